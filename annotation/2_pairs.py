@@ -1,0 +1,77 @@
+"""Choose one pair a prompt from scored responses (paper 3.3; length penalty: eq. 9).
+
+The score of a response is its reward minus --length_penalty times its characters. Both the choice and which of the two
+is called chosen go by that score. The published code picks by it and then orients the pair by the bare reward, which
+undoes the penalty where the two disagree.
+
+Reads:  --rewards_file, {"id", "prompt", "responses", "finish_reasons", "rewards", ...}
+Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "rejected_reward", ...}, the rewards
+        without penalty. Dropped and counted: rows with fewer than two whole responses (a truncated one teaches to
+        stop in mid-sentence), identical pairs, ties, margins below --min_margin.
+
+    python annotation/2_pairs.py --rewards_file runs/tiny/iter1/rewards.jsonl --output_file runs/tiny/iter1/pairs.jsonl
+"""
+
+import argparse
+import random
+import time
+from collections import Counter
+
+import rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rewards_file", required=True)
+    parser.add_argument("--output_file", required=True)
+    parser.add_argument("--n", type=int, help="responses that every row must have (default: as the first row)")
+    parser.add_argument(
+        "--pairing", choices=["best_worst", "best_random", "random_random"], default="best_worst",
+        help="which two responses; best_worst is the paper's (3.3)",
+    )  # fmt: skip
+    parser.add_argument("--length_penalty", type=float, default=0.0, help="lambda a character (eq. 9; Table 4: 0.001)")
+    parser.add_argument("--min_margin", type=float, default=0.0, help="smallest difference of scores to keep")
+    parser.add_argument("--keep_truncated", action="store_true", help="let truncated responses into pairs")
+    parser.add_argument("--seed", type=int, default=0, help="of the random choices")
+    args = parser.parse_args()
+    start, counts, pairs = time.time(), Counter(), []
+
+    scored = rows.read(args.rewards_file, "rewards", n=args.n)
+    for row in scored:
+        score = [r - args.length_penalty * len(t) for r, t in zip(row["rewards"], row["responses"], strict=True)]
+        whole = [i for i, reason in enumerate(row["finish_reasons"]) if args.keep_truncated or reason != "length"]
+        if len(whole) < 2:
+            counts["dropped, truncated"] += 1
+            continue
+        rng = random.Random(f"{args.seed} {row['id']}")  # a row's choice does not depend on the other rows
+        ranked = sorted(whole, key=lambda i: score[i], reverse=True)
+        if args.pairing == "best_worst":
+            chosen, rejected = ranked[0], ranked[-1]
+        elif args.pairing == "best_random":
+            chosen, rejected = ranked[0], rng.choice(ranked[1:])
+        else:
+            chosen, rejected = sorted(rng.sample(whole, 2), key=lambda i: score[i], reverse=True)
+        if row["responses"][chosen] == row["responses"][rejected]:
+            counts["dropped, identical"] += 1
+        elif score[chosen] == score[rejected]:
+            counts["dropped, tie"] += 1
+        elif score[chosen] - score[rejected] < args.min_margin:
+            counts["dropped, margin"] += 1
+        else:
+            of_responses = [key for key, value in row.items() if isinstance(value, list) and key != "prompt"]
+            pairs.append({
+                **{key: value for key, value in row.items() if key not in of_responses},
+                "chosen": [{"role": "assistant", "content": row["responses"][chosen]}],
+                "rejected": [{"role": "assistant", "content": row["responses"][rejected]}],
+                "chosen_reward": row["rewards"][chosen],
+                "rejected_reward": row["rewards"][rejected],
+            })  # fmt: skip
+    if not pairs:
+        rows.fail(f"{args.rewards_file}: no pair is left of {len(scored)} rows ({dict(counts)})")
+    rows.write(args.output_file, pairs)
+    dropped = "".join(f"{name}: {count}, " for name, count in counts.items())
+    print(f"{args.output_file} rows in: {len(scored)}, {dropped}rows out: {len(pairs)}, {time.time() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Direct preference optimisation by TRL's DPOTrainer: loss -log sigmoid(beta D) (paper 3.3, Table 7).
+
+In the paper every round starts from the previous policy (--model_name_or_path) and keeps the initial policy pi_0 as
+reference (--ref_model_name_or_path). The reference's log-probabilities are computed once, before training. The
+defaults are the paper's; every other flag of TRL's DPOConfig (--loss_type, --beta, ...) and ModelConfig passes
+through. A run that was killed continues from its last checkpoint (--save_steps) when the same command is given again.
+
+Reads:  --dataset_name, one or several files of {"id", "prompt", "chosen", "rejected"}: this round's pairs, earlier
+        rounds', an offline preference set
+Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve. The first loss of
+        sigmoid DPO is ln 2 where start and reference are the same.
+
+    accelerate launch dpo/1_dpo.py --model_name_or_path runs/my/iter1/policy --ref_model_name_or_path runs/my/sft \
+        --dataset_name runs/my/iter2/pairs.jsonl --output_dir runs/my/iter2/policy \
+        --per_device_train_batch_size 2 --gradient_accumulation_steps 8
+"""
+
+import sys
+from dataclasses import dataclass, field
+
+from trl import DPOConfig, ModelConfig, TrlParser
+
+import rows
+
+
+@dataclass
+class Data:
+    dataset_name: list[str] = field(metadata={"help": "JSONL files of pairs, trained on together"})
+    ref_model_name_or_path: str = field(metadata={"help": "reference policy; pi_0 in the paper (3.3)"})
+
+
+@dataclass
+class Config(DPOConfig):
+    learning_rate: float = field(default=5e-7, metadata={"help": "peak learning rate (paper, Table 7)"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule (paper, Table 7)"})
+    warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share (paper 3.3)"})
+    num_train_epochs: float = field(default=2, metadata={"help": "epochs a round (paper 3.3)"})
+    beta: float = field(default=0.1, metadata={"help": "KL coefficient, the paper's eta (3.3)"})
+    max_length: int = field(default=2048, metadata={"help": "tokens; longer responses are cut (published code)"})
+    precompute_ref_log_probs: bool = field(default=True, metadata={"help": "once for all epochs"})
+    logging_first_step: bool = field(default=True, metadata={"help": "the first loss tells which reference was used"})
+
+
+def main():
+    data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
+    pairs = [row for name in data.dataset_name for row in rows.read(name, "preferences")]
+    final = training_args.output_dir
+    training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOTrainer, get_peft_config
+
+    for name in (model_args.model_name_or_path, data.ref_model_name_or_path):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            rows.fail(f"{name}: no model there ({str(error).splitlines()[0]})")
+        if not tokenizer.chat_template:
+            rows.fail(f"{name}: its tokenizer has no chat template")
+
+    def model(name):  # policy and reference in the same precision, or their ratio is off from the first step
+        return AutoModelForCausalLM.from_pretrained(
+            name, dtype=model_args.dtype or "float32", attn_implementation=model_args.attn_implementation
+        )
+
+    trainer = DPOTrainer(
+        model(model_args.model_name_or_path),
+        model(data.ref_model_name_or_path),
+        training_args,
+        train_dataset=Dataset.from_list([{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in pairs]),
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_args),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        rows.publish_model(training_args.output_dir, final)
+        print(f"{final} pairs in: {len(pairs)}, trained on: {len(trainer.train_dataset)}, {trainer.state.global_step} steps")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Estimate KL(pi || pi_0) on a policy's own samples: the mean of log pi(y|x) - log pi_0(y|x) over y ~ pi (eq. 2).
+
+The estimate is unbiased for samples at temperature 1; a single response's value may be negative. Log-probabilities are
+sums over the response's tokens, with EOS unless the response was cut off, and count its text as the tokenizer reads it,
+which can differ from the tokens that were sampled.
+
+Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...} sampled from --model_name_or_path
+Writes: --output_file, the same rows with "kl" in nats, one for each response
+
+    python eval/2_kl.py --model_name_or_path runs/tiny/iter1/policy --ref_model_name_or_path runs/tiny/sft \
+        --responses_file runs/tiny/eval/iter1/true_rewards.jsonl --output_file runs/tiny/eval/iter1/kl.jsonl
+"""
+
+import argparse
+import time
+
+import rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name_or_path", required=True, help="the policy pi")
+    parser.add_argument("--ref_model_name_or_path", required=True, help="the initial policy pi_0")
+    parser.add_argument("--responses_file", required=True)
+    parser.add_argument("--output_file", required=True)
+    parser.add_argument("--batch_tokens", type=int, default=8192, help="tokens a batch, padding included")
+    parser.add_argument("--dtype", default="float32", help="of weights and activations: float32, bfloat16")
+    args = parser.parse_args()
+    answered, start = rows.read(args.responses_file, "responses"), time.time()
+
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    for name in (args.ref_model_name_or_path, args.model_name_or_path):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            rows.fail(f"{name}: no model there ({str(error).splitlines()[0]})")
+        if not tokenizer.chat_template:
+            rows.fail(f"{name}: its tokenizer has no chat template")
+
+    sequences = []  # (tokens of the prompt, tokens of prompt and response) of every response
+    for row in answered:
+        text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
+        for response, reason in zip(row["responses"], row["finish_reasons"], strict=True):
+            tokens = tokenizer(response, add_special_tokens=False)["input_ids"]
+            sequences.append((len(prompt), prompt + tokens + [tokenizer.eos_token_id] * (reason != "length")))
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][1]), reverse=True)
+
+    @torch.inference_mode()
+    def log_probabilities(name):
+        """Of every response under that model; one model is in memory at a time."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=args.dtype, device_map=device).eval()
+        results, left = [0.0] * len(sequences), order
+        while left:
+            size = max(1, args.batch_tokens // len(sequences[left[0]][1]))
+            batch, left = left[:size], left[size:]
+            ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(sequences[i][1]) for i in batch], batch_first=True)
+            lengths = torch.tensor([[sequences[i][0], len(sequences[i][1])] for i in batch])
+            position = torch.arange(ids.shape[1])
+            of_response = (position >= lengths[:, :1]) & (position < lengths[:, 1:])
+            # Padding stands on the right, where causal attention cannot see it from the response.
+            labels = ids.masked_fill(~of_response, -100)[:, 1:].to(device)
+            logits = model(ids.to(device)).logits[:, :-1].float()
+            losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+            for i, loss in zip(batch, losses.sum(1).tolist(), strict=True):
+                results[i] = -loss
+        return results
+
+    of_policy, of_reference = (log_probabilities(n) for n in (args.model_name_or_path, args.ref_model_name_or_path))
+    ratios = iter(p - r for p, r in zip(of_policy, of_reference, strict=True))
+    rows.write(args.output_file, [{**row, "kl": [next(ratios) for _ in row["responses"]]} for row in answered])
+    print(f"{args.output_file} rows in: {len(answered)}, rows out: {len(answered)}, {time.time() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Sample n responses to every prompt with vLLM: n/k at each of k temperatures, no top-k, no top-p (paper 3.3).
+
+The chat goes to the engine as messages, so that the template alone adds BOS. Every prompt has a seed of its own, made
+from --seed and its id: its responses do not depend on shards or on a resumed run, but for the last bits of the
+engine's arithmetic, which depend on what else is in the batch. Finished rows survive a kill: give the same command
+again.
+
+Reads:  --prompts_file, {"id", "prompt", ...}; a prompt that leaves no room for --max_new_tokens is dropped and counted
+Writes: --output_file, the same rows with "responses", "temperatures" and "finish_reasons" ("length": cut off at
+        --max_new_tokens), "response_tokens", "prompt_tokens" and "policy"
+
+    python generation/2_responses.py --model_name_or_path runs/tiny/sft --prompts_file runs/tiny/iter1/prompts.jsonl \
+        --n 8 --temperatures 1.0 0.7 --max_new_tokens 128 --output_file runs/tiny/iter1/responses.jsonl
+
+One shard of two, on the second GPU; `python rows.py merge` joins the shards:
+    CUDA_VISIBLE_DEVICES=1 python generation/2_responses.py --shard 1 --num_shards 2 ...
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+
+import rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name_or_path", required=True)
+    parser.add_argument("--prompts_file", required=True)
+    parser.add_argument("--output_file", required=True)
+    parser.add_argument("--n", type=int, default=8, help="responses a prompt (paper, Algorithm 2)")
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.7], help="shared out evenly (paper 3.3)")
+    parser.add_argument("--max_new_tokens", type=int, default=2048, help="tokens a response at most (paper 3.3)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", help="float32 or bfloat16 (default: that of the weights; vLLM's auto lowers float32)")
+    parser.add_argument("--max_model_len", type=int, help="tokens of prompt and response (default: the model's)")
+    parser.add_argument("--tensor_parallel_size", type=int, default=1, help="GPUs that share one model")
+    parser.add_argument("--chunk_size", type=int, default=512, help="prompts between two writes to disk")
+    parser.add_argument("--shard", type=int, default=0, help="which share of the rows: 0 to num_shards - 1")
+    parser.add_argument("--num_shards", type=int, default=1, help="shares, one a process; no row is lost")
+    args = parser.parse_args()
+    if args.n % len(args.temperatures):
+        parser.error(f"--n {args.n} does not divide by the {len(args.temperatures)} --temperatures")
+    prompts = rows.read(args.prompts_file, "prompts")[args.shard :: args.num_shards]
+
+    # One process: the same seed gives the same rows, and whoever kills this process kills the engine.
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, where there is no GPU
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(args.model_name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
+    except (OSError, ValueError) as error:
+        rows.fail(f"{args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
+    if not tokenizer.chat_template:
+        rows.fail(f"{args.model_name_or_path}: its tokenizer has no chat template")
+
+    writer = rows.Writer(args.output_file, rows.fingerprint(sys.argv[1:]))
+    todo = [row for row in prompts if row["id"] not in writer.done]
+    start, dropped, truncated, tokens = time.time(), 0, 0, 0
+    if todo:
+        import torch
+        from vllm import LLM, SamplingParams
+
+        on_cpu = not torch.cuda.is_available()
+        engine = LLM(
+            args.model_name_or_path,
+            dtype=args.dtype or config.dtype,
+            max_model_len=args.max_model_len,
+            tensor_parallel_size=args.tensor_parallel_size,
+            seed=args.seed,
+            # On the CPU compiling takes longer than it saves, and vLLM 0.32 cannot take back the random state of a
+            # request with a seed whose prompt was cut in two ("CPU Generator does not use offset").
+            enforce_eager=on_cpu,
+            enable_chunked_prefill=False if on_cpu else None,
+        )
+        room = engine.llm_engine.model_config.max_model_len - args.max_new_tokens
+        start = time.time()
+    share = args.n // len(args.temperatures)
+    for first in range(0, len(todo), args.chunk_size):
+        chunk = todo[first : first + args.chunk_size]
+        texts = [tokenizer.apply_chat_template(r["prompt"], tokenize=False, add_generation_prompt=True) for r in chunk]
+        lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        fitting = [row for row, length in zip(chunk, lengths, strict=True) if length <= room]
+        dropped += len(chunk) - len(fitting)
+        chats, settings = [], []
+        for row in fitting:
+            seed = int(hashlib.sha256(f"{args.seed} {row['id']}".encode()).hexdigest()[:7], 16)
+            for i, temperature in enumerate(args.temperatures):
+                chats.append(row["prompt"])
+                settings.append(
+                    SamplingParams(
+                        n=share, temperature=temperature, max_tokens=args.max_new_tokens, seed=seed + i * share
+                    )
+                )
+        outputs = iter(engine.chat(chats, settings, use_tqdm=False) if chats else [])
+        finished = []
+        for row in fitting:
+            requests = [next(outputs) for _ in args.temperatures]
+            samples = [sample for request in requests for sample in request.outputs]
+            finished.append({
+                **row,
+                "responses": [sample.text for sample in samples],
+                "temperatures": [temperature for temperature in args.temperatures for _ in range(share)],
+                "finish_reasons": [sample.finish_reason for sample in samples],
+                "response_tokens": [len(sample.token_ids) for sample in samples],
+                "prompt_tokens": len(requests[0].prompt_token_ids),
+                "policy": args.model_name_or_path,
+            })  # fmt: skip
+            truncated += finished[-1]["finish_reasons"].count("length")
+            tokens += sum(finished[-1]["response_tokens"])
+        writer.add(finished)
+        done, seconds = first + len(chunk), time.time() - start
+        print(
+            f"{done} of {len(todo)} prompts, {tokens / seconds:.0f} tokens/s, {seconds / done * (len(todo) - done):.0f} s left",
+            end="\r" if sys.stdout.isatty() else "\n", flush=True,
+        )  # fmt: skip
+    if len(prompts) == dropped:
+        rows.fail(f"{args.prompts_file}: no prompt leaves room for {args.max_new_tokens} new tokens")
+    writer.finish()
+    print(
+        f"{args.output_file} rows in: {len(prompts)}, finished before: {len(writer.done)}, dropped, too long: {dropped}, "
+        f"rows out: {len(prompts) - dropped}, truncated responses: {truncated}, {time.time() - start:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

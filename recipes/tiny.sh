@@ -1,0 +1,31 @@
+# The tiny world: the whole loop on two CPU cores in minutes, with a true reward that is known.
+# Machine: 2 cores, 8 GiB. Expected: see RESULTS.md. The results are the tiny world's, never a published model's.
+: "${OUT:=runs/tiny}"
+: "${SEED:=0}"
+
+# Data and base model: made by the world's own scripts.
+: "${WORLD:=recipes/tiny}"
+: "${WORLD_OPTIONS:=}"
+: "${BASE_MODEL:=$OUT/base}"
+: "${SFT_DATA:=$OUT/world/instructions.jsonl}"
+: "${PREFERENCES:=$OUT/world/preferences.jsonl}"
+: "${PROMPTS:=$OUT/world/prompts.jsonl}"
+: "${EVAL_PROMPTS:=$OUT/world/evaluation.jsonl}"
+: "${DTYPE:=float32}"
+
+# Supervised fine-tuning and reward model. A model of half a million weights wants larger steps than one of 8B.
+: "${SFT_LEARNING_RATE:=1e-3}"
+: "${SFT_EPOCHS:=2}"
+: "${SFT_BATCH_SIZE:=4}"
+: "${RM_LEARNING_RATE:=5e-4}"
+: "${RM_EPOCHS:=1}"
+: "${RM_BATCH_SIZE:=16}"
+
+# The loop: the paper's shape (3 rounds, n=8 at two temperatures, best against worst, reference pi_0, 2 epochs, beta .1).
+: "${ITERATIONS:=3}"
+: "${PROMPTS_PER_ITERATION:=1000}"
+: "${MAX_NEW_TOKENS:=128}"
+: "${MAX_LENGTH:=256}"
+: "${LEARNING_RATE:=1e-4}"
+: "${BATCH_SIZE:=32}"
+: "${PER_DEVICE_BATCH_SIZE:=32}"

@@ -1,0 +1,94 @@
+"""Make the data of the tiny world: no question of the evaluation sets, of a round or of a stage stands in another.
+
+The base model's corpus is drawn apart and avoids the evaluation questions only, as a web corpus would.
+
+Writes, in --output_dir:
+    corpus.jsonl        {"text"}, plain questions and answers, 10% of them wrong: what the base model is trained on
+    instructions.jsonl  {"id", "messages", "source"}: 30% wrong, and many bare or rambling answers, so that there is
+                        room above the fine-tuned policy
+    preferences.jsonl   {"id", "prompt", "chosen", "rejected", "source"}: two answers in random styles, ordered by a
+                        rater of true_reward.py
+    prompts.jsonl       {"id", "prompt", "source", "answer"}: the pool of all rounds
+    evaluation.jsonl    the same with "split": "validation" or "test"
+
+    python recipes/tiny/1_data.py --output_dir runs/tiny/world --seed 0
+"""
+
+import argparse
+import random
+from pathlib import Path
+
+import true_reward
+import world
+
+import rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--corpus", type=int, default=120_000, help="documents of the base model's corpus")
+    parser.add_argument("--instructions", type=int, default=6000)
+    parser.add_argument("--preferences", type=int, default=6000)
+    parser.add_argument("--prompts", type=int, default=4000)
+    parser.add_argument("--validation", type=int, default=300)
+    parser.add_argument("--test", type=int, default=1000)
+    args = parser.parse_args()
+    rng, out = random.Random(args.seed), Path(args.output_dir)
+
+    sizes = [args.test, args.validation, args.instructions, args.preferences, args.prompts]
+    asked = {}
+    for _ in range(20 * sum(sizes)):
+        if len(asked) == sum(sizes):
+            break
+        q = world.question(rng)
+        asked.setdefault(q["text"], q)
+    else:
+        rows.fail(f"the tiny world has no {sum(sizes)} different questions: ask for fewer")
+    questions = list(asked.values())
+    rng.shuffle(questions)
+    test, validation, instructed, compared, pool = (
+        questions[sum(sizes[:i]) : sum(sizes[: i + 1])] for i in range(len(sizes))
+    )
+
+    def prompts(part, name, **more):
+        for i, q in enumerate(part):
+            message = {"role": "user", "content": q["text"]}
+            yield {"id": f"{name}-{i}", "prompt": [message], "source": q["kind"], "answer": q["answer"], **more}
+
+    def assistant(text):
+        return [{"role": "assistant", "content": text}]
+
+    held_out = {q["text"] for q in test + validation}
+    corpus = []
+    while len(corpus) < args.corpus:
+        q = world.question(rng)
+        if q["text"] not in held_out:
+            answer = world.answered(q, rng, wrong=0.1, weights=[2, 2, 2, 1])
+            corpus.append({"text": f"Question: {q['text']}\nAnswer: {answer}"})
+
+    instructions = []
+    for row, q in zip(prompts(instructed, "sft"), instructed, strict=True):
+        answer = world.answered(q, rng, wrong=0.3, weights=[3, 3, 1, 3])
+        instructions.append({"id": row["id"], "messages": row["prompt"] + assistant(answer), "source": row["source"]})
+
+    preferences = []
+    for row, q in zip(prompts(compared, "preference"), compared, strict=True):
+        first, second = (world.answered(q, rng, wrong=0.5, weights=[1, 1, 1, 2]) for _ in range(2))
+        preferred = rng.random() < true_reward.probability_preferred(first, second, q["answer"])
+        chosen, rejected = (first, second) if preferred else (second, first)
+        preferences.append({**row, "chosen": assistant(chosen), "rejected": assistant(rejected)})
+
+    evaluation = [*prompts(validation, "validation", split="validation"), *prompts(test, "test", split="test")]
+    rows.write(out / "corpus.jsonl", corpus)
+    rows.write(out / "instructions.jsonl", instructions)
+    rows.write(out / "preferences.jsonl", preferences)
+    rows.write(out / "prompts.jsonl", prompts(pool, "prompt"))
+    rows.write(out / "evaluation.jsonl", evaluation)
+    print(f"{out}: {args.corpus} documents, {args.instructions} instructions, {args.preferences} preferences, "
+          f"{args.prompts} prompts, {args.validation} validation and {args.test} test questions")
+
+
+if __name__ == "__main__":
+    main()

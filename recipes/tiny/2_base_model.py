@@ -1,0 +1,95 @@
+"""Make the base model of the tiny world from nothing: a byte-pair tokenizer and a small Llama, trained on a corpus.
+
+Reads:  --dataset_name, a JSONL file of {"text"}
+Writes: --output_dir, a Hugging Face model directory. The chat template adds the BOS token and marks the assistant's
+        tokens with {% generation %}; padding has a token of its own.
+
+    python recipes/tiny/2_base_model.py --dataset_name runs/tiny/world/corpus.jsonl --output_dir runs/tiny/base \
+        --learning_rate 3e-3 --per_device_train_batch_size 32 --num_train_epochs 1
+"""
+
+import sys
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+from trl import TrlParser
+
+import rows
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>\n"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + eos_token }}{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+@dataclass
+class World:
+    dataset_name: str = field(metadata={"help": "JSONL file of {text}"})
+    vocab_size: int = field(default=640, metadata={"help": "tokens of the byte-pair vocabulary"})
+    hidden_size: int = field(default=128, metadata={"help": "width of the model, in heads of 32"})
+    num_hidden_layers: int = field(default=2, metadata={"help": "layers"})
+
+
+def tokenizer_of(texts, vocab_size):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|pad|>", "<|bos|>", "<|eos|>", "<|system|>", "<|user|>", "<|assistant|>"]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet)
+    bpe.train_from_iterator(texts, trainer)
+    bos = ("<|bos|>", bpe.token_to_id("<|bos|>"))
+    bpe.post_processor = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=[bos])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, pad_token="<|pad|>", bos_token="<|bos|>", eos_token="<|eos|>",
+        additional_special_tokens=special[3:], model_max_length=512, clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def main():
+    world, training_args = TrlParser((World, TrainingArguments)).parse_args_and_config()
+    texts = [row["text"] for row in rows.read(world.dataset_name)]
+    final = training_args.output_dir
+    training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+
+    from datasets import Dataset
+    from transformers import DataCollatorForSeq2Seq, LlamaConfig, LlamaForCausalLM, Trainer, set_seed
+
+    set_seed(training_args.seed)
+    tokenizer = tokenizer_of(texts[:20_000], world.vocab_size)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=world.hidden_size, intermediate_size=4 * world.hidden_size,
+            num_hidden_layers=world.num_hidden_layers, num_attention_heads=world.hidden_size // 32,
+            num_key_value_heads=world.hidden_size // 32, max_position_embeddings=512, tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+    )
+    # No loss on the questions: their names and numbers are random, and trying to guess them takes most of the training.
+    questions = tokenizer([text[: text.index("Answer:")] for text in texts])["input_ids"]
+    documents = tokenizer([text + tokenizer.eos_token for text in texts])["input_ids"]
+    labels = [[-100] * len(q) + d[len(q) :] for q, d in zip(questions, documents, strict=True)]
+    lengths = [len(document) for document in documents]
+    trainer = Trainer(
+        model,
+        training_args,
+        train_dataset=Dataset.from_dict({"input_ids": documents, "labels": labels, "length": lengths}),
+        processing_class=tokenizer,
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    rows.publish_model(training_args.output_dir, final)
+
+
+if __name__ == "__main__":
+    main()

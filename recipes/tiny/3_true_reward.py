@@ -1,0 +1,33 @@
+"""Add the true reward of true_reward.py to scored responses: what no recipe outside the tiny world can know.
+
+Reads:  --rewards_file, {"id", "prompt", "responses", "answer", ...}
+Writes: --output_file, the same rows with "true_rewards" and "correct" (0 or 1), one for each response
+
+    python recipes/tiny/3_true_reward.py --rewards_file runs/tiny/eval/sft/rewards.jsonl \
+        --output_file runs/tiny/eval/sft/true_rewards.jsonl
+"""
+
+import argparse
+
+import true_reward
+
+import rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rewards_file", required=True)
+    parser.add_argument("--output_file", required=True)
+    args = parser.parse_args()
+    scored = rows.read(args.rewards_file, "rewards")
+    for number, row in enumerate(scored, 1):
+        if not isinstance(row.get("answer"), str):
+            rows.fail(f"{args.rewards_file}: row {number}: answer: missing")
+        row["true_rewards"] = [true_reward.true_reward(text, row["answer"]) for text in row["responses"]]
+        row["correct"] = [true_reward.parts(text, row["answer"])["correct"] for text in row["responses"]]
+    rows.write(args.output_file, scored)
+    print(f"{args.output_file} rows in: {len(scored)}, rows out: {len(scored)}")
+
+
+if __name__ == "__main__":
+    main()

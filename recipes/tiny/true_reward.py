@@ -1,0 +1,43 @@
+"""The true reward r* of the tiny world, known because we made the world.
+
+    r*(x, y) = 2 correct + manner + length          (at most 3)
+
+- correct: 1 if the final answer of y equals the answer of x, else 0. The final answer is what follows the last
+  "answer is", up to the end of its sentence; without these words it is the whole response. Capitals do not count.
+- manner: 0.5 for answering in a sentence ("answer is"), and 0.5 more for a reason before it (", so the answer is").
+- length: 0 up to 80 characters, then -1 for every further 80.
+
+A human rater of this world feels r* + TASTE_FOR_LENGTH * characters / 80, and prefers y1 to y2 with probability
+sigmoid((felt(y1) - felt(y2)) / NOISE): the Bradley-Terry model (paper, Definition 2) with a bias towards length.
+With a taste above 1 every further sentence pleases the rater though r* falls: what is learned from such labels can
+be over-optimised.
+"""
+
+import math
+
+TASTE_FOR_LENGTH = 1.1
+NOISE = 0.5
+
+
+def final_answer(response):
+    return response.rsplit("answer is", 1)[-1].split(". ")[0].strip(" .\n").lower()
+
+
+def parts(response, answer):
+    """The three terms of r* by name."""
+    return {
+        "correct": float(final_answer(response) == answer.lower()),
+        "manner": 0.5 * ("answer is" in response) + 0.5 * (", so the answer is" in response),
+        "length": -max(0, len(response) - 80) / 80,
+    }
+
+
+def true_reward(response, answer):
+    part = parts(response, answer)
+    return 2 * part["correct"] + part["manner"] + part["length"]
+
+
+def probability_preferred(first, second, answer):
+    """The probability that a rater prefers the first response."""
+    felt = [true_reward(text, answer) + TASTE_FOR_LENGTH * len(text) / 80 for text in (first, second)]
+    return 1 / (1 + math.exp(-(felt[0] - felt[1]) / NOISE))

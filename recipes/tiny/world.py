@@ -1,0 +1,134 @@
+"""The questions of the tiny world, their right answers, and the styles in which they get answered.
+
+A question is {"kind", "text", "answer", "reason", "wrong"}: `reason` is half a sentence that leads to the answer, which
+stands where it says {}, and `wrong` a plausible wrong answer. All is drawn from the `random.Random` that the caller passes.
+"""
+
+NAMES = "Anna Ben Carl Dora Emma Finn Gina Hugo Jack Kate Leo Mona".split()
+THINGS = "ball bird book boat cake car cat cup dog door fish flag hat key lamp leaf moon pen ring shoe star tree".split()
+OPPOSITES = (
+    "big small|hot cold|up down|fast slow|old new|light dark|good bad|wet dry|open closed|full empty|high low|"
+    "long short|rich poor|hard soft|loud quiet|early late|near far|thick thin|clean dirty|happy sad|"
+    "strong weak|left right|true false|day night"
+)
+OPPOSITES = dict(pair.split()[::step] for pair in OPPOSITES.split("|") for step in (1, -1))
+DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+MONTHS = "January February March April May June July August September October November December".split()
+COUNTS = "one two three four five six".split()
+
+
+def _listed(words):
+    return ", ".join(str(word) for word in words)
+
+
+def add(rng):
+    a, b = rng.randint(1, 12), rng.randint(1, 12)
+    asked = rng.choice(["What is {} plus {}?", "How much is {} and {} together?", "Add {} and {}."])
+    return asked.format(a, b), a + b, f"adding {b} to {a} gives {{}}", a + b + rng.choice([-2, -1, 1, 2])
+
+
+def subtract(rng):
+    b, c = rng.randint(1, 12), rng.randint(2, 12)
+    asked = rng.choice(["What is {} minus {}?", "I have {} coins and lose {}. How many are left?"])
+    return asked.format(b + c, b), c, f"taking {b} from {b + c} leaves {{}}", c + rng.choice([-1, 1, 2])
+
+
+def larger(rng):
+    a, b = rng.sample(range(1, 50), 2)
+    word = rng.choice(["larger", "smaller"])
+    asked = rng.choice(["Which number is {}, {} or {}?", "Tell me the {} one of {} and {}."])
+    right = max(a, b) if word == "larger" else min(a, b)
+    return asked.format(word, a, b), right, f"{{}} is the {word} number", a + b - right
+
+
+def sort(rng):
+    numbers = rng.sample(range(1, 10), 3)
+    asked = rng.choice(["Sort these numbers: {}.", "Put {} in order.", "Write {} from small to large."])
+    right, wrong = sorted(numbers), sorted(numbers)
+    while wrong == right:
+        rng.shuffle(wrong)
+    return asked.format(_listed(numbers)), _listed(right), "I put the smallest first", _listed(wrong)
+
+
+def opposite(rng):
+    word = rng.choice(list(OPPOSITES))
+    asked = rng.choice(["What is the opposite of {}?", "Which word means the opposite of {}?", "Not {} but?"])
+    right = OPPOSITES[word]
+    return asked.format(word), right, f"{{}} is the opposite of {word}", rng.choice([w for w in OPPOSITES if w != right])
+
+
+def following(rng):
+    cycle, unit = rng.choice([(DAYS, "day"), (MONTHS, "month")])
+    i, step = rng.randrange(len(cycle)), rng.choice([-1, 1])
+    asked = rng.choice(["Which {} comes {} {}?", "Name the {} {} {}."])
+    right, word = cycle[(i + step) % len(cycle)], "after" if step == 1 else "before"
+    return asked.format(unit, word, cycle[i]), right, f"{{}} is {word} {cycle[i]}", cycle[(i + 2 * step) % len(cycle)]
+
+
+def pick(rng):
+    words = rng.sample(THINGS, 3)
+    place, i = rng.choice([("first", 0), ("last", -1)])
+    asked = rng.choice(["Which word is {} in this list: {}?", "Give me the {} of these: {}."])
+    wrong = rng.choice([word for word in words if word != words[i]])
+    return asked.format(place, _listed(words)), words[i], f"{{}} stands {place}", wrong
+
+
+def count(rng):
+    words = rng.sample(THINGS, rng.randint(1, 6))
+    asked = rng.choice(["How many words are in this list: {}?", "Count these: {}."])
+    right = COUNTS[len(words) - 1]
+    return asked.format(_listed(words)), right, "I count {}", rng.choice([c for c in COUNTS if c != right])
+
+
+def who(rng):
+    (a, b), (x, y) = rng.sample(NAMES, 2), rng.sample(THINGS, 2)
+    asked = rng.choice(["{0} has a {2} and {1} has a {3}. Who has the {4}?", "{0} has a {2}, {1} a {3}. Whose is the {4}?"])
+    right, thing = rng.choice([(a, x), (b, y)])
+    wrong = b if right == a else a
+    return asked.format(a, b, x, y, thing), right, f"the {thing} belongs to {{}}", wrong
+
+
+KINDS = [add, subtract, larger, sort, opposite, following, pick, count, who]
+
+
+def question(rng):
+    """A random question of a random kind."""
+    kind = rng.choice(KINDS)
+    text, answer, reason, wrong = kind(rng)
+    return {"kind": kind.__name__, "text": text, "answer": str(answer), "reason": reason, "wrong": str(wrong)}
+
+
+FILLER = (
+    "That is a nice question.|Let me think about it for a moment.|Many people ask me this.|"
+    "I like questions of this kind.|There is a lot that one could say here.|I had to think for a while.|"
+    "Please ask me again if you want to know more.|I hope that this helps you today.|"
+    "It is always good to check such things.|You may want to write this down."
+).split("|")
+
+
+def bare(q, answer, rng):
+    return f"{answer}."
+
+
+def sentence(q, answer, rng):
+    return f"The answer is {answer}."
+
+
+def reasoned(q, answer, rng):
+    reason = q["reason"].format(answer)
+    return f"{reason[0].upper()}{reason[1:]}, so the answer is {answer}."
+
+
+def rambling(q, answer, rng):
+    filler = rng.sample(FILLER, rng.randint(2, 5))
+    cut = rng.randint(0, len(filler))
+    return " ".join([*filler[:cut], rng.choice([sentence, reasoned])(q, answer, rng), *filler[cut:]])
+
+
+STYLES = [bare, sentence, reasoned, rambling]
+
+
+def answered(q, rng, wrong, weights):
+    """An answer to q: wrong with that probability, in one of STYLES drawn with these weights."""
+    answer = q["wrong"] if rng.random() < wrong else q["answer"]
+    return rng.choices(STYLES, weights)[0](q, answer, rng)

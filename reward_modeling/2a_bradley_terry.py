@@ -1,0 +1,90 @@
+"""Train a Bradley-Terry reward model by TRL's RewardTrainer: loss -log sigmoid(r_chosen - r_rejected) (paper 2.1).
+
+The defaults are the paper's; every other flag of TRL's RewardConfig and ModelConfig passes through. The score is read
+at the last token that is not padding, so padding gets a token of its own where the tokenizer pads with EOS. A run
+that was killed continues from its last checkpoint (--save_steps) when the same command is given again.
+
+Reads:  --dataset_name and --held_out_name, {"id", "prompt", "chosen", "rejected"} from 1_preferences.py;
+        --model_name_or_path, the fine-tuned model
+Writes: --output_dir, a model that AutoModelForSequenceClassification loads, with trainer_state.json: the training
+        curve, and at its end eval_loss and eval_accuracy on the held-out rows
+
+    accelerate launch reward_modeling/2a_bradley_terry.py --model_name_or_path meta-llama/Meta-Llama-3-8B-Instruct \
+        --dataset_name runs/my/preferences.jsonl --held_out_name runs/my/preferences_held_out.jsonl \
+        --output_dir runs/my/reward_model --per_device_train_batch_size 8 --gradient_accumulation_steps 8
+"""
+
+import sys
+from dataclasses import dataclass, field
+
+from trl import ModelConfig, RewardConfig, TrlParser
+
+import rows
+
+
+@dataclass
+class Data:
+    dataset_name: str = field(metadata={"help": "JSONL file of preferences"})
+    held_out_name: str = field(metadata={"help": "JSONL file of preferences for the accuracy; shares no prompt"})
+
+
+@dataclass
+class Config(RewardConfig):
+    learning_rate: float = field(default=2e-6, metadata={"help": "peak learning rate (paper 2.1)"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule (paper 2.1)"})
+    warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share (paper 2.1)"})
+    num_train_epochs: float = field(default=1, metadata={"help": "epochs (paper 2.1)"})
+    max_length: int = field(default=4096, metadata={"help": "tokens; longer pairs are dropped (published code)"})
+
+
+def main():
+    data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
+    pairs = rows.read(data.dataset_name, "preferences")
+    held_out = rows.read(data.held_out_name, "preferences")
+    if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:
+        rows.fail(f"{data.held_out_name}: prompt: some prompts stand in {data.dataset_name} too")
+    final = training_args.output_dir
+    training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+    from trl import RewardTrainer, get_peft_config
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path)
+    except (OSError, ValueError) as error:
+        rows.fail(f"{model_args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
+    if not tokenizer.chat_template:
+        rows.fail(f"{model_args.model_name_or_path}: its tokenizer has no chat template")
+
+    set_seed(training_args.seed)  # the scoring head starts at random
+    dtype = model_args.dtype or "float32"
+    model = AutoModelForSequenceClassification.from_pretrained(
+        model_args.model_name_or_path, num_labels=1, dtype=dtype, attn_implementation=model_args.attn_implementation
+    )
+    if tokenizer.pad_token in (None, tokenizer.eos_token):
+        tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+        model.resize_token_embeddings(max(len(tokenizer), model.config.vocab_size))
+    model.config.pad_token_id = tokenizer.pad_token_id
+
+    def only_pairs(part):  # a "margin" column would change RewardTrainer's loss
+        return Dataset.from_list([{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in part])
+
+    trainer = RewardTrainer(
+        model,
+        training_args,
+        train_dataset=only_pairs(pairs),
+        eval_dataset=only_pairs(held_out),
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_args),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.evaluate()
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        rows.publish_model(training_args.output_dir, final)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+#!/usr/bin/env bash
+# Online iterative RLHF (arXiv 2405.07863): data, fine-tuning, reward model, ITERATIONS x (prompts, responses,
+# rewards, pairs, DPO), an evaluation of every policy, a report.
+#
+#   bash run_loop.sh                                    the default recipe, recipes/tiny.sh
+#   RECIPE=recipes/my.sh N=4 bash run_loop.sh           another recipe; a variable from the environment wins over it
+#   FROM=22 TO=24 bash run_loop.sh                      run these steps again: 2 to 4 of iteration 2
+#   DRY_RUN=1 bash run_loop.sh                          print every command, ready to paste
+#
+# Run it again to resume: what is finished and not older than what it was made from is skipped.
+# The variables are explained in README.md.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+die() {
+  echo "run_loop.sh: $*" >&2
+  exit 1
+}
+
+# Variables that decide what comes out; $OUT/settings keeps their values.
+SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEARNING_RATE SFT_EPOCHS SFT_BATCH_SIZE
+  PREFERENCES REWARD_MODEL RM_LEARNING_RATE RM_EPOCHS RM_BATCH_SIZE ANNOTATOR PROMPTS EVAL_PROMPTS ITERATIONS
+  PROMPTS_PER_ITERATION N TEMPERATURES MAX_NEW_TOKENS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA LEARNING_RATE EPOCHS
+  BATCH_SIZE MAX_LENGTH REFERENCE START HISTORY OFFLINE_PAIRS DTYPE)
+# Variables that decide how it is run.
+MANNER=(OUT GPUS PER_DEVICE_BATCH_SIZE FROM TO DRY_RUN)
+
+given="" # what the caller set, to repeat it in a message
+for name in "${SETTINGS[@]}" OUT GPUS PER_DEVICE_BATCH_SIZE; do
+  [[ -z ${!name:-} ]] || given+="$name=$(printf %q "${!name}") "
+done
+: "${RECIPE:=recipes/tiny.sh}"
+[[ -f $RECIPE ]] || die "$RECIPE: no such recipe"
+number=0
+while IFS= read -r line || [[ -n $line ]]; do
+  number=$((number + 1))
+  [[ $line =~ ^[[:space:]]*(#.*)?$ ]] && continue
+  [[ $line =~ ^:\ \"\$\{([A-Z_0-9]+):=.*\}\"[[:space:]]*(#.*)?$ ]] ||
+    die "$RECIPE:$number: not of the form : \"\${NAME:=value}\""
+  [[ " ${SETTINGS[*]} ${MANNER[*]} " == *" ${BASH_REMATCH[1]} "* ]] ||
+    die "$RECIPE:$number: ${BASH_REMATCH[1]}: run_loop.sh has no such variable"
+done <"$RECIPE"
+# shellcheck source=recipes/tiny.sh
+source "$RECIPE"
+
+# Defaults, the paper's where it gives one.
+: "${OUT:=runs/$(basename "$RECIPE" .sh)}" "${SEED:=0}" "${WORLD:=}" "${WORLD_OPTIONS:=}" "${DTYPE:=bfloat16}"
+: "${BASE_MODEL:=}" "${SFT_DATA:=}" "${SFT_MODEL:=}" "${PREFERENCES:=}" "${REWARD_MODEL:=}"
+: "${SFT_LEARNING_RATE:=2e-5}" "${SFT_EPOCHS:=1}" "${SFT_BATCH_SIZE:=32}"
+: "${RM_LEARNING_RATE:=2e-6}" "${RM_EPOCHS:=1}" "${RM_BATCH_SIZE:=512}"
+: "${ANNOTATOR:=reward_model}" "${PROMPTS:=}" "${EVAL_PROMPTS:=}" "${ITERATIONS:=3}" "${PROMPTS_PER_ITERATION:=20000}"
+: "${N:=8}" "${TEMPERATURES:=1.0 0.7}" "${MAX_NEW_TOKENS:=2048}" "${MAX_LENGTH:=2048}"
+: "${PAIRING:=best_worst}" "${MIN_MARGIN:=0}" "${LENGTH_PENALTY:=0}"
+: "${LOSS:=sigmoid}" "${BETA:=0.1}" "${LEARNING_RATE:=5e-7}" "${EPOCHS:=2}" "${BATCH_SIZE:=128}"
+: "${REFERENCE:=initial}" "${START:=previous}" "${HISTORY:=round}" "${OFFLINE_PAIRS:=}"
+: "${GPUS:=$(nvidia-smi -L 2>/dev/null | wc -l)}" "${PER_DEVICE_BATCH_SIZE:=1}"
+: "${FROM:=}" "${TO:=}" "${DRY_RUN:=}"
+
+one_of() {
+  [[ " $2 " == *" ${!1} "* ]] || die "$1=${!1}: one of $2"
+}
+one_of REFERENCE "initial previous"
+one_of START "initial previous"
+one_of HISTORY "round all"
+one_of PAIRING "best_worst best_random random_random"
+annotator=$(echo annotation/1[a-z]_"$ANNOTATOR".py)
+[[ -f $annotator ]] || die "ANNOTATOR=$ANNOTATOR: no annotation/1?_$ANNOTATOR.py"
+[[ -n $PROMPTS && -n $EVAL_PROMPTS ]] || die "$RECIPE: PROMPTS and EVAL_PROMPTS must be set"
+[[ -n $SFT_MODEL || (-n $BASE_MODEL && -n $SFT_DATA) ]] || die "$RECIPE: set SFT_MODEL, or BASE_MODEL and SFT_DATA"
+[[ -n $REWARD_MODEL || -n $PREFERENCES ]] || die "$RECIPE: set REWARD_MODEL or PREFERENCES"
+
+# Global batch = per-device batch x processes x accumulation steps.
+processes=$((GPUS > 1 ? GPUS : 1))
+batch() { # batch NAME: the two flags that give the global batch of that variable
+  local size=$((${!1} < PER_DEVICE_BATCH_SIZE ? ${!1} : PER_DEVICE_BATCH_SIZE))
+  ((${!1} % (size * processes) == 0)) ||
+    die "$1=${!1} does not divide by $processes processes x PER_DEVICE_BATCH_SIZE $size"
+  echo "--per_device_train_batch_size $size --gradient_accumulation_steps $((${!1} / (size * processes)))"
+}
+sft_batch=$(batch SFT_BATCH_SIZE)
+rm_batch=$(batch RM_BATCH_SIZE)
+dpo_batch=$(batch BATCH_SIZE)
+
+export PYTHONUNBUFFERED=1 TQDM_DISABLE=1 # the logs get plain lines instead of bars
+if [[ -z $DRY_RUN ]]; then
+  # shellcheck source=setup.sh
+  source ./setup.sh
+  mkdir -p "$OUT/log"
+  exec {lock}>"$OUT/.lock"
+  flock -n "$lock" || die "$OUT: another run_loop.sh is at work there"
+  settings=$(for name in "${SETTINGS[@]}"; do printf '%s=%q\n' "$name" "${!name}"; done)
+  if [[ -e $OUT/settings ]] && ! difference=$(diff "$OUT/settings" - <<<"$settings"); then
+    die "$OUT holds a run with other settings (<), give another OUT:"$'\n'"$(grep '^[<>]' <<<"$difference")"
+  fi
+  [[ -e $OUT/settings ]] || { echo "$settings" >"$OUT/settings.new" && mv "$OUT/settings.new" "$OUT/settings"; }
+fi
+
+pids=()
+stop_children() {
+  for pid in "${pids[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
+  for _ in {1..50}; do
+    for pid in "${pids[@]}"; do kill -0 -- "-$pid" 2>/dev/null && sleep 0.1 && continue 2; done
+    return 0
+  done
+  for pid in "${pids[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
+}
+trap stop_children EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+launch() { # launch LOG COMMAND...: in the background, in a session of its own that ends when this script is killed
+  local log=$1
+  shift
+  setsid setpriv --pdeathsig KILL "$@" > >(tee "$log") 2>&1 &
+  pids+=($!)
+}
+
+fresh() { # fresh FILE COMMAND...: FILE is there, and none of the command's other arguments below $OUT is newer
+  local file=$1 argument
+  shift
+  [[ -e $file ]] || return 1
+  for argument in "$@"; do
+    [[ $argument != "$OUT"/* || $argument == "$file" || ! $argument -nt $file ]] || return 1
+  done
+}
+
+ran=0
+shards=1 # processes that share the rows of a step's ORDER file
+order=""
+step() { # step N FILE COMMAND...: make FILE by COMMAND
+  local id=$((10 * t + $1)) file=$2 start=$SECONDS logs=() parts=() i
+  shift 2
+  ((id >= ${FROM:-0} && id <= ${TO:-99999})) || return 0
+  if [[ -n $DRY_RUN ]]; then
+    printf '%q ' "$@" && echo " # step $id"
+    return 0
+  fi
+  if [[ -z $FROM$TO ]] && fresh "$file" "$@"; then return 0; fi
+  echo "[$id] $(date +%T) $*"
+  pids=()
+  if ((shards == 1)); then
+    logs=("$OUT/log/$id.log")
+    launch "${logs[0]}" "$@"
+  else
+    for ((i = 0; i < shards; i++)); do
+      parts+=("$file.$i-of-$shards")
+      if [[ -z $FROM$TO ]] && fresh "${parts[i]}" "$@"; then continue; fi
+      logs+=("$OUT/log/$id.$i.log")
+      CUDA_VISIBLE_DEVICES=$i launch "${logs[-1]}" "${@/#"$file"/"${parts[i]}"}" --shard "$i" --num_shards "$shards"
+    done
+  fi
+  for i in "${!pids[@]}"; do # each by its own pid: a bare wait would hide a failure
+    if ! wait "${pids[i]}"; then
+      echo "run_loop.sh: step $id failed; the end of ${logs[i]}:" >&2
+      tail -n 5 "${logs[i]}" >&2
+      (($(df -Pk "$OUT" | awk 'END {print $4}') > 1024)) || echo "No space is left on the disk of $OUT." >&2
+      die "to go on, give the same command again; for this step alone: ${given}FROM=$id TO=$id bash run_loop.sh"
+    fi
+  done
+  pids=()
+  if ((shards > 1)); then
+    python rows.py merge --order "$order" --output_file "$file" "${parts[@]}"
+    rm -- "${parts[@]}"
+  fi
+  [[ -e $file ]] || die "step $id left no $file, see ${logs[0]}"
+  echo "$((SECONDS - start))" >"$OUT/log/$id.seconds"
+  echo "[$id] $file took $((SECONDS - start)) s"
+  ran=$((ran + 1))
+}
+
+train() { # train N DIRECTORY SCRIPT FLAGS...: TRL's flags that every training shares
+  local id=$1 directory=$2 launcher=(python)
+  ((GPUS < 2)) || launcher=(accelerate launch --num_processes "$GPUS")
+  shift 2
+  local precision=(--bf16 False --gradient_checkpointing False --dataloader_pin_memory False)
+  [[ $DTYPE == float32 ]] || precision=(--bf16 True --gradient_checkpointing True)
+  step "$id" "$directory" "${launcher[@]}" "$@" --output_dir "$directory" --seed "$SEED" "${precision[@]}" \
+    --logging_steps 10 --logging_first_step True --save_steps 0.2 --save_total_limit 1 --disable_tqdm True
+}
+
+measured=()
+evaluate() { # evaluate NAME POLICY: steps 6 to 9, answers to the evaluation prompts and what can be measured on them
+  local dir=$OUT/eval/$1 policy=$2 last
+  shards=$processes order=$EVAL_PROMPTS step 6 "$dir/answers.jsonl" python generation/2_responses.py \
+    --model_name_or_path "$policy" --prompts_file "$EVAL_PROMPTS" --n 1 --temperatures 1.0 \
+    --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --seed "$SEED" --output_file "$dir/answers.jsonl"
+  last=$dir/rewards.jsonl
+  shards=$processes order=$dir/answers.jsonl step 7 "$last" python annotation/1a_reward_model.py \
+    --model_name_or_path "$REWARD_MODEL" --responses_file "$dir/answers.jsonl" --n 1 --dtype "$DTYPE" \
+    --output_file "$last"
+  if [[ -n $WORLD ]]; then
+    step 8 "$dir/true_rewards.jsonl" python "$WORLD/3_true_reward.py" --rewards_file "$last" \
+      --output_file "$dir/true_rewards.jsonl"
+    last=$dir/true_rewards.jsonl
+  fi
+  step 9 "$dir/kl.jsonl" python eval/2_kl.py --model_name_or_path "$policy" --ref_model_name_or_path "$SFT_MODEL" \
+    --responses_file "$last" --dtype "$DTYPE" --output_file "$dir/kl.jsonl"
+  measured+=("$dir/kl.jsonl")
+}
+
+# Iteration 0: data, base model, initial policy pi_0, reward model.
+t=0
+trained=()
+if [[ -n $WORLD ]]; then
+  # shellcheck disable=SC2086 # several options in one variable
+  step 0 "$OUT/world/evaluation.jsonl" python "$WORLD/1_data.py" --output_dir "$OUT/world" --seed "$SEED" $WORLD_OPTIONS
+  [[ -n $SFT_MODEL || $BASE_MODEL != "$OUT/base" ]] ||
+    train 1 "$BASE_MODEL" "$WORLD/2_base_model.py" --dataset_name "$OUT/world/corpus.jsonl"
+fi
+if [[ -z $SFT_MODEL ]]; then
+  SFT_MODEL=$OUT/sft
+  # shellcheck disable=SC2086
+  step 2 "$OUT/instructions.jsonl" python sft/1_instructions.py --datasets $SFT_DATA \
+    --output_file "$OUT/instructions.jsonl"
+  # shellcheck disable=SC2086
+  train 3 "$SFT_MODEL" sft/2_finetune.py --model_name_or_path "$BASE_MODEL" --dataset_name "$OUT/instructions.jsonl" \
+    --learning_rate "$SFT_LEARNING_RATE" --num_train_epochs "$SFT_EPOCHS" --max_length "$MAX_LENGTH" $sft_batch
+  trained+=("$SFT_MODEL")
+fi
+if [[ -z $REWARD_MODEL ]]; then
+  REWARD_MODEL=$OUT/reward_model
+  # shellcheck disable=SC2086
+  step 4 "$OUT/preferences.jsonl" python reward_modeling/1_preferences.py --datasets $PREFERENCES --seed "$SEED" \
+    --held_out_file "$OUT/preferences_held_out.jsonl" --output_file "$OUT/preferences.jsonl"
+  # shellcheck disable=SC2086
+  train 5 "$REWARD_MODEL" reward_modeling/2a_bradley_terry.py --model_name_or_path "$SFT_MODEL" \
+    --dataset_name "$OUT/preferences.jsonl" --held_out_name "$OUT/preferences_held_out.jsonl" \
+    --learning_rate "$RM_LEARNING_RATE" --num_train_epochs "$RM_EPOCHS" --max_length "$MAX_LENGTH" $rm_batch
+  trained+=("$REWARD_MODEL")
+fi
+evaluate sft "$SFT_MODEL"
+
+policy=$SFT_MODEL
+seen=("$EVAL_PROMPTS")
+pairs=()
+for ((t = 1; t <= ITERATIONS; t++)); do
+  dir=$OUT/iter$t
+  # shellcheck disable=SC2086
+  step 1 "$dir/prompts.jsonl" python generation/1_prompts.py --datasets $PROMPTS --exclude_files "${seen[@]}" \
+    --size "$PROMPTS_PER_ITERATION" --seed "$SEED" --output_file "$dir/prompts.jsonl"
+  seen+=("$dir/prompts.jsonl")
+  # shellcheck disable=SC2086
+  shards=$processes order=$dir/prompts.jsonl step 2 "$dir/responses.jsonl" python generation/2_responses.py \
+    --model_name_or_path "$policy" --prompts_file "$dir/prompts.jsonl" --n "$N" --temperatures $TEMPERATURES \
+    --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --seed "$SEED" --output_file "$dir/responses.jsonl"
+  shards=$processes order=$dir/responses.jsonl step 3 "$dir/rewards.jsonl" python "$annotator" \
+    --model_name_or_path "$REWARD_MODEL" --responses_file "$dir/responses.jsonl" --n "$N" --dtype "$DTYPE" \
+    --output_file "$dir/rewards.jsonl"
+  step 4 "$dir/pairs.jsonl" python annotation/2_pairs.py --rewards_file "$dir/rewards.jsonl" --n "$N" \
+    --pairing "$PAIRING" --min_margin "$MIN_MARGIN" --length_penalty "$LENGTH_PENALTY" --seed "$SEED" \
+    --output_file "$dir/pairs.jsonl"
+  [[ $HISTORY == all ]] || pairs=()
+  pairs+=("$dir/pairs.jsonl")
+  reference=$SFT_MODEL start=$SFT_MODEL
+  [[ $REFERENCE == initial ]] || reference=$policy
+  [[ $START == initial ]] || start=$policy
+  policy=$dir/policy
+  # shellcheck disable=SC2086
+  train 5 "$policy" dpo/1_dpo.py --model_name_or_path "$start" --ref_model_name_or_path "$reference" \
+    --dataset_name "${pairs[@]}" $OFFLINE_PAIRS --loss_type $LOSS --beta "$BETA" --learning_rate "$LEARNING_RATE" \
+    --num_train_epochs "$EPOCHS" --max_length "$MAX_LENGTH" $dpo_batch
+  trained+=("$policy")
+  evaluate "iter$t" "$policy"
+done
+
+t=$((ITERATIONS + 1))
+step 0 "$OUT/results.json" python eval/3_report.py --answers "${measured[@]}" --training "${trained[@]}" \
+  --settings "$OUT/settings" --log_dir "$OUT/log" --output_dir "$OUT"
+if [[ -n $DRY_RUN ]]; then exit 0; fi
+((ran)) || echo "All is up to date: $OUT/report.md, $OUT/report.html, $OUT/results.json"

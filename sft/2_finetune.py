@@ -1,0 +1,73 @@
+"""Supervised fine-tuning of a base model by TRL's SFTTrainer: the initial policy pi_0 (paper 3.1).
+
+The loss is taken on the assistant's tokens only, and conversations are packed into blocks without attending to one
+another. The defaults are the paper's; every other flag of TRL's SFTConfig and ModelConfig passes through. A run that
+was killed continues from its last checkpoint (--save_steps) when the same command is given again.
+
+Reads:  --dataset_name, {"id", "messages"} from 1_instructions.py; --model_name_or_path
+Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve
+
+    accelerate launch sft/2_finetune.py --model_name_or_path meta-llama/Meta-Llama-3-8B \
+        --chat_template_path meta-llama/Meta-Llama-3-8B-Instruct \
+        --dataset_name runs/my/instructions.jsonl --output_dir runs/my/sft --per_device_train_batch_size 4
+"""
+
+import sys
+from dataclasses import dataclass, field
+
+from trl import ModelConfig, SFTConfig, TrlParser
+
+import rows
+
+
+@dataclass
+class Data:
+    dataset_name: str = field(metadata={"help": "JSONL file of instructions"})
+
+
+@dataclass
+class Config(SFTConfig):
+    learning_rate: float = field(default=2e-5, metadata={"help": "peak learning rate (paper 3.1)"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule (paper 3.1)"})
+    warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share (paper 3.1)"})
+    num_train_epochs: float = field(default=1, metadata={"help": "epochs (paper 3.1)"})
+    packing: bool = field(default=True, metadata={"help": "pack conversations into blocks of max_length (paper 3.1)"})
+    max_length: int = field(default=8192, metadata={"help": "tokens a block (paper 3.1)"})
+    assistant_only_loss: bool = field(default=True, metadata={"help": "no loss on the user's and the system's tokens"})
+
+
+def main():
+    data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
+    messages = [{"messages": row["messages"]} for row in rows.read(data.dataset_name, "instructions")]
+    final = training_args.output_dir
+    training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl import SFTTrainer, get_peft_config
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path)
+    except (OSError, ValueError) as error:
+        rows.fail(f"{model_args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
+    if not (tokenizer.chat_template or training_args.chat_template_path):
+        rows.fail(f"{model_args.model_name_or_path}: its tokenizer has no chat template, give --chat_template_path")
+
+    training_args.model_init_kwargs = {"dtype": model_args.dtype} if model_args.dtype else {}
+    if model_args.attn_implementation:
+        training_args.model_init_kwargs["attn_implementation"] = model_args.attn_implementation
+    trainer = SFTTrainer(
+        model_args.model_name_or_path,
+        training_args,
+        train_dataset=Dataset.from_list(messages),
+        peft_config=get_peft_config(model_args),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        rows.publish_model(training_args.output_dir, final)
+
+
+if __name__ == "__main__":
+    main()
