@@ -159,7 +159,7 @@ step() { # step N FILE COMMAND...: make FILE by COMMAND
   done
   pids=()
   if ((shards > 1)); then
-    python rows.py merge --order "$order" --output_file "$file" "${parts[@]}"
+    python rows.py "$order" "$file" "${parts[@]}"
     rm -- "${parts[@]}"
   fi
   [[ -e $file ]] || die "step $id left no $file, see ${logs[0]}"

@@ -11,7 +11,7 @@ Writes: --output_file, the same rows with "rewards", one for each response, and 
     python annotation/1a_reward_model.py --model_name_or_path runs/tiny/reward_model --n 8 \
         --responses_file runs/tiny/iter1/responses.jsonl --output_file runs/tiny/iter1/rewards.jsonl
 
-One shard of two, on the second GPU; `python rows.py merge` joins the shards:
+One shard of two, on the second GPU; `python rows.py` joins the shards:
     CUDA_VISIBLE_DEVICES=1 python annotation/1a_reward_model.py --shard 1 --num_shards 2 ...
 """
 
@@ -42,18 +42,18 @@ def main():
     try:
         tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
     except (OSError, ValueError) as error:
-        rows.fail(f"{args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
+        sys.exit(f"{args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
     if not tokenizer.chat_template:
-        rows.fail(f"{args.model_name_or_path}: its tokenizer has no chat template")
+        sys.exit(f"{args.model_name_or_path}: its tokenizer has no chat template")
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         # The model takes the last token that is not padding for the end of the response.
-        rows.fail(f"{args.model_name_or_path}: its tokenizer needs a pad token that is not the EOS token")
+        sys.exit(f"{args.model_name_or_path}: its tokenizer needs a pad token that is not the EOS token")
     model = AutoModelForSequenceClassification.from_pretrained(
         args.model_name_or_path, dtype=args.dtype, device_map="cuda" if torch.cuda.is_available() else "cpu"
     ).eval()
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.config.num_labels != 1:
-        rows.fail(f"{args.model_name_or_path}: gives {model.config.num_labels} scores, a reward model gives one")
+        sys.exit(f"{args.model_name_or_path}: gives {model.config.num_labels} scores, a reward model gives one")
 
     @torch.inference_mode()
     def scores(chats):
@@ -91,7 +91,7 @@ def main():
             end="\r" if sys.stdout.isatty() else "\n", flush=True,
         )  # fmt: skip
     if len(answered) == dropped:
-        rows.fail(f"{args.responses_file}: every row is longer than the context of {args.model_name_or_path}")
+        sys.exit(f"{args.responses_file}: every row is longer than the context of {args.model_name_or_path}")
     writer.finish()
     print(
         f"{args.output_file} rows in: {len(answered)}, finished before: {len(writer.done)}, dropped, too long: {dropped}, "

@@ -14,6 +14,7 @@ Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "
 
 import argparse
 import random
+import sys
 import time
 from collections import Counter
 
@@ -67,7 +68,7 @@ def main():
                 "rejected_reward": row["rewards"][rejected],
             })  # fmt: skip
     if not pairs:
-        rows.fail(f"{args.rewards_file}: no pair is left of {len(scored)} rows ({dict(counts)})")
+        sys.exit(f"{args.rewards_file}: no pair is left of {len(scored)} rows ({dict(counts)})")
     rows.write(args.output_file, pairs)
     dropped = "".join(f"{name}: {count}, " for name, count in counts.items())
     print(f"{args.output_file} rows in: {len(scored)}, {dropped}rows out: {len(pairs)}, {time.time() - start:.1f} s")

@@ -55,9 +55,9 @@ def main():
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
-            rows.fail(f"{name}: no model there ({str(error).splitlines()[0]})")
+            sys.exit(f"{name}: no model there ({str(error).splitlines()[0]})")
         if not tokenizer.chat_template:
-            rows.fail(f"{name}: its tokenizer has no chat template")
+            sys.exit(f"{name}: its tokenizer has no chat template")
 
     def model(name):  # policy and reference in the same precision, or their ratio is off from the first step
         return AutoModelForCausalLM.from_pretrained(

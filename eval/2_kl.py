@@ -12,6 +12,7 @@ Writes: --output_file, the same rows with "kl" in nats, one for each response
 """
 
 import argparse
+import sys
 import time
 
 import rows
@@ -35,9 +36,9 @@ def main():
         try:
             tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
-            rows.fail(f"{name}: no model there ({str(error).splitlines()[0]})")
+            sys.exit(f"{name}: no model there ({str(error).splitlines()[0]})")
         if not tokenizer.chat_template:
-            rows.fail(f"{name}: its tokenizer has no chat template")
+            sys.exit(f"{name}: its tokenizer has no chat template")
 
     sequences = []  # (tokens of the prompt, tokens of prompt and response) of every response
     for row in answered:

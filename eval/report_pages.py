@@ -1,25 +1,28 @@
-"""The pages of 3_report.py: its results as Markdown, and as one HTML file with plots and answers."""
+"""The pages of 3_report.py: its results in Markdown, and in one HTML file with plots and answers."""
 
-import html
+import contextlib
 import io
 import math
+import re
+from html import escape
+from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
-BLUE, ORANGE = "#0072b2", "#c44e00"  # the true reward and the proxy; told apart by colour-blind eyes too
+REWARDS = {"proxy_gain": ("proxy reward", "#c44e00", "s-"), "true_gain": ("true reward", "#0072b2", "o-")}
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 70rem; margin: auto; padding: 1rem }
-h1, h2, h3 { line-height: 1.2 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc }
-p { max-width: 48rem } div { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0 }
-th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #ddd }
-.best { font-weight: bold } pre { white-space: pre-wrap; overflow-wrap: anywhere; font: inherit; margin: 0 }
-.plots { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)) }
-figure { margin: 0 } svg { width: 100%; max-width: 34rem; height: auto } figcaption, small { color: #555; font-size: .85rem }
-.answers { table-layout: fixed; width: 100% }
-@media (max-width: 40rem) { .answers th { display: none } .answers td { display: block }
-  .answers td::before { content: attr(title); font-weight: bold } }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 70rem; margin: auto;
+  padding: 1rem; overflow-wrap: break-word }
+h1 { font-size: 1.7rem; line-height: 1.2 } h2 { margin-top: 3rem; border-bottom: 1px solid #bbb } p { max-width: 48rem }
+.wide { overflow-x: auto } .wide td { white-space: nowrap } .best { font-weight: bold }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { text-align: left; vertical-align: top; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid #ddd }
+pre { font: inherit; margin: 0; white-space: pre-wrap; overflow-wrap: anywhere } figure { margin: 1rem 0 }
+.plots { display: grid; gap: 1rem 2rem; grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr)) }
+svg { width: 100%; height: auto } figcaption, small { color: #555 } .answers { table-layout: fixed; width: 100% }
+@media (max-width: 40rem) { .answers tr, .answers td { display: block } .answers tr:first-child { display: none }
+  .answers td::before { content: attr(data-policy); font-weight: bold } }
 """
 
 
@@ -27,73 +30,173 @@ def cell(value, digits=3):
     return "-" if value is None else f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
-def policy_table(results):
+def main_table(results):
     header = ["policy", "true_reward", "win_rate", "proxy_reward", "accuracy", "length", "kl", "truncated"]
     table = []
     for name, policy in results["policies"].items():
         line = [cell(policy[metric], 1 if metric == "length" else 3) for metric in header[1:]]
-        if policy["win_rate_stderr"] is not None:
-            line[1] += f" ± {policy['win_rate_stderr']:.3f}"
-        table.append([name + " (best)" * (name == results["best"]), *line])
+        line[1] += f" ± {policy['win_rate_stderr']:.3f}" if policy["win_rate_stderr"] is not None else ""
+        table.append([name + (" (best)" if name == results["best"] else ""), *line])
     return header, table
 
 
 def best_line(results):
     best, by, base = results["best"], results["best_by"], results["baseline"]
-    scores = {name: policy["validation"][by] for name, policy in results["policies"].items()}
-    return (
-        f"Best by {by} on the {results['policies'][best]['validation']['prompts']} validation prompts: {best} "
-        f"({scores[best]:.3f}; {base} {scores[base]:.3f})." + " No round is better than where it began." * (best == base)
-    )
+    score = {name: f"{policy['validation'][by]:.3f}" for name, policy in results["policies"].items()}
+    than = "no round is better" if best == base else f"{base} has {score[base]}"
+    return f"Best by {by} on the validation prompts: {best} with {score[best]}; {than}."
+
+
+def title(results):
+    recipe = Path(results["recipe"]).stem
+    tiny = " (tiny world: never comparable with published numbers)" if "tiny" in recipe else ""
+    return f"RLHF Workflow, recipe {recipe}{tiny}"
 
 
 def sections(results):
-    """[(heading, paragraphs, header, table)], what both pages tell in words and numbers."""
-    policies, base = results["policies"], results["baseline"]
-    test, measured, training = policies[base]["prompts"], results["proxy_and_true"], results["training"]
-    header, table = policy_table(results)
-    rule = (
-        "Rule: in a round they part if the proxy rises and the true reward does not, or if the proxy's gain since "
-        f"{base} comes to exceed the true reward's by more than {results['gap']} and by more than a round before."
+    """Yields what both pages say: (heading, paragraphs, header of a table, its rows)."""
+    policies, base, measured = results["policies"], results["baseline"], results["proxy_and_true"]
+    legend = (
+        f"Means over {policies[base]['prompts']} test prompts, ± one standard error. true_reward: known in a made world "
+        f"only; win_rate: against {base} by true_reward, a tie counts one half; proxy_reward: the annotator's, for which "
+        "the policy is trained; accuracy: share of right answers; length: characters; kl: log pi - log pi_0 of the "
+        "policy's own answers, nats; truncated: share of answers cut at the token limit."
     )
-    yield (
-        "Policies",
-        [
-            f"Means over the answers to {test} test prompts; ± one standard error over prompts. true_reward: the "
-            f"reward that only a made world knows; win_rate: against {base} by it, a tie counts one half; proxy_reward: "
-            "the annotator's, which the policy was trained on; accuracy: right answers; length: characters; kl: log pi - log "
-            f"pi_0 of the policy's own answers, nats; truncated: answers cut at the token limit.",
-            best_line(results),
-        ],
-        header,
-        table,
+    yield "Policies", [best_line(results), legend], *main_table(results)
+    columns = ["proxy_gain", "true_gain", "correlation"]
+    note = (
+        f"Gains: over {base}, in standard deviations of its rewards over the test prompts. Correlation: Pearson's, of the "
+        "two rewards over all test answers of a policy."
     )
-    columns = {key: measured[key] or {} for key in ("proxy_gain", "true_gain", "correlation")}
-    yield (
-        "Proxy and true reward",
-        [measured["text"], rule, "correlation: Pearson's, of the two rewards over one policy's test answers."],
-        ["policy", *columns],
-        [[name, *(cell(column.get(name)) for column in columns.values())] for name in policies],
+    table = [[name, *(cell(measured[column][name]) for column in columns)] for name in policies]
+    yield "Proxy and true reward", [measured["text"], measured["rule"], note], ["policy", *columns], table
+    kinds = {name: policy["accuracy_by_source"] for name, policy in policies.items()}
+    if 0 < len(kinds[base]) <= 15:
+        table = [[kind, *(cell(accuracy.get(kind)) for accuracy in kinds.values())] for kind in kinds[base]]
+        yield "Accuracy by kind of question", [], ["source", *policies], table
+    note = (
+        f"The loss of sigmoid DPO begins at ln 2 = {math.log(2):.4f} if the policy begins as the reference. eval_loss and "
+        "eval_accuracy are the last on held-out rows."
     )
-    kinds = policies[base]["accuracy_by_source"]
-    if 0 < len(kinds) <= 15:
-        rows = [[kind, *(cell(policy["accuracy_by_source"][kind]) for policy in policies.values())] for kind in kinds]
-        yield "Accuracy by kind of question", [], ["source", *policies], rows
-    yield (
-        "Training",
-        [
-            f"Losses are the first and the last that were logged; held_out are the last evaluation's. DPO's sigmoid loss is "
-            f"ln 2 = {math.log(2):.4f} where the policy still is the reference: first_loss - ln 2 shows how far off it begins."
-        ],
-        ["model", "first_loss", "at step", "first_loss - ln 2", "last_loss", "held_out loss", "held_out accuracy"],
-        [
-            [
-                name,
-                cell(facts["first_loss"], 4),
-                cell(facts["first_step"]),
-                cell(facts["first_loss"] - math.log(2) if facts["dpo"] and facts["first_loss"] else None, 4),
-                *(cell(facts[key], 4) for key in ("last_loss", "eval_loss", "eval_accuracy")),
-            ]
-            for name, facts in training.items()
-        ],
-    )
+    header = ["model", *next(iter(results["training"].values()))]
+    table = [[name, *(cell(value, 4) for value in facts.values())] for name, facts in results["training"].items()]
+    yield "Training", [note], header, table
+    seconds = results["seconds"] | {"all": results["seconds_total"]}
+    yield "Seconds", [], ["step", "seconds"], [[step, cell(value, 1)] for step, value in seconds.items()]
+    yield "Settings", [], ["variable", "value"], [[name, value] for name, value in results["settings"].items()]
+    about = {key: results[key] for key in ("date", "commit", "seed")} | results["machine"] | results["versions"]
+    yield "Versions and machine", [], ["what", "value"], [[key, cell(value)] for key, value in about.items()]
+
+
+def markdown_table(header, table):
+    lines = [[text.replace("|", "\\|").replace("<", "&lt;") for text in line] for line in (header, *table)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
+
+
+def markdown(results):
+    parts = [f"# {title(results)}"]
+    for heading, notes, header, table in sections(results):
+        parts += [f"## {heading}", *notes, markdown_table(header, table)]
+    return "\n\n".join(parts) + "\n"
+
+
+@contextlib.contextmanager
+def plot(figures, caption, x, y):
+    """Gives axes to draw on; then the plot is appended to the figures as HTML."""
+    figure = Figure(figsize=(4.6, 3.1), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(color="#ddd")
+    axes.spines[["top", "right"]].set_visible(False)
+    yield axes
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        axes.legend(frameon=False)
+    # Text stays text; the salt makes the names of marks differ between the plots of a page.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": caption}), io.StringIO() as file:
+        figure.savefig(file, format="svg", metadata={"Date": None})
+        svg = file.getvalue().partition("<svg ")[2]
+    svg = re.sub(r'<metadata>.*?</metadata>|(?<=<g) id="[^"]*"', "", svg, flags=re.DOTALL)
+    svg = f'<svg role="img" aria-label="{escape(caption)}" {svg}'
+    figures.append(f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>")
+
+
+def plots_of_policies(results, test):
+    names, base, policies, figures = list(test), results["baseline"], results["policies"].values(), []
+    kl, wins, errors = ([policy[key] for policy in policies] for key in ("kl", "win_rate", "win_rate_stderr"))
+    if None not in wins:
+        caption = f"Win rate against {base} by the true reward, ± one standard error. Dashed: one half."
+        with plot(figures, caption, "policy", "win rate") as axes:
+            axes.axhline(0.5, color="#777", linestyle="--", linewidth=1)
+            axes.errorbar(names, wins, errors, fmt="o-", color="#0072b2", capsize=4)
+    gains = {key: [gain for gain in results["proxy_and_true"][key].values() if gain is not None] for key in REWARDS}
+    for x, by, label in (names, "by round", "policy"), (kl, "against the KL divergence from pi_0", "KL (nats)"):
+        caption = f"Mean proxy and true reward {by}, in standard deviations of {base}'s rewards over the test prompts."
+        with plot(figures, caption, label, f"gain over {base} (standard deviations)") as axes:
+            for key, (name, color, marks) in REWARDS.items():
+                if gains[key]:
+                    axes.plot(x, gains[key], marks, color=color, label=name)
+            if x is kl:
+                axes.secondary_xaxis("top").set_xticks(kl, names, rotation=30, horizontalalignment="left")
+    lengths = [[length for row in answers for length in row["lengths"]] for answers in test.values()]
+    caption = "Lengths of the answers: quartiles (box), 5% and 95% (whiskers), median (line) and mean (triangle)."
+    with plot(figures, caption, "policy", "length (characters)") as axes:
+        axes.boxplot(lengths, tick_labels=names, whis=(5, 95), showfliers=False, showmeans=True)
+    return figures
+
+
+def plots_of_training(training):
+    figures = []
+    rounds = [name for name, log in training.items() if any("rewards/margins" in entry for entry in log)]
+    curves = [(f"Training loss of {name}.", "loss", "loss (nats)", [name]) for name in training if name not in rounds]
+    if rounds:
+        accuracy = "Share of training pairs that the policy's implicit reward orders right."
+        curves += [("DPO loss. Dashed: ln 2.", "loss", "loss (nats)", rounds)]
+        curves += [(accuracy, "rewards/accuracies", "accuracy", rounds)]
+        curves += [("Mean margin of the implicit reward.", "rewards/margins", "margin (nats)", rounds)]
+    for caption, key, unit, names in curves:
+        with plot(figures, caption, "training step", unit) as axes:
+            if "ln 2" in caption:
+                axes.axhline(math.log(2), color="#777", linestyle="--", linewidth=1)
+            for i, name in enumerate(names):
+                steps = [entry["step"] for entry in training[name] if key in entry]
+                values = [math.nan if entry[key] is None else entry[key] for entry in training[name] if key in entry]
+                color = matplotlib.colormaps["viridis"](0.85 * i / len(names))
+                axes.plot(steps, values, marker=".", color=color, label=name)
+    return figures
+
+
+def answers(results, test):
+    """Three test prompts, of different sources if there are three, and what every policy answers first."""
+    base, first = test[results["baseline"]], {}
+    for i, row in enumerate(base):
+        first.setdefault(row.get("source"), i)
+    for i in [*first.values(), *(i for i in range(len(base)) if i not in first.values())][:3]:
+        asked = "\n".join(f"{message['role']}: {message['content']}" for message in base[i]["prompt"])
+        asked += f"\nright answer: {base[i]['answer']}" if "answer" in base[i] else ""
+        head, cells = "", ""
+        for name, rows in test.items():
+            note = f"proxy {rows[i]['rewards'][0]:.2f}"
+            note += f", true {rows[i]['true_rewards'][0]:.2f}" if "true_rewards" in rows[i] else ""
+            text = f"<pre>{escape(rows[i]['responses'][0])}</pre><small>{note}</small>"
+            head += f"<th>{escape(name)}</th>"
+            cells += f'<td data-policy="{escape(name)}">{text}</td>'
+        yield f"<h3>{escape(str(base[i].get('source', '')))}</h3><pre>{escape(asked)}</pre>"
+        yield f'<table class="answers"><tr>{head}</tr><tr>{cells}</tr></table>'
+
+
+def page(results, test, training):
+    figures = {"Proxy and true reward": plots_of_policies(results, test), "Training": plots_of_training(training)}
+    name, body = escape(title(results)), []
+    for heading, notes, header, table in sections(results):
+        body += [f"<h2>{escape(heading)}</h2>", *(f"<p>{escape(note)}</p>" for note in notes)]
+        body += ['<div class="wide"><table><tr>', *(f"<th>{escape(text)}</th>" for text in header), "</tr>"]
+        for line in table:
+            body += ['<tr class="best">' if line[0].endswith(" (best)") else "<tr>"]
+            body += [*(f"<td>{escape(text)}</td>" for text in line), "</tr>"]
+        body += ['</table></div><div class="plots">', *figures.get(heading, []), "</div>"]
+    body += ["<h2>Three test prompts</h2>", *answers(results, test)]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{name}</title>'
+    head = f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head>"
+    return f"{head}<body><h1>{name}</h1>{''.join(body)}</body></html>\n"

@@ -15,6 +15,7 @@ Two prompts overlap when their last user turns are equal but for capitals, space
 import argparse
 import random
 import re
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -50,13 +51,13 @@ def main():
 
     excluded = {key(row["prompt"]) for file in args.exclude_files for row in rows.read(file, "prompts")}
     for dataset in args.datasets:
-        for i, (where, row) in enumerate(rows.load(dataset, args.split)):
+        for i, row in enumerate(rows.load(dataset, args.split), 1):
             counts["rows in"] += 1
             used = ("context_messages", "messages", "instruction")
             kept = {name: value for name, value in row.items() if name not in used}
             row = {"id": f"{Path(dataset).stem}-{i}", "source": dataset, **kept, "prompt": prompt_of(row)}
             if reason := rows.problem(row, "prompts"):
-                rows.fail(f"{where}: {reason}")
+                sys.exit(f"{dataset}:{i}: {reason}")
             if (text := key(row["prompt"])) in excluded:
                 counts["dropped, in an excluded file"] += 1
             elif text in pool:
@@ -64,10 +65,10 @@ def main():
             else:
                 pool[text] = row
     if len(pool) < args.size:
-        rows.fail(f"{args.output_file}: {args.size} prompts asked for, {len(pool)} are left of {dict(counts)}")
+        sys.exit(f"{args.output_file}: {args.size} prompts asked for, {len(pool)} are left of {dict(counts)}")
     drawn = random.Random(args.seed).sample(list(pool.values()), args.size)
     if doubled := [name for name, count in Counter(row["id"] for row in drawn).items() if count > 1]:
-        rows.fail(f"{args.datasets[0]}: id: {doubled[0]!r} stands on two rows")
+        sys.exit(f"{args.datasets[0]}: id: {doubled[0]!r} stands on two rows")
     rows.write(args.output_file, drawn)
     counts["rows out"] = len(drawn)
     print(args.output_file, ", ".join(f"{name}: {count}" for name, count in counts.items()), f"{time.time() - start:.1f} s")

@@ -12,7 +12,7 @@ Writes: --output_file, the same rows with "responses", "temperatures" and "finis
     python generation/2_responses.py --model_name_or_path runs/tiny/sft --prompts_file runs/tiny/iter1/prompts.jsonl \
         --n 8 --temperatures 1.0 0.7 --max_new_tokens 128 --output_file runs/tiny/iter1/responses.jsonl
 
-One shard of two, on the second GPU; `python rows.py merge` joins the shards:
+One shard of two, on the second GPU; `python rows.py` joins the shards:
     CUDA_VISIBLE_DEVICES=1 python generation/2_responses.py --shard 1 --num_shards 2 ...
 """
 
@@ -55,9 +55,9 @@ def main():
         config = AutoConfig.from_pretrained(args.model_name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
     except (OSError, ValueError) as error:
-        rows.fail(f"{args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
+        sys.exit(f"{args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
     if not tokenizer.chat_template:
-        rows.fail(f"{args.model_name_or_path}: its tokenizer has no chat template")
+        sys.exit(f"{args.model_name_or_path}: its tokenizer has no chat template")
 
     writer = rows.Writer(args.output_file, rows.fingerprint(sys.argv[1:]))
     todo = [row for row in prompts if row["id"] not in writer.done]
@@ -120,7 +120,7 @@ def main():
             end="\r" if sys.stdout.isatty() else "\n", flush=True,
         )  # fmt: skip
     if len(prompts) == dropped:
-        rows.fail(f"{args.prompts_file}: no prompt leaves room for {args.max_new_tokens} new tokens")
+        sys.exit(f"{args.prompts_file}: no prompt leaves room for {args.max_new_tokens} new tokens")
     writer.finish()
     print(
         f"{args.output_file} rows in: {len(prompts)}, finished before: {len(writer.done)}, dropped, too long: {dropped}, "

@@ -14,6 +14,7 @@ Writes: --output_file, {"id", "prompt", "chosen", "rejected", "source"} in messa
 import argparse
 import json
 import random
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -51,12 +52,12 @@ def main():
     start, counts, by_prompt = time.time(), Counter(), {}
 
     for dataset in args.datasets:
-        for i, (where, row) in enumerate(rows.load(dataset, args.split)):
+        for i, row in enumerate(rows.load(dataset, args.split), 1):
             counts["rows in"] += 1
             try:
                 prompt, chosen, rejected = pair(row)
             except (TypeError, AttributeError):
-                rows.fail(f"{where}: chosen: neither prompt/chosen/rejected nor two conversations with one prompt")
+                sys.exit(f"{dataset}:{i}: chosen: neither prompt/chosen/rejected nor two conversations with one prompt")
             row = {
                 "id": f"{Path(dataset).stem}-{i}", "source": dataset, **row,
                 "prompt": prompt, "chosen": chosen, "rejected": rejected,
@@ -64,7 +65,7 @@ def main():
             empty = any(not str(m.get("content") or "").strip() for m in chosen + rejected if isinstance(m, dict))
             reason = rows.problem(row, "preferences")
             if reason and reason.startswith("id"):
-                rows.fail(f"{where}: {reason}")
+                sys.exit(f"{dataset}:{i}: {reason}")
             if reason or empty or chosen == rejected:
                 reason = reason.split(" (")[0] if reason else "empty answer" if empty else "identical answers"
                 counts[f"dropped, {reason}"] += 1
@@ -76,7 +77,7 @@ def main():
     size = round(args.held_out * len(prompts))
     held_out, training = ([row for p in part for row in by_prompt[p]] for part in (prompts[:size], prompts[size:]))
     if not (held_out and training):
-        rows.fail(f"{args.output_file}: {len(training)} rows for training, {len(held_out)} held out ({dict(counts)})")
+        sys.exit(f"{args.output_file}: {len(training)} rows for training, {len(held_out)} held out ({dict(counts)})")
     rows.write(args.held_out_file, held_out)
     rows.write(args.output_file, training)
     counts["held out"], counts["rows out"] = len(held_out), len(training)

@@ -42,7 +42,7 @@ def main():
     pairs = rows.read(data.dataset_name, "preferences")
     held_out = rows.read(data.held_out_name, "preferences")
     if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:
-        rows.fail(f"{data.held_out_name}: prompt: some prompts stand in {data.dataset_name} too")
+        sys.exit(f"{data.held_out_name}: prompt: some prompts stand in {data.dataset_name} too")
     final = training_args.output_dir
     training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
 
@@ -53,9 +53,9 @@ def main():
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path)
     except (OSError, ValueError) as error:
-        rows.fail(f"{model_args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
+        sys.exit(f"{model_args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
     if not tokenizer.chat_template:
-        rows.fail(f"{model_args.model_name_or_path}: its tokenizer has no chat template")
+        sys.exit(f"{model_args.model_name_or_path}: its tokenizer has no chat template")
 
     set_seed(training_args.seed)  # the scoring head starts at random
     dtype = model_args.dtype or "float32"

@@ -13,6 +13,7 @@ Writes: --output_file, {"id", "messages", "source"}; other keys pass through. Co
 
 import argparse
 import json
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -49,14 +50,14 @@ def main():
     start, counts, seen, kept = time.time(), Counter(), set(), []
 
     for dataset in args.datasets:
-        for i, (where, row) in enumerate(rows.load(dataset, args.split)):
+        for i, row in enumerate(rows.load(dataset, args.split), 1):
             counts["rows in"] += 1
             try:
                 messages = conversation(row)
             except (TypeError, KeyError, AttributeError):
                 messages = None
             if not isinstance(messages, list):
-                rows.fail(f"{where}: messages: none of messages, conversations, instruction/output, prompt/completion")
+                sys.exit(f"{dataset}:{i}: messages: none of messages, conversations, instruction/output, prompt/completion")
             used = ("messages", "conversations", "instruction", "input", "output", "prompt", "completion")
             row = {
                 "id": f"{Path(dataset).stem}-{i}",
@@ -66,7 +67,7 @@ def main():
             }
             if reason := rows.problem(row, "instructions"):
                 if not reason.startswith("messages"):
-                    rows.fail(f"{where}: {reason}")
+                    sys.exit(f"{dataset}:{i}: {reason}")
                 counts["dropped, " + reason.split(" (")[0]] += 1
             elif (text := json.dumps(messages)) in seen:
                 counts["dropped, duplicate"] += 1
@@ -74,7 +75,7 @@ def main():
                 seen.add(text)
                 kept.append(row)
     if not kept:
-        rows.fail(f"{args.output_file}: no row is left ({dict(counts)})")
+        sys.exit(f"{args.output_file}: no row is left ({dict(counts)})")
     rows.write(args.output_file, kept)
     counts["rows out"] = len(kept)
     print(args.output_file, ", ".join(f"{name}: {count}" for name, count in counts.items()), f"{time.time() - start:.1f} s")

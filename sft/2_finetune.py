@@ -49,9 +49,9 @@ def main():
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path)
     except (OSError, ValueError) as error:
-        rows.fail(f"{model_args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
+        sys.exit(f"{model_args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
     if not (tokenizer.chat_template or training_args.chat_template_path):
-        rows.fail(f"{model_args.model_name_or_path}: its tokenizer has no chat template, give --chat_template_path")
+        sys.exit(f"{model_args.model_name_or_path}: its tokenizer has no chat template, give --chat_template_path")
 
     training_args.model_init_kwargs = {"dtype": model_args.dtype} if model_args.dtype else {}
     if model_args.attn_implementation:

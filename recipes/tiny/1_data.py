@@ -16,6 +16,7 @@ Writes, in --output_dir:
 
 import argparse
 import random
+import sys
 from pathlib import Path
 
 import true_reward
@@ -28,10 +29,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--corpus", type=int, default=120_000, help="documents of the base model's corpus")
-    parser.add_argument("--instructions", type=int, default=6000)
+    parser.add_argument("--corpus", type=int, default=100_000, help="documents of the base model's corpus")
+    parser.add_argument("--instructions", type=int, default=5000)
     parser.add_argument("--preferences", type=int, default=6000)
-    parser.add_argument("--prompts", type=int, default=4000)
+    parser.add_argument("--prompts", type=int, default=3200)
     parser.add_argument("--validation", type=int, default=300)
     parser.add_argument("--test", type=int, default=1000)
     args = parser.parse_args()
@@ -45,7 +46,7 @@ def main():
         q = world.question(rng)
         asked.setdefault(q["text"], q)
     else:
-        rows.fail(f"the tiny world has no {sum(sizes)} different questions: ask for fewer")
+        sys.exit(f"the tiny world has no {sum(sizes)} different questions: ask for fewer")
     questions = list(asked.values())
     rng.shuffle(questions)
     test, validation, instructed, compared, pool = (
@@ -65,8 +66,8 @@ def main():
     while len(corpus) < args.corpus:
         q = world.question(rng)
         if q["text"] not in held_out:
-            answer = world.answered(q, rng, wrong=0.1, weights=[2, 2, 2, 1])
-            corpus.append({"text": f"Question: {q['text']}\nAnswer: {answer}"})
+            answer = world.answered(q, rng, wrong=0.1, weights=[3, 3, 3, 1])
+            corpus.append({"text": f"Question: {q['text']}\nAnswer:\n{answer}"})
 
     instructions = []
     for row, q in zip(prompts(instructed, "sft"), instructed, strict=True):

@@ -4,8 +4,7 @@ Reads:  --dataset_name, a JSONL file of {"text"}
 Writes: --output_dir, a Hugging Face model directory. The chat template adds the BOS token and marks the assistant's
         tokens with {% generation %}; padding has a token of its own.
 
-    python recipes/tiny/2_base_model.py --dataset_name runs/tiny/world/corpus.jsonl --output_dir runs/tiny/base \
-        --learning_rate 3e-3 --per_device_train_batch_size 32 --num_train_epochs 1
+    python recipes/tiny/2_base_model.py --dataset_name runs/tiny/world/corpus.jsonl --output_dir runs/tiny/base
 """
 
 import sys
@@ -16,12 +15,12 @@ from trl import TrlParser
 
 import rows
 
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>\n"
-    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
-    "{% else %}{{ message['content'] + eos_token }}{% endif %}\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-)
+# The words of the corpus, so that the base model knows what they ask for.
+CHAT_TEMPLATE = """\
+{{ bos_token }}{% for message in messages %}
+{%- if message['role'] == 'assistant' %}{{ 'Answer:\n' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}
+{%- else %}{{ 'Question: ' if message['role'] == 'user' else '' }}{{ message['content'] }}{% endif %}{{ '\n' }}
+{%- endfor %}{% if add_generation_prompt %}{{ 'Answer:\n' }}{% endif %}"""
 
 
 @dataclass
@@ -32,11 +31,21 @@ class World:
     num_hidden_layers: int = field(default=2, metadata={"help": "layers"})
 
 
+@dataclass
+class Config(TrainingArguments):
+    learning_rate: float = field(default=3e-3, metadata={"help": "peak learning rate"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule"})
+    warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share"})
+    num_train_epochs: float = field(default=1, metadata={"help": "epochs"})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "documents; small batches learn faster here"})
+    train_sampling_strategy: str = field(default="group_by_length", metadata={"help": "little padding"})
+
+
 def tokenizer_of(texts, vocab_size):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = ["<|pad|>", "<|bos|>", "<|eos|>", "<|system|>", "<|user|>", "<|assistant|>"]
+    special = ["<|pad|>", "<|bos|>", "<|eos|>"]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -47,14 +56,14 @@ def tokenizer_of(texts, vocab_size):
     bpe.post_processor = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=[bos])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe, pad_token="<|pad|>", bos_token="<|bos|>", eos_token="<|eos|>",
-        additional_special_tokens=special[3:], model_max_length=512, clean_up_tokenization_spaces=False,
+        model_max_length=512, clean_up_tokenization_spaces=False,
     )  # fmt: skip
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
 
 def main():
-    world, training_args = TrlParser((World, TrainingArguments)).parse_args_and_config()
+    world, training_args = TrlParser((World, Config)).parse_args_and_config()
     texts = [row["text"] for row in rows.read(world.dataset_name)]
     final = training_args.output_dir
     training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
@@ -74,7 +83,7 @@ def main():
         )  # fmt: skip
     )
     # No loss on the questions: their names and numbers are random, and trying to guess them takes most of the training.
-    questions = tokenizer([text[: text.index("Answer:")] for text in texts])["input_ids"]
+    questions = tokenizer([text[: text.index("Answer:\n") + 8] for text in texts])["input_ids"]
     documents = tokenizer([text + tokenizer.eos_token for text in texts])["input_ids"]
     labels = [[-100] * len(q) + d[len(q) :] for q, d in zip(questions, documents, strict=True)]
     lengths = [len(document) for document in documents]

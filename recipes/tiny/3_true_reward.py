@@ -8,6 +8,7 @@ Writes: --output_file, the same rows with "true_rewards" and "correct" (0 or 1),
 """
 
 import argparse
+import sys
 
 import true_reward
 
@@ -22,7 +23,7 @@ def main():
     scored = rows.read(args.rewards_file, "rewards")
     for number, row in enumerate(scored, 1):
         if not isinstance(row.get("answer"), str):
-            rows.fail(f"{args.rewards_file}: row {number}: answer: missing")
+            sys.exit(f"{args.rewards_file}: row {number}: answer: missing")
         row["true_rewards"] = [true_reward.true_reward(text, row["answer"]) for text in row["responses"]]
         row["correct"] = [true_reward.parts(text, row["answer"])["correct"] for text in row["responses"]]
     rows.write(args.output_file, scored)

@@ -5,7 +5,13 @@ stands where it says {}, and `wrong` a plausible wrong answer. All is drawn from
 """
 
 NAMES = "Anna Ben Carl Dora Emma Finn Gina Hugo Jack Kate Leo Mona".split()
-THINGS = "ball bird book boat cake car cat cup dog door fish flag hat key lamp leaf moon pen ring shoe star tree".split()
+CATEGORIES = {
+    "an animal": "cat dog horse cow bird fish lion mouse".split(),
+    "a colour": "red blue green yellow black white brown pink".split(),
+    "a fruit": "apple pear plum cherry lemon grape melon fig".split(),
+    "a tool": "hammer saw nail drill rope brush ladder spade".split(),
+}
+THINGS = [word for name in ("an animal", "a fruit", "a tool") for word in CATEGORIES[name]]
 OPPOSITES = (
     "big small|hot cold|up down|fast slow|old new|light dark|good bad|wet dry|open closed|full empty|high low|"
     "long short|rich poor|hard soft|loud quiet|early late|near far|thick thin|clean dirty|happy sad|"
@@ -22,19 +28,20 @@ def _listed(words):
 
 
 def add(rng):
-    a, b = rng.randint(1, 12), rng.randint(1, 12)
-    asked = rng.choice(["What is {} plus {}?", "How much is {} and {} together?", "Add {} and {}."])
-    return asked.format(a, b), a + b, f"adding {b} to {a} gives {{}}", a + b + rng.choice([-2, -1, 1, 2])
+    a, b = rng.randint(1, 10), rng.randint(1, 10)
+    asked = rng.choice(["What is {0} plus {1}?", "How much is {0} and {1} together?", "{2} has {0} coins and finds {1}. How many now?"])
+    wrong = a + b + rng.choice([-2, -1, 1, 2])
+    return asked.format(a, b, rng.choice(NAMES)), a + b, f"adding {b} to {a} gives {{}}", wrong
 
 
 def subtract(rng):
-    b, c = rng.randint(1, 12), rng.randint(2, 12)
-    asked = rng.choice(["What is {} minus {}?", "I have {} coins and lose {}. How many are left?"])
-    return asked.format(b + c, b), c, f"taking {b} from {b + c} leaves {{}}", c + rng.choice([-1, 1, 2])
+    b, c = rng.randint(1, 10), rng.randint(2, 10)
+    asked = rng.choice(["What is {0} minus {1}?", "Take {1} from {0}.", "{2} has {0} coins and loses {1}. How many are left?"])
+    return asked.format(b + c, b, rng.choice(NAMES)), c, f"taking {b} from {b + c} leaves {{}}", c + rng.choice([-1, 1, 2])
 
 
 def larger(rng):
-    a, b = rng.sample(range(1, 50), 2)
+    a, b = rng.sample(range(1, 41), 2)
     word = rng.choice(["larger", "smaller"])
     asked = rng.choice(["Which number is {}, {} or {}?", "Tell me the {} one of {} and {}."])
     right = max(a, b) if word == "larger" else min(a, b)
@@ -65,12 +72,13 @@ def following(rng):
     return asked.format(unit, word, cycle[i]), right, f"{{}} is {word} {cycle[i]}", cycle[(i + 2 * step) % len(cycle)]
 
 
-def pick(rng):
-    words = rng.sample(THINGS, 3)
-    place, i = rng.choice([("first", 0), ("last", -1)])
-    asked = rng.choice(["Which word is {} in this list: {}?", "Give me the {} of these: {}."])
-    wrong = rng.choice([word for word in words if word != words[i]])
-    return asked.format(place, _listed(words)), words[i], f"{{}} stands {place}", wrong
+def category(rng):
+    name, other = rng.sample(sorted(CATEGORIES), 2)
+    right, wrong = rng.choice(CATEGORIES[name]), rng.sample(CATEGORIES[other], 2)
+    words = [right, *wrong]
+    rng.shuffle(words)
+    asked = rng.choice(["Which of these is {}: {}?", "One word here is {}: {}. Which?"])
+    return asked.format(name, _listed(words)), right, f"{{}} is {name}", wrong[0]
 
 
 def count(rng):
@@ -80,15 +88,7 @@ def count(rng):
     return asked.format(_listed(words)), right, "I count {}", rng.choice([c for c in COUNTS if c != right])
 
 
-def who(rng):
-    (a, b), (x, y) = rng.sample(NAMES, 2), rng.sample(THINGS, 2)
-    asked = rng.choice(["{0} has a {2} and {1} has a {3}. Who has the {4}?", "{0} has a {2}, {1} a {3}. Whose is the {4}?"])
-    right, thing = rng.choice([(a, x), (b, y)])
-    wrong = b if right == a else a
-    return asked.format(a, b, x, y, thing), right, f"the {thing} belongs to {{}}", wrong
-
-
-KINDS = [add, subtract, larger, sort, opposite, following, pick, count, who]
+KINDS = [add, subtract, larger, sort, opposite, following, category, count]
 
 
 def question(rng):
