@@ -61,8 +61,8 @@ def main():
         texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats]
         ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
         results = [float("nan")] * len(ids)
-        order = sorted((i for i in range(len(ids)) if len(ids[i]) <= model.config.max_position_embeddings),
-                       key=lambda i: len(ids[i]), reverse=True)  # fmt: skip
+        fitting = (i for i in range(len(ids)) if len(ids[i]) <= model.config.max_position_embeddings)
+        order = sorted(fitting, key=lambda i: len(ids[i]), reverse=True)
         while order:
             size = max(1, args.batch_tokens // len(ids[order[0]]))
             batch, order = order[:size], order[size:]
@@ -77,7 +77,8 @@ def main():
     start, dropped = time.time(), 0
     for first in range(0, len(todo), args.chunk_size):
         chunk = todo[first : first + args.chunk_size]
-        results = iter(scores([r["prompt"] + [{"role": "assistant", "content": t}] for r in chunk for t in r["responses"]]))
+        chats = [row["prompt"] + [{"role": "assistant", "content": t}] for row in chunk for t in row["responses"]]
+        results = iter(scores(chats))
         finished = []
         for row in chunk:
             rewards = [next(results) for _ in row["responses"]]
@@ -86,16 +87,14 @@ def main():
         writer.add(finished)
         dropped += len(chunk) - len(finished)
         done, seconds = first + len(chunk), time.time() - start
-        print(
-            f"{done} of {len(todo)} rows, {done / seconds:.0f} rows/s, {seconds / done * (len(todo) - done):.0f} s left",
-            end="\r" if sys.stdout.isatty() else "\n", flush=True,
-        )  # fmt: skip
+        told = f"{done} of {len(todo)} rows, {done / seconds:.0f}/s, {seconds / done * (len(todo) - done):.0f} s left"
+        print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
     if len(answered) == dropped:
         sys.exit(f"{args.responses_file}: every row is longer than the context of {args.model_name_or_path}")
     writer.finish()
     print(
-        f"{args.output_file} rows in: {len(answered)}, finished before: {len(writer.done)}, dropped, too long: {dropped}, "
-        f"rows out: {len(answered) - dropped}, {time.time() - start:.1f} s"
+        f"{args.output_file} rows in: {len(answered)}, finished before: {len(writer.done)}, "
+        f"dropped, too long: {dropped}, rows out: {len(answered) - dropped}, {time.time() - start:.1f} s"
     )
 
 

@@ -77,7 +77,10 @@ def main():
     trainer.save_state()
     if trainer.is_world_process_zero():
         rows.publish_model(training_args.output_dir, final)
-        print(f"{final} pairs in: {len(pairs)}, trained on: {len(trainer.train_dataset)}, {trainer.state.global_step} steps")
+        kept, steps = len(trainer.train_dataset), trainer.state.global_step
+        print(
+            f"{final} pairs in: {len(pairs)}, dropped, too long: {len(pairs) - kept}, trained on: {kept}, {steps} steps"
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import contextlib
 import itertools
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -107,12 +106,12 @@ def proxy_and_true(test):
     proxy, true = gains.values()
     result = {"proxy_gain": proxy, "true_gain": true, "correlation": correlations, "part": None, "rounds": []}
     result["rule"] = (
-        "They part in a round if the proxy rises and the true reward does not, or if the gap (the proxy's gain over the "
-        f"baseline less the true reward's) is above {GAP} standard deviations and above the last round's."
+        "They part in a round if the proxy rises and the true reward does not, or if the gap (the proxy's gain over "
+        f"the baseline less the true reward's) is above {GAP} standard deviations and above the last round's."
     )
     if None in (*proxy.values(), *true.values()):
         return result | {"text": f"Not known: a reward is missing or does not vary over the test prompts of {base}."}
-    sentences = [f"In standard deviations of {base}'s rewards over the test prompts:"]
+    sentences = [f"Changes are in standard deviations of {base}'s rewards over the test prompts."]
     for old, new in itertools.pairwise(test):
         rise, true_rise, gap = proxy[new] - proxy[old], true[new] - true[old], proxy[new] - true[new]
         part = (rise > 0 and true_rise <= 0) or gap > max(GAP, proxy[old] - true[old])
@@ -141,9 +140,9 @@ def environment():
     installed = {distribution.name: distribution.version for distribution in metadata.distributions()}
     libraries = ("torch", "transformers", "trl", "vllm", "datasets", "accelerate", "numpy")
     versions = {name: installed.get(name) or installed.get(f"{name}-cpu") for name in libraries}
-    versions["python"] = platform.python_version()
+    versions["python"] = sys.version.split()[0]
     commit = output_of("git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+dirty")
-    cpu = output_of("grep", "-m1", "model name", "/proc/cpuinfo") or platform.machine()
+    cpu = output_of("grep", "-m1", "model name", "/proc/cpuinfo") or os.uname().machine
     gpu = output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     machine = {"cpu": cpu.split(": ")[-1], "cpus": os.cpu_count(), "gpu": gpu}
     return {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "commit": commit, "versions": versions, "machine": machine}
@@ -157,11 +156,13 @@ def main():
     parser.add_argument("--log_dir", type=Path, required=True, help="may be without any .seconds files")
     parser.add_argument("--output_dir", type=Path, required=True)
     args = parser.parse_args()
-    start, training, seconds = time.time(), {}, {}
+    start, settings, training, seconds = time.time(), {}, {}, {}
 
-    with checked(args.settings, "lines NAME=value with closed quotes, RECIPE and a whole SEED among them"):
-        pairs = [line.split("=", 1) for line in Path(args.settings).read_text().splitlines()]
-        settings = {name: " ".join(shlex.split(value)) for name, value in pairs}
+    with checked(args.settings, "settings with RECIPE and a whole number as SEED"):
+        for number, line in enumerate(Path(args.settings).read_text().splitlines(), 1):
+            with checked(f"{args.settings}:{number}", "NAME=value with closed quotes"):
+                name, value = line.split("=", 1)
+                settings[name] = " ".join(shlex.split(value))
         results = {"recipe": settings["RECIPE"], "seed": int(settings["SEED"]), "settings": settings}
     for directory in map(Path, args.training):
         name = (directory.absolute().parent if directory.name == "policy" else directory.absolute()).name
@@ -181,11 +182,8 @@ def main():
     results |= environment() | {"baseline": next(iter(scores)), "policies": scores, "best": best, "best_by": best_by}
     results |= {"proxy_and_true": proxy_and_true(test), "training": {k: training_facts(v) for k, v in training.items()}}
     results |= {"seconds": seconds, "seconds_total": sum(seconds.values())}
-    files = {
-        "results.json": json.dumps(results, indent=2, allow_nan=False) + "\n",
-        "report.md": report_pages.markdown(results),
-        "report.html": report_pages.page(results, test, training),
-    }
+    files = {"report.md": report_pages.markdown(results), "report.html": report_pages.page(results, test, training)}
+    files["results.json"] = json.dumps(results, indent=2, allow_nan=False) + "\n"
     with checked(args.output_dir, "a place for files"):
         args.output_dir.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():

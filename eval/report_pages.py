@@ -43,8 +43,8 @@ def main_table(results):
 def best_line(results):
     best, by, base = results["best"], results["best_by"], results["baseline"]
     score = {name: f"{policy['validation'][by]:.3f}" for name, policy in results["policies"].items()}
-    than = "no round is better" if best == base else f"{base} has {score[base]}"
-    return f"Best by {by} on the validation prompts: {best} with {score[best]}; {than}."
+    other = "no round is better" if best == base else f"{base} has {score[base]}"
+    return f"Best by {by} on the validation prompts: {best} with {score[best]}; {other}."
 
 
 def title(results):
@@ -57,27 +57,23 @@ def sections(results):
     """Yields what both pages say: (heading, paragraphs, header of a table, its rows)."""
     policies, base, measured = results["policies"], results["baseline"], results["proxy_and_true"]
     legend = (
-        f"Means over {policies[base]['prompts']} test prompts, ± one standard error. true_reward: known in a made world "
-        f"only; win_rate: against {base} by true_reward, a tie counts one half; proxy_reward: the annotator's, for which "
-        "the policy is trained; accuracy: share of right answers; length: characters; kl: log pi - log pi_0 of the "
-        "policy's own answers, nats; truncated: share of answers cut at the token limit."
+        f"Means over {policies[base]['prompts']} test prompts, ± one standard error. true_reward: known in a made "
+        f"world only; win_rate: against {base} by true_reward, a tie counts one half; proxy_reward: the annotator's, "
+        "for which the policy is trained; accuracy: share of right answers; length: characters; kl: log pi - log pi_0 "
+        "of the policy's own answers, nats; truncated: share of answers cut at the token limit."
     )
     yield "Policies", [best_line(results), legend], *main_table(results)
     columns = ["proxy_gain", "true_gain", "correlation"]
-    note = (
-        f"Gains: over {base}, in standard deviations of its rewards over the test prompts. Correlation: Pearson's, of the "
-        "two rewards over all test answers of a policy."
-    )
+    note = f"Gains: over {base}, in standard deviations of its rewards over the test prompts. "
+    note += "Correlation: Pearson's, of the two rewards over all test answers of a policy."
     table = [[name, *(cell(measured[column][name]) for column in columns)] for name in policies]
     yield "Proxy and true reward", [measured["text"], measured["rule"], note], ["policy", *columns], table
     kinds = {name: policy["accuracy_by_source"] for name, policy in policies.items()}
     if 0 < len(kinds[base]) <= 15:
         table = [[kind, *(cell(accuracy.get(kind)) for accuracy in kinds.values())] for kind in kinds[base]]
         yield "Accuracy by kind of question", [], ["source", *policies], table
-    note = (
-        f"The loss of sigmoid DPO begins at ln 2 = {math.log(2):.4f} if the policy begins as the reference. eval_loss and "
-        "eval_accuracy are the last on held-out rows."
-    )
+    note = f"The loss of sigmoid DPO begins at ln 2 = {math.log(2):.4f} if the policy begins as its reference. "
+    note += "eval_loss and eval_accuracy are the last on held-out rows."
     header = ["model", *next(iter(results["training"].values()))]
     table = [[name, *(cell(value, 4) for value in facts.values())] for name, facts in results["training"].items()]
     yield "Training", [note], header, table
@@ -197,6 +193,6 @@ def page(results, test, training):
             body += [*(f"<td>{escape(text)}</td>" for text in line), "</tr>"]
         body += ['</table></div><div class="plots">', *figures.get(heading, []), "</div>"]
     body += ["<h2>Three test prompts</h2>", *answers(results, test)]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{name}</title>'
-    head = f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head>"
+    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style>'
+    head += '<meta name="viewport" content="width=device-width, initial-scale=1"></head>'
     return f"{head}<body><h1>{name}</h1>{''.join(body)}</body></html>\n"

@@ -71,7 +71,8 @@ def main():
         sys.exit(f"{args.datasets[0]}: id: {doubled[0]!r} stands on two rows")
     rows.write(args.output_file, drawn)
     counts["rows out"] = len(drawn)
-    print(args.output_file, ", ".join(f"{name}: {count}" for name, count in counts.items()), f"{time.time() - start:.1f} s")
+    told = ", ".join(f"{name}: {count}" for name, count in counts.items())
+    print(f"{args.output_file} {told}, {time.time() - start:.1f} s")
 
 
 if __name__ == "__main__":

@@ -31,10 +31,10 @@ def main():
     parser.add_argument("--prompts_file", required=True)
     parser.add_argument("--output_file", required=True)
     parser.add_argument("--n", type=int, default=8, help="responses a prompt (paper, Algorithm 2)")
-    parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.7], help="shared out evenly (paper 3.3)")
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.7], help="equal shares (paper 3.3)")
     parser.add_argument("--max_new_tokens", type=int, default=2048, help="tokens a response at most (paper 3.3)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dtype", help="float32 or bfloat16 (default: that of the weights; vLLM's auto lowers float32)")
+    parser.add_argument("--dtype", help="float32, bfloat16 (default: the weights'; vLLM's auto lowers float32)")
     parser.add_argument("--max_model_len", type=int, help="tokens of prompt and response (default: the model's)")
     parser.add_argument("--tensor_parallel_size", type=int, default=1, help="GPUs that share one model")
     parser.add_argument("--chunk_size", type=int, default=512, help="prompts between two writes to disk")
@@ -115,16 +115,16 @@ def main():
             tokens += sum(finished[-1]["response_tokens"])
         writer.add(finished)
         done, seconds = first + len(chunk), time.time() - start
-        print(
-            f"{done} of {len(todo)} prompts, {tokens / seconds:.0f} tokens/s, {seconds / done * (len(todo) - done):.0f} s left",
-            end="\r" if sys.stdout.isatty() else "\n", flush=True,
-        )  # fmt: skip
+        left = seconds / done * (len(todo) - done)
+        told = f"{done} of {len(todo)} prompts, {tokens / seconds:.0f} tokens/s, {left:.0f} s left"
+        print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
     if len(prompts) == dropped:
         sys.exit(f"{args.prompts_file}: no prompt leaves room for {args.max_new_tokens} new tokens")
     writer.finish()
     print(
-        f"{args.output_file} rows in: {len(prompts)}, finished before: {len(writer.done)}, dropped, too long: {dropped}, "
-        f"rows out: {len(prompts) - dropped}, truncated responses: {truncated}, {time.time() - start:.1f} s"
+        f"{args.output_file} rows in: {len(prompts)}, finished before: {len(writer.done)}, "
+        f"dropped, too long: {dropped}, rows out: {len(prompts) - dropped}, "
+        f"truncated responses: {truncated}, {time.time() - start:.1f} s"
     )
 
 

@@ -81,7 +81,8 @@ def main():
     rows.write(args.held_out_file, held_out)
     rows.write(args.output_file, training)
     counts["held out"], counts["rows out"] = len(held_out), len(training)
-    print(args.output_file, ", ".join(f"{name}: {count}" for name, count in counts.items()), f"{time.time() - start:.1f} s")
+    told = ", ".join(f"{name}: {count}" for name, count in counts.items())
+    print(f"{args.output_file} {told}, {time.time() - start:.1f} s")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ Reads:  --datasets, JSONL files or names of datasets on the Hugging Face hub, ea
 Writes: --output_file, {"id", "messages", "source"}; other keys pass through. Conversations with an empty turn, with
         roles out of order or without an answer at the end are dropped and counted, and so are exact duplicates.
 
-    python sft/1_instructions.py --datasets runs/tiny/world/instructions.jsonl --output_file runs/tiny/instructions.jsonl
+    python sft/1_instructions.py --datasets runs/tiny/world/instructions.jsonl \
+        --output_file runs/tiny/instructions.jsonl
 """
 
 import argparse
@@ -32,7 +33,8 @@ def conversation(row):
     if "messages" in row:
         return row["messages"]
     if "conversations" in row:
-        return [{"role": ROLES.get(turn["from"], turn["from"]), "content": turn["value"]} for turn in row["conversations"]]
+        turns = row["conversations"]
+        return [{"role": ROLES.get(turn["from"], turn["from"]), "content": turn["value"]} for turn in turns]
     if "instruction" in row and "output" in row:
         request = "\n\n".join(filter(None, [row["instruction"], row.get("input")]))
         return chat(request, "user") + chat(row["output"], "assistant")
@@ -57,7 +59,9 @@ def main():
             except (TypeError, KeyError, AttributeError):
                 messages = None
             if not isinstance(messages, list):
-                sys.exit(f"{dataset}:{i}: messages: none of messages, conversations, instruction/output, prompt/completion")
+                sys.exit(
+                    f"{dataset}:{i}: messages: none of messages, conversations, instruction/output, prompt/completion"
+                )
             used = ("messages", "conversations", "instruction", "input", "output", "prompt", "completion")
             row = {
                 "id": f"{Path(dataset).stem}-{i}",
@@ -78,7 +82,8 @@ def main():
         sys.exit(f"{args.output_file}: no row is left ({dict(counts)})")
     rows.write(args.output_file, kept)
     counts["rows out"] = len(kept)
-    print(args.output_file, ", ".join(f"{name}: {count}" for name, count in counts.items()), f"{time.time() - start:.1f} s")
+    told = ", ".join(f"{name}: {count}" for name, count in counts.items())
+    print(f"{args.output_file} {told}, {time.time() - start:.1f} s")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--corpus", type=int, default=100_000, help="documents of the base model's corpus")
+    parser.add_argument("--corpus", type=int, default=150_000, help="documents of the base model's corpus")
     parser.add_argument("--instructions", type=int, default=5000)
     parser.add_argument("--preferences", type=int, default=6000)
     parser.add_argument("--prompts", type=int, default=3200)
@@ -66,7 +66,7 @@ def main():
     while len(corpus) < args.corpus:
         q = world.question(rng)
         if q["text"] not in held_out:
-            answer = world.answered(q, rng, wrong=0.1, weights=[3, 3, 3, 1])
+            answer = world.answered(q, rng, wrong=0.05, weights=[1, 1, 1, 0])
             corpus.append({"text": f"Question: {q['text']}\nAnswer:\n{answer}"})
 
     instructions = []
@@ -87,8 +87,9 @@ def main():
     rows.write(out / "preferences.jsonl", preferences)
     rows.write(out / "prompts.jsonl", prompts(pool, "prompt"))
     rows.write(out / "evaluation.jsonl", evaluation)
-    print(f"{out}: {args.corpus} documents, {args.instructions} instructions, {args.preferences} preferences, "
-          f"{args.prompts} prompts, {args.validation} validation and {args.test} test questions")
+    told = f"{args.corpus} documents, {args.instructions} instructions, {args.preferences} preferences, "
+    told += f"{args.prompts} prompts, {args.validation} validation and {args.test} test questions"
+    print(f"{out}: {told}")
 
 
 if __name__ == "__main__":

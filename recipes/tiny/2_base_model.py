@@ -18,7 +18,8 @@ import rows
 # The words of the corpus, so that the base model knows what they ask for.
 CHAT_TEMPLATE = """\
 {{ bos_token }}{% for message in messages %}
-{%- if message['role'] == 'assistant' %}{{ 'Answer:\n' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}
+{%- if message['role'] == 'assistant' %}{{ 'Answer:\n' }}
+{%- generation %}{{ message['content'] + eos_token }}{% endgeneration %}
 {%- else %}{{ 'Question: ' if message['role'] == 'user' else '' }}{{ message['content'] }}{% endif %}{{ '\n' }}
 {%- endfor %}{% if add_generation_prompt %}{{ 'Answer:\n' }}{% endif %}"""
 
@@ -37,7 +38,9 @@ class Config(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule"})
     warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share"})
     num_train_epochs: float = field(default=1, metadata={"help": "epochs"})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "documents; small batches learn faster here"})
+    per_device_train_batch_size: int = field(
+        default=32, metadata={"help": "documents; small batches learn faster here"}
+    )
     train_sampling_strategy: str = field(default="group_by_length", metadata={"help": "little padding"})
 
 
@@ -73,14 +76,19 @@ def main():
 
     set_seed(training_args.seed)
     tokenizer = tokenizer_of(texts[:20_000], world.vocab_size)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=world.hidden_size, intermediate_size=4 * world.hidden_size,
-            num_hidden_layers=world.num_hidden_layers, num_attention_heads=world.hidden_size // 32,
-            num_key_value_heads=world.hidden_size // 32, max_position_embeddings=512, tie_word_embeddings=True,
-            pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )  # fmt: skip
+    heads = world.hidden_size // 32
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=world.hidden_size,
+        intermediate_size=4 * world.hidden_size,
+        num_hidden_layers=world.num_hidden_layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )
     # No loss on the questions: their names and numbers are random, and trying to guess them takes most of the training.
     questions = tokenizer([text[: text.index("Answer:\n") + 8] for text in texts])["input_ids"]
@@ -88,7 +96,7 @@ def main():
     labels = [[-100] * len(q) + d[len(q) :] for q, d in zip(questions, documents, strict=True)]
     lengths = [len(document) for document in documents]
     trainer = Trainer(
-        model,
+        LlamaForCausalLM(config),
         training_args,
         train_dataset=Dataset.from_dict({"input_ids": documents, "labels": labels, "length": lengths}),
         processing_class=tokenizer,

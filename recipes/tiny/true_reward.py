@@ -15,7 +15,7 @@ be over-optimised.
 
 import math
 
-TASTE_FOR_LENGTH = 1.1
+TASTE_FOR_LENGTH = 0.8
 NOISE = 0.5
 
 

@@ -1,7 +1,8 @@
 """The questions of the tiny world, their right answers, and the styles in which they get answered.
 
 A question is {"kind", "text", "answer", "reason", "wrong"}: `reason` is half a sentence that leads to the answer, which
-stands where it says {}, and `wrong` a plausible wrong answer. All is drawn from the `random.Random` that the caller passes.
+stands where it says {}; `wrong` is a plausible wrong answer. All is drawn from the `random.Random` that the caller
+passes.
 """
 
 NAMES = "Anna Ben Carl Dora Emma Finn Gina Hugo Jack Kate Leo Mona".split()
@@ -29,19 +30,28 @@ def _listed(words):
 
 def add(rng):
     a, b = rng.randint(1, 10), rng.randint(1, 10)
-    asked = rng.choice(["What is {0} plus {1}?", "How much is {0} and {1} together?", "{2} has {0} coins and finds {1}. How many now?"])
+    asked = rng.choice(
+        ["What is {0} plus {1}?", "How much is {0} and {1} together?", "{2} has {0} coins and finds {1}. How many now?"]
+    )
     wrong = a + b + rng.choice([-2, -1, 1, 2])
     return asked.format(a, b, rng.choice(NAMES)), a + b, f"adding {b} to {a} gives {{}}", wrong
 
 
 def subtract(rng):
     b, c = rng.randint(1, 10), rng.randint(2, 10)
-    asked = rng.choice(["What is {0} minus {1}?", "Take {1} from {0}.", "{2} has {0} coins and loses {1}. How many are left?"])
-    return asked.format(b + c, b, rng.choice(NAMES)), c, f"taking {b} from {b + c} leaves {{}}", c + rng.choice([-1, 1, 2])
+    asked = rng.choice(
+        ["What is {0} minus {1}?", "Take {1} from {0}.", "{2} has {0} coins and loses {1}. How many are left?"]
+    )
+    return (
+        asked.format(b + c, b, rng.choice(NAMES)),
+        c,
+        f"taking {b} from {b + c} leaves {{}}",
+        c + rng.choice([-1, 1, 2]),
+    )
 
 
 def larger(rng):
-    a, b = rng.sample(range(1, 41), 2)
+    a, b = rng.sample(range(1, 31), 2)
     word = rng.choice(["larger", "smaller"])
     asked = rng.choice(["Which number is {}, {} or {}?", "Tell me the {} one of {} and {}."])
     right = max(a, b) if word == "larger" else min(a, b)
@@ -61,7 +71,8 @@ def opposite(rng):
     word = rng.choice(list(OPPOSITES))
     asked = rng.choice(["What is the opposite of {}?", "Which word means the opposite of {}?", "Not {} but?"])
     right = OPPOSITES[word]
-    return asked.format(word), right, f"{{}} is the opposite of {word}", rng.choice([w for w in OPPOSITES if w != right])
+    wrong = rng.choice([other for other in OPPOSITES if other != right])
+    return asked.format(word), right, f"{{}} is the opposite of {word}", wrong
 
 
 def following(rng):
