@@ -1,8 +1,7 @@
 """The row formats of the JSONL files between the stages: read with checks, write whole or not at all, resume, shard.
 
-The only code that two folders share; `pip install -e .` puts it on the path. Join the files of several shards, in the
-order of the rows that they were made from:
-    python rows.py prompts.jsonl responses.jsonl responses.jsonl.0-of-2 responses.jsonl.1-of-2
+The only code that two folders share. `python rows.py prompts.jsonl responses.jsonl PART...` joins the files of several
+shards into responses.jsonl, in the order of the prompts.
 """
 
 import hashlib
@@ -28,39 +27,37 @@ def problem(row, kind):
     if not isinstance(row, dict):
         return "row: not a JSON object"
     for field in FIELDS[kind]:
-        value, reason = row.get(field), None
+        value = row.get(field)
         if field not in row:
-            reason = "missing"
-        elif field == "id":
-            reason = None if value and isinstance(value, str) else "not a non-empty text"
-        elif field in ("messages", "prompt", "chosen", "rejected"):
-            reason = _problem_in_chat(value, field)
-        elif not (value and isinstance(value, list) and len(value) == len(row["responses"])):
-            reason = "not a list with one entry for each response"
-        elif field == "rewards" and not all(type(v) in (int, float) and math.isfinite(v) for v in value):
-            reason = f"{value} are not all finite numbers"
-        elif field == "responses" and not all(isinstance(v, str) for v in value):
-            reason = "not all texts"
-        if reason:
+            return f"{field}: missing"
+        if field == "id" and not (value and isinstance(value, str)):
+            return "id: not a non-empty text"
+        if field in ("messages", "prompt", "chosen", "rejected") and (reason := _problem_in_chat(value, field)):
             return f"{field}: {reason}"
+        if field in ("responses", "finish_reasons", "rewards"):
+            if not (value and isinstance(value, list) and len(value) == len(row["responses"])):
+                return f"{field}: not a list with one entry for each response"
+            if field == "responses" and not all(isinstance(v, str) for v in value):
+                return "responses: not all texts"
+            if field == "rewards" and not all(type(v) in (int, float) and math.isfinite(v) for v in value):
+                return f"rewards: {value} are not all finite numbers"
     return None
 
 
 def _problem_in_chat(messages, field):
-    if not (messages and isinstance(messages, list)):
-        return "not a non-empty list of messages"
     answer = field in ("chosen", "rejected")
-    for message in messages:
-        if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
-            return "a message is not {role, content}"
-        if not answer and not message["content"].strip():  # an empty answer is the policy's doing, and may be in a pair
-            return f"empty {message['role']} turn"
-    roles = [message["role"] for message in messages]
-    turns = roles[1:] if roles[0] == "system" else roles
-    order = ["assistant", "user"] if answer else ["user", "assistant"]
+    try:
+        turns = [(message["role"] + "", message["content"] + "") for message in messages]
+    except (TypeError, KeyError):
+        return "not a list of messages {role, content}"
+    if not answer and not all(content.strip() for _, content in turns):  # a policy's empty answer may be in a pair
+        return "an empty turn"
+    roles = [role for role, _ in turns]
+    order = roles[1:] if roles[:1] == ["system"] else roles
+    expected = (["assistant", "user"] if answer else ["user", "assistant"]) * len(order)
     last = "user" if field == "prompt" else "assistant"
-    right = turns and turns == (order * len(turns))[: len(turns)] and turns[-1] == last
-    return None if right else f"roles out of order ({', '.join(roles)})"
+    right = order and order == expected[: len(order)] and order[-1] == last
+    return None if right else f"roles out of order ({', '.join(roles) or 'none'})"
 
 
 def read(path, kind="any", n=None):
@@ -79,26 +76,31 @@ def read(path, kind="any", n=None):
                 row = json.loads(line.decode())
             except ValueError as error:  # cut in half, or not UTF-8
                 sys.exit(f"{path}:{number}: row: not a line of JSON ({error})")
-            if reason := problem(row, kind):
+            reason = problem(row, kind)
+            if not reason and kind != "any" and line_of.setdefault(row["id"], number) != number:
+                reason = f"id: {row['id']!r} stands on line {line_of[row['id']]} already"
+            if (
+                not reason
+                and "responses" in FIELDS[kind]
+                and len(row["responses"]) != (n := n or len(row["responses"]))
+            ):
+                reason = f"responses: {len(row['responses'])} where {n} are expected"
+            if reason:
                 sys.exit(f"{path}:{number}: {reason}")
-            if kind != "any" and line_of.setdefault(row["id"], number) != number:
-                sys.exit(f"{path}:{number}: id: {row['id']!r} stands on line {line_of[row['id']]} already")
-            if "responses" in FIELDS[kind] and len(row["responses"]) != (n := n or len(row["responses"])):
-                sys.exit(f"{path}:{number}: responses: {len(row['responses'])} where {n} are expected")
             rows.append(row)
     return rows or sys.exit(f"{path}: no rows")
 
 
-def load(source, split="train"):
-    """Rows of a JSONL file or, if no such file exists, of a dataset on the Hugging Face hub; unchecked."""
-    if os.path.exists(source) or source.endswith((".jsonl", ".json")) or source.count("/") != 1:
+def load(source, split):
+    """Rows, unchecked, of a .jsonl file or of a dataset on the Hugging Face hub."""
+    if source.endswith(".jsonl"):
         return read(source)
     from datasets import load_dataset
 
     try:
         return load_dataset(source, split=split)
     except Exception as error:  # the hub refuses in many ways
-        sys.exit(f"{source}: no such file, and no dataset on the hub ({str(error).splitlines()[0]})")
+        sys.exit(f"{source}: not a .jsonl file, and no dataset on the hub ({str(error).splitlines()[0]})")
 
 
 def fingerprint(arguments):
@@ -151,12 +153,6 @@ def write(path, rows):
     writer.finish()
 
 
-def merge(order, path, *parts):
-    """Join the shards' files of rows made from the rows of `order`; rows that they dropped are left out."""
-    made = {row["id"]: row for part in parts for row in read(part)}
-    write(path, [made[row["id"]] for row in read(order) if row["id"] in made])
-
-
 def unfinished_model(path, resume):
     """(directory, last whole checkpoint or None) in which the model that will be `path` is trained."""
     partial = f"{path}.partial-{resume}"
@@ -177,5 +173,6 @@ def publish_model(partial, path):
         shutil.rmtree(stale)
 
 
-if __name__ == "__main__":
-    merge(*sys.argv[1:])
+if __name__ == "__main__":  # join shards: rows that they dropped are left out
+    made = {row["id"]: row for part in sys.argv[3:] for row in read(part)}
+    write(sys.argv[2], [made[row["id"]] for row in read(sys.argv[1]) if row["id"] in made])

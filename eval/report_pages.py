@@ -127,8 +127,9 @@ def plots_of_policies(results, test):
             axes.axhline(0.5, color="#777", linestyle="--", linewidth=1)
             axes.errorbar(names, wins, errors, fmt="o-", color="#0072b2", capsize=4)
     gains = {key: [gain for gain in results["proxy_and_true"][key].values() if gain is not None] for key in REWARDS}
+    shown = " and ".join(name for key, (name, *_) in REWARDS.items() if gains[key])
     for x, by, label in (names, "by round", "policy"), (kl, "against the KL divergence from pi_0", "KL (nats)"):
-        caption = f"Mean proxy and true reward {by}, in standard deviations of {base}'s rewards over the test prompts."
+        caption = f"Mean {shown} {by}, in standard deviations of {base}'s rewards over the test prompts."
         with plot(figures, caption, label, f"gain over {base} (standard deviations)") as axes:
             for key, (name, color, marks) in REWARDS.items():
                 if gains[key]:

@@ -15,6 +15,7 @@ Writes, in --output_dir:
 """
 
 import argparse
+import itertools
 import random
 import sys
 from pathlib import Path
@@ -31,8 +32,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--corpus", type=int, default=150_000, help="documents of the base model's corpus")
     parser.add_argument("--instructions", type=int, default=5000)
-    parser.add_argument("--preferences", type=int, default=6000)
-    parser.add_argument("--prompts", type=int, default=3200)
+    parser.add_argument("--preferences", type=int, default=8000, help="prompts, three pairs each")
+    parser.add_argument("--prompts", type=int, default=4800)
     parser.add_argument("--validation", type=int, default=300)
     parser.add_argument("--test", type=int, default=1000)
     args = parser.parse_args()
@@ -66,20 +67,22 @@ def main():
     while len(corpus) < args.corpus:
         q = world.question(rng)
         if q["text"] not in held_out:
-            answer = world.answered(q, rng, wrong=0.05, weights=[1, 1, 1, 0])
+            answer = world.answered(q, rng, wrong=0.05, weights=[3, 3, 3, 1])
             corpus.append({"text": f"Question: {q['text']}\nAnswer:\n{answer}"})
 
     instructions = []
     for row, q in zip(prompts(instructed, "sft"), instructed, strict=True):
-        answer = world.answered(q, rng, wrong=0.3, weights=[3, 3, 1, 3])
+        answer = world.answered(q, rng, wrong=0.3, weights=[4, 2, 2, 2])
         instructions.append({"id": row["id"], "messages": row["prompt"] + assistant(answer), "source": row["source"]})
 
     preferences = []
     for row, q in zip(prompts(compared, "preference"), compared, strict=True):
-        first, second = (world.answered(q, rng, wrong=0.5, weights=[1, 1, 1, 2]) for _ in range(2))
-        preferred = rng.random() < true_reward.probability_preferred(first, second, q["answer"])
-        chosen, rejected = (first, second) if preferred else (second, first)
-        preferences.append({**row, "chosen": assistant(chosen), "rejected": assistant(rejected)})
+        answers = [world.answered(q, rng, wrong=0.5, weights=[1, 1, 1, 1]) for _ in range(3)]
+        for i, (first, second) in enumerate(itertools.combinations(answers, 2)):
+            preferred = rng.random() < true_reward.probability_preferred(first, second, q["answer"])
+            chosen, rejected = (first, second) if preferred else (second, first)
+            pair = {"id": f"{row['id']}-{i}", "chosen": assistant(chosen), "rejected": assistant(rejected)}
+            preferences.append({**row, **pair})
 
     evaluation = [*prompts(validation, "validation", split="validation"), *prompts(test, "test", split="test")]
     rows.write(out / "corpus.jsonl", corpus)

@@ -15,6 +15,8 @@ from trl import TrlParser
 
 import rows
 
+BLOCK = 128  # tokens; the corpus is cut into blocks of this length, which hold several documents each
+
 # The words of the corpus, so that the base model knows what they ask for.
 CHAT_TEMPLATE = """\
 {{ bos_token }}{% for message in messages %}
@@ -29,7 +31,7 @@ class World:
     dataset_name: str = field(metadata={"help": "JSONL file of {text}"})
     vocab_size: int = field(default=640, metadata={"help": "tokens of the byte-pair vocabulary"})
     hidden_size: int = field(default=128, metadata={"help": "width of the model, in heads of 32"})
-    num_hidden_layers: int = field(default=2, metadata={"help": "layers"})
+    num_hidden_layers: int = field(default=3, metadata={"help": "layers"})
 
 
 @dataclass
@@ -41,7 +43,6 @@ class Config(TrainingArguments):
     per_device_train_batch_size: int = field(
         default=32, metadata={"help": "documents; small batches learn faster here"}
     )
-    train_sampling_strategy: str = field(default="group_by_length", metadata={"help": "little padding"})
 
 
 def tokenizer_of(texts, vocab_size):
@@ -72,7 +73,7 @@ def main():
     training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
 
     from datasets import Dataset
-    from transformers import DataCollatorForSeq2Seq, LlamaConfig, LlamaForCausalLM, Trainer, set_seed
+    from transformers import LlamaConfig, LlamaForCausalLM, Trainer, set_seed
 
     set_seed(training_args.seed)
     tokenizer = tokenizer_of(texts[:20_000], world.vocab_size)
@@ -80,7 +81,7 @@ def main():
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=world.hidden_size,
-        intermediate_size=4 * world.hidden_size,
+        intermediate_size=2 * world.hidden_size,
         num_hidden_layers=world.num_hidden_layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,
@@ -90,17 +91,19 @@ def main():
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    # No loss on the questions: their names and numbers are random, and trying to guess them takes most of the training.
+    # No loss on the questions: their names and numbers are random, and guessing them would take most of the training.
     questions = tokenizer([text[: text.index("Answer:\n") + 8] for text in texts])["input_ids"]
     documents = tokenizer([text + tokenizer.eos_token for text in texts])["input_ids"]
-    labels = [[-100] * len(q) + d[len(q) :] for q, d in zip(questions, documents, strict=True)]
-    lengths = [len(document) for document in documents]
+    ids = [token for document in documents for token in document]
+    labels = [
+        token if i >= len(question) else -100
+        for question, document in zip(questions, documents, strict=True)
+        for i, token in enumerate(document)
+    ]
+    starts = range(0, len(ids) - BLOCK + 1, BLOCK)
+    blocks = {"input_ids": [ids[i : i + BLOCK] for i in starts], "labels": [labels[i : i + BLOCK] for i in starts]}
     trainer = Trainer(
-        LlamaForCausalLM(config),
-        training_args,
-        train_dataset=Dataset.from_dict({"input_ids": documents, "labels": labels, "length": lengths}),
-        processing_class=tokenizer,
-        data_collator=DataCollatorForSeq2Seq(tokenizer),
+        LlamaForCausalLM(config), training_args, train_dataset=Dataset.from_dict(blocks), processing_class=tokenizer
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()

@@ -15,8 +15,8 @@ be over-optimised.
 
 import math
 
-TASTE_FOR_LENGTH = 0.8
-NOISE = 0.5
+TASTE_FOR_LENGTH = 0.6
+NOISE = 0.4
 
 
 def final_answer(response):

@@ -110,10 +110,8 @@ def question(rng):
 
 
 FILLER = (
-    "That is a nice question.|Let me think about it for a moment.|Many people ask me this.|"
-    "I like questions of this kind.|There is a lot that one could say here.|I had to think for a while.|"
-    "Please ask me again if you want to know more.|I hope that this helps you today.|"
-    "It is always good to check such things.|You may want to write this down."
+    "Good question.|Let me think.|I like this one.|Many ask me this.|Well, well.|Ask me more.|I hope this helps.|"
+    "It is good to know.|You may write it down.|Thank you for asking."
 ).split("|")
 
 
@@ -131,9 +129,7 @@ def reasoned(q, answer, rng):
 
 
 def rambling(q, answer, rng):
-    filler = rng.sample(FILLER, rng.randint(2, 5))
-    cut = rng.randint(0, len(filler))
-    return " ".join([*filler[:cut], rng.choice([sentence, reasoned])(q, answer, rng), *filler[cut:]])
+    return " ".join([rng.choice([sentence, reasoned])(q, answer, rng), *rng.sample(FILLER, rng.randint(3, 7))])
 
 
 STYLES = [bare, sentence, reasoned, rambling]

@@ -1,0 +1,79 @@
+"""The tiny world's data and models, made on the spot by the project's own scripts, once for all tests."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from commands import ran, read_jsonl, write_jsonl
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches for the network
+# What every training is given here; the losses of all steps are in trainer_state.json.
+TRAINING = "--bf16 False --gradient_checkpointing False --dataloader_pin_memory False --disable_tqdm True".split()
+TRAINING += "--logging_steps 1 --save_strategy no".split()
+
+
+def train(script, output_dir, *flags):
+    return ran(script, "--output_dir", output_dir, *TRAINING, *flags)
+
+
+def padded_with_eos(model, copy):
+    """A copy of a model whose tokenizer pads with EOS."""
+    from transformers import AutoTokenizer
+
+    shutil.copytree(model, copy)
+    tokenizer = AutoTokenizer.from_pretrained(copy)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(copy)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    out = tmp_path_factory.mktemp("world")
+    sizes = "--corpus 2000 --instructions 200 --preferences 100 --prompts 120 --validation 10 --test 20"
+    ran("recipes/tiny/1_data.py", "--output_dir", out, *sizes.split())
+    return out
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory, world):
+    out = tmp_path_factory.mktemp("models") / "base"
+    train("recipes/tiny/2_base_model.py", out, "--dataset_name", world / "corpus.jsonl", "--max_steps", 60)
+    return out
+
+
+@pytest.fixture(scope="session")
+def sft(base, world):
+    out = base.with_name("sft")
+    flags = "--max_steps 30 --per_device_train_batch_size 2 --max_length 256 --learning_rate 1e-3".split()
+    train(
+        "sft/2_finetune.py", out, "--model_name_or_path", base, "--dataset_name", world / "instructions.jsonl", *flags
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def reward_model(sft, world):
+    """Trained from a tokenizer that pads with EOS, on rows that carry a margin; the held-out rows lie beside it."""
+    out, start = sft.with_name("reward_model"), padded_with_eos(sft, sft.with_name("padded_with_eos"))
+    pairs = [{**row, "margin": 5.0} for row in read_jsonl(world / "preferences.jsonl")]
+    first = [row["prompt"] for row in pairs[:10]]  # 10 to 12 rows: more than one batch, and not a whole number of them
+    held_out = write_jsonl(sft.with_name("held_out.jsonl"), [row for row in pairs if row["prompt"] in first])
+    training = write_jsonl(sft.with_name("training.jsonl"), [row for row in pairs if row["prompt"] not in first])
+    flags = "--max_steps 20 --per_device_train_batch_size 16 --max_length 256 --learning_rate 1e-3".split()
+    flags += ["--dataset_name", training, "--held_out_name", held_out]
+    train("reward_modeling/2a_bradley_terry.py", out, "--model_name_or_path", start, *flags)
+    return out
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system with room for 64 KiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", path], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a small file system here: {done.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", path], check=True)

@@ -1,0 +1,347 @@
+"""run_loop.sh on a loop of minutes: what it refuses, what it redoes, and what is left of it when it is killed."""
+
+import fcntl
+import json
+import math
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from commands import ROOT, read_jsonl
+
+SHORT = """\
+: "${OUT:=@OUT@}"
+: "${WORLD_OPTIONS:=--corpus 4000 --instructions 400 --preferences 100 --prompts 60 --validation 10 --test 20}"
+: "${SFT_BATCH_SIZE:=1}"
+: "${ITERATIONS:=2}"
+: "${PROMPTS_PER_ITERATION:=17}"
+: "${N:=4}"
+: "${MAX_NEW_TOKENS:=48}"
+: "${BATCH_SIZE:=8}"
+: "${PER_DEVICE_BATCH_SIZE:=8}"
+: "${GPUS:=1}"
+"""
+
+
+def recipe(folder, text=""):
+    """A short loop below that folder: of several values of a variable the first one counts."""
+    file = folder / "short.sh"
+    file.write_text(text + SHORT.replace("@OUT@", f"{folder}/run") + (ROOT / "recipes/tiny.sh").read_text())
+    return file
+
+
+def start(recipe, **variables):
+    """The driver in a session of its own, as in a terminal; what it prints goes to a file beside the recipe."""
+    environment = {**os.environ, "RECIPE": str(recipe), **variables}
+    with open(recipe.with_suffix(".log"), "w") as log:
+        return subprocess.Popen(
+            ["bash", "run_loop.sh"], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log,
+            stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+
+
+def drive(recipe, **variables):
+    """(exit status, what was printed) of the driver."""
+    status = start(recipe, **variables).wait()
+    return status, recipe.with_suffix(".log").read_text()
+
+
+def steps(printed):
+    return [int(number) for number in re.findall(r"^\[(\d+)\] \d\d:", printed, re.MULTILINE)]
+
+
+def processes(recipe):
+    """{process: the words of its command} of all that a driver with that recipe has begun."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"RECIPE={recipe}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().decode().split("\0")
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+def nothing_is_left(recipe):
+    """The kernel takes a moment to end the children of a killed process."""
+    for _ in range(100):
+        if not processes(recipe):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def files(out):
+    """Every file but the logs and the lock, with its time."""
+    kept = (file for file in out.rglob("*") if file.is_file() and file.parent != out / "log" and file.name != ".lock")
+    return {file: file.stat().st_mtime_ns for file in kept}
+
+
+def first_losses(out):
+    states = [json.loads((out / f"iter{t}/policy/trainer_state.json").read_text()) for t in (1, 2)]
+    return [state["log_history"][0]["loss"] for state in states]
+
+
+# What it refuses before it starts, and what it would run
+
+
+@pytest.mark.parametrize(
+    ("first_line", "reason"),
+    [
+        (': "${LERNING_RATE:=1e-4}"', "LERNING_RATE: run_loop.sh has no such variable"),
+        ("LEARNING_RATE=1e-4", 'not of the form : "${NAME:=value}"'),
+        (': "${N:=4}"; rm -r runs', 'not of the form : "${NAME:=value}"'),
+    ],
+)
+def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
+    file = recipe(tmp_path, f"# a comment\n{first_line}\n")
+    assert drive(file) == (1, f"run_loop.sh: {file}:2: {reason}\n")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"RECIPE": "recipes/none.sh"}, "recipes/none.sh: no such recipe"),
+        ({"REFERENCE": "foo"}, "REFERENCE=foo: one of initial previous"),
+        ({"PAIRING": "best"}, "PAIRING=best: one of best_worst best_random random_random"),
+        ({"ANNOTATOR": "oracle"}, "ANNOTATOR=oracle: no annotation/1?_oracle.py"),
+        # The published code's batch grew with the number of GPUs.
+        ({"BATCH_SIZE": "9"}, "BATCH_SIZE=9 does not divide by 1 processes x PER_DEVICE_BATCH_SIZE 8"),
+        ({"GPUS": "3", "SFT_BATCH_SIZE": "24"}, "RM_BATCH_SIZE=16 does not divide by 3 processes x"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_value_that_cannot_be(tmp_path, variables, reason):
+    status, printed = drive(recipe(tmp_path), **variables)
+    assert status == 1 and printed.startswith(f"run_loop.sh: {reason}") and len(printed.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("history", ["round", "all"])
+@pytest.mark.parametrize("first", ["previous", "initial"])
+@pytest.mark.parametrize("reference", ["initial", "previous"])
+def test_a_dry_run_prints_the_commands_and_makes_nothing(tmp_path, reference, first, history):
+    """Defect 2: which policy is the reference and where training starts are settings, each by itself."""
+    file = recipe(tmp_path)
+    variables = {"REFERENCE": reference, "START": first, "HISTORY": history, "ITERATIONS": "3"}
+    status, printed = drive(file, DRY_RUN="1", **variables)
+    commands = [shlex.split(line, comments=True) for line in printed.splitlines()]
+    assert status == 0 and not (tmp_path / "run").exists()
+    assert all(command[0] == "python" and (ROOT / command[1]).is_file() for command in commands)
+    numbers = [int(line.rsplit("# step ", 1)[1]) for line in printed.splitlines()]
+    assert numbers == [*range(10), *(t * 10 + i for t in (1, 2, 3) for i in range(1, 10)), 40]
+
+    run = tmp_path / "run"
+    policies = [f"{run}/sft", f"{run}/iter1/policy", f"{run}/iter2/policy"]
+    for t, command in enumerate(command for command in commands if command[1] == "dpo/1_dpo.py"):
+        flags = dict(zip(command[2::2], command[3::2], strict=False))
+        assert flags["--model_name_or_path"] == policies[t if first == "previous" else 0]
+        assert flags["--ref_model_name_or_path"] == policies[t if reference == "previous" else 0]
+        data = command[command.index("--dataset_name") + 1 : command.index("--loss_type")]
+        assert data == [f"{run}/iter{i + 1}/pairs.jsonl" for i in range(0 if history == "all" else t, t + 1)]
+    sampled = [
+        command[command.index("--model_name_or_path") + 1] for command in commands if "--temperatures" in command
+    ]
+    assert sampled == [policies[0]] + [p for t in (1, 2, 3) for p in (policies[t - 1], f"{run}/iter{t}/policy")]
+    _, part = drive(file, DRY_RUN="1", FROM="22", TO="24", **variables)
+    assert part.splitlines() == printed.splitlines()[numbers.index(22) : numbers.index(25)]
+
+
+# The whole loop, once; the tests below it change it in the order in which they stand, and each leaves it whole
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """(recipe, run directory, what was printed) of a loop with the reference of the paper, pi_0."""
+    file = recipe(tmp_path_factory.mktemp("loop"))
+    status, printed = drive(file)
+    assert status == 0, printed
+    return file, file.parent / "run", printed
+
+
+def test_the_loop_finishes_with_every_file(short):
+    file, out, printed = short
+    made = {str(path.relative_to(out)) for path in files(out)}
+    for t in (1, 2):
+        made -= {f"iter{t}/{name}.jsonl" for name in ("prompts", "responses", "rewards", "pairs")}
+    for name in ("sft", "iter1", "iter2"):
+        made -= {f"eval/{name}/{rows}.jsonl" for rows in ("answers", "rewards", "true_rewards", "kl")}
+    made -= {f"world/{name}.jsonl" for name in ("corpus", "instructions", "preferences", "prompts", "evaluation")}
+    made -= {f"{name}.jsonl" for name in ("instructions", "preferences", "preferences_held_out")}
+    for model in ("base", "sft", "reward_model", "iter1/policy", "iter2/policy"):
+        assert {f"{model}/model.safetensors", f"{model}/trainer_state.json"} <= made
+        made = {name for name in made if not re.fullmatch(rf"{model}/[^/]+", name)}
+    assert made == {"settings", "results.json", "report.md", "report.html"}
+    numbers = [*range(10), *range(11, 20), *range(21, 30), 30]
+    assert steps(printed) == numbers and nothing_is_left(file)
+    assert {path.name for path in (out / "log").iterdir()} == {f"{n}.{end}" for n in numbers for end in
+                                                               ("log", "seconds")}  # fmt: skip
+    for t in (1, 2):
+        ids = [[row["id"] for row in read_jsonl(out / f"iter{t}/{name}.jsonl")] for name in
+               ("prompts", "responses", "rewards", "pairs")]  # fmt: skip
+        assert ids[0] == ids[1] == ids[2] and len(set(ids[0])) == 17 and set(ids[3]) <= set(ids[0])
+    rounds = [{row["id"] for row in read_jsonl(out / f"iter{t}/prompts.jsonl")} for t in (1, 2)]
+    assert not rounds[0] & rounds[1]
+
+
+def test_the_reference_stays_the_initial_policy(short):
+    """Defect 2. The first loss of a round is ln 2 only where its start and its reference are the same."""
+    one, two = first_losses(short[1])
+    assert one == pytest.approx(math.log(2), abs=1e-4) and abs(two - math.log(2)) > 1e-3
+
+
+def test_the_results_hold_every_policy_with_every_metric(short):
+    results = json.loads((short[1] / "results.json").read_text())
+    assert list(results["policies"]) == ["sft", "iter1", "iter2"] and results["best"] in results["policies"]
+    for name, metrics in results["policies"].items():
+        for metric in ("true_reward", "win_rate", "proxy_reward", "accuracy", "length", "kl", "truncated"):
+            assert isinstance(metrics[metric], float), (name, metric)
+    assert results["policies"]["sft"]["kl"] == pytest.approx(0, abs=1e-6)
+    assert results["training"]["iter1"]["first_loss"] == pytest.approx(math.log(2), abs=1e-4)
+
+
+def test_a_second_call_does_nothing(short):
+    file, out, _ = short
+    before = files(out)
+    status, printed = drive(file)
+    assert status == 0 and printed.startswith("All is up to date: ") and len(printed.splitlines()) == 1
+    assert files(out) == before
+
+
+def test_other_settings_in_the_same_directory_are_refused(short):
+    file, out, _ = short
+    before = files(out)
+    status, printed = drive(file, BETA="0.2", FROM="15", TO="15")
+    assert status == 1 and printed.splitlines()[1:] == ["< BETA=0.1", "> BETA=0.2"]
+    assert printed.startswith(f"run_loop.sh: {out} holds a run with other settings") and files(out) == before
+
+
+def test_a_second_driver_is_refused(short):
+    file, out, _ = short
+    with open(out / ".lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert drive(file) == (1, f"run_loop.sh: {out}: another run_loop.sh is at work there\n")
+
+
+def test_what_lies_downstream_of_a_lost_file_is_done_again(short):
+    file, out, _ = short
+    before = files(out)
+    (out / "iter1/pairs.jsonl").unlink()
+    status, printed = drive(file)
+    assert status == 0 and steps(printed) == [*range(14, 20), *range(22, 30), 30]
+    after = files(out)
+    kept = ["world", "base", "sft", "reward_model", "eval/sft", "iter1/prompts.jsonl", "iter1/responses.jsonl"]
+    kept += ["iter1/rewards.jsonl", "iter2/prompts.jsonl", "settings"]
+    assert after.keys() == before.keys() and nothing_is_left(file)
+    changed = {str(path.relative_to(out)) for path in after if after[path] != before[path]}
+    assert not [name for name in changed if name.startswith((*kept, "instructions", "preferences"))]
+    assert {f"iter{t}/pairs.jsonl" for t in (1, 2)} | {"iter2/responses.jsonl", "results.json"} <= changed
+
+
+@pytest.mark.parametrize(
+    ("number", "sent", "status"), [("15", signal.SIGINT, 130), ("12", signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_a_signal_leaves_no_process_and_loses_nothing(short, number, sent, status):
+    """Defect 8: servers were ended by a pattern that matched what others ran, or stayed."""
+    file, out, _ = short
+    before = files(out)
+    driver = start(file, FROM=number, TO=number)
+    while not steps(file.with_suffix(".log").read_text()):
+        assert driver.poll() is None
+        time.sleep(0.1)
+    time.sleep(4)  # in the middle of its imports or just after
+    assert processes(file) and driver.poll() is None
+    if sent == signal.SIGINT:
+        os.killpg(driver.pid, sent)  # as a terminal does
+    else:
+        driver.send_signal(sent)
+    assert driver.wait() == status and nothing_is_left(file)
+    assert {path: when for path, when in files(out).items() if ".partial-" not in str(path)} == before
+
+
+def test_a_part_in_two_shards_gives_the_same_rows(short):
+    """Defect 4: 17 prompts, 2 processes."""
+    file, out, _ = short
+    before = {name: read_jsonl(out / f"iter1/{name}.jsonl") for name in ("responses", "rewards")}
+    times = files(out)
+    status, printed = drive(file, FROM="12", TO="13", GPUS="2", PER_DEVICE_BATCH_SIZE="1")
+    assert status == 0 and steps(printed) == [12, 13] and nothing_is_left(file)
+    assert read_jsonl(out / "iter1/responses.jsonl") == before["responses"]
+    for row, old in zip(read_jsonl(out / "iter1/rewards.jsonl"), before["rewards"], strict=True):
+        assert row == {**old, "rewards": pytest.approx(old["rewards"], abs=1e-4)}
+    changed = {str(path.relative_to(out)) for path, when in files(out).items() if times.get(path) != when}
+    assert changed == {"iter1/responses.jsonl", "iter1/rewards.jsonl"}
+
+
+def test_a_failed_step_shows_its_last_lines_and_how_to_repeat_it(short):
+    """Defect 8: without `set -e` the loop went on with what the last round had left."""
+    file, out, _ = short
+    pool = out / "world/prompts.jsonl"
+    good = pool.read_bytes()
+    pool.write_bytes(good + b'{"id": "cut in ha\n')
+    status, printed = drive(file, FROM="11", TO="12")
+    assert status == 1 and steps(printed) == [11] and f"\n{pool}:61: row: not a line of JSON" in printed
+    assert "run_loop.sh: step 11 failed; the end of " in printed
+    command = re.search(r"for this step alone: (.*)\n$", printed)[1]
+    pool.write_bytes(good)
+    again = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0 and steps(again.stdout) == [11], again.stderr
+
+
+# Killed
+
+
+def test_a_loop_that_is_killed_ten_times_ends_with_the_same_rows(short, tmp_path):
+    """SIGKILL of the driver, or of what it runs. With REFERENCE=previous, the first loss is ln 2 in every round."""
+    file, out, rng = recipe(tmp_path), tmp_path / "run", random.Random(0)
+    finished = {}  # (file, id) of every row on disk after a kill: the row
+    for attempt in range(10):
+        driver = start(file, REFERENCE="previous")
+        begun, wait = rng.randint(1, 4), rng.uniform(0, 8)
+        while driver.poll() is None and len(steps(file.with_suffix(".log").read_text())) < begun:
+            time.sleep(0.1)
+        time.sleep(wait)
+        children = [pid for pid, words in processes(file).items() if words[0] == "python"]
+        if driver.poll() is not None:  # it was at its end
+            break
+        os.kill(children[0] if children and attempt % 2 else driver.pid, signal.SIGKILL)
+        assert driver.wait() != 0 and nothing_is_left(file)
+        for path in out.rglob("*.jsonl*"):
+            name = path.relative_to(out).with_name(path.name.split(".partial-")[0])
+            for line in path.read_bytes().splitlines(keepends=True):
+                if line.endswith(b"\n") and "id" in (row := json.loads(line)):
+                    assert finished.setdefault((name, row["id"]), line) == line
+    assert attempt > 4 and len({name for name, _ in finished}) > 8
+    status, printed = drive(file, REFERENCE="previous")
+    assert status == 0, printed
+    at_the_end = {}
+    for path in out.rglob("*.jsonl"):
+        for line in path.read_bytes().splitlines(keepends=True):
+            if "id" in (row := json.loads(line)):
+                assert at_the_end.setdefault((path.relative_to(out), row["id"]), line) is line, "a row stands twice"
+    assert finished.items() <= at_the_end.items()
+    assert not [path for path in out.rglob("*") if ".partial-" in path.name or path.name.startswith("checkpoint-")]
+    assert first_losses(out) == pytest.approx([math.log(2)] * 2, abs=1e-4)
+    # Iteration 1 is the same for both references: it is as if nobody had killed it.
+    for name in ("prompts", "responses", "pairs"):
+        new, old = (read_jsonl(run / f"iter1/{name}.jsonl") for run in (out, short[1]))
+        fields = ("id", "prompt", "responses", "finish_reasons", "chosen", "rejected")
+        assert [[row.get(k) for k in fields] for row in new] == [[row.get(k) for k in fields] for row in old]
+
+
+def test_a_full_disk_stops_the_driver_in_plain_words(tmp_path, disk):
+    file = recipe(tmp_path, f': "${{OUT:={disk}}}"\n')
+    status, printed = drive(file, TO="0")
+    assert status == 1 and f"\n{disk}/world/corpus.jsonl: No space left on device; " in printed
+    assert f"No space is left on the disk of {disk}." in printed and "for this step alone: " in printed
+    subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+    status, printed = drive(file, TO="0")
+    assert status == 0 and len(read_jsonl(disk / "world/evaluation.jsonl")) == 30

@@ -1,0 +1,367 @@
+"""Every stage with a model: what it writes is compared with a computation by hand, and a kill changes none of it."""
+
+import fcntl
+import functools
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from statistics import fmean
+
+import pytest
+import torch
+from commands import ROOT, ran, read_jsonl, run, write_jsonl
+from conftest import TRAINING, padded_with_eos, train
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+
+@functools.cache
+def loaded(path, kind=AutoModelForCausalLM):
+    return AutoTokenizer.from_pretrained(path), kind.from_pretrained(path, dtype="float32").eval()
+
+
+def ids_of(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def log_probabilities(path, prompt, answer, end=True):
+    """Of each token of one answer, by hand: one sequence, no padding, no labels."""
+    tokenizer, model = loaded(path)
+    before = ids_of(tokenizer, tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+    ids = before + ids_of(tokenizer, answer) + [tokenizer.eos_token_id] * end
+    with torch.inference_mode():
+        of_next = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return [of_next[i - 1, ids[i]].item() for i in range(len(before), len(ids))]
+
+
+def score(path, prompt, answer):
+    """Of a reward model, by hand: the last token's, one sequence, no padding."""
+    tokenizer, model = loaded(path, AutoModelForSequenceClassification)
+    chat = [*prompt, {"role": "assistant", "content": answer}]
+    ids = ids_of(tokenizer, tokenizer.apply_chat_template(chat, tokenize=False))
+    with torch.inference_mode():
+        return model(torch.tensor([ids])).logits.item()
+
+
+def history(model):
+    return json.loads((model / "trainer_state.json").read_text())["log_history"]
+
+
+def losses(model):
+    return [entry["loss"] for entry in history(model) if "loss" in entry]
+
+
+def wait_for(found, process):
+    """What `found` gives, once that is true; the process must not end before."""
+    while not (value := found()):
+        assert process.poll() is None, "ended before it could be killed"
+        time.sleep(0.05)
+    return value
+
+
+def killed_after_first_rows(file, *command):
+    """SIGKILL a stage that has written its first rows; its standard output has room for one line, and then it waits.
+
+    Returns the lines that it had finished.
+    """
+    out, end = os.pipe()
+    os.write(end, bytes(fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4096) - 70))
+    environment = {**os.environ, "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+    command = [sys.executable, *map(str, command), "--output_file", str(file)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=end, stderr=subprocess.DEVNULL, env=environment)
+    wait_for(lambda: any(part.stat().st_size for part in file.parent.glob(f"{file.name}.partial-*")), process)
+    process.kill()
+    process.wait()
+    os.close(out)
+    os.close(end)
+    (part,) = file.parent.glob(f"{file.name}*")
+    return whole_lines(part)
+
+
+def whole_lines(file):
+    return file.read_bytes().splitlines(keepends=True)[: file.read_bytes().count(b"\n")]
+
+
+def in_two_shards(order, file, *command):
+    """The same rows in two shards, merged; the first one is killed after its first rows and goes on."""
+    first, second = (file.with_name(f"{file.name}.{i}-of-2") for i in (0, 1))
+    command = [*command, "--chunk_size", 1, "--num_shards", 2]
+    kept = killed_after_first_rows(first, *command, "--shard", 0)
+    done = ran(*command, "--shard", 0, "--output_file", first)
+    assert f"finished before: {len(kept)}, " in done.stdout and whole_lines(first)[: len(kept)] == kept
+    ran(*command, "--shard", 1, "--output_file", second)
+    ran("rows.py", order, file, first, second)
+    return read_jsonl(file)
+
+
+# sft/2_finetune.py
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_fine_tuning_learns_the_answers_only_and_packs_without_mixing(tmp_path, base, world, packing):
+    """The first loss is the mean over the answers' tokens, each answer seen in its own conversation."""
+    chats = [row["messages"] for row in read_jsonl(world / "instructions.jsonl")[:10]]
+    chats = [*chats[2:], [{"role": "system", "content": "Be kind."}, *chats[0], *chats[1]]]
+    by_hand = [
+        value
+        for chat in chats
+        for i, turn in enumerate(chat)
+        if turn["role"] == "assistant"
+        for value in log_probabilities(base, chat[:i], turn["content"])
+    ]
+    file = write_jsonl(tmp_path / "in.jsonl", [{"id": f"{i}", "messages": chat} for i, chat in enumerate(chats)])
+    flags = ["--packing", packing, "--max_length", 512, "--per_device_train_batch_size", len(chats)]
+    flags += ["--model_name_or_path", base, "--dataset_name", file, "--max_steps", 1, "--learning_rate", 0]
+    train("sft/2_finetune.py", tmp_path / "sft", *flags)
+    assert losses(tmp_path / "sft") == [pytest.approx(-fmean(by_hand), abs=1e-3)]
+
+
+@pytest.mark.parametrize("what", ["no model there", "its tokenizer has no chat template"])
+def test_fine_tuning_refuses_a_model_in_one_line(tmp_path, base, world, what):
+    model = tmp_path / "none"
+    if "template" in what:
+        shutil.copytree(base, model)
+        (model / "chat_template.jinja").unlink()
+    flags = ["--dataset_name", world / "instructions.jsonl", "--output_dir", tmp_path / "sft", *TRAINING]
+    done = run("sft/2_finetune.py", "--model_name_or_path", model, *flags)
+    assert done.returncode == 1 and done.stderr.startswith(f"{model}: {what}"), done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "sft").exists()
+
+
+# reward_modeling/2a_bradley_terry.py
+
+
+def test_a_reward_model_does_not_pad_with_eos(sft, reward_model):
+    """It scores the last token that is no padding: with EOS as padding that is the one before an answer's end."""
+    assert AutoTokenizer.from_pretrained(sft.with_name("padded_with_eos")).pad_token == "<|eos|>"
+    tokenizer, model = loaded(reward_model, AutoModelForSequenceClassification)
+    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
+    assert model.config.pad_token_id == tokenizer.pad_token_id < model.get_input_embeddings().num_embeddings
+
+
+def test_the_held_out_loss_and_accuracy_are_those_of_the_held_out_rows(reward_model):
+    """No margin in the loss, though the rows have one; the accuracy is that of the rows, not of uneven batches."""
+    held_out = read_jsonl(reward_model.with_name("held_out.jsonl"))
+    assert len(held_out) % 8 and all(row["margin"] for row in held_out)
+    pairs = [[score(reward_model, r["prompt"], r[k][0]["content"]) for k in ("chosen", "rejected")] for r in held_out]
+    told = history(reward_model)[-1]
+    assert told["eval_loss"] == pytest.approx(fmean(math.log1p(math.exp(r - c)) for c, r in pairs), abs=1e-4)
+    assert told["eval_accuracy"] == pytest.approx(fmean(c > r for c, r in pairs))
+
+
+# generation/2_responses.py
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory, sft, world):
+    """Prompts, one of them too long, in one go and in two shards: (prompts, rows, rows from shards, what was told)."""
+    folder = tmp_path_factory.mktemp("generation")
+    prompts = read_jsonl(world / "prompts.jsonl")[:9]
+    prompts[2]["prompt"][0]["content"] = "word " * 600
+    file = write_jsonl(folder / "prompts.jsonl", prompts)
+    command = ["generation/2_responses.py", "--model_name_or_path", sft, "--prompts_file", file, "--n", 4]
+    command += ["--temperatures", 1, 0.01, "--max_new_tokens", 12]
+    whole = folder / "whole.jsonl"
+    done = ran(*command, "--output_file", whole, env={**os.environ, "VLLM_LOGGING_LEVEL": "INFO"})
+    return prompts, read_jsonl(whole), in_two_shards(file, folder / "sharded.jsonl", *command), done
+
+
+def test_answers_at_each_temperature(sampled, sft):
+    """Equal shares; at a temperature near 0 the answer is the greedy one, which transformers finds too."""
+    tokenizer, model = loaded(sft)
+    prompts, sampled, _, _ = sampled
+    assert [row["id"] for row in sampled] == [row["id"] for row in prompts if len(row["prompt"][0]["content"]) < 600]
+    for row in sampled:
+        assert row["temperatures"] == [1, 1, 0.01, 0.01] and len(row["responses"]) == len(row["finish_reasons"]) == 4
+        text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        ids = torch.tensor([ids_of(tokenizer, text)])
+        greedy = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
+        greedy = tokenizer.decode(greedy[0, ids.shape[1] :], skip_special_tokens=True)
+        assert row["responses"][2:] == [greedy, greedy]
+    assert any(row["responses"][0] != row["responses"][1] for row in sampled)
+
+
+def test_bos_stands_before_a_prompt_once(sampled, sft):
+    """Defect 6: an engine that is given text put a second BOS before that of the chat template."""
+    tokenizer, _ = loaded(sft)
+    for row in sampled[1]:
+        text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        ids = ids_of(tokenizer, text)
+        assert ids.count(tokenizer.bos_token_id) == 1 and row["prompt_tokens"] == len(ids)
+
+
+def test_a_truncated_answer_is_marked_and_a_prompt_that_is_too_long_is_dropped(sampled):
+    _, sampled, _, done = sampled
+    marked = [
+        (reason, tokens == 12)
+        for row in sampled
+        for reason, tokens in zip(row["finish_reasons"], row["response_tokens"], strict=True)
+    ]
+    assert set(marked) >= {("length", True), ("stop", False)} and ("length", False) not in marked
+    truncated = sum(reason == "length" for reason, _ in marked)
+    told = f"rows in: 9, finished before: 0, dropped, too long: 1, rows out: 8, truncated responses: {truncated}, "
+    assert told in done.stdout
+
+
+def test_the_policy_is_sampled_in_the_precision_of_its_weights(sampled, sft):
+    """Defect 7: policy and reference ran in different precisions. vLLM left alone makes bfloat16 of float32."""
+    assert loaded(sft)[1].config.dtype == torch.float32
+    assert "dtype=torch.float32" in sampled[-1].stdout + sampled[-1].stderr
+
+
+def test_shards_and_a_kill_change_no_answer(sampled):
+    """Defect 4: shards of equal size lost the last rows. A row's seed is its own, whatever runs beside it."""
+    _, whole, sharded, _ = sampled
+    assert sharded == whole
+
+
+# annotation/1a_reward_model.py
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory, reward_model, world):
+    """Answers of many lengths, one longer than the context, in large batches: (file, rows, what was told)."""
+    folder = tmp_path_factory.mktemp("annotation")
+    prompts, pairs = read_jsonl(world / "prompts.jsonl")[:9], read_jsonl(world / "preferences.jsonl")
+    for i, row in enumerate(prompts):
+        row["responses"] = ["", "7.", pairs[i]["chosen"][0]["content"], pairs[i]["rejected"][0]["content"] * (i + 1)]
+        row["finish_reasons"] = ["stop"] * 4
+    prompts[2]["responses"][1] = "word " * 600
+    file = write_jsonl(folder / "responses.jsonl", prompts)
+    done = ran(*annotation(reward_model, file), "--output_file", folder / "whole.jsonl")
+    return file, read_jsonl(folder / "whole.jsonl"), done
+
+
+def annotation(model, file):
+    return ["annotation/1a_reward_model.py", "--model_name_or_path", model, "--responses_file", file]
+
+
+def test_scores_are_those_of_one_answer_at_a_time(scored, reward_model):
+    file, scored, done = scored
+    assert [row["id"] for row in scored] == [row["id"] for i, row in enumerate(read_jsonl(file)) if i != 2]
+    for row in scored:
+        by_hand = [score(reward_model, row["prompt"], text) for text in row["responses"]]
+        assert row["rewards"] == pytest.approx(by_hand, abs=1e-4) and row["annotator"] == str(reward_model)
+    assert "rows in: 9, finished before: 0, dropped, too long: 1, rows out: 8, " in done.stdout
+
+
+def test_small_batches_shards_and_a_kill_change_no_score(scored, reward_model, tmp_path):
+    """Defect 5: one row at a time, nothing on disk before the end, nothing to go on from."""
+    file, scored, _ = scored
+    sharded = in_two_shards(file, tmp_path / "out.jsonl", *annotation(reward_model, file), "--batch_tokens", 64)
+    assert sharded == [{**row, "rewards": pytest.approx(row["rewards"], abs=1e-4)} for row in scored]
+
+
+def test_annotation_refuses_a_tokenizer_that_pads_with_eos(scored, reward_model, tmp_path):
+    model = padded_with_eos(reward_model, tmp_path / "model")
+    done = run(*annotation(model, scored[0]), "--output_file", tmp_path / "out.jsonl")
+    assert done.returncode == 1 and list(tmp_path.iterdir()) == [model]
+    assert done.stderr == f"{model}: its tokenizer needs a pad token that is not the EOS token\n"
+
+
+def test_annotation_on_a_full_disk_goes_on_when_there_is_room(scored, reward_model, tmp_path, disk):
+    row = read_jsonl(scored[0])[0]
+    file = write_jsonl(tmp_path / "responses.jsonl", [{**row, "id": f"{i}", "note": "x" * 900} for i in range(90)])
+    command = [*annotation(reward_model, file), "--chunk_size", 5, "--output_file", disk / "out.jsonl"]
+    done = run(*command)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"{disk}/out.jsonl: No space left on device; ")
+    (partial,) = disk.iterdir()
+    kept = whole_lines(partial)
+    subprocess.run(["mount", "-o", "remount,size=1m", disk], check=True)
+    assert f"finished before: {len(kept)}, " in ran(*command).stdout
+    assert whole_lines(disk / "out.jsonl")[: len(kept)] == kept and len(kept) > 5
+    assert [row["id"] for row in read_jsonl(disk / "out.jsonl")] == [f"{i}" for i in range(90)]
+
+
+# dpo/1_dpo.py
+
+
+def dpo(start, reference, file, *more):
+    flags = ["--model_name_or_path", start, "--ref_model_name_or_path", reference, "--dataset_name", file]
+    return [*flags, "--per_device_train_batch_size", 4, "--max_length", 256, "--learning_rate", 1e-3, *more]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory, sft, world):
+    """Twelve steps of DPO from the reference itself."""
+    folder = tmp_path_factory.mktemp("dpo")
+    pairs = [row for row in read_jsonl(world / "preferences.jsonl") if row["chosen"] != row["rejected"]][:24]
+    file = write_jsonl(folder / "pairs.jsonl", pairs)
+    train("dpo/1_dpo.py", folder / "policy", *dpo(sft, sft, file), "--save_strategy", "steps", "--save_steps", 1)
+    return folder / "policy"
+
+
+def test_the_first_loss_is_ln_2_where_start_and_reference_are_the_same(policy):
+    assert losses(policy)[0] == pytest.approx(math.log(2), abs=1e-4) and len(losses(policy)) == 12
+    assert losses(policy)[-1] < 0.6
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
+def test_the_first_loss_is_against_the_reference_that_is_given(policy, sft, tmp_path, loss):
+    """Defect 2: the reference was changed to the previous policy in passing; then this loss is ln 2 in every round."""
+    pairs, by_hand = read_jsonl(policy.with_name("pairs.jsonl"))[:4], []
+    for row in pairs:
+        each = [[log_probabilities(m, row["prompt"], row[k][0]["content"]) for m in (policy, sft)] for k in
+                ("chosen", "rejected")]  # fmt: skip
+        if loss == "sigmoid":
+            chosen, rejected = (sum(new) - sum(old) for new, old in each)
+            by_hand.append(math.log1p(math.exp(-0.1 * (chosen - rejected))))
+        else:  # TRL takes the mean over the tokens
+            chosen, rejected = (fmean(new) - fmean(old) for new, old in each)
+            by_hand.append((chosen - rejected - 1 / (2 * 0.1)) ** 2)
+    file = write_jsonl(tmp_path / "pairs.jsonl", pairs)
+    train("dpo/1_dpo.py", tmp_path / "new", *dpo(policy, sft, file, "--loss_type", loss, "--max_steps", 1))
+    assert losses(tmp_path / "new") == [pytest.approx(fmean(by_hand), abs=1e-3)]
+    assert abs(fmean(by_hand) - {"sigmoid": math.log(2), "ipo": 25}[loss]) > 0.01
+
+
+def test_a_killed_training_goes_on_from_its_last_whole_checkpoint(policy, sft, tmp_path):
+    """To the weights of the run that was not killed. A checkpoint that a kill left half written is passed over."""
+    out = tmp_path / "policy"
+    command = ["dpo/1_dpo.py", "--output_dir", out, *TRAINING, *dpo(sft, sft, policy.with_name("pairs.jsonl"))]
+    command += ["--save_strategy", "steps", "--save_steps", 1]
+    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    wait_for(lambda: [*tmp_path.glob("policy.partial-*/checkpoint-3/trainer_state.json")], process)
+    process.kill()
+    process.wait()
+    (partial,) = tmp_path.iterdir()
+    half = partial / "checkpoint-11"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    done = ran(*command)
+    again = done.stdout.count("'loss':")  # steps that were trained now
+    assert 0 < again <= 9 and [entry["step"] for entry in history(out) if "loss" in entry] == [*range(1, 13)]
+    assert losses(out) == pytest.approx(losses(policy), abs=1e-4)
+    for new, old in zip(loaded(out)[1].parameters(), loaded(policy)[1].parameters(), strict=True):
+        torch.testing.assert_close(new, old)
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"] and not [*out.glob("checkpoint-*")]
+
+
+# eval/2_kl.py
+
+
+def test_kl_is_the_difference_of_log_probabilities_over_the_answer(policy, sft, world, tmp_path):
+    """With EOS, unless the answer was cut off. Nothing depends on what shares a batch."""
+    prompts = read_jsonl(world / "prompts.jsonl")[:3]
+    answers = ["The answer is", "7.", "Well, well. I hope this helps. The answer is red."]
+    for row in prompts:
+        row |= {"responses": answers, "finish_reasons": ["length", "stop", "stop"], "note": "kept"}
+    file = write_jsonl(tmp_path / "in.jsonl", prompts)
+
+    def kl(of, name, *flags):
+        command = ["eval/2_kl.py", "--model_name_or_path", of, "--ref_model_name_or_path", sft]
+        ran(*command, "--responses_file", file, "--output_file", tmp_path / name, *flags)
+        return [row.pop("kl") for row in read_jsonl(tmp_path / name)], tmp_path / name
+
+    of_policy, out = kl(policy, "policy.jsonl")
+    for row, values in zip(read_jsonl(out), of_policy, strict=True):
+        for answer, reason, value in zip(answers, row["finish_reasons"], values, strict=True):
+            new, old = (sum(log_probabilities(m, row["prompt"], answer, reason == "stop")) for m in (policy, sft))
+            assert value == pytest.approx(new - old, abs=1e-3) and abs(value) > 0.01
+    assert [{k: v for k, v in row.items() if k != "kl"} for row in read_jsonl(out)] == prompts
+    assert kl(policy, "small.jsonl", "--batch_tokens", 32)[0] == [pytest.approx(v, abs=1e-4) for v in of_policy]
+    assert kl(sft, "same.jsonl")[0] == [[0, 0, 0]] * 3

@@ -1,0 +1,237 @@
+"""eval/3_report.py on three made policies, whose every number is worked out by hand."""
+
+import json
+import math
+import re
+
+import pytest
+from commands import ran, run, write_jsonl
+
+LN2 = math.log(2)
+# (validation, test) of each policy: one answer a prompt. iter1 is the best, iter2 has the highest proxy.
+TRUE = {"sft": ([2, 2], [1, 2, 3, 2]), "iter1": ([3, 2], [2, 2, 2, 3]), "iter2": ([1, 2], [1, 1, 1, 1])}
+PROXY = {"sft": ([0, 0], [0, 1, 2, 1]), "iter1": ([1, 1], [1, 1, 2, 2]), "iter2": ([4, 4], [3, 3, 3, 3])}
+CORRECT = {"sft": ([1, 1], [0, 1, 1, 1]), "iter1": ([1, 1], [1, 1, 0, 1]), "iter2": ([0, 1], [0, 0, 0, 0])}
+KL = {"sft": ([0, 0], [0, 0, 0, 0]), "iter1": ([1, 1], [2, 1, 3, -1]), "iter2": ([9, 9], [10, 12, 8, 10])}
+TEXT = {"sft": "four", "iter1": "<script>alert('&')</script>", "iter2": "x" * 40}
+
+
+def answers(name, splits=("validation", "test"), known=True):
+    rows = []
+    for split, count in (("validation", 2), ("test", 4)):
+        for i in range(count):
+            part = splits.index(split)
+            row = {"id": f"{split}-{i}", "prompt": [{"role": "user", "content": f"{split} 1 < {i}?"}]}
+            row |= {"source": "add" if i % 2 else "sort", "split": split, "responses": [TEXT[name]]}
+            cut = name == "iter2" and i == 0
+            row |= {"finish_reasons": ["length" if cut else "stop"], "rewards": [float(PROXY[name][part][i])]}
+            row |= {"kl": [float(KL[name][part][i])]}
+            if known:
+                row |= {"true_rewards": [float(TRUE[name][part][i])], "correct": [float(CORRECT[name][part][i])]}
+            rows.append(row)
+    return rows
+
+
+def make(directory, known=True, recipe="recipes/tiny.sh", **changed):
+    """A run's files; the flags that the report reads them by. iter1's rows stand in another order than sft's."""
+    files, models = [], []
+    for name in ("sft", "iter1", "iter2"):
+        (directory / "eval" / name).mkdir(parents=True)
+        rows = changed.get(name) or answers(name, known=known)
+        files.append(write_jsonl(directory / "eval" / name / "kl.jsonl", rows[::-1] if name == "iter1" else rows))
+        model = directory / name / ("policy" if name != "sft" else "")
+        model.mkdir(parents=True)
+        log = [{"step": 1, "loss": LN2}, {"step": 5, "loss": 0.5, "rewards/margins": 0.1, "rewards/accuracies": 0.75}]
+        log = [{"step": 1, "loss": 3.0}, {"step": 7, "loss": 2.0}] if name == "sft" else log
+        (model / "trainer_state.json").write_text(json.dumps({"log_history": log}))
+        models.append(model)
+    reward_model = directory / "reward_model"
+    reward_model.mkdir()
+    log = [{"step": 1, "loss": 0.7}, {"step": 9, "eval_loss": 0.6, "eval_accuracy": 0.8}]
+    (reward_model / "trainer_state.json").write_text(json.dumps({"log_history": log}))
+    (directory / "settings").write_text(f"RECIPE={recipe}\nSEED=3\nTEMPERATURES=1.0\\ 0.7\n")
+    (directory / "log").mkdir()
+    for step, seconds in (("0", 1), ("13", 2.5), ("2", 4)):
+        (directory / "log" / f"{step}.seconds").write_text(f"{seconds}\n")
+    flags = ["--answers", *files, "--training", *models, reward_model, "--settings", directory / "settings"]
+    return [*flags, "--log_dir", directory / "log", "--output_dir", directory / "out"]
+
+
+def report(directory, **changed):
+    done = ran("eval/3_report.py", *make(directory, **changed))
+    pages = [(directory / "out" / name).read_text() for name in ("report.md", "report.html")]
+    return json.loads((directory / "out" / "results.json").read_text()), *pages, done.stdout
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return report(tmp_path_factory.mktemp("run"))
+
+
+def test_the_metrics_are_those_worked_out_by_hand(made):
+    """Rows are joined by id, not by their order; a tie counts one half."""
+    policies = made[0]["policies"]
+    by_hand = {
+        "sft": {"true_reward": 2, "win_rate": 0.5, "proxy_reward": 1, "accuracy": 0.75, "length": 4, "kl": 0},
+        "iter1": {
+            "true_reward": 2.25,
+            "win_rate": 0.625,
+            "proxy_reward": 1.5,
+            "accuracy": 0.75,
+            "length": 27,
+            "kl": 1.25,
+        },
+        "iter2": {"true_reward": 1, "win_rate": 0.125, "proxy_reward": 3, "accuracy": 0, "length": 40, "kl": 10},
+    }
+    for name, numbers in by_hand.items():
+        numbers["truncated"] = 0.25 if name == "iter2" else 0
+        assert {key: policies[name][key] for key in numbers} == pytest.approx(numbers), name
+        assert policies[name]["prompts"] == 4 and policies[name]["validation"]["prompts"] == 2
+    # iter1 wins 1, 1/2, 0, 1: the deviations from 0.625 squared are 0.6875 together
+    errors = {"sft": 0, "iter1": math.sqrt(0.6875 / 3 / 4), "iter2": math.sqrt((0.375**2 + 3 * 0.125**2) / 3 / 4)}
+    assert {name: policies[name]["win_rate_stderr"] for name in errors} == pytest.approx(errors)
+    assert policies["iter1"]["accuracy_by_source"] == {"add": 1.0, "sort": 0.5}
+    assert policies["iter1"]["validation"]["win_rate"] == 0.75 and policies["iter2"]["validation"]["kl"] == 9
+
+
+def test_validation_chooses_the_best_policy_not_the_last(made):
+    """By the true reward: the last policy has the best proxy. The test prompts have no say."""
+    results, page, _, told = made
+    assert (results["best"], results["best_by"], results["baseline"]) == ("iter1", "true_reward", "sft")
+    line = "Best by true_reward on the validation prompts: iter1 with 2.500; sft has 2.000."
+    assert line in page and line in told.splitlines()
+
+
+def test_no_round_may_be_better_than_the_baseline(tmp_path):
+    """Good on the test prompts alone does not count."""
+    rows = [row | {"true_rewards": [9.0 if row["split"] == "test" else 1.0]} for row in answers("iter1")]
+    results, _, _, told = report(tmp_path, iter1=rows)
+    assert results["best"] == "sft" and "sft with 2.000; no round is better." in told
+    assert results["policies"]["iter1"]["win_rate"] == 1
+
+
+def test_proxy_and_true_reward_part_where_they_do(made):
+    """In standard deviations of the baseline's rewards on the test prompts, both sqrt(2/3) here."""
+    measured, unit = made[0]["proxy_and_true"], math.sqrt(2 / 3)
+    assert measured["proxy_gain"] == pytest.approx({"sft": 0, "iter1": 0.5 / unit, "iter2": 2 / unit})
+    assert measured["true_gain"] == pytest.approx({"sft": 0, "iter1": 0.25 / unit, "iter2": -1 / unit})
+    assert measured["correlation"] == {"sft": pytest.approx(1), "iter1": pytest.approx(1 / math.sqrt(3)), "iter2": None}
+    first, second = measured["rounds"]
+    assert (first["part"], second["part"], measured["part"]) == (True, True, True)
+    assert second["true_change"] == pytest.approx(-1.25 / unit) and second["gap"] == pytest.approx(3 / unit)
+
+
+def test_results_say_what_was_run(made):
+    results = made[0]
+    assert (results["recipe"], results["seed"]) == ("recipes/tiny.sh", 3)
+    assert results["settings"]["TEMPERATURES"] == "1.0 0.7"
+    assert results["seconds"] == {"0": 1, "2": 4, "13": 2.5} and list(results["seconds"]) == ["0", "2", "13"]
+    assert results["seconds_total"] == 7.5
+    facts = {"first_step": 1, "first_loss": LN2, "last_loss": 0.5, "eval_loss": None, "eval_accuracy": None}
+    assert results["training"]["iter1"] == results["training"]["iter2"] == facts
+    assert list(results["training"]) == ["sft", "iter1", "iter2", "reward_model"]
+    assert results["training"]["reward_model"]["eval_accuracy"] == 0.8
+    assert results["versions"]["trl"] and results["versions"]["python"] and results["machine"]["cpus"] > 0
+    assert {"date", "commit", "policies", "best", "proxy_and_true"} <= set(results)
+
+
+def test_without_true_rewards_the_proxy_chooses_and_nothing_is_made_up(tmp_path):
+    results, page, html, _ = report(tmp_path, known=False, recipe="recipes/llama3_8b.sh")
+    assert (results["best"], results["best_by"]) == ("iter2", "proxy_reward")
+    for policy in results["policies"].values():
+        unknown = [policy[key] for key in ("true_reward", "win_rate", "win_rate_stderr", "accuracy")]
+        assert unknown == [None] * 4 and policy["accuracy_by_source"] == {} and policy["proxy_reward"] is not None
+    assert results["proxy_and_true"]["part"] is None
+    cells = [text.strip() for text in next(line for line in page.splitlines() if "iter1" in line).split("|")[1:-1]]
+    assert cells == ["iter1", "-", "-", "1.500", "-", "27.0", "1.250", "0.000"]
+    assert "tiny world:" not in page + html
+
+
+def test_a_tiny_result_is_called_tiny(made):
+    """The tiny world's numbers are never to be set beside published ones."""
+    assert all("(tiny world: never comparable with published numbers)" in page for page in made[1:3])
+
+
+def test_the_printed_table_is_the_reports(made):
+    _, page, _, told = made
+    table = [line for line in told.splitlines() if line.startswith("|")]
+    assert len(table) == 5 and "\n".join(table) + "\n" in page
+    cells = [text.strip() for text in table[3].split("|")[1:-1]]
+    assert cells == ["iter1 (best)", "2.250", "0.625 ± 0.239", "1.500", "0.750", "27.0", "1.250", "0.000"]
+
+
+def test_the_html_page_stands_alone(made):
+    """No script, nothing fetched, plots within, and what the policies say cannot act."""
+    page = made[2]
+    assert page.count("<svg ") >= 6 and page.count("<svg ") == page.count("</svg>")
+    assert not re.search(r"<(script|link|img|iframe|object)\b|@import|url\((?!#)", page)
+    assert all(target.startswith("#") for target in re.findall(r"""(?:src|href)=["']?([^"' >]*)""", page))
+    assert "&lt;script&gt;alert(&#x27;&amp;&#x27;)&lt;/script&gt;" in page and "test 1 &lt; 0?" in page
+    assert all(page.count(f"<h2>{heading}</h2>") == 1 for heading in ("Policies", "Training", "Settings"))
+
+
+def refused(directory, flags):
+    """The one line in which a report is refused; an older one stays as it was."""
+    (directory / "out").mkdir(exist_ok=True)
+    (directory / "out" / "results.json").write_text("older")
+    done = run("eval/3_report.py", *flags)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert [(path.name, path.read_text()) for path in (directory / "out").iterdir()] == [("results.json", "older")]
+    return done.stderr.strip()
+
+
+@pytest.mark.parametrize("change", ["fewer", "other id", "other prompt", "other split"])
+def test_policies_must_have_answered_the_same_prompts(tmp_path, change):
+    rows = answers("iter1")
+    key = rows[3]["id"]
+    if change == "fewer":
+        del rows[3]
+    else:
+        field = change.removeprefix("other ")
+        rows[3][field] = {"id": "x", "prompt": [{"role": "user", "content": "another"}], "split": "validation"}[field]
+    flags = make(tmp_path, iter1=rows)
+    path, base = tmp_path / "eval/iter1/kl.jsonl", tmp_path / "eval/sft/kl.jsonl"
+    assert refused(tmp_path, flags) == f"{path}: id: {key!r} is not here and in {base} with the same prompt and split"
+
+
+def changed_answers(**field):
+    return [row | (field if row["id"] == "test-0" else {}) for row in answers("iter2")]
+
+
+@pytest.mark.parametrize(
+    "field, row",
+    [
+        ("kl", {"kl": [float("nan")]}),
+        ("kl", {"kl": [1.0, 2.0]}),
+        ("true_rewards", {"true_rewards": None}),
+        ("correct", {"correct": ["yes"]}),
+        ("split", {"split": "train"}),
+    ],
+)
+def test_a_number_that_is_none_is_named(tmp_path, field, row):
+    told = refused(tmp_path, make(tmp_path, iter2=changed_answers(**row)))
+    assert told.startswith(f"{tmp_path}/eval/iter2/kl.jsonl: row 3: {field}: ")
+
+
+def test_a_training_without_its_curve_is_named(tmp_path):
+    flags = make(tmp_path)
+    state = tmp_path / "iter1" / "policy" / "trainer_state.json"
+    state.unlink()
+    assert refused(tmp_path, flags) == f"{state}: No such file or directory"
+    state.write_text('{"log_his')
+    assert refused(tmp_path, flags) == f"{state}: not the state of a Hugging Face Trainer"
+
+
+def test_settings_that_do_not_say_the_seed_are_named(tmp_path):
+    flags = make(tmp_path)
+    (tmp_path / "settings").write_text("RECIPE=recipes/tiny.sh\n")
+    assert refused(tmp_path, flags).startswith(f"{tmp_path}/settings: not settings with RECIPE and ")
+    (tmp_path / "settings").write_text("RECIPE=recipes/tiny.sh\nSEED\n")
+    assert refused(tmp_path, flags).startswith(f"{tmp_path}/settings:2: not NAME=value")
+
+
+def test_two_files_of_one_policy_are_refused(tmp_path):
+    flags = make(tmp_path)
+    path = tmp_path / "eval/sft/kl.jsonl"
+    told = refused(tmp_path, ["--answers", path, path, *flags[4:]])
+    assert told == f"{path}: a second file of the policy sft; the directory names the policy"
