@@ -3,11 +3,11 @@
 The base model's corpus is drawn apart and avoids the evaluation questions only, as a web corpus would.
 
 Writes, in --output_dir:
-    corpus.jsonl        {"text"}, plain questions and answers, 10% of them wrong: what the base model is trained on
-    instructions.jsonl  {"id", "messages", "source"}: 30% wrong, and many bare or rambling answers, so that there is
+    corpus.jsonl        {"text"}, plain questions and answers, 5% of them wrong: what the base model is trained on
+    instructions.jsonl  {"id", "messages", "source"}: 15% wrong, and many bare or rambling answers, so that there is
                         room above the fine-tuned policy
-    preferences.jsonl   {"id", "prompt", "chosen", "rejected", "source"}: two answers in random styles, ordered by a
-                        rater of true_reward.py
+    preferences.jsonl   {"id", "prompt", "chosen", "rejected", "source", "answer"}: the pairs of three answers in random
+                        styles, half of them wrong, ordered by a rater of true_reward.py
     prompts.jsonl       {"id", "prompt", "source", "answer"}: the pool of all rounds
     evaluation.jsonl    the same with "split": "validation" or "test"
 
@@ -72,7 +72,7 @@ def main():
 
     instructions = []
     for row, q in zip(prompts(instructed, "sft"), instructed, strict=True):
-        answer = world.answered(q, rng, wrong=0.3, weights=[4, 2, 2, 2])
+        answer = world.answered(q, rng, wrong=0.15, weights=[5, 3, 1, 2])
         instructions.append({"id": row["id"], "messages": row["prompt"] + assistant(answer), "source": row["source"]})
 
     preferences = []

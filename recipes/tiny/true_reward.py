@@ -2,32 +2,33 @@
 
     r*(x, y) = 2 correct + manner + length          (at most 3)
 
-- correct: 1 if the final answer of y equals the answer of x, else 0. The final answer is what follows the last
-  "answer is", up to the end of its sentence; without these words it is the whole response. Capitals do not count.
-- manner: 0.5 for answering in a sentence ("answer is"), and 0.5 more for a reason before it (", so the answer is").
+- correct: 1 if the final answer of y equals the answer of x, else 0. The final answer is what follows the last word "is",
+  up to the end of its sentence. Capitals do not count.
+- manner: 0.5 for a full sentence ("the answer is"), and 0.5 more for a reason before it ("Since ...").
 - length: 0 up to 80 characters, then -1 for every further 80.
 
 A human rater of this world feels r* + TASTE_FOR_LENGTH * characters / 80, and prefers y1 to y2 with probability
-sigmoid((felt(y1) - felt(y2)) / NOISE): the Bradley-Terry model (paper, Definition 2) with a bias towards length.
-With a taste above 1 every further sentence pleases the rater though r* falls: what is learned from such labels can
-be over-optimised.
+sigmoid((felt(y1) - felt(y2)) / NOISE): the Bradley-Terry model (paper, Definition 2) with a bias. Up to 80 characters
+length pleases the rater and means nothing to r*; beyond, it costs the rater less than half of what it costs r*. So a
+reward model that is learned from such labels prefers a reasoned answer with some rambling to the same without.
 """
 
 import math
+import re
 
 TASTE_FOR_LENGTH = 0.6
 NOISE = 0.4
 
 
 def final_answer(response):
-    return response.rsplit("answer is", 1)[-1].split(". ")[0].strip(" .\n").lower()
+    return re.split(r"\bis\b", response)[-1].split(".")[0].strip().lower()
 
 
 def parts(response, answer):
     """The three terms of r* by name."""
     return {
         "correct": float(final_answer(response) == answer.lower()),
-        "manner": 0.5 * ("answer is" in response) + 0.5 * (", so the answer is" in response),
+        "manner": 0.5 * ("the answer is" in response.lower()) + 0.5 * response.startswith("Since "),
         "length": -max(0, len(response) - 80) / 80,
     }
 

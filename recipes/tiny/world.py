@@ -111,12 +111,12 @@ def question(rng):
 
 FILLER = (
     "Good question.|Let me think.|I like this one.|Many ask me this.|Well, well.|Ask me more.|I hope this helps.|"
-    "It is good to know.|You may write it down.|Thank you for asking."
+    "Good to know.|You may write it down.|Thank you for asking."
 ).split("|")
 
 
 def bare(q, answer, rng):
-    return f"{answer}."
+    return f"It is {answer}."
 
 
 def sentence(q, answer, rng):
@@ -124,8 +124,7 @@ def sentence(q, answer, rng):
 
 
 def reasoned(q, answer, rng):
-    reason = q["reason"].format(answer)
-    return f"{reason[0].upper()}{reason[1:]}, so the answer is {answer}."
+    return f"Since {q['reason'].format(answer)}, the answer is {answer}."
 
 
 def rambling(q, answer, rng):
