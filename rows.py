@@ -93,14 +93,14 @@ def read(path, kind="any", n=None):
 
 def load(source, split):
     """Rows, unchecked, of a .jsonl file or of a dataset on the Hugging Face hub."""
-    if source.endswith(".jsonl"):
+    if source.endswith(".jsonl") or os.path.exists(source):
         return read(source)
     from datasets import load_dataset
 
     try:
         return load_dataset(source, split=split)
     except Exception as error:  # the hub refuses in many ways
-        sys.exit(f"{source}: not a .jsonl file, and no dataset on the hub ({str(error).splitlines()[0]})")
+        sys.exit(f"{source}: no such file, and no dataset on the hub ({str(error).splitlines()[0]})")
 
 
 def fingerprint(arguments):
@@ -122,8 +122,11 @@ class Writer:
     def __init__(self, path, resume="new"):
         self.path = Path(path)
         self.partial = self.path.with_name(f"{self.path.name}.partial-{resume}")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.partial, "w+b" if resume == "new" else "a+b", buffering=0)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.partial, "w+b" if resume == "new" else "a+b", buffering=0)
+        except OSError as error:
+            sys.exit(f"{self.path}: {error.strerror}")
         self.file.seek(0)
         lines = self.file.read().split(b"\n")
         self.file.truncate(self.file.tell() - len(lines.pop()))  # a line that was cut in half
@@ -131,7 +134,7 @@ class Writer:
 
     def add(self, rows):
         """Append rows; when this returns, a kill does not lose them."""
-        left = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+        left = b"".join(json.dumps(row, ensure_ascii=False).encode(errors="replace") + b"\n" for row in rows)
         try:
             while left:
                 left = left[self.file.write(left) :]

@@ -59,7 +59,8 @@ def main():
         elif score[chosen] - score[rejected] < args.min_margin:
             counts["dropped, margin"] += 1
         else:
-            of_responses = [key for key, value in row.items() if isinstance(value, list) and key != "prompt"]
+            n = len(row["responses"])  # what the row holds for each response is left out
+            of_responses = [k for k, v in row.items() if isinstance(v, list) and len(v) == n and k != "prompt"]
             pairs.append({
                 **{key: value for key, value in row.items() if key not in of_responses},
                 "chosen": [{"role": "assistant", "content": row["responses"][chosen]}],

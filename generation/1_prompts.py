@@ -28,8 +28,8 @@ def prompt_of(row):
     for field in ("prompt", "context_messages", "messages", "instruction"):
         if field in row:
             value = row[field]
-            if field == "messages" and isinstance(value, list) and value and value[-1].get("role") == "assistant":
-                value = value[:-1]
+            if field == "messages" and not rows.problem({"id": "-", "messages": value}, "instructions"):
+                value = value[:-1]  # a whole conversation: without its last answer
             return [{"role": "user", "content": value}] if isinstance(value, str) else value
     return None
 
@@ -55,7 +55,12 @@ def main():
             counts["rows in"] += 1
             used = ("context_messages", "messages", "instruction")
             kept = {name: value for name, value in row.items() if name not in used}
-            row = {"id": f"{Path(dataset).stem}-{i}", "source": dataset, **kept, "prompt": prompt_of(row)}
+            row = {
+                "id": f"{Path(dataset).stem}-{counts['rows in']}",
+                "source": dataset,
+                **kept,
+                "prompt": prompt_of(row),
+            }
             if reason := rows.problem(row, "prompts"):
                 sys.exit(f"{dataset}:{i}: {reason}")
             if (text := key(row["prompt"])) in excluded:

@@ -56,10 +56,12 @@ def main():
             counts["rows in"] += 1
             try:
                 prompt, chosen, rejected = pair(row)
+                if not all(isinstance(part, list) for part in (prompt, chosen, rejected)):
+                    raise TypeError
             except (TypeError, AttributeError):
                 sys.exit(f"{dataset}:{i}: chosen: neither prompt/chosen/rejected nor two conversations with one prompt")
             row = {
-                "id": f"{Path(dataset).stem}-{i}", "source": dataset, **row,
+                "id": f"{Path(dataset).stem}-{counts['rows in']}", "source": dataset, **row,
                 "prompt": prompt, "chosen": chosen, "rejected": rejected,
             }  # fmt: skip
             empty = any(not str(m.get("content") or "").strip() for m in chosen + rejected if isinstance(m, dict))

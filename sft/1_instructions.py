@@ -64,7 +64,7 @@ def main():
                 )
             used = ("messages", "conversations", "instruction", "input", "output", "prompt", "completion")
             row = {
-                "id": f"{Path(dataset).stem}-{i}",
+                "id": f"{Path(dataset).stem}-{counts['rows in']}",
                 "source": dataset,
                 **{key: value for key, value in row.items() if key not in used},
                 "messages": messages,

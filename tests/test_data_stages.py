@@ -81,11 +81,9 @@ def test_instructions_are_cleaned_and_counted(tmp_path):
     counts = {
         "rows in": 11,
         "dropped, duplicate": 2,
-        "dropped, messages: empty assistant turn": 1,
-        "dropped, messages: empty user turn": 1,
-        "dropped, messages: roles out of order": 3,
-        "dropped, messages: not a non-empty list of messages": 1,
-        "dropped, messages: a message is not {role, content}": 1,
+        "dropped, messages: an empty turn": 2,
+        "dropped, messages: roles out of order": 4,
+        "dropped, messages: not a list of messages {role, content}": 1,
         "rows out": 2,
     }
     assert all(f" {name}: {count}, " in told for name, count in counts.items()), told
@@ -184,8 +182,8 @@ def test_pairs_that_teach_nothing_are_dropped_and_counted(tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [row, {**row, "prompt": "q2"}, *({**row, **more} for more in bad)])
     training, held_out, told = preferences(tmp_path, file, "--held_out", 0.5)
     assert {training[0]["id"], held_out[0]["id"]} == {"in-1", "in-2"} and len(training + held_out) == 2
-    counts = {"identical answers": 1, "empty answer": 2, "prompt: empty user turn": 1, "chosen: roles out of order": 1}
-    counts |= {"prompt: roles out of order": 1, "prompt: not a non-empty list of messages": 1}
+    counts = {"identical answers": 1, "empty answer": 2, "prompt: an empty turn": 1, "chosen: roles out of order": 1}
+    counts |= {"prompt: roles out of order": 2}
     assert all(f"dropped, {name}: {count}, " in told for name, count in counts.items()), told
 
 
@@ -476,12 +474,6 @@ def test_the_worlds_data_pass_the_entrances(world, tmp_path):
     assert {"answer", "source"} <= set(drawn[0]) and "rows in: 300, rows out: 250, " in told
 
 
-def test_the_world_says_when_it_has_too_few_questions(tmp_path):
-    sizes = ["--corpus", 1, "--instructions", 100_000]
-    told = refused(tmp_path, "recipes/tiny/1_data.py", "--output_dir", tmp_path / "out", *sizes)
-    assert told.startswith("the tiny world has no 1")
-
-
 def right_answer(question):
     """Of questions that add or subtract, found without the world's own code; of the others None."""
     numbers = [int(number) for number in re.findall(r"\d+", question)]
@@ -521,7 +513,7 @@ def test_the_answers_of_the_pool_are_right(world):
     assert len(known) > 80 and all(mine == its for mine, its in known)
 
 
-RIGHT = "Adding 3 to 4 gives 7, so the answer is 7."
+RIGHT = "Since adding 3 to 4 gives 7, the answer is 7."
 BY_HAND = [  # by the docstring of true_reward.py, for the answer 7
     ("7.", 2.0),
     (" 7\n", 2.0),
@@ -531,13 +523,14 @@ BY_HAND = [  # by the docstring of true_reward.py, for the answer 7
     ("The answer is 7.", 2.5),
     ("The answer is 8.", 0.5),
     (RIGHT, 3.0),
-    ("Adding 3 to 4 gives 8, so the answer is 8.", 1.0),
+    ("Since adding 3 to 4 gives 8, the answer is 8.", 1.0),
     ("The answer is 8. No, the answer is 7.", 2.5),
     ("The answer is 7. Or 8?", 2.5),
     ("The answer is 7 or 8.", 0.5),
     (RIGHT + " " + "x" * (80 - len(RIGHT) - 1), 3.0),
     (RIGHT + " " + "x" * (120 - len(RIGHT) - 1), 2.5),
     ("x" * 240, -2.0),
+    ("It is 7.", 2.0),
 ]
 
 
@@ -548,7 +541,7 @@ def test_the_true_reward_is_what_its_docstring_says(tmp_path):
     ran("recipes/tiny/3_true_reward.py", "--rewards_file", file, "--output_file", tmp_path / "out.jsonl")
     first, second = read_jsonl(tmp_path / "out.jsonl")
     assert first["true_rewards"] == pytest.approx([reward for _, reward in BY_HAND])
-    assert first["correct"] == [float(i in (0, 1, 5, 7, 9, 10, 12, 13)) for i in range(len(BY_HAND))]
+    assert first["correct"] == [float(i in (0, 1, 5, 7, 9, 10, 12, 13, 15)) for i in range(len(BY_HAND))]
     assert set(second["true_rewards"]) == {2.5}
     assert {key: value for key, value in first.items() if key not in ("true_rewards", "correct")} == row
 

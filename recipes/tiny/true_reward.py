@@ -2,7 +2,7 @@
 
     r*(x, y) = 2 correct + manner + length          (at most 3)
 
-- correct: 1 if the final answer of y equals the answer of x, else 0. The final answer is what follows the last word "is",
+- correct: 1 if the final answer of y equals the answer of x, else 0. The final answer is what follows the last "is",
   up to the end of its sentence. Capitals do not count.
 - manner: 0.5 for a full sentence ("the answer is"), and 0.5 more for a reason before it ("Since ...").
 - length: 0 up to 80 characters, then -1 for every further 80.
