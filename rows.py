@@ -1,7 +1,7 @@
 """The row formats of the JSONL files between the stages: read with checks, write whole or not at all, resume, shard.
 
-The only code that two folders share. `python rows.py prompts.jsonl responses.jsonl PART...` joins the files of several
-shards into responses.jsonl, in the order of the prompts.
+The only code that two folders share. Join the files of several shards, in the order of the rows they are made from, by
+    python rows.py prompts.jsonl responses.jsonl responses.jsonl.0-of-2 responses.jsonl.1-of-2
 """
 
 import hashlib

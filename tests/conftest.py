@@ -39,7 +39,8 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="session")
 def base(tmp_path_factory, world):
     out = tmp_path_factory.mktemp("models") / "base"
-    train("recipes/tiny/2_base_model.py", out, "--dataset_name", world / "corpus.jsonl", "--max_steps", 60)
+    flags = "--max_steps 80 --per_device_train_batch_size 8".split()
+    train("recipes/tiny/2_base_model.py", out, "--dataset_name", world / "corpus.jsonl", *flags)
     return out
 
 
@@ -55,12 +56,16 @@ def sft(base, world):
 
 @pytest.fixture(scope="session")
 def reward_model(sft, world):
-    """Trained from a tokenizer that pads with EOS, on rows that carry a margin; the held-out rows lie beside it."""
+    """From a tokenizer that pads with EOS and rows that carry a margin; the held-out rows lie beside it.
+
+    These are 12, 8 of them as the rater said and then 4 turned round: a batch and a half of very different accuracy.
+    """
     out, start = sft.with_name("reward_model"), padded_with_eos(sft, sft.with_name("padded_with_eos"))
     pairs = [{**row, "margin": 5.0} for row in read_jsonl(world / "preferences.jsonl")]
-    first = [row["prompt"] for row in pairs[:10]]  # 10 to 12 rows: more than one batch, and not a whole number of them
-    held_out = write_jsonl(sft.with_name("held_out.jsonl"), [row for row in pairs if row["prompt"] in first])
-    training = write_jsonl(sft.with_name("training.jsonl"), [row for row in pairs if row["prompt"] not in first])
+    held_out, training = pairs[:12], [row for row in pairs if row["prompt"] not in [r["prompt"] for r in pairs[:12]]]
+    held_out[8:] = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in held_out[8:]]
+    held_out = write_jsonl(sft.with_name("held_out.jsonl"), held_out)
+    training = write_jsonl(sft.with_name("training.jsonl"), training)
     flags = "--max_steps 20 --per_device_train_batch_size 16 --max_length 256 --learning_rate 1e-3".split()
     flags += ["--dataset_name", training, "--held_out_name", held_out]
     train("reward_modeling/2a_bradley_terry.py", out, "--model_name_or_path", start, *flags)
