@@ -115,12 +115,12 @@ launch() { # launch LOG COMMAND...: in the background, in a session of its own t
   pids+=($!)
 }
 
-fresh() { # fresh FILE COMMAND...: FILE is there, and none of the command's other arguments below $OUT is newer
+fresh() { # fresh FILE COMMAND...: FILE is there, and none of the command's arguments below $OUT but the logs is newer
   local file=$1 argument
   shift
   [[ -e $file ]] || return 1
   for argument in "$@"; do
-    [[ $argument != "$OUT"/* || $argument == "$file" || ! $argument -nt $file ]] || return 1
+    [[ $argument != "$OUT"/* || $argument == "$file" || $argument == "$OUT/log" || ! $argument -nt $file ]] || return 1
   done
 }
 
