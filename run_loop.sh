@@ -11,6 +11,7 @@
 # The variables are explained in README.md.
 set -euo pipefail
 cd "$(dirname "$0")"
+{ # bash reads a script while it runs it, but what stands in braces at once: an edit does not reach a run under way
 
 die() {
   echo "run_loop.sh: $*" >&2
@@ -96,6 +97,7 @@ if [[ -z $DRY_RUN ]]; then
 fi
 
 pids=()
+# shellcheck disable=SC2329 # the trap calls it
 stop_children() {
   for pid in "${pids[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
   for _ in {1..50}; do
@@ -266,5 +268,6 @@ done
 t=$((ITERATIONS + 1))
 step 0 "$OUT/results.json" python eval/3_report.py --answers "${measured[@]}" --training "${trained[@]}" \
   --settings "$OUT/settings" --log_dir "$OUT/log" --output_dir "$OUT"
-if [[ -n $DRY_RUN ]]; then exit 0; fi
-((ran)) || echo "All is up to date: $OUT/report.md, $OUT/report.html, $OUT/results.json"
+[[ -n $DRY_RUN ]] || ((ran)) || echo "All is up to date: $OUT/report.md, $OUT/report.html, $OUT/results.json"
+exit
+}
