@@ -68,9 +68,9 @@ def test_a_line_that_is_no_row(tmp_path, script, line):
 
 PROMPTS = {
     "prompt: missing": {"id": "b"},
-    "prompt: empty user turn": {"id": "b", "prompt": [turn("user", " \n")]},
-    "prompt: not a non-empty list": {"id": "b", "prompt": []},
-    "prompt: a message is not {role, content}": {"id": "b", "prompt": [{"role": "user", "text": "words"}]},
+    "prompt: an empty turn": {"id": "b", "prompt": [turn("user", " \n")]},
+    "prompt: roles out of order (none)": {"id": "b", "prompt": []},
+    "prompt: not a list of messages {role, content}": {"id": "b", "prompt": [{"role": "user", "text": "words"}]},
     "prompt: roles out of order (user, user)": {"id": "b", "prompt": [turn("user"), turn("user")]},
     "prompt: roles out of order (user, assistant)": {"id": "b", "prompt": [turn("user"), turn("assistant")]},
     "prompt: roles out of order (system)": {"id": "b", "prompt": [turn("system")]},
