@@ -6,8 +6,8 @@ Writes, in --output_dir:
     corpus.jsonl        {"text"}, plain questions and answers, 5% of them wrong: what the base model is trained on
     instructions.jsonl  {"id", "messages", "source"}: 15% wrong, and many bare or rambling answers, so that there is
                         room above the fine-tuned policy
-    preferences.jsonl   {"id", "prompt", "chosen", "rejected", "source", "answer"}: the pairs of three answers in random
-                        styles, half of them wrong, ordered by a rater of true_reward.py
+    preferences.jsonl   {"id", "prompt", "chosen", "rejected", "source", "answer"}: the pairs of three answers, a right
+                        and a wrong one in the same style and one in any, ordered by a rater of true_reward.py
     prompts.jsonl       {"id", "prompt", "source", "answer"}: the pool of all rounds
     evaluation.jsonl    the same with "split": "validation" or "test"
 
@@ -72,7 +72,9 @@ def main():
 
     preferences = []
     for row, q in zip(prompts(compared, "preference"), compared, strict=True):
-        answers = [world.answered(q, rng, wrong=0.5, weights=[1, 1, 1, 1]) for _ in range(3)]
+        style = rng.choice(world.STYLES)
+        answers = [style(q, q[answer], rng) for answer in ("answer", "wrong")]
+        answers.append(world.answered(q, rng, wrong=0.5, weights=[1, 1, 1, 1]))
         for i, (first, second) in enumerate(itertools.combinations(answers, 2)):
             preferred = rng.random() < true_reward.probability_preferred(first, second, q["answer"])
             chosen, rejected = (first, second) if preferred else (second, first)

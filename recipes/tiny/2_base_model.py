@@ -31,7 +31,7 @@ class World:
     dataset_name: str = field(metadata={"help": "JSONL file of {text}"})
     vocab_size: int = field(default=640, metadata={"help": "tokens of the byte-pair vocabulary"})
     hidden_size: int = field(default=128, metadata={"help": "width of the model, in heads of 32"})
-    num_hidden_layers: int = field(default=3, metadata={"help": "layers"})
+    num_hidden_layers: int = field(default=4, metadata={"help": "layers"})
 
 
 @dataclass
@@ -108,7 +108,7 @@ def main():
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
-    rows.publish_model(training_args.output_dir, final)
+    rows.publish(training_args.output_dir, final)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def subtract(rng):
         asked.format(b + c, b, rng.choice(NAMES)),
         c,
         f"taking {b} from {b + c} leaves {{}}",
-        c + rng.choice([-1, 1, 2]),
+        c + rng.choice([-2, -1, 1, 2]),
     )
 
 
@@ -89,7 +89,7 @@ def category(rng):
     words = [right, *wrong]
     rng.shuffle(words)
     asked = rng.choice(["Which of these is {}: {}?", "One word here is {}: {}. Which?"])
-    return asked.format(name, _listed(words)), right, f"{{}} is {name}", wrong[0]
+    return asked.format(name, _listed(words)), right, f"{{}} is {name}", rng.choice(wrong)
 
 
 def count(rng):
