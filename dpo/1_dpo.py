@@ -76,7 +76,7 @@ def main():
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():
-        rows.publish_model(training_args.output_dir, final)
+        rows.publish(training_args.output_dir, final)
         kept, steps = len(trainer.train_dataset), trainer.state.global_step
         print(
             f"{final} pairs in: {len(pairs)}, dropped, too long: {len(pairs) - kept}, trained on: {kept}, {steps} steps"

@@ -66,7 +66,7 @@ def main():
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():
-        rows.publish_model(training_args.output_dir, final)
+        rows.publish(training_args.output_dir, final)
 
 
 if __name__ == "__main__":

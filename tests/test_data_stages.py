@@ -83,7 +83,7 @@ def test_instructions_are_cleaned_and_counted(tmp_path):
         "dropped, duplicate": 2,
         "dropped, messages: an empty turn": 2,
         "dropped, messages: roles out of order": 4,
-        "dropped, messages: not a list of messages {role, content}": 1,
+        "dropped, messages: not one or more messages {role, content}": 1,
         "rows out": 2,
     }
     assert all(f" {name}: {count}, " in told for name, count in counts.items()), told
