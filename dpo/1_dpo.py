@@ -73,6 +73,8 @@ def main():
         peft_config=get_peft_config(model_args),
     )
     trainer.train(resume_from_checkpoint=checkpoint)
+    if model_args.use_peft:  # vLLM and the next stages read whole models
+        trainer.model = trainer.model.merge_and_unload()
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():

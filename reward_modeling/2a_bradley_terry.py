@@ -70,6 +70,8 @@ def main():
         model.resize_token_embeddings(max(len(tokenizer), model.config.vocab_size))
     model.config.pad_token_id = tokenizer.pad_token_id
 
+    model_args.lora_task_type = "SEQ_CLS"  # so that LoRA trains the scoring head as well
+
     def only_pairs(part):  # a "margin" column would change RewardTrainer's loss
         return Dataset.from_list([{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in part])
 
@@ -83,6 +85,8 @@ def main():
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.evaluate()
+    if model_args.use_peft:  # vLLM and the next stages read whole models
+        trainer.model = trainer.model.merge_and_unload()
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():

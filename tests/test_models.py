@@ -370,3 +370,20 @@ def test_kl_is_the_difference_of_log_probabilities_over_the_answer(policy, sft, 
     assert [{k: v for k, v in row.items() if k != "kl"} for row in read_jsonl(out)] == prompts
     assert kl(policy, "small.jsonl", "--batch_tokens", 32)[0] == [pytest.approx(v, abs=1e-4) for v in of_policy]
     assert kl(sft, "same.jsonl")[0] == [[0, 0, 0]] * 3
+
+
+def test_lora_leaves_whole_models(base, sft, reward_model, policy, world, tmp_path):
+    """An adapter would stop vLLM and the next stage: it is merged into the weights it was trained on."""
+    lora = "--use_peft --lora_r 4 --lora_target_modules all-linear --max_steps 2 --learning_rate 1e-2".split()
+    files = ["--dataset_name", reward_model.with_name("training.jsonl")]
+    files += ["--held_out_name", reward_model.with_name("held_out.jsonl")]
+    start = ["--model_name_or_path", sft]
+    instructions = ["--dataset_name", world / "instructions.jsonl"]
+    train("sft/2_finetune.py", tmp_path / "sft", *start, *instructions, "--max_length", 256, *lora)
+    train("reward_modeling/2a_bradley_terry.py", tmp_path / "rm", *start, *files, "--max_length", 256, *lora)
+    train("dpo/1_dpo.py", tmp_path / "dpo", *dpo(sft, sft, policy.with_name("pairs.jsonl")), *lora)
+    for name, kind in {"sft": AutoModelForCausalLM, "rm": AutoModelForSequenceClassification, "dpo": None}.items():
+        assert not (tmp_path / name / "adapter_config.json").exists()
+        before, after = (loaded(path, kind or AutoModelForCausalLM)[1].state_dict() for path in (sft, tmp_path / name))
+        weight = "model.layers.0.self_attn.q_proj.weight"
+        assert before.keys() == after.keys() and not torch.equal(before[weight], after[weight])
