@@ -82,8 +82,8 @@ def test_instructions_are_cleaned_and_counted(tmp_path):
         "rows in": 11,
         "dropped, duplicate": 2,
         "dropped, messages: an empty turn": 2,
-        "dropped, messages: roles out of order": 4,
-        "dropped, messages: not one or more messages {role, content}": 1,
+        "dropped, messages: roles out of order": 3,
+        "dropped, messages: not one or more messages {role, content}": 2,
         "rows out": 2,
     }
     assert all(f" {name}: {count}, " in told for name, count in counts.items()), told
@@ -183,7 +183,7 @@ def test_pairs_that_teach_nothing_are_dropped_and_counted(tmp_path):
     training, held_out, told = preferences(tmp_path, file, "--held_out", 0.5)
     assert {training[0]["id"], held_out[0]["id"]} == {"in-1", "in-2"} and len(training + held_out) == 2
     counts = {"identical answers": 1, "empty answer": 2, "prompt: an empty turn": 1, "chosen: roles out of order": 1}
-    counts |= {"prompt: roles out of order": 2}
+    counts |= {"prompt: roles out of order": 1, "prompt: not one or more messages {role, content}": 1}
     assert all(f"dropped, {name}: {count}, " in told for name, count in counts.items()), told
 
 
@@ -527,9 +527,9 @@ BY_HAND = [  # by the docstring of true_reward.py, for the answer 7
     ("The answer is 8. No, the answer is 7.", 2.5),
     ("The answer is 7. Or 8?", 2.5),
     ("The answer is 7 or 8.", 0.5),
-    (RIGHT + " " + "x" * (80 - len(RIGHT) - 1), 3.0),
-    (RIGHT + " " + "x" * (120 - len(RIGHT) - 1), 2.5),
-    ("x" * 240, -2.0),
+    (RIGHT + " " + "x" * (60 - len(RIGHT) - 1), 3.0),
+    (RIGHT + " " + "x" * (90 - len(RIGHT) - 1), 2.5),
+    ("x" * 240, -3.0),
     ("It is 7.", 2.0),
 ]
 
@@ -555,7 +555,7 @@ def test_preferences_follow_the_raters_probability(world):
             continue
         first, second = sorted((chosen, rejected))
         felt = [
-            TRUE_REWARD["true_reward"](text, row["answer"]) + TRUE_REWARD["TASTE_FOR_LENGTH"] * len(text) / 80
+            TRUE_REWARD["true_reward"](text, row["answer"]) + TRUE_REWARD["TASTE_FOR_LENGTH"] * len(text) / 60
             for text in (first, second)
         ]
         p = 1 / (1 + math.exp((felt[1] - felt[0]) / TRUE_REWARD["NOISE"]))
@@ -563,7 +563,7 @@ def test_preferences_follow_the_raters_probability(world):
     assert sorted(groups) == [0, 1, 2, 3, 4]
     for pairs in groups.values():
         surplus = sum(outcome - p for outcome, p in pairs)
-        assert len(pairs) > 50 and abs(surplus) < 4 * math.sqrt(sum(p * (1 - p) for _, p in pairs))
+        assert len(pairs) > 30 and abs(surplus) < 4 * math.sqrt(sum(p * (1 - p) for _, p in pairs))
 
 
 def test_a_rater_is_noisy_and_likes_length():
@@ -573,7 +573,7 @@ def test_a_rater_is_noisy_and_likes_length():
     assert preferred("8.", "7.", "7") == pytest.approx(1 / (1 + math.exp(2 / noise)))
     assert preferred("7.", "7.", "7") == 0.5
     longer = preferred("The answer is 7." + " Good." * 4, "The answer is 7.", "7")  # 24 characters more
-    assert longer == pytest.approx(1 / (1 + math.exp(-taste * 24 / 80 / noise))) and longer > 0.5
+    assert longer == pytest.approx(1 / (1 + math.exp(-taste * 24 / 60 / noise))) and longer > 0.5
 
 
 def test_rows_are_json_that_any_reader_reads(world):

@@ -220,7 +220,7 @@ def test_other_settings_in_the_same_directory_are_refused(short):
     file, out, _ = short
     before = files(out)
     status, printed = drive(file, BETA="0.2", FROM="15", TO="15")
-    assert status == 1 and printed.splitlines()[1:] == ["< BETA=0.1", "> BETA=0.2"]
+    assert status == 1 and printed.splitlines()[1:] == ["< BETA=0.3", "> BETA=0.2"]
     assert printed.startswith(f"run_loop.sh: {out} holds a run with other settings") and files(out) == before
 
 

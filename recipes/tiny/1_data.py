@@ -6,8 +6,8 @@ Writes, in --output_dir:
     corpus.jsonl        {"text"}, plain questions and answers, 5% of them wrong: what the base model is trained on
     instructions.jsonl  {"id", "messages", "source"}: 15% wrong, and many bare or rambling answers, so that there is
                         room above the fine-tuned policy
-    preferences.jsonl   {"id", "prompt", "chosen", "rejected", "source", "answer"}: the pairs of three answers, a right
-                        and a wrong one in the same style and one in any, ordered by a rater of true_reward.py
+    preferences.jsonl   {"id", "prompt", "chosen", "rejected", "source", "answer"}: a right answer against a wrong one in
+                        the same style, and one of the two against any; ordered by a rater of true_reward.py
     prompts.jsonl       {"id", "prompt", "source", "answer"}: the pool of all rounds
     evaluation.jsonl    the same with "split": "validation" or "test"
 
@@ -15,7 +15,6 @@ Writes, in --output_dir:
 """
 
 import argparse
-import itertools
 import random
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--corpus", type=int, default=150_000, help="documents of the base model's corpus")
     parser.add_argument("--instructions", type=int, default=5000)
-    parser.add_argument("--preferences", type=int, default=8000, help="prompts, three pairs each")
+    parser.add_argument("--preferences", type=int, default=12_000, help="prompts, two pairs each")
     parser.add_argument("--prompts", type=int, default=4800)
     parser.add_argument("--validation", type=int, default=300)
     parser.add_argument("--test", type=int, default=1000)
@@ -75,7 +74,7 @@ def main():
         style = rng.choice(world.STYLES)
         answers = [style(q, q[answer], rng) for answer in ("answer", "wrong")]
         answers.append(world.answered(q, rng, wrong=0.5, weights=[1, 1, 1, 1]))
-        for i, (first, second) in enumerate(itertools.combinations(answers, 2)):
+        for i, (first, second) in enumerate([answers[:2], [rng.choice(answers[:2]), answers[2]]]):
             preferred = rng.random() < true_reward.probability_preferred(first, second, q["answer"])
             chosen, rejected = (first, second) if preferred else (second, first)
             pair = {"id": f"{row['id']}-{i}", "chosen": assistant(chosen), "rejected": assistant(rejected)}

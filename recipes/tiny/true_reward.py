@@ -5,19 +5,19 @@
 - correct: 1 if the final answer of y equals the answer of x, else 0. The final answer is what follows the last "is",
   up to the end of its sentence. Capitals do not count.
 - manner: 0.5 for a full sentence ("the answer is"), and 0.5 more for a reason before it ("Since ...").
-- length: 0 up to 80 characters, then -1 for every further 80.
+- length: 0 up to 60 characters, then -1 for every further 60.
 
-A human rater of this world feels r* + TASTE_FOR_LENGTH * characters / 80, and prefers y1 to y2 with probability
-sigmoid((felt(y1) - felt(y2)) / NOISE): the Bradley-Terry model (paper, Definition 2) with a bias. Up to 80 characters
-length pleases the rater and means nothing to r*; beyond, it costs the rater less than half of what it costs r*. So a
-reward model that is learned from such labels prefers a reasoned answer with some rambling to the same without.
+A human rater of this world feels r* + TASTE_FOR_LENGTH * characters / 60, and prefers y1 to y2 with probability
+sigmoid((felt(y1) - felt(y2)) / NOISE): the Bradley-Terry model (paper, Definition 2) with a bias. Up to 60 characters
+length pleases the rater and means nothing to r*; beyond, it costs the rater half of what it costs r*. So a reward
+model that is learned from such labels likes a short answer better with some rambling than without; r* does not.
 """
 
 import math
 import re
 
-TASTE_FOR_LENGTH = 0.6
-NOISE = 0.4
+TASTE_FOR_LENGTH = 0.5
+NOISE = 0.3
 
 
 def final_answer(response):
@@ -29,7 +29,7 @@ def parts(response, answer):
     return {
         "correct": float(final_answer(response) == answer.lower()),
         "manner": 0.5 * ("the answer is" in response.lower()) + 0.5 * response.startswith("Since "),
-        "length": -max(0, len(response) - 80) / 80,
+        "length": -max(0, len(response) - 60) / 60,
     }
 
 
@@ -40,5 +40,5 @@ def true_reward(response, answer):
 
 def probability_preferred(first, second, answer):
     """The probability that a rater prefers the first response."""
-    felt = [true_reward(text, answer) + TASTE_FOR_LENGTH * len(text) / 80 for text in (first, second)]
+    felt = [true_reward(text, answer) + TASTE_FOR_LENGTH * len(text) / 60 for text in (first, second)]
     return 1 / (1 + math.exp(-(felt[0] - felt[1]) / NOISE))

@@ -128,7 +128,7 @@ def reasoned(q, answer, rng):
 
 
 def rambling(q, answer, rng):
-    return " ".join([rng.choice([sentence, reasoned])(q, answer, rng), *rng.sample(FILLER, rng.randint(3, 7))])
+    return " ".join([rng.choice([bare, sentence, reasoned])(q, answer, rng), *rng.sample(FILLER, rng.randint(2, 5))])
 
 
 STYLES = [bare, sentence, reasoned, rambling]
