@@ -6,8 +6,8 @@ Writes, in --output_dir:
     corpus.jsonl        {"text"}, plain questions and answers, 5% of them wrong: what the base model is trained on
     instructions.jsonl  {"id", "messages", "source"}: 15% wrong, and many bare or rambling answers, so that there is
                         room above the fine-tuned policy
-    preferences.jsonl   {"id", "prompt", "chosen", "rejected", "source", "answer"}: a right answer against a wrong one in
-                        the same style, and one of the two against any; ordered by a rater of true_reward.py
+    preferences.jsonl   {"id", "prompt", "chosen", "rejected", "source", "answer"}: a right answer against a wrong one
+                        in the same style, and one of the two against any; a rater of true_reward.py orders them
     prompts.jsonl       {"id", "prompt", "source", "answer"}: the pool of all rounds
     evaluation.jsonl    the same with "split": "validation" or "test"
 
