@@ -81,8 +81,7 @@ def load(source, split):
     if source.endswith(".jsonl") or os.path.exists(source):
         return read(source)
     try:
-        from datasets import load_dataset
-        return load_dataset(source, split=split)
+        return __import__("datasets").load_dataset(source, split=split)  # the import takes seconds
     except Exception as error:  # the hub refuses in many ways
         sys.exit(f"{source}: no such file, and no dataset on the hub ({str(error).splitlines()[0]})")
 
