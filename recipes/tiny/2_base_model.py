@@ -40,9 +40,7 @@ class Config(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule"})
     warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share"})
     num_train_epochs: float = field(default=1, metadata={"help": "epochs"})
-    per_device_train_batch_size: int = field(
-        default=32, metadata={"help": "documents; small batches learn faster here"}
-    )
+    per_device_train_batch_size: int = field(default=32, metadata={"help": f"blocks of {BLOCK} tokens"})
 
 
 def tokenizer_of(texts, vocab_size):
