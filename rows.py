@@ -1,11 +1,11 @@
-"""The row formats of the JSONL files between the stages: read with checks, write whole or not at all, resume, shard.
+"""The row formats of the JSONL files between the stages: read with checks, write whole or not at all, resume.
 
-The only code that two folders share. To join shards: python rows.py prompts.jsonl out.jsonl out.0.jsonl out.1.jsonl
+The only code that two folders share. Joins shards, in the order of the rows that they were made from:
+    python rows.py prompts.jsonl responses.jsonl responses.jsonl.0-of-2 responses.jsonl.1-of-2
 """
 
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -17,6 +17,7 @@ FIELDS = {  # that a kind of row must have; keys beyond them pass through
     "preferences": ["id", "prompt", "chosen", "rejected"],
     "prompts": ["id", "prompt"],
     "responses": ["id", "prompt", "responses", "finish_reasons"],
+    "verifiable": ["id", "prompt", "responses", "finish_reasons", "answer"],
     "rewards": ["id", "prompt", "responses", "finish_reasons", "rewards"],
 }
 ROLES = {  # their order in the fields that hold messages
@@ -33,8 +34,8 @@ def problem(row, kind, n=None):
     for field in FIELDS[kind] if kind else []:
         if (value := row.get(field)) is None:
             return f"{field}: missing"
-        if field == "id" and not (value and isinstance(value, str)):
-            return "id: not a non-empty text"
+        if field in ("id", "answer") and not (value and isinstance(value, str)):
+            return f"{field}: not a non-empty text"
         if field in ROLES:
             try:
                 roles, contents = zip(*((turn["role"] + "", turn["content"].strip()) for turn in value), strict=True)
@@ -51,7 +52,7 @@ def problem(row, kind, n=None):
                 return f"{field}: {len(value)} where {n} are expected"
         if field == "responses" and not all(isinstance(v, str) for v in value):
             return "responses: not all texts"
-        if field == "rewards" and not all(type(v) in (int, float) and math.isfinite(v) for v in value):
+        if field == "rewards" and not all(type(v) in (int, float) and abs(v) < float("inf") for v in value):
             return f"rewards: {value} are not all finite numbers"
 
 
@@ -143,6 +144,6 @@ def publish(partial, path):
         shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
 
 
-if __name__ == "__main__":  # join shards, in the order of the rows they were made from, without those they dropped
+if __name__ == "__main__":  # rows that a shard dropped are left out
     made = {row["id"]: row for part in sys.argv[3:] for row in read(part)}
     write(sys.argv[2], [made[row["id"]] for row in read(sys.argv[1]) if row["id"] in made])

@@ -20,9 +20,9 @@ die() {
 
 # Variables that decide what comes out; $OUT/settings keeps their values.
 SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEARNING_RATE SFT_EPOCHS SFT_BATCH_SIZE
-  PREFERENCES REWARD_MODEL RM_LEARNING_RATE RM_EPOCHS RM_BATCH_SIZE ANNOTATOR PROMPTS EVAL_PROMPTS ITERATIONS
-  PROMPTS_PER_ITERATION N TEMPERATURES MAX_NEW_TOKENS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA LEARNING_RATE EPOCHS
-  BATCH_SIZE MAX_LENGTH REFERENCE START HISTORY OFFLINE_PAIRS DTYPE)
+  PREFERENCES REWARD_MODEL RM_LEARNING_RATE RM_EPOCHS RM_BATCH_SIZE ANNOTATOR VERIFIER_METHOD VERIFIER_PATTERN PROMPTS
+  EVAL_PROMPTS ITERATIONS PROMPTS_PER_ITERATION N TEMPERATURES MAX_NEW_TOKENS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA
+  LEARNING_RATE EPOCHS BATCH_SIZE MAX_LENGTH REFERENCE START HISTORY OFFLINE_PAIRS DTYPE)
 # Variables that decide how it is run.
 MANNER=(OUT GPUS PER_DEVICE_BATCH_SIZE FROM TO DRY_RUN)
 
@@ -49,8 +49,9 @@ source "$RECIPE"
 : "${BASE_MODEL:=}" "${SFT_DATA:=}" "${SFT_MODEL:=}" "${PREFERENCES:=}" "${REWARD_MODEL:=}"
 : "${SFT_LEARNING_RATE:=2e-5}" "${SFT_EPOCHS:=1}" "${SFT_BATCH_SIZE:=32}"
 : "${RM_LEARNING_RATE:=2e-6}" "${RM_EPOCHS:=1}" "${RM_BATCH_SIZE:=512}"
-: "${ANNOTATOR:=reward_model}" "${PROMPTS:=}" "${EVAL_PROMPTS:=}" "${ITERATIONS:=3}" "${PROMPTS_PER_ITERATION:=20000}"
-: "${N:=8}" "${TEMPERATURES:=1.0 0.7}" "${MAX_NEW_TOKENS:=2048}" "${MAX_LENGTH:=2048}"
+: "${ANNOTATOR:=reward_model}" "${VERIFIER_METHOD:=math}" "${VERIFIER_PATTERN:=}"
+: "${PROMPTS:=}" "${EVAL_PROMPTS:=}" "${ITERATIONS:=3}" "${PROMPTS_PER_ITERATION:=20000}" "${N:=8}"
+: "${TEMPERATURES:=1.0 0.7}" "${MAX_NEW_TOKENS:=2048}" "${MAX_LENGTH:=2048}"
 : "${PAIRING:=best_worst}" "${MIN_MARGIN:=0}" "${LENGTH_PENALTY:=0}"
 : "${LOSS:=sigmoid}" "${BETA:=0.1}" "${LEARNING_RATE:=5e-7}" "${EPOCHS:=2}" "${BATCH_SIZE:=128}"
 : "${REFERENCE:=initial}" "${START:=previous}" "${HISTORY:=round}" "${OFFLINE_PAIRS:=}"
@@ -64,8 +65,7 @@ one_of REFERENCE "initial previous"
 one_of START "initial previous"
 one_of HISTORY "round all"
 one_of PAIRING "best_worst best_random random_random"
-annotator=$(echo annotation/1[a-z]_"$ANNOTATOR".py)
-[[ -f $annotator ]] || die "ANNOTATOR=$ANNOTATOR: no annotation/1?_$ANNOTATOR.py"
+one_of ANNOTATOR "reward_model verifier"
 [[ -n $PROMPTS && -n $EVAL_PROMPTS ]] || die "$RECIPE: PROMPTS and EVAL_PROMPTS must be set"
 [[ -n $SFT_MODEL || (-n $BASE_MODEL && -n $SFT_DATA) ]] || die "$RECIPE: set SFT_MODEL, or BASE_MODEL and SFT_DATA"
 [[ -n $REWARD_MODEL || -n $PREFERENCES ]] || die "$RECIPE: set REWARD_MODEL or PREFERENCES"
@@ -245,9 +245,12 @@ for ((t = 1; t <= ITERATIONS; t++)); do
   shards=$processes order=$dir/prompts.jsonl step 2 "$dir/responses.jsonl" python generation/2_responses.py \
     --model_name_or_path "$policy" --prompts_file "$dir/prompts.jsonl" --n "$N" --temperatures $TEMPERATURES \
     --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --seed "$SEED" --output_file "$dir/responses.jsonl"
-  shards=$processes order=$dir/responses.jsonl step 3 "$dir/rewards.jsonl" python "$annotator" \
-    --model_name_or_path "$REWARD_MODEL" --responses_file "$dir/responses.jsonl" --n "$N" --dtype "$DTYPE" \
-    --output_file "$dir/rewards.jsonl"
+  case $ANNOTATOR in
+    reward_model) annotator=(annotation/1a_reward_model.py --model_name_or_path "$REWARD_MODEL" --dtype "$DTYPE") ;;
+    verifier) annotator=(annotation/1d_verifier.py --method "$VERIFIER_METHOD" --pattern "$VERIFIER_PATTERN") ;;
+  esac
+  shards=$processes order=$dir/responses.jsonl step 3 "$dir/rewards.jsonl" python "${annotator[@]}" \
+    --responses_file "$dir/responses.jsonl" --n "$N" --output_file "$dir/rewards.jsonl"
   step 4 "$dir/pairs.jsonl" python annotation/2_pairs.py --rewards_file "$dir/rewards.jsonl" --n "$N" \
     --pairing "$PAIRING" --min_margin "$MIN_MARGIN" --length_penalty "$LENGTH_PENALTY" --seed "$SEED" \
     --output_file "$dir/pairs.jsonl"

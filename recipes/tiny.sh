@@ -12,6 +12,8 @@
 : "${PROMPTS:=$OUT/world/prompts.jsonl}"
 : "${EVAL_PROMPTS:=$OUT/world/evaluation.jsonl}"
 : "${DTYPE:=float32}"
+: "${VERIFIER_METHOD:=exact}"
+: "${VERIFIER_PATTERN:=(?s:.*)\bis ([^.]*)}"
 
 # Supervised fine-tuning and reward model. A model of half a million weights wants larger steps than one of 8B.
 : "${SFT_LEARNING_RATE:=1e-3}"

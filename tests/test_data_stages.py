@@ -580,3 +580,53 @@ def test_rows_are_json_that_any_reader_reads(world):
     """One object a line, no byte order mark, each ended by a line feed."""
     data = (world / "a" / "prompts.jsonl").read_bytes()
     assert data.endswith(b"}\n") and all(isinstance(json.loads(line), dict) for line in data[:-1].split(b"\n"))
+
+
+# Verifier
+
+
+def verified(tmp_path, file, *flags, name="rewards.jsonl"):
+    done = ran("annotation/1d_verifier.py", "--responses_file", file, "--output_file", tmp_path / name, *flags)
+    return read_jsonl(tmp_path / name), done.stdout
+
+
+def test_the_verifier_compares_as_mathematics(tmp_path):
+    texts = ["Thus \\boxed{0.5}.", "#### 0.25", "$\\frac{2}{4}$", "half", "", "First 3, then 1/2"]
+    row = scored("a", [9.0] * len(texts), texts, answer="\\frac{1}{2}", topic="fractions")
+    made, told = verified(tmp_path, write_jsonl(tmp_path / "in.jsonl", [row]))
+    assert made == [row | {"rewards": [1.0, 0.0, 1.0, 0.0, 0.0, 1.0], "annotator": "verifier"}]
+    assert "rows in: 1, finished before: 0, rows out: 1, " in told
+
+
+def test_the_verifier_sees_what_the_true_reward_calls_correct(tmp_path, world):
+    """With the pattern of the tiny recipe, on right and wrong answers in every style; in two shards as in one."""
+    pattern = re.search(r"VERIFIER_PATTERN:=(.*)}\"", (ROOT / "recipes/tiny.sh").read_text())[1]
+    file = tmp_path / "in.jsonl"
+    pairs = read_jsonl(world / "a" / "preferences.jsonl")[:400]
+    write_jsonl(file, [scored(row["id"], [0.0] * 2, list(texts(row)), **{"answer": row["answer"]}) for row in pairs])
+    flags = ["--method", "exact", "--pattern", pattern]
+    made, _ = verified(tmp_path, file, *flags)
+    for row in made:
+        parts = [TRUE_REWARD["parts"](text, row["answer"])["correct"] for text in row["responses"]]
+        assert row["rewards"] == parts, row
+    assert {reward for row in made for reward in row["rewards"]} == {0.0, 1.0} and len(made) == 400
+    halves = [verified(tmp_path, file, *flags, "--num_shards", 2, "--shard", i, name=f"{i}.jsonl")[0] for i in (0, 1)]
+    assert halves == [made[0::2], made[1::2]]
+
+
+@pytest.mark.parametrize("flags", [["--method", "exact"], ["--pattern", "no group"], ["--pattern", "(open"]], ids=str)
+def test_the_verifier_wants_one_group(tmp_path, flags):
+    file = write_jsonl(tmp_path / "in.jsonl", [scored("a", [0.0], ["7"], answer="7")])
+    done = run("annotation/1d_verifier.py", "--responses_file", file, "--output_file", tmp_path / "out.jsonl", *flags)
+    assert done.returncode == 2 and "--pattern: " in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("answer", [None, "", 7])
+def test_the_verifier_needs_an_answer(tmp_path, answer):
+    file = write_jsonl(tmp_path / "in.jsonl", [scored("a", [0.0], ["7"], answer="7"), scored("b", [0.0], ["7"])])
+    if answer is not None:
+        file = write_jsonl(file, [read_jsonl(file)[0], scored("b", [0.0], ["7"], answer=answer)])
+    done = run("annotation/1d_verifier.py", "--responses_file", file, "--output_file", tmp_path / "out.jsonl")
+    told = "missing" if answer is None else "not a non-empty text"
+    assert (done.returncode, done.stderr) == (1, f"{file}:2: answer: {told}\n")

@@ -112,7 +112,7 @@ def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
         ({"RECIPE": "recipes/none.sh"}, "recipes/none.sh: no such recipe"),
         ({"REFERENCE": "foo"}, "REFERENCE=foo: one of initial previous"),
         ({"PAIRING": "best"}, "PAIRING=best: one of best_worst best_random random_random"),
-        ({"ANNOTATOR": "oracle"}, "ANNOTATOR=oracle: no annotation/1?_oracle.py"),
+        ({"ANNOTATOR": "oracle"}, "ANNOTATOR=oracle: one of reward_model verifier"),
         # The published code's batch grew with the number of GPUs.
         ({"BATCH_SIZE": "9"}, "BATCH_SIZE=9 does not divide by 1 processes x PER_DEVICE_BATCH_SIZE 8"),
         ({"GPUS": "3", "SFT_BATCH_SIZE": "24"}, "RM_BATCH_SIZE=16 does not divide by 3 processes x"),

@@ -22,7 +22,7 @@ def turn(role, content="words"):
 
 def scored(name, n=4, **other):
     row = {"id": name, "prompt": [turn("user")], "responses": [f"answer {i}" for i in range(n)]}
-    return row | {"finish_reasons": ["stop"] * n, "rewards": [float(i) for i in range(n)]} | other
+    return row | {"finish_reasons": ["stop"] * n, "rewards": [float(i) for i in range(n)], "answer": "7"} | other
 
 
 # Script: the flag of its input, and what else it needs before it reads that. No such models exist.
@@ -30,6 +30,7 @@ SCRIPTS = {
     "generation/1_prompts.py": ["--size", "2", "--datasets"],
     "generation/2_responses.py": ["--model_name_or_path", "no/such/model", "--prompts_file"],
     "annotation/1a_reward_model.py": ["--model_name_or_path", "no/such/model", "--responses_file"],
+    "annotation/1d_verifier.py": ["--responses_file"],
     "annotation/2_pairs.py": ["--rewards_file"],
     "eval/2_kl.py": [
         *["--model_name_or_path", "no/such/model", "--ref_model_name_or_path", "no/such/model"],
@@ -37,7 +38,7 @@ SCRIPTS = {
     ],
     "recipes/tiny/3_true_reward.py": ["--rewards_file"],
 }
-OF_RESPONSES = ["annotation/1a_reward_model.py", "eval/2_kl.py", "annotation/2_pairs.py"]
+OF_RESPONSES = ["annotation/1a_reward_model.py", "annotation/1d_verifier.py", "eval/2_kl.py", "annotation/2_pairs.py"]
 
 
 def refused(tmp_path, script, file, *flags, **options):
@@ -138,7 +139,8 @@ def test_another_number_of_responses_than_asked_for(tmp_path, script):
 
 
 def test_the_true_reward_needs_the_answer(tmp_path):
-    file = write_jsonl(tmp_path / "in.jsonl", [scored("a", answer="4"), scored("b")])
+    unanswered = {key: value for key, value in scored("b").items() if key != "answer"}
+    file = write_jsonl(tmp_path / "in.jsonl", [scored("a"), unanswered])
     assert "in.jsonl: row 2: answer: missing" in refused(tmp_path, "recipes/tiny/3_true_reward.py", file)
 
 

@@ -1,0 +1,73 @@
+"""Reward 1 for a right final answer and 0 for any other: the verifiable signal, for prompts with a known answer.
+
+--method math compares as mathematics (math-verify: 0.5 is \\frac{1}{2}), and takes the last \\boxed{} or else the last
+expression for the final answer. --method exact compares texts, without regard to capitals and outer spaces, and needs a
+--pattern. Rows are independent: --shard shares them among processes; a run that was killed goes on where it was.
+
+Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", "answer"} from generation/2_responses.py
+Writes: --output_file, the same with "rewards" (1.0 or 0.0 each) and "annotator"
+
+    python annotation/1d_verifier.py --responses_file runs/tiny/iter1/responses.jsonl \\
+        --method exact --pattern "answer is ([^.]*)" --output_file runs/tiny/iter1/rewards.jsonl
+"""
+
+import argparse
+import re
+import sys
+import time
+
+import rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--responses_file", required=True)
+    parser.add_argument("--output_file", required=True)
+    parser.add_argument("--n", type=int, help="responses that every row must have (default: as the first row)")
+    parser.add_argument("--method", choices=["math", "exact"], default="math", help="how answers are compared")
+    parser.add_argument("--pattern", help="regular expression; its group, where it matches last, is the final answer")
+    parser.add_argument("--chunk_size", type=int, default=512, help="rows between two writes to disk")
+    parser.add_argument("--shard", type=int, default=0, help="which share of the rows: 0 to num_shards - 1")
+    parser.add_argument("--num_shards", type=int, default=1, help="shares, one a process; no row is lost")
+    args = parser.parse_args()
+    try:
+        groups = re.compile(args.pattern or "()").groups
+    except re.error as error:
+        parser.error(f"--pattern: {error}")
+    if groups != 1 or (args.method == "exact" and not args.pattern):
+        parser.error("--pattern: one group is needed, the final answer")
+    answered = rows.read(args.responses_file, "verifiable", n=args.n)[args.shard :: args.num_shards]
+
+    from math_verify import parse, verify
+
+    def right(response, answer):
+        if args.pattern:
+            found = re.findall(args.pattern, response)
+            if not found:
+                return False
+            response = found[-1]
+        if args.method == "exact":
+            return response.strip().casefold() == answer.strip().casefold()
+        return verify(parse(answer), parse(response))
+
+    writer = rows.Writer(args.output_file, rows.fingerprint(sys.argv[1:]))
+    todo = [row for row in answered if row["id"] not in writer.done]
+    start = time.time()
+    for first in range(0, len(todo), args.chunk_size):
+        chunk = todo[first : first + args.chunk_size]
+        writer.add(
+            {**row, "rewards": [float(right(r, row["answer"])) for r in row["responses"]], "annotator": "verifier"}
+            for row in chunk
+        )
+        done, seconds = first + len(chunk), time.time() - start
+        told = f"{done} of {len(todo)} rows, {done / seconds:.0f}/s, {seconds / done * (len(todo) - done):.0f} s left"
+        print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
+    writer.finish()
+    print(
+        f"{args.output_file} rows in: {len(answered)}, finished before: {len(writer.done)}, "
+        f"rows out: {len(answered)}, {time.time() - start:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
