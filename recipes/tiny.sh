@@ -24,7 +24,7 @@
 : "${RM_BATCH_SIZE:=16}"
 
 # The loop has the paper's shape: 3 rounds, n=8 at two temperatures, best against worst, reference pi_0, 2 epochs. Answers
-# of 10 tokens want a larger beta than those of 300: with the paper's 0.1 some seeds end in babble (RESULTS.md).
+# of 10 tokens want a larger beta than those of 300: with the paper's 0.1 the policy goes too far (RESULTS.md).
 : "${ITERATIONS:=3}"
 : "${PROMPTS_PER_ITERATION:=1600}"
 : "${MAX_NEW_TOKENS:=128}"
