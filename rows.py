@@ -1,8 +1,7 @@
 """The row formats of the JSONL files between the stages: read with checks, write whole or not at all, resume.
 
 The only code that two folders share. Joins shards, in the order of the rows that they were made from:
-    python rows.py prompts.jsonl responses.jsonl responses.jsonl.0-of-2 responses.jsonl.1-of-2
-"""
+    python rows.py prompts.jsonl responses.jsonl responses.jsonl.0-of-2 responses.jsonl.1-of-2"""
 
 import hashlib
 import json
@@ -19,6 +18,7 @@ FIELDS = {  # that a kind of row must have; keys beyond them pass through
     "responses": ["id", "prompt", "responses", "finish_reasons"],
     "verifiable": ["id", "prompt", "responses", "finish_reasons", "answer"],
     "rewards": ["id", "prompt", "responses", "finish_reasons", "rewards"],
+    "ratings": ["id", "messages", "ratings"],
 }
 ROLES = {  # their order in the fields that hold messages
     "messages": r"(system )?user assistant( user assistant)*",
@@ -57,13 +57,13 @@ def problem(row, kind, n=None):
 
 
 def read(path, kind=None, n=None):
-    """All rows of a JSONL file, with n responses each (as the first); a bad one ends the program: file, line, field."""
+    """Yield the rows of a file, n responses each (as the first); a bad one ends the program: file, line, field."""
+    line_of, number = {}, 0
     try:
-        lines = [(i, line) for i, line in enumerate(Path(path).read_bytes().split(b"\n"), 1) if line.strip()]
+        lines = open(path, "rb")
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}")
-    rows, line_of = [], {}
-    for number, line in lines:
+    for number, line in ((i, line) for i, line in enumerate(lines, 1) if line.strip()):
         try:
             row = json.loads(line.decode())
         except ValueError as error:  # cut in half, or not UTF-8
@@ -73,8 +73,8 @@ def read(path, kind=None, n=None):
         if kind and line_of.setdefault(row["id"], number) != number:
             sys.exit(f"{path}:{number}: id: {row['id']!r} stands on line {line_of[row['id']]} already")
         n = n or ("responses" in FIELDS.get(kind, []) and len(row["responses"]))
-        rows.append(row)
-    return rows or sys.exit(f"{path}: no rows")
+        yield row
+    number or sys.exit(f"{path}: no rows")
 
 
 def load(source, split):

@@ -34,7 +34,7 @@ def main():
     parser.add_argument("--shard", type=int, default=0, help="which share of the rows: 0 to num_shards - 1")
     parser.add_argument("--num_shards", type=int, default=1, help="shares, one a process; no row is lost")
     args = parser.parse_args()
-    answered = rows.read(args.responses_file, "responses", n=args.n)[args.shard :: args.num_shards]
+    answered = list(rows.read(args.responses_file, "responses", n=args.n))[args.shard :: args.num_shards]
 
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -36,7 +36,7 @@ def main():
         parser.error(f"--pattern: {error}")
     if groups != 1 or (args.method == "exact" and not args.pattern):
         parser.error("--pattern: one group is needed, the final answer")
-    answered = rows.read(args.responses_file, "verifiable", n=args.n)[args.shard :: args.num_shards]
+    answered = list(rows.read(args.responses_file, "verifiable", n=args.n))[args.shard :: args.num_shards]
 
     from math_verify import parse, verify
 

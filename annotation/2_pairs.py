@@ -37,7 +37,7 @@ def main():
     args = parser.parse_args()
     start, counts, pairs = time.time(), Counter(), []
 
-    scored = rows.read(args.rewards_file, "rewards", n=args.n)
+    scored = list(rows.read(args.rewards_file, "rewards", n=args.n))
     for row in scored:
         score = [r - args.length_penalty * len(t) for r, t in zip(row["rewards"], row["responses"], strict=True)]
         whole = [i for i, reason in enumerate(row["finish_reasons"]) if args.keep_truncated or reason != "length"]

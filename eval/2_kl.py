@@ -27,7 +27,7 @@ def main():
     parser.add_argument("--batch_tokens", type=int, default=8192, help="tokens a batch, padding included")
     parser.add_argument("--dtype", default="float32", help="of weights and activations: float32, bfloat16")
     args = parser.parse_args()
-    answered, start = rows.read(args.responses_file, "responses"), time.time()
+    answered, start = list(rows.read(args.responses_file, "responses")), time.time()
 
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

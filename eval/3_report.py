@@ -51,7 +51,7 @@ def read_answers(paths):
         name = Path(path).absolute().parent.name
         if name in policies:
             sys.exit(f"{path}: a second file of the policy {name}; the directory names the policy")
-        answers = rows.read(path, "rewards", n=len(base[0]["responses"]) if base else None)
+        answers = list(rows.read(path, "rewards", n=len(base[0]["responses"]) if base else None))
         base = base or answers
         known = [field for field in ("true_rewards", "correct") if any(field in row for row in base + answers)]
         for number, row in enumerate(answers, 1):

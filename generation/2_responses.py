@@ -43,7 +43,7 @@ def main():
     args = parser.parse_args()
     if args.n % len(args.temperatures):
         parser.error(f"--n {args.n} does not divide by the {len(args.temperatures)} --temperatures")
-    prompts = rows.read(args.prompts_file, "prompts")[args.shard :: args.num_shards]
+    prompts = list(rows.read(args.prompts_file, "prompts"))[args.shard :: args.num_shards]
 
     # One process: the same seed gives the same rows, and whoever kills this process kills the engine.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")

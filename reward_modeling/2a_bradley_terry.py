@@ -39,8 +39,8 @@ class Config(RewardConfig):
 
 def main():
     data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
-    pairs = rows.read(data.dataset_name, "preferences")
-    held_out = rows.read(data.held_out_name, "preferences")
+    pairs = list(rows.read(data.dataset_name, "preferences"))
+    held_out = list(rows.read(data.held_out_name, "preferences"))
     if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:
         sys.exit(f"{data.held_out_name}: prompt: some prompts stand in {data.dataset_name} too")
     # TRL's eval_accuracy is the mean over batches: it is the rows' if the batches are of one size.

@@ -20,7 +20,7 @@ def main():
     parser.add_argument("--rewards_file", required=True)
     parser.add_argument("--output_file", required=True)
     args = parser.parse_args()
-    scored = rows.read(args.rewards_file, "rewards")
+    scored = list(rows.read(args.rewards_file, "rewards"))
     for number, row in enumerate(scored, 1):
         if not isinstance(row.get("answer"), str):
             sys.exit(f"{args.rewards_file}: row {number}: answer: missing")
