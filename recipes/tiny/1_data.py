@@ -4,12 +4,17 @@ The base model's corpus is drawn apart and avoids the evaluation questions only,
 
 Writes, in --output_dir:
     corpus.jsonl        {"text"}, plain questions and answers, 5% of them wrong: what the base model is trained on
-    instructions.jsonl  {"id", "messages", "source"}: 15% wrong, and many bare or rambling answers, so that there is
+    instructions.jsonl  {"id", "messages", "source"}: 35% wrong, and many bare or rambling answers, so that there is
                         room above the fine-tuned policy
     preferences.jsonl   {"id", "prompt", "chosen", "rejected", "source", "answer"}: a right answer against a wrong one
                         in the same style, and one of the two against any; a rater of true_reward.py orders them
+    ratings.jsonl       {"id", "messages", "ratings", "source"}: answers to the questions of the preferences, rated by
+                        the parts of the true reward and by "verbosity", characters / 60; one rating in five is missing
     prompts.jsonl       {"id", "prompt", "source", "answer"}: the pool of all rounds
     evaluation.jsonl    the same with "split": "validation" or "test"
+    bench.jsonl         {"id", "prompt", "chosen", "rejected", "section", "subset", "answer"}: pairs in the order of the
+                        true reward, in the sections Correct (right and wrong in one style), Manner (both right), Length
+                        (the same bare answer, short and rambling), Hard (bare and right, well-mannered and wrong)
 
     python recipes/tiny/1_data.py --output_dir runs/tiny/world --seed 0
 """
@@ -31,20 +36,22 @@ def main():
     parser.add_argument("--corpus", type=int, default=150_000, help="documents of the base model's corpus")
     parser.add_argument("--instructions", type=int, default=5000)
     parser.add_argument("--preferences", type=int, default=12_000, help="prompts, two pairs each")
+    parser.add_argument("--ratings", type=int, default=4000, help="rated answers, to as many questions at most")
     parser.add_argument("--prompts", type=int, default=4800)
     parser.add_argument("--validation", type=int, default=300)
     parser.add_argument("--test", type=int, default=1000)
+    parser.add_argument("--bench", type=int, default=150, help="questions, a pair for each section")
     args = parser.parse_args()
     rng, out = random.Random(args.seed), Path(args.output_dir)
 
-    sizes = [args.test, args.validation, args.instructions, args.preferences, args.prompts]
+    sizes = [args.test, args.validation, args.instructions, args.preferences, args.prompts, args.bench]
     asked = {}
     while len(asked) < sum(sizes):
         q = world.question(rng)
         asked.setdefault(q["text"], q)
     questions = list(asked.values())
     rng.shuffle(questions)
-    test, validation, instructed, compared, pool = (
+    test, validation, instructed, compared, pool, benched = (
         questions[sum(sizes[:i]) : sum(sizes[: i + 1])] for i in range(len(sizes))
     )
 
@@ -56,7 +63,7 @@ def main():
     def assistant(text):
         return [{"role": "assistant", "content": text}]
 
-    held_out = {q["text"] for q in test + validation}
+    held_out = {q["text"] for q in test + validation + benched}
     corpus = []
     while len(corpus) < args.corpus:
         q = world.question(rng)
@@ -66,7 +73,7 @@ def main():
 
     instructions = []
     for row, q in zip(prompts(instructed, "sft"), instructed, strict=True):
-        answer = world.answered(q, rng, wrong=0.15, weights=[5, 3, 1, 2])
+        answer = world.answered(q, rng, wrong=0.35, weights=[5, 3, 1, 2])
         instructions.append({"id": row["id"], "messages": row["prompt"] + assistant(answer), "source": row["source"]})
 
     preferences = []
@@ -80,14 +87,39 @@ def main():
             pair = {"id": f"{row['id']}-{i}", "chosen": assistant(chosen), "rejected": assistant(rejected)}
             preferences.append({**row, **pair})
 
+    ratings = []
+    for row, q in zip(prompts(compared[: args.ratings], "rating"), compared, strict=False):
+        text = world.answered(q, rng, wrong=0.5, weights=[1, 1, 1, 1])
+        rated = true_reward.parts(text, q["answer"]) | {"verbosity": len(text) / 60}
+        rated = {name: None if rng.random() < 0.2 else value for name, value in rated.items()}
+        messages = row["prompt"] + assistant(text)
+        ratings.append({"id": row["id"], "messages": messages, "ratings": rated, "source": row["source"]})
+
+    bench = []
+    for row, q in zip(prompts(benched, "bench"), benched, strict=True):
+        styles = rng.sample([world.bare, world.sentence, world.reasoned], 2)
+        better, worse = sorted(styles, key=[world.reasoned, world.sentence, world.bare].index)
+        short = world.bare(q, q["answer"], rng)
+        pairs = {
+            "Correct": [styles[0](q, q[answer], rng) for answer in ("answer", "wrong")],
+            "Manner": [style(q, q["answer"], rng) for style in (better, worse)],
+            "Length": [short, " ".join([short, *rng.sample(world.FILLER, 5)])],
+            "Hard": [short, world.reasoned(q, q["wrong"], rng)],
+        }
+        for section, (chosen, rejected) in pairs.items():
+            about = {"id": f"{row['id']}-{section}", "section": section, "subset": row["source"]}
+            bench.append({**row, **about, "chosen": assistant(chosen), "rejected": assistant(rejected)})
+
     evaluation = [*prompts(validation, "validation", split="validation"), *prompts(test, "test", split="test")]
     rows.write(out / "corpus.jsonl", corpus)
     rows.write(out / "instructions.jsonl", instructions)
     rows.write(out / "preferences.jsonl", preferences)
+    rows.write(out / "ratings.jsonl", ratings)
+    rows.write(out / "bench.jsonl", bench)
     rows.write(out / "prompts.jsonl", prompts(pool, "prompt"))
     rows.write(out / "evaluation.jsonl", evaluation)
-    told = f"{args.corpus} documents, {args.instructions} instructions, {args.preferences} preferences, "
-    told += f"{args.prompts} prompts, {args.validation} validation and {args.test} test questions"
+    told = f"{len(corpus)} documents, {len(instructions)} instructions, {len(preferences)} preferences, "
+    told += f"{len(ratings)} ratings, {args.prompts} prompts, {len(evaluation)} evaluation and {len(bench)} bench rows"
     print(f"{out}: {told}")
 
 

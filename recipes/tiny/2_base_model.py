@@ -15,6 +15,8 @@ from trl import TrlParser
 
 import rows
 
+# What a pairwise preference model reads around the texts; unknown to the tokenizer each would take ten tokens.
+MARKERS = ["[CONTEXT]", "[RESPONSE A]", "[RESPONSE B]", "<turn> user"]
 BLOCK = 128  # tokens; the corpus is cut into blocks of this length, which hold several documents each
 
 # The words of the corpus, so that the base model knows what they ask for.
@@ -40,7 +42,7 @@ class Config(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule"})
     warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share"})
     num_train_epochs: float = field(default=1, metadata={"help": "epochs"})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": f"blocks of {BLOCK} tokens"})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": f"blocks of {BLOCK} tokens"})
 
 
 def tokenizer_of(texts, vocab_size):
@@ -60,6 +62,7 @@ def tokenizer_of(texts, vocab_size):
         tokenizer_object=bpe, pad_token="<|pad|>", bos_token="<|bos|>", eos_token="<|eos|>",
         model_max_length=512, clean_up_tokenization_spaces=False,
     )  # fmt: skip
+    tokenizer.add_tokens(MARKERS)
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 

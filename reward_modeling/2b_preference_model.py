@@ -1,0 +1,101 @@
+"""Train a pairwise preference model by TRL's SFTTrainer: the next token, A or B, names the better response (paper 2.1).
+
+It reads "[CONTEXT] ... [RESPONSE A] ... [RESPONSE B] ..." as a user's turn. Which response is A is drawn for each pair,
+so that a side means nothing. The defaults are the paper's; every other flag of TRL's SFTConfig and ModelConfig passes
+through. A run that was killed continues from its last checkpoint (--save_steps) when the same command is given again.
+
+Reads:  --dataset_name and --held_out_name, {"id", "prompt", "chosen", "rejected"} from 1_preferences.py;
+        --model_name_or_path, a fine-tuned model
+Writes: --output_dir, a causal model for annotation/1b_preference_model.py, with trainer_state.json: the training
+        curve, and at its end eval_loss on the held-out rows
+
+    accelerate launch reward_modeling/2b_preference_model.py \
+        --model_name_or_path meta-llama/Meta-Llama-3-8B-Instruct \
+        --dataset_name runs/my/preferences.jsonl --held_out_name runs/my/preferences_held_out.jsonl \
+        --output_dir runs/my/preference_model --per_device_train_batch_size 4 --gradient_accumulation_steps 4
+"""
+
+import random
+import sys
+from dataclasses import dataclass, field
+
+from trl import ModelConfig, SFTConfig, TrlParser
+
+import rows
+
+
+@dataclass
+class Data:
+    dataset_name: str = field(metadata={"help": "JSONL file of preferences"})
+    held_out_name: str = field(metadata={"help": "JSONL file of preferences for the held-out loss; shares no prompt"})
+
+
+@dataclass
+class Config(SFTConfig):
+    learning_rate: float = field(default=5e-6, metadata={"help": "peak learning rate (paper 2.1)"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule (paper 2.1)"})
+    warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share (paper 2.1)"})
+    num_train_epochs: float = field(default=1, metadata={"help": "epochs (paper 2.1)"})
+    packing: bool = field(default=True, metadata={"help": "pack comparisons into blocks of max_length (paper 2.1)"})
+    max_length: int = field(default=3072, metadata={"help": "tokens a block (paper 2.1)"})
+
+
+def comparison(prompt, a, b):
+    """The user's turn in which two responses are compared, as annotation/1b_preference_model.py writes it."""
+    context = "".join(f"\n\n<turn> {turn['role']}\n {turn['content']}" for turn in prompt)
+    return [{"role": "user", "content": f"[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b}"}]
+
+
+def main():
+    data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
+    pairs = list(rows.read(data.dataset_name, "preferences"))
+    held_out = list(rows.read(data.held_out_name, "preferences"))
+    if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:
+        sys.exit(f"{data.held_out_name}: prompt: some prompts stand in {data.dataset_name} too")
+    final = training_args.output_dir
+    training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl import SFTTrainer, get_peft_config
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{model_args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
+    if not tokenizer.chat_template:
+        sys.exit(f"{model_args.model_name_or_path}: its tokenizer has no chat template")
+    for side in "AB":
+        if len(ids := tokenizer(side, add_special_tokens=False)["input_ids"]) != 1:
+            sys.exit(f"{model_args.model_name_or_path}: its tokenizer splits {side!r} into {len(ids)} tokens")
+
+    def compared(part):
+        for row in part:
+            texts = [row[name][-1]["content"] for name in ("chosen", "rejected")]
+            side = random.Random(f"{training_args.seed} {row['id']}").choice("AB")
+            a, b = texts if side == "A" else reversed(texts)
+            answer = [{"role": "assistant", "content": side}]
+            yield {"prompt": comparison(row["prompt"] + row["chosen"][:-1], a, b), "completion": answer}
+
+    training_args.model_init_kwargs = {"dtype": model_args.dtype} if model_args.dtype else {}
+    if model_args.attn_implementation:
+        training_args.model_init_kwargs["attn_implementation"] = model_args.attn_implementation
+    trainer = SFTTrainer(
+        model_args.model_name_or_path,
+        training_args,
+        train_dataset=Dataset.from_list(list(compared(pairs))),
+        eval_dataset=Dataset.from_list(list(compared(held_out))),
+        peft_config=get_peft_config(model_args),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.evaluate()
+    if model_args.use_peft:  # the next stages read whole models
+        trainer.model = trainer.model.merge_and_unload()
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        rows.publish(training_args.output_dir, final)
+
+
+if __name__ == "__main__":
+    main()

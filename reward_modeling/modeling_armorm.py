@@ -1,0 +1,99 @@
+"""ArmoRM: heads for several objectives on a frozen backbone, and a gate over them that sees the prompt only.
+
+2c_armorm.py saves this file beside the weights, so that the directory loads by itself:
+    AutoModelForSequenceClassification.from_pretrained(directory, trust_remote_code=True)
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+
+class ArmoRMConfig(PreTrainedConfig):
+    model_type = "armorm"
+
+    def __init__(self, backbone=None, objectives=(), gate_pattern=(), gate_layers=3, gate_size=1024, **kwargs):
+        """
+        backbone: configuration of the language model, as a dictionary
+        objectives: their names; gate_pattern: the tokens at which a prompt ends, such as the assistant's header
+        """
+        self.backbone = backbone
+        self.objectives = list(objectives)
+        self.gate_pattern = list(gate_pattern)
+        self.gate_layers = gate_layers
+        self.gate_size = gate_size
+        self.max_position_embeddings = (backbone or {}).get("max_position_embeddings")
+        super().__init__(**kwargs)
+
+
+@dataclass
+class ArmoRMOutput(ModelOutput):
+    """
+    logits: (batch, 1), score: (batch,)
+    rewards: (batch, objectives), as the heads give them; gating_output: (batch, objectives), sums to one
+    """
+
+    logits: torch.Tensor | None = None
+    score: torch.Tensor | None = None
+    rewards: torch.Tensor | None = None
+    gating_output: torch.Tensor | None = None
+
+
+class Gate(nn.Module):
+    """Softmax over the objectives, at temperature 10, of an MLP of the hidden state at the end of the prompt."""
+
+    def __init__(self, config, hidden_size):
+        super().__init__()
+        sizes = [hidden_size, *[config.gate_size] * config.gate_layers]
+        layers = [part for size in itertools.pairwise(sizes) for part in (nn.Linear(*size), nn.ReLU())]
+        self.mlp = nn.Sequential(*layers, nn.Linear(sizes[-1], len(config.objectives)))
+        # Of the score, learned, since objectives lie between 0 and 1. From 1 the gate would first go to one objective.
+        self.scale = nn.Parameter(torch.full((1,), 10.0))
+
+    def forward(self, prompt):
+        return (self.mlp(prompt) / 10).softmax(-1)
+
+    def score(self, gates, rewards):
+        """(batch,) from gates and corrected rewards, both (batch, objectives)."""
+        return self.scale * (gates * rewards).sum(-1)
+
+
+class ArmoRM(PreTrainedModel):
+    config_class = ArmoRMConfig
+    base_model_prefix = "model"
+
+    def __init__(self, config):
+        super().__init__(config)
+        backbone = AutoConfig.for_model(**config.backbone)
+        count = len(config.objectives)
+        self.model = AutoModel.from_config(backbone)
+        self.regression_layer = nn.Linear(backbone.hidden_size, count, bias=False)
+        # Column i takes lambda_i times the verbosity from objective i.
+        self.reward_transform_matrix = nn.Parameter(torch.eye(count), requires_grad=False)
+        self.gating = Gate(config, backbone.hidden_size)
+        self.post_init()
+
+    def features(self, input_ids, attention_mask):
+        """Hidden states at the end of the prompt and at the end of the response, each (batch, hidden size)."""
+        hidden = self.model(input_ids, attention_mask=attention_mask).last_hidden_state
+        pattern = torch.tensor(self.config.gate_pattern, device=input_ids.device)
+        found = (input_ids.unfold(1, len(pattern), 1) == pattern).all(-1)
+        if not found.any(-1).all():
+            raise ValueError("a chat without the tokens that end its prompt")
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        prompt_end = (found * places[: found.shape[1]]).argmax(-1) + len(pattern) - 1
+        response_end = (attention_mask * places).argmax(-1)
+        each = torch.arange(len(hidden), device=hidden.device)
+        return hidden[each, prompt_end], hidden[each, response_end]
+
+    def forward(self, input_ids, attention_mask=None, **kwargs):
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        prompt, response = self.features(input_ids, attention_mask)
+        gates, rewards = self.gating(prompt), self.regression_layer(response)
+        score = self.gating.score(gates, rewards @ self.reward_transform_matrix)
+        return ArmoRMOutput(logits=score[:, None], score=score, rewards=rewards, gating_output=gates)
