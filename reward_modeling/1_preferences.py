@@ -1,90 +1,164 @@
-"""Turn preference data into the rows that reward models read, and hold a part of the prompts out (paper 2.1).
+"""Turn preference data into the rows that reward models read, and hold a part of the prompts out (paper 2.1, B.1).
 
-Reads:  --datasets, JSONL files or names of datasets on the Hugging Face hub, each row one of TRL's preference formats:
+Reads:  --datasets, any of
+            mix1, mix2                          the paper's two mixtures, from the hub
+            names of hub datasets               NAME, or NAME:DIRECTORY in it (Anthropic/hh-rlhf:harmless-base)
+            files                               .jsonl, .jsonl.gz, .json, .parquet
+        whose rows are of a published schema (preference_datasets.py: HH-RLHF, SHP, HelpSteer, PKU-SafeRLHF-30K,
+        UltraFeedback, UltraInteract, CodeUltraFeedback, Argilla-Math, OpenOrca, Capybara, Summarization) or TRL's:
             {"prompt", "chosen", "rejected"}    each a text or messages
             {"chosen", "rejected"}              whole conversations that share all but the last message
-Writes: --output_file, {"id", "prompt", "chosen", "rejected", "source"} in messages; other keys pass through.
-        --held_out_file, the same for a share of the prompts, none of which stands in --output_file.
-        Pairs with an empty turn, roles out of order or two identical answers are dropped and counted.
+Writes: --output_file, {"id", "prompt", "chosen", "rejected", "source", "margin"?} in messages, where margin is the
+        difference of absolute scores; other keys of TRL's rows pass through
+        --held_out_file, the same for a share of the prompts, none of which stands in --output_file; conversations that
+        open with the same words are on one side
+        a table like the paper's Table 5 beside --output_file, with the suffix .md
+
+Every comparison of a prompt's answers counts. Dropped, and counted by source: ties, small margins, SHP's score ratios
+of 2 or less and pairs beyond 5 a post, labels that the row's own scores or another pair contradict, empty turns, roles
+out of order, identical answers. The input is read twice, so that only digests of the pairs are held in memory.
 
     python reward_modeling/1_preferences.py --datasets runs/tiny/world/preferences.jsonl \
         --output_file runs/tiny/preferences.jsonl --held_out_file runs/tiny/preferences_held_out.jsonl
 """
 
 import argparse
+import hashlib
+import itertools
 import json
 import random
+import re
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
+
+import preference_datasets
 
 import rows
 
-
-def chat(value, role):
-    return [{"role": role, "content": value}] if isinstance(value, str) else value
+PARTS = ("prompt", "chosen", "rejected")
 
 
-def pair(row):
-    """(prompt, chosen, rejected) as messages, or None if the row is of no known format."""
-    if not ("chosen" in row and "rejected" in row):
-        return None
-    if "prompt" in row and isinstance(row["prompt"], str) and isinstance(row["chosen"], list):
-        # Some sets repeat the prompt as a text beside whole conversations.
-        row = {key: value for key, value in row.items() if key != "prompt" or len(row["chosen"]) == 1}
-    if "prompt" in row:
-        return chat(row["prompt"], "user"), chat(row["chosen"], "assistant"), chat(row["rejected"], "assistant")
-    if isinstance(row["chosen"], list) and row["chosen"][:-1] == row["rejected"][:-1]:
-        return row["chosen"][:-1], row["chosen"][-1:], row["rejected"][-1:]
-    return None
+def digest(value):
+    return hashlib.sha256(json.dumps(value).encode()).digest()[:12]
+
+
+def keys(row):
+    """(prompt, pair, side, opening): the same pair whichever of its answers is preferred, which the side tells."""
+    prompt, *answers = ([[turn["role"], turn["content"].strip()] for turn in row[part]] for part in PARTS)
+    first = next(content for role, content in prompt if role == "user")
+    opening = " ".join(re.findall(r"\w+", first.lower())) or first
+    return digest(prompt), digest([prompt, *sorted(answers)]), 1 + (answers[0] < answers[1]), digest(opening)
+
+
+def table(sources, unit):
+    """Table 5 in Markdown; `sources` holds for each its counters and the digests of its prompts."""
+    head = ["source", "prompts", "pairs", "held out", *(f"{part} {unit}" for part in PARTS), "dropped", "why"]
+    lines = [head, ["---"] * len(head)]
+    everything = [sum((s[key] for s in sources.values()), Counter()) for key in ("kept", "dropped")]
+    prompts = set().union(*(s["prompts"] for s in sources.values()))
+    total = {"all": {"kept": everything[0], "dropped": everything[1], "prompts": prompts}}
+    for name, s in (sources | total if len(sources) > 1 else sources).items():
+        kept, pairs = s["kept"], s["kept"]["pairs"]
+        means = [f"{kept[part] / pairs:.1f}" if pairs else "-" for part in PARTS]
+        why = ", ".join(f"{reason}: {count}" for reason, count in s["dropped"].most_common())
+        lines.append([name, len(s["prompts"]), pairs, kept["held out"], *means, s["dropped"].total(), why])
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", nargs="+", required=True, help="JSONL files or hub names")
+    parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, mix1, mix2")
     parser.add_argument("--split", default="train", help="split of a hub dataset")
     parser.add_argument("--output_file", required=True)
     parser.add_argument("--held_out_file", required=True)
     parser.add_argument("--held_out", type=float, default=0.05, help="share of the prompts to hold out")
+    parser.add_argument(
+        "--min_margin", type=float, default=0.5,
+        help="smallest difference of absolute scores to keep (paper B.1, without a number); 0 drops only ties",
+    )  # fmt: skip
+    parser.add_argument("--tokenizer_name", help="whose tokens the table counts (default: words)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    start, counts, by_prompt = time.time(), Counter(), {}
+    args.datasets = [name for given in args.datasets for name in preference_datasets.MIXES.get(given, [given])]
+    start, counts = time.time(), Counter()
+    sources = defaultdict(lambda: {"kept": Counter(), "dropped": Counter(), "prompts": set()})
 
-    for dataset in args.datasets:
-        for i, row in enumerate(rows.load(dataset, args.split), 1):
-            counts["rows in"] += 1
-            try:
-                prompt, chosen, rejected = pair(row)
-                if not all(isinstance(part, list) for part in (prompt, chosen, rejected)):
-                    raise TypeError
-            except (TypeError, AttributeError):
-                sys.exit(f"{dataset}:{i}: chosen: neither prompt/chosen/rejected nor two conversations with one prompt")
-            row = {
-                "id": f"{Path(dataset).stem}-{counts['rows in']}", "source": dataset, **row,
-                "prompt": prompt, "chosen": chosen, "rejected": rejected,
-            }  # fmt: skip
-            empty = any(not str(m.get("content") or "").strip() for m in chosen + rejected if isinstance(m, dict))
-            reason = rows.problem(row, "preferences")
-            if reason and reason.startswith("id"):
-                sys.exit(f"{dataset}:{i}: {reason}")
-            if reason or empty or chosen == rejected:
-                reason = reason.split(" (")[0] if reason else "empty answer" if empty else "identical answers"
-                counts[f"dropped, {reason}"] += 1
-            else:
-                by_prompt.setdefault(json.dumps(prompt), []).append(row)
+    def lengths(texts):
+        return [len(text.split()) for text in texts]
+
+    if args.tokenizer_name:
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name)
+        except (OSError, ValueError) as error:
+            sys.exit(f"{args.tokenizer_name}: no tokenizer there ({str(error).splitlines()[0]})")
+
+        def lengths(texts):
+            return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+
+    def comparisons(*counted):
+        return preference_datasets.comparisons(args.datasets, args.split, args.min_margin, *counted)
+
+    # The first time: which pairs are stated in both orders, and which prompts there are.
+    sides, openings, ids = Counter(), {}, set()
+    for source, row, reason in comparisons(counts):
+        sources[source]["dropped"].update([reason] if reason else [])
+        if reason:
+            counts[f"dropped, {reason}"] += 1
+            continue
+        _, pair, side, openings[pair] = keys(row)
+        sides[pair] |= side
+        if row["id"] in ids:
+            sys.exit(f"{args.output_file}: id: {row['id']!r} stands on two rows of {', '.join(args.datasets)}")
+        ids.add(row["id"])
+    ids.clear()
     # Splitting by prompt keeps every comparison of a held-out prompt out of training.
-    prompts = sorted(by_prompt)
+    prompts = sorted({openings[pair] for pair in sides if sides[pair] < 3})
     random.Random(args.seed).shuffle(prompts)
     size = round(args.held_out * len(prompts))
-    held_out, training = ([row for p in part for row in by_prompt[p]] for part in (prompts[:size], prompts[size:]))
-    if not (held_out and training):
-        sys.exit(f"{args.output_file}: {len(training)} rows for training, {len(held_out)} held out ({dict(counts)})")
-    rows.write(args.held_out_file, held_out)
-    rows.write(args.output_file, training)
-    counts["held out"], counts["rows out"] = len(held_out), len(training)
+    held_out = set(prompts[:size])
+    if not 0 < size < len(prompts):
+        sys.exit(f"{args.output_file}: {len(prompts) - size} prompts for training, {size} held out ({dict(counts)})")
+
+    def kept():
+        for source, row, _ in comparisons(Counter(), counts["rows in"]):
+            if not row:
+                continue
+            prompt, pair, _, opening = keys(row)
+            if sides[pair] == 3:
+                sources[source]["dropped"]["contradicted by another pair"] += 1
+                counts["dropped, contradicted by another pair"] += 1
+            else:
+                sources[source]["prompts"].add(prompt)
+                yield source, row, opening in held_out
+
+    # The second time: write.
+    written = {True: rows.Writer(args.held_out_file), False: rows.Writer(args.output_file)}
+    stream = kept()
+    while batch := list(itertools.islice(stream, 5000)):
+        for held, writer in written.items():
+            writer.add(row for _, row, side in batch if side == held)
+        columns = [lengths(["\n".join(turn["content"] for turn in row[part]) for _, row, _ in batch]) for part in PARTS]
+        for (source, _, held), *of_parts in zip(batch, *columns, strict=True):
+            sources[source]["kept"].update(
+                {"pairs": 1, "held out": int(held), **dict(zip(PARTS, of_parts, strict=True))}
+            )
+    text = table(sources, "tokens" if args.tokenizer_name else "words")
+    table_file = Path(args.output_file).with_suffix(".md")
+    try:
+        (partial := Path(f"{table_file}.partial")).write_text(text, encoding="utf-8")
+    except OSError as error:
+        sys.exit(f"{table_file}: {error.strerror}")
+    for writer in written.values():
+        writer.finish()
+    rows.publish(partial, table_file)
+    pairs = sum((source["kept"] for source in sources.values()), Counter())
+    counts["held out"], counts["rows out"] = pairs["held out"], pairs["pairs"] - pairs["held out"]
     told = ", ".join(f"{name}: {count}" for name, count in counts.items())
-    print(f"{args.output_file} {told}, {time.time() - start:.1f} s")
+    print(f"{text}{args.output_file} {told}, {time.time() - start:.1f} s")
 
 
 if __name__ == "__main__":

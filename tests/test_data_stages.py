@@ -179,11 +179,13 @@ def test_pairs_that_teach_nothing_are_dropped_and_counted(tmp_path):
     row = {"prompt": "q", "chosen": "a", "rejected": "b"}
     bad = [{"rejected": "a"}, {"chosen": " "}, {"rejected": ""}, {"prompt": ""}, {"chosen": [Q], "prompt": [Q]}]
     bad += [{"prompt": [Q, A]}, {"prompt": []}]
+    bad += [{"prompt": None, "chosen": [Q, A], "rejected": [turn("user", "another"), B]}]
     file = write_jsonl(tmp_path / "in.jsonl", [row, {**row, "prompt": "q2"}, *({**row, **more} for more in bad)])
     training, held_out, told = preferences(tmp_path, file, "--held_out", 0.5)
     assert {training[0]["id"], held_out[0]["id"]} == {"in-1", "in-2"} and len(training + held_out) == 2
     counts = {"identical answers": 1, "empty answer": 2, "prompt: an empty turn": 1, "chosen: roles out of order": 1}
     counts |= {"prompt: roles out of order": 1, "prompt: not one or more messages {role, content}": 1}
+    counts |= {"different prompts": 1}
     assert all(f"dropped, {name}: {count}, " in told for name, count in counts.items()), told
 
 
@@ -191,7 +193,6 @@ def test_pairs_that_teach_nothing_are_dropped_and_counted(tmp_path):
     "row",
     [
         {"prompt": "q", "response": "a"},
-        {"chosen": [Q, A], "rejected": [turn("user", "another"), B]},
         {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
         {"prompt": "q", "chosen": None, "rejected": "b"},
     ],

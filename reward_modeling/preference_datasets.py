@@ -1,0 +1,359 @@
+"""The public preference datasets of the paper's Table 5: how each is loaded, recognised and turned into comparisons.
+
+A dataset is known by its rows' own fields, so that a local file of the published schema does as well as the hub's name.
+A converter takes one row, a dictionary that all rows of its format share, and the smallest margin; it yields each
+comparison of the row's answers as {"prompt", "chosen", "rejected", "margin"?} in messages, or else the reason why that
+comparison is dropped. The margin is the difference of two absolute scores, in the dataset's own points. A row that is
+not of the schema raises a ValueError that names the field.
+"""
+
+import gzip
+import itertools
+import json
+import re
+import sys
+import time
+import zlib
+from collections import defaultdict
+from pathlib import Path
+
+import rows
+
+# As Table 5 links them: the helpful part of HH-RLHF, and for Capybara the set of 14,811 pairs.
+HH_RLHF = [f"Anthropic/hh-rlhf:helpful-{part}" for part in ("base", "rejection-sampled", "online")]
+MIXES = {
+    "mix1": [*HH_RLHF, "stanfordnlp/SHP", "openbmb/UltraFeedback", "openai/summarize_from_feedback:comparisons"],
+    "mix2": [
+        *[*HH_RLHF, "stanfordnlp/SHP", "nvidia/HelpSteer", "PKU-Alignment/PKU-SafeRLHF-30K", "openbmb/UltraFeedback"],
+        *["openbmb/UltraInteract_pair", "coseal/CodeUltraFeedback", "argilla/distilabel-math-preference-dpo"],
+        *["argilla/distilabel-intel-orca-dpo-pairs", "argilla/Capybara-Preferences-Filtered"],
+    ],
+}
+REVISIONS = {"openai/summarize_from_feedback": "refs/convert/parquet"}  # main holds a script, which datasets refuses
+PAIRS_A_POST = 5  # of SHP (paper B.1)
+SIDES = ("chosen", "rejected")
+
+
+def load(source, split):
+    """Rows of a file (JSONL, gzipped or not, JSON, Parquet), or of a hub dataset: NAME, or NAME:DIRECTORY in it."""
+    if source.endswith(".gz"):
+        return unzipped(source)
+    builder = {".json": "json", ".parquet": "parquet"}.get(Path(source).suffix)
+    if source.endswith(".jsonl") or (Path(source).exists() and not builder):
+        return rows.read(source)
+    from datasets import load_dataset  # the import takes seconds
+
+    try:
+        if builder:
+            return load_dataset(builder, data_files=source, split="train")
+        name, _, directory = source.partition(":")
+        return load_dataset(name, data_dir=directory or None, revision=REVISIONS.get(name), split=split)
+    except Exception as error:  # a broken file, or a refusal of the hub's: there are many kinds
+        what = "not to be read" if Path(source).exists() else "no such file, and no dataset on the hub"
+        sys.exit(f"{source}: {what} ({str(error).splitlines()[0]})")
+
+
+def unzipped(path):
+    number = 0
+    try:
+        with gzip.open(path) as lines:
+            for line in lines:
+                number += 1
+                if line.strip():
+                    yield json.loads(line)
+    except ValueError as error:
+        sys.exit(f"{path}:{number}: row: not a line of JSON ({error})")
+    except (OSError, EOFError, zlib.error) as error:
+        sys.exit(f"{path}:{number + 1}: row: {getattr(error, 'strerror', None) or error}")
+    number or sys.exit(f"{path}: no rows")
+
+
+def text(row, field):
+    """A text. What the dataset leaves null is an empty one, and empty turns are dropped."""
+    if not isinstance(row, dict) or field not in row:
+        raise ValueError(f"{field}: missing")
+    if not isinstance(row[field], str | None):
+        raise ValueError(f"{field}: not a text")
+    return row[field] or ""
+
+
+def number(row, field):
+    """A number, or None where the dataset gives none."""
+    value = row.get(field)
+    if value is None or value != value:
+        return None
+    if type(value) not in (int, float):
+        raise ValueError(f"{field}: not a number")
+    return value
+
+
+def one_of(row, field, values):
+    if row.get(field) not in values:
+        raise ValueError(f"{field}: {row.get(field)!r} is none of {', '.join(map(str, values))}")
+    return row[field]
+
+
+def listed(row, field):
+    if not isinstance(row.get(field), list):
+        raise ValueError(f"{field}: not a list")
+    return row[field]
+
+
+def user(content):
+    return [{"role": "user", "content": content}]
+
+
+def assistant(content):
+    return [{"role": "assistant", "content": content}]
+
+
+def compare(prompt, first, second, min_margin):
+    """Compare two answers (text, score): a tie prefers none, a small margin is noise (paper B.1)."""
+    (worse, low), (better, high) = sorted([first, second], key=lambda answer: answer[1] or 0)
+    if low is None or high is None:
+        return "unrated"
+    if low == high:
+        return "tie"
+    if high - low < min_margin:
+        return "small margin"
+    margin = round(high - low, 4)
+    return {"prompt": prompt, "chosen": assistant(better), "rejected": assistant(worse), "margin": margin}
+
+
+def compare_all(prompt, answers, min_margin):
+    if len(answers) < 2:
+        yield "fewer than two answers"
+    for first, second in itertools.combinations(answers, 2):
+        yield compare(prompt, first, second, min_margin)
+
+
+def compare_labelled(prompt, chosen, rejected, min_margin):
+    """Compare two answers of which the dataset calls the first the better."""
+    comparison = compare(prompt, chosen, rejected, min_margin)
+    rated = None not in (chosen[1], rejected[1])
+    return "contradicted by its scores" if rated and chosen[1] < rejected[1] else comparison
+
+
+def split_conversations(chosen, rejected):
+    """(prompt, chosen, rejected) of two whole conversations, or None if not only the last message differs."""
+    shared = chosen and rejected and chosen[:-1] == rejected[:-1]
+    return (chosen[:-1], chosen[-1:], rejected[-1:]) if shared else None
+
+
+def hh_rlhf(row, seen, min_margin):
+    """Anthropic/hh-rlhf: chosen, rejected, each a transcript "\\n\\nHuman: ...\\n\\nAssistant: ..."."""
+    conversations = []
+    for field in SIDES:
+        start, *turns = re.split(r"\n\n(Human|Assistant):", text(row, field))
+        if start.strip() or not turns:
+            raise ValueError(f"{field}: not a transcript that starts with Human: or Assistant:")
+        pairs = zip(turns[::2], turns[1::2], strict=True)
+        conversations.append([(user if who == "Human" else assistant)(said.strip())[0] for who, said in pairs])
+    parts = split_conversations(*conversations)
+    yield dict(zip(("prompt", *SIDES), parts, strict=True)) if parts else "different prompts"
+
+
+def shp(row, seen, min_margin):
+    """stanfordnlp/SHP, a row a pair of comments: post_id, history (the post), human_ref_A and _B, score_A and _B, and
+    labels (1: A is preferred). Scores are votes: their ratio counts, above 2, and the first 5 such pairs of a post."""
+    a, b = number(row, "score_A"), number(row, "score_B")
+    post = text(row, "post_id")
+    if a is None or b is None:
+        yield "unrated"
+    elif max(a, b) <= 2 * min(a, b):
+        yield "score ratio of 2 or less"
+    elif (one_of(row, "labels", (0, 1)) == 1) != (a > b):
+        yield "contradicted by its scores"
+    elif seen.get(post, 0) == PAIRS_A_POST:
+        yield f"over {PAIRS_A_POST} pairs a prompt"
+    else:
+        seen[post] = seen.get(post, 0) + 1
+        answers = [assistant(text(row, f"human_ref_{side}")) for side in ("AB" if a > b else "BA")]
+        yield {"prompt": user(text(row, "history")), "chosen": answers[0], "rejected": answers[1]}
+
+
+def helpsteer(row, seen, min_margin):
+    """nvidia/HelpSteer, a row an answer: prompt, response, ratings from 0 to 4. The score is the mean of helpfulness,
+    correctness and coherence: a set published by that mean (esfrankel17/HelpSteer_binarized) has the 8,592 prompts of
+    Table 5. An answer is compared with the earlier ones to its prompt."""
+    ratings = [number(row, field) for field in ("helpfulness", "correctness", "coherence")]
+    answer = text(row, "response"), None if None in ratings else sum(ratings) / 3
+    earlier = seen.setdefault(text(row, "prompt"), [])
+    for other in earlier:
+        yield compare(user(row["prompt"]), other, answer, min_margin)
+    earlier.append(answer)
+
+
+def pku_safe_rlhf(row, seen, min_margin):
+    """PKU-Alignment/PKU-SafeRLHF-30K: prompt, response_0 and _1, is_response_0_safe and _1_safe (none of 14 kinds of
+    harm), better_response_id, safer_response_id. The two labels become one: the better one of two safe answers, or else
+    the safer one."""
+    safe = [one_of(row, f"is_response_{i}_safe", (True, False)) for i in (0, 1)]
+    better, safer = (one_of(row, field, (0, 1)) for field in ("better_response_id", "safer_response_id"))
+    chosen = better if all(safe) else safer
+    if any(safe) and not safe[chosen]:
+        yield "contradicted by its safety labels"
+    else:
+        answers = [assistant(text(row, f"response_{i}")) for i in (chosen, 1 - chosen)]
+        yield {"prompt": user(text(row, "prompt")), "chosen": answers[0], "rejected": answers[1]}
+
+
+def ultrafeedback(row, seen, min_margin):
+    """openbmb/UltraFeedback: instruction, completions [{response, fine-grained_score}]. The score is the mean of four
+    ratings from 1 to 5 (overall_score was 10 for many bad answers in the first release)."""
+    completions = listed(row, "completions")
+    answers = [(text(answer, "response"), number(answer, "fine-grained_score")) for answer in completions]
+    yield from compare_all(user(text(row, "instruction")), answers, min_margin)
+
+
+def ultrainteract(row, seen, min_margin):
+    """openbmb/UltraInteract_pair: trajectory [{from, value}], and for its next action the texts chosen and rejected."""
+    turns = [(text(turn, "from"), text(turn, "value")) for turn in listed(row, "trajectory")]
+    prompt = [(user if who in ("user", "human") else assistant)(said)[0] for who, said in turns]
+    yield {"prompt": prompt, **{field: assistant(text(row, field)) for field in SIDES}}
+
+
+def code_ultrafeedback(row, seen, min_margin):
+    """coseal/CodeUltraFeedback: instruction, responses [{model, response}], annotations [{model, rating}], the rating a
+    text, "1" to "5" or "N/A"."""
+    ratings = {text(note, "model"): text(note, "rating") for note in listed(row, "annotations")}
+    ratings = {model: float(rating) for model, rating in ratings.items() if re.fullmatch(r"\d+(\.\d+)?", rating)}
+    responses = [(text(answer, "response"), ratings.get(text(answer, "model"))) for answer in listed(row, "responses")]
+    yield from compare_all(user(text(row, "instruction")), responses, min_margin)
+
+
+def argilla_math(row, seen, min_margin):
+    """argilla/distilabel-math-preference-dpo: instruction, {chosen,rejected}_response, {chosen,rejected}_rating."""
+    answers = [(text(row, f"{side}_response"), number(row, f"{side}_rating")) for side in SIDES]
+    yield compare_labelled(user(text(row, "instruction")), *answers, min_margin)
+
+
+def openorca(row, seen, min_margin):
+    """argilla/distilabel-intel-orca-dpo-pairs: system (often empty), input, chosen, rejected, status ("tie", "swapped",
+    "unchanged"), rating (two numbers), chosen_score (the one of chosen)."""
+    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    ratings = [number({"rating": value}, "rating") for value in row.get("rating") or []]
+    score = number(row, "chosen_score")
+    if text(row, "status") == "tie":
+        yield "tie"
+    elif score is None or len(ratings) != 2 or None in ratings:
+        yield "unrated"
+    else:
+        answers = (text(row, "chosen"), score), (text(row, "rejected"), sum(ratings) - score)
+        yield compare_labelled(system + user(text(row, "input")), *answers, min_margin)
+
+
+def capybara(row, seen, min_margin):
+    """argilla/Capybara-Preferences and -Filtered: chosen, rejected (whole conversations), ratings of both.
+    The older argilla/distilabel-capybara-dpo-7k-binarized has rating_chosen, rating_rejected."""
+    parts = split_conversations(listed(row, "chosen"), listed(row, "rejected"))
+    if not parts:
+        yield "different prompts"
+        return
+    prompt, *answers = parts
+    scores = [number(row, f"{side}_rating" if f"{side}_rating" in row else f"rating_{side}") for side in SIDES]
+    answers = [(text(*answer, "content"), score) for answer, score in zip(answers, scores, strict=True)]
+    yield compare_labelled(prompt, *answers, min_margin)
+
+
+def summarization(row, seen, min_margin):
+    """openai/summarize_from_feedback, comparisons: info {subreddit, title, post, or else article}, summaries [{text}],
+    choice (0 or 1)."""
+    info, summaries = row["info"], listed(row, "summaries")
+    if not isinstance(info, dict) or len(summaries) != 2:
+        raise ValueError("summaries: not two, or no info about what they sum up")
+    text_of = {"post": None, "article": None, **info}
+    asked = text(text_of, "article") and f"{info['article']}\n\nTL;DR:"
+    if text(text_of, "post"):
+        asked = f"SUBREDDIT: r/{info.get('subreddit')}\n\nTITLE: {info.get('title')}\n\nPOST: {info['post']}\n\nTL;DR:"
+    choice = one_of(row, "choice", (0, 1))
+    answers = [assistant(text(summaries[i], "text").strip()) for i in (choice, 1 - choice)]
+    yield {"prompt": user(asked), "chosen": answers[0], "rejected": answers[1]}
+
+
+def trl(row, seen, min_margin):
+    """TRL's own formats, and sets made ready in them (hendrydong/preference_700K: two whole conversations). Every other
+    key stays."""
+    prompt, (chosen, rejected) = row.get("prompt"), (row.get(side) for side in SIDES)
+    for side in SIDES:
+        if not isinstance(row.get(side), str | list):
+            raise ValueError(f"{side}: neither a text nor messages")
+    if isinstance(prompt, str) and isinstance(chosen, list) and len(chosen) > 1:
+        prompt = None  # some sets repeat the prompt as a text beside whole conversations
+    if prompt is not None:
+        parts = [user(prompt) if isinstance(prompt, str) else prompt]
+        parts += [assistant(side) if isinstance(side, str) else side for side in (chosen, rejected)]
+    elif isinstance(chosen, list) and isinstance(rejected, list):
+        parts = split_conversations(chosen, rejected)
+    else:
+        raise ValueError("chosen: neither prompt/chosen/rejected nor two conversations with one prompt")
+    own_id = {} if row.get("id") is None else {"id": str(row["id"])}  # many a set on the hub has numbers
+    row = {key: value for key, value in row.items() if key != "id"} | own_id
+    yield {**row, **dict(zip(("prompt", *SIDES), parts, strict=True))} if parts else "different prompts"
+
+
+FORMATS = [  # the short name, the fields that tell the dataset, its converter
+    ("SHP", "post_id history human_ref_A human_ref_B score_A score_B labels", shp),
+    ("HelpSteer", "prompt response helpfulness correctness coherence", helpsteer),
+    ("PKU-SafeRLHF-30K", "response_0 response_1 better_response_id safer_response_id", pku_safe_rlhf),
+    ("UltraFeedback", "instruction completions", ultrafeedback),
+    ("UltraInteract", "trajectory chosen rejected", ultrainteract),
+    ("CodeUltraFeedback", "instruction responses annotations", code_ultrafeedback),
+    ("Argilla-Math", "instruction chosen_response chosen_rating rejected_response rejected_rating", argilla_math),
+    ("OpenOrca", "input chosen rejected rating status chosen_score", openorca),
+    ("Capybara", "source chosen rejected chosen_rating rejected_rating chosen_model rejected_model", capybara),
+    ("Capybara", "source conversation chosen rejected rating_chosen rating_rejected", capybara),
+    ("Summarization", "info summaries choice", summarization),
+]
+
+
+def recognise(row):
+    """(short name, converter) of the dataset that a row is of; TRL's formats have no name."""
+    for name, fields, convert in FORMATS:
+        if row.keys() >= set(fields.split()):
+            return name, convert
+    if not row.keys() >= set(SIDES):
+        raise ValueError(f"row: of no known format (its fields: {', '.join(row)})")
+    transcript = row.get("prompt") is None and isinstance(row["chosen"], str) and "\n\nHuman:" in row["chosen"]
+    return ("HH-RLHF", hh_rlhf) if transcript else (None, trl)
+
+
+def unusable(row):
+    """What is wrong with a comparison as 'field: reason', or why it teaches nothing, or None."""
+    if reason := rows.problem(row, "preferences"):
+        return reason
+    if not all(message["content"].strip() for side in SIDES for message in row[side]):
+        return "empty answer"
+    chosen, rejected = ([message["content"].strip() for message in row[side]] for side in SIDES)
+    return "identical answers" if chosen == rejected else None
+
+
+def comparisons(datasets, split, min_margin, counts, total=None):
+    """Yield every comparison as (source, row, None), and every one that is dropped as (source, None, reason)."""
+    start, seen = time.time(), defaultdict(dict)
+    for dataset in datasets:
+        known = None
+        for i, row in enumerate(load(dataset, split), 1):
+            counts["rows in"] += 1
+            try:
+                if not isinstance(row, dict):
+                    raise ValueError("row: not a JSON object")
+                name, convert = known = known or recognise(row)
+                found = list(convert(row, seen[name], min_margin))
+            except ValueError as error:
+                sys.exit(f"{dataset}:{i}: {error}")
+            if (done := counts["rows in"]) % 10_000 == 0:
+                rate = done / (time.time() - start)
+                left = f" of {total} rows written, {rate:.0f}/s, {(total - done) / rate:.0f} s left" if total else ""
+                told = f"{done}" + (left or f" rows read, {rate:.0f}/s")
+                print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
+            source = name or row.get("source") or dataset
+            for k, made in enumerate(found):
+                reason = made
+                if isinstance(made, dict):
+                    name_of_row = f"{name or Path(dataset.removesuffix('.gz')).stem}-{done}"
+                    made = {"id": f"{name_of_row}-{k}" if k else name_of_row, **made, "source": source}
+                    reason = unusable(made)
+                if reason and reason.startswith("id: "):
+                    sys.exit(f"{dataset}:{i}: {reason}")
+                yield (source, None, reason.split(" (")[0]) if reason else (source, made, None)
