@@ -1,0 +1,199 @@
+"""Let a language model judge the responses, on any server that speaks OpenAI's protocol (paper, Table 1: prompting).
+
+What it is asked stands in judge_prompts.toml. --method rating asks for a number for each response, its reward: n
+requests a row. The others ask which of two responses is better, in both orders, and take the mean. In the tournament
+each response meets the best so far, then the others meet the worst so far: at most 2 (2n - 3) requests; the best gets
+reward 1, the worst 0, the rest 0.5. In all_pairs each meets each: n (n - 1) requests; the reward is the mean
+probability to win. A reply without one clear verdict is counted and never guessed; a comparison counts if both its
+replies have one. A row is dropped and counted if a response has no rating, if the tournament lacks a comparison, or if
+a response is in none. Refused connections, timeouts and the codes 408, 409, 429 and 5xx are tried again, with growing
+pauses. Replies are on disk as they arrive: whatever stopped the run, the same command goes on and asks nothing twice;
+--judge_url, --concurrency, --timeout and --max_retries may be others then. A key is read from OPENAI_API_KEY. The tiny
+world's judge is served by recipes/tiny/4_judge.py, a policy that is to judge itself (self-rewarding), like any model on
+disk, by python -m vllm.entrypoints.openai.api_server --model MODEL; then MODEL is the --judge_model.
+
+Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...}; the judge sees prompt and responses only
+Writes: --output_file, the same rows with "rewards", one for each response, "annotator", the judge's name, and
+        "judgement": [{"response": i, "rating", "reply": the judge's words}], or [{"a": i, "b": j, "probability": that
+        response i is better than response j, or null, "replies": [i shown first, j shown first]}]
+
+    python annotation/1c_llm_judge.py --judge_url http://localhost:8000/v1 --judge_model true_reward --n 8 \
+        --responses_file runs/tiny/iter1/responses.jsonl --output_file runs/tiny/iter1/rewards.jsonl
+"""
+
+import argparse
+import asyncio
+import itertools
+import os
+import re
+import sys
+import time
+import tomllib
+from collections import Counter, deque
+from pathlib import Path
+
+import rows
+
+PLACEHOLDERS = {"pairwise": ["{prompt}", "{answer_a}", "{answer_b}"], "rating": ["{prompt}", "{answer}"]}
+VERDICTS = {"pairwise": r"\[\[([ABC])\]\]", "rating": r"\[\[(-?\d+\.?\d*)\]\]"}
+WINS = {"A": 1, "B": 0, "C": 0.5}  # of the response that is shown first
+
+# A method takes the number of responses and `ask`, which shows the judge one response, or two in that order, and gives
+# (the verdict's value or None, the reply). It returns (the rewards or None, the judgement).
+
+
+async def rating(n, ask):
+    replies = await asyncio.gather(*(ask(i) for i in range(n)))
+    rewards = [value for value, _ in replies]
+    judgement = [{"response": i, "rating": value, "reply": reply} for i, (value, reply) in enumerate(replies)]
+    return None if None in rewards else rewards, judgement
+
+
+async def comparison(ask, i, j):
+    (wins, first), (loses, second) = await asyncio.gather(ask(i, j), ask(j, i))
+    probability = None if None in (wins, loses) else (wins + 1 - loses) / 2
+    return {"a": i, "b": j, "probability": probability, "replies": [first, second]}
+
+
+async def tournament(n, ask):
+    made, found = {}, []
+    for place in (0, 1):  # the best of all, then the worst of the others
+        left = [i for i in range(n) if i not in found]
+        while len(left) > 1:
+            i, j, *rest = left
+            made[i, j] = entry = made.get((i, j)) or await comparison(ask, i, j)
+            if entry["probability"] is None:
+                return None, [*made.values()]
+            left = [((i, j) if entry["probability"] >= 0.5 else (j, i))[place], *rest]
+        found += left
+    return [{found[0]: 1.0, found[1]: 0.0}.get(i, 0.5) for i in range(n)], [*made.values()]
+
+
+async def all_pairs(n, ask):
+    judgement = await asyncio.gather(*(comparison(ask, i, j) for i, j in itertools.combinations(range(n), 2)))
+    counted = [(e["a"], e["b"], e["probability"]) for e in judgement if e["probability"] is not None]
+    wins = [[p if i == a else 1 - p for a, b, p in counted if i in (a, b)] for i in range(n)]
+    return [sum(won) / len(won) for won in wins] if all(wins) else None, judgement
+
+
+def prompts_of(path):
+    try:
+        prompts = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        sys.exit(f"{path}: {getattr(error, 'strerror', None) or error}")
+    for kind, placeholders in PLACEHOLDERS.items():
+        if missing := [text for text in placeholders if text not in str(prompts.get(kind))]:
+            sys.exit(f"{path}: {kind}: {missing[0]} is missing")
+    if not re.fullmatch(r"\[-?[\d.]+, -?[\d.]+\]", str(prompts.get("scale"))):
+        sys.exit(f"{path}: scale: not two numbers")
+    return prompts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    url, methods = os.environ.get("OPENAI_BASE_URL"), {m.__name__: m for m in (rating, tournament, all_pairs)}
+    parser.add_argument("--judge_url", default=url, required=not url, help="address (default: OPENAI_BASE_URL)")
+    parser.add_argument("--judge_model", required=True, help="name that the server knows the judge by")
+    parser.add_argument("--responses_file", required=True)
+    parser.add_argument("--output_file", required=True)
+    parser.add_argument("--n", type=int, help="responses that every row must have (default: as the first row)")
+    parser.add_argument("--method", choices=[*methods], default="rating", help="what the judge is asked")
+    parser.add_argument("--prompts_file", default=str(Path(__file__).with_name("judge_prompts.toml")))
+    parser.add_argument("--temperature", type=float, default=0.0, help="of the judge's sampling")
+    parser.add_argument("--max_tokens", type=int, default=1024, help="tokens of a reply")
+    parser.add_argument("--concurrency", type=int, default=32, help="requests at once")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for a reply")
+    parser.add_argument("--max_retries", type=int, default=6, help="times that a request is tried again")
+    parser.add_argument("--shard", type=int, default=0, help="which share of the rows: 0 to num_shards - 1")
+    parser.add_argument("--num_shards", type=int, default=1, help="shares, one a process; no row is lost")
+    args = parser.parse_args()
+    args.concurrency > 0 or parser.error("--concurrency: at least 1")
+    prompts = prompts_of(args.prompts_file)
+    kind, (low, high) = ("rating", prompts["scale"]) if args.method == "rating" else ("pairwise", (0, 1))
+
+    def answered():  # read twice, to check it all before the first request; memory does not grow with the file
+        shares = args.shard, None, args.num_shards
+        return itertools.islice(rows.read(args.responses_file, "responses", n=args.n), *shares)
+
+    sizes = [len(row["responses"]) for row in answered()]
+    if kind == "pairwise" and 1 in sizes:
+        sys.exit(f"{args.responses_file}: responses: 1, a comparison needs two")
+
+    import openai
+
+    # Finished rows go to the writer, in order; every reply goes to the journal as it arrives.
+    manner = ("judge_url", "concurrency", "timeout", "max_retries")
+    settings = rows.fingerprint([str(value) for name, value in vars(args).items() if name not in manner])
+    writer, journal = (rows.Writer(args.output_file, name) for name in (settings, f"{settings}-replies"))
+    replied = rows.read(journal.partial) if journal.done else ()
+    known = {entry["id"]: entry["reply"] for entry in replied if entry["row"] not in writer.done}
+    n, todo = max(sizes, default=0), len(sizes) - len(writer.done)
+    most = todo * {"rating": n, "tournament": 2 * (2 * n - 3), "all_pairs": n * (n - 1)}[args.method] - len(known)
+    print(f"{args.judge_model} at {args.judge_url}: at most {most} requests for {todo} rows", flush=True)
+    start, counts, unparsable, refused, failed = time.time(), Counter(), [], [], []
+
+    async def annotate():
+        url, key = args.judge_url, os.environ.get("OPENAI_API_KEY") or "none"  # a local server needs none
+        client = openai.AsyncOpenAI(base_url=url, api_key=key, timeout=args.timeout, max_retries=args.max_retries)
+        slots = asyncio.Semaphore(args.concurrency)
+
+        async def ask(row, *places):
+            name = " ".join(map(str, (row["id"], *places)))
+            if (reply := known.pop(name, None)) is None:
+                prompt = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in row["prompt"])
+                texts = dict(zip(PLACEHOLDERS[kind], [prompt, *(row["responses"][i] for i in places)], strict=True))
+                question = re.sub("|".join(map(re.escape, texts)), lambda found: texts[found[0]], prompts[kind])
+                async with slots:
+                    if failed:  # the rest is only waited for
+                        return None, None
+                    try:
+                        answer = await client.chat.completions.create(
+                            model=args.judge_model, messages=[{"role": "user", "content": question}],
+                            temperature=args.temperature, max_completion_tokens=args.max_tokens,
+                        )  # fmt: skip
+                        reply = answer.choices[0].message.content or ""
+                    except Exception as error:  # of openai's, or of ours for a reply that is not in its format
+                        told = f"{type(error).__name__}: {error} {error.__cause__ or ''}"
+                        only_this = getattr(error, "status_code", None) in (400, 422)  # most often it is too long
+                        (refused if only_this else failed).append(" ".join(told.split())[:300])
+                        return None, None
+                    journal.add([{"id": name, "row": row["id"], "reply": reply}])
+                    counts["requests"] += 1
+            said = {float(WINS.get(word, word)) for word in re.findall(VERDICTS[kind], reply)}
+            value = said.pop() if len(said) == 1 and low <= min(said) <= high else None
+            if value is None:
+                unparsable.append(reply[:200])
+            return value, reply
+
+        async def judged(row):
+            rewards, judgement = await methods[args.method](n, lambda *places: ask(row, *places))
+            return {**row, "rewards": rewards, "annotator": args.judge_model, "judgement": judgement}
+
+        tasks = (asyncio.create_task(judged(row)) for row in answered() if row["id"] not in writer.done)
+        running = deque(itertools.islice(tasks, 2 * args.concurrency))
+        while running:
+            row = await running.popleft()
+            if failed:
+                continue
+            running.extend(itertools.islice(tasks, 1))
+            writer.add([row] if row["rewards"] else [])
+            counts.update(rows=1, dropped=row["rewards"] is None)
+            done, seconds = counts["rows"], time.time() - start
+            if done % 100 == 0 or done == todo:
+                speed = f"{counts['requests'] / seconds:.0f} requests/s, {seconds / done * (todo - done):.0f} s left"
+                print(f"{done} of {todo} rows, {speed}", end="\r" if sys.stdout.isatty() else "\n", flush=True)
+
+    asyncio.run(annotate())
+    if failed:
+        sys.exit(f"{args.judge_url}: {failed[0]}; what has been answered is kept, the same command goes on")
+    lost = f"replies without verdict: {len(unparsable)}, requests refused: {len(refused)}"
+    if counts["dropped"] == len(sizes):
+        sys.exit(f"{args.responses_file}: no row is left; {lost}, such as {(refused + unparsable)[0]!r}")
+    writer.finish()
+    told = f"finished before: {len(writer.done)}, requests: {counts['requests']}, {lost}, dropped: {counts['dropped']}"
+    left = len(sizes) - counts["dropped"]
+    print(f"{args.output_file} rows in: {len(sizes)}, {told}, rows out: {left}, {time.time() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
