@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Online iterative RLHF (arXiv 2405.07863): data, fine-tuning, reward model, ITERATIONS x (prompts, responses,
-# rewards, pairs, DPO), an evaluation of every policy, a report.
+# Online iterative RLHF (arXiv 2405.07863): data, fine-tuning, reward models, ITERATIONS x (prompts, responses,
+# rewards, pairs, DPO), an evaluation of every policy, measures of the reward models, a report.
 #
 #   bash run_loop.sh                                    the default recipe, recipes/tiny.sh
 #   RECIPE=recipes/my.sh N=4 bash run_loop.sh           another recipe; a variable from the environment wins over it
@@ -20,8 +20,9 @@ die() {
 
 # Variables that decide what comes out; $OUT/settings keeps their values.
 SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEARNING_RATE SFT_EPOCHS SFT_BATCH_SIZE
-  PREFERENCES REWARD_MODEL RM_LEARNING_RATE RM_EPOCHS RM_BATCH_SIZE ANNOTATOR VERIFIER_METHOD VERIFIER_PATTERN PROMPTS
-  EVAL_PROMPTS ITERATIONS PROMPTS_PER_ITERATION N TEMPERATURES MAX_NEW_TOKENS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA
+  PREFERENCES REWARD_MODEL RM_LEARNING_RATE RM_EPOCHS RM_BATCH_SIZE PREFERENCE_MODEL PM_START PM_LEARNING_RATE PM_EPOCHS
+  PM_BATCH_SIZE PM_MAX_LENGTH PM_METHOD ARMORM ARMORM_OPTIONS RATINGS JUDGE_URL JUDGE_MODEL JUDGE_METHOD VERIFIER_METHOD
+  VERIFIER_PATTERN ANNOTATOR ANNOTATOR_WEIGHTS MEASURE BENCH PROMPTS EVAL_PROMPTS ITERATIONS PROMPTS_PER_ITERATION N TEMPERATURES MAX_NEW_TOKENS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA
   LEARNING_RATE EPOCHS BATCH_SIZE MAX_LENGTH REFERENCE START HISTORY OFFLINE_PAIRS DTYPE)
 # Variables that decide how it is run.
 MANNER=(OUT GPUS PER_DEVICE_BATCH_SIZE FROM TO DRY_RUN)
@@ -49,7 +50,11 @@ source "$RECIPE"
 : "${BASE_MODEL:=}" "${SFT_DATA:=}" "${SFT_MODEL:=}" "${PREFERENCES:=}" "${REWARD_MODEL:=}"
 : "${SFT_LEARNING_RATE:=2e-5}" "${SFT_EPOCHS:=1}" "${SFT_BATCH_SIZE:=32}"
 : "${RM_LEARNING_RATE:=2e-6}" "${RM_EPOCHS:=1}" "${RM_BATCH_SIZE:=512}"
-: "${ANNOTATOR:=reward_model}" "${VERIFIER_METHOD:=math}" "${VERIFIER_PATTERN:=}"
+: "${PREFERENCE_MODEL:=}" "${PM_START:=}" "${PM_LEARNING_RATE:=5e-6}" "${PM_EPOCHS:=1}" "${PM_BATCH_SIZE:=128}"
+: "${PM_MAX_LENGTH:=3072}" "${PM_METHOD:=tournament}"
+: "${ARMORM:=}" "${ARMORM_OPTIONS:=}" "${RATINGS:=}" "${JUDGE_URL:=}" "${JUDGE_MODEL:=}" "${JUDGE_METHOD:=rating}"
+: "${VERIFIER_METHOD:=math}" "${VERIFIER_PATTERN:=}"
+: "${ANNOTATOR:=reward_model}" "${ANNOTATOR_WEIGHTS:=}" "${MEASURE:=none}" "${BENCH:=allenai/reward-bench}"
 : "${PROMPTS:=}" "${EVAL_PROMPTS:=}" "${ITERATIONS:=3}" "${PROMPTS_PER_ITERATION:=20000}" "${N:=8}"
 : "${TEMPERATURES:=1.0 0.7}" "${MAX_NEW_TOKENS:=2048}" "${MAX_LENGTH:=2048}"
 : "${PAIRING:=best_worst}" "${MIN_MARGIN:=0}" "${LENGTH_PENALTY:=0}"
@@ -58,17 +63,32 @@ source "$RECIPE"
 : "${GPUS:=$(nvidia-smi -L 2>/dev/null | wc -l)}" "${PER_DEVICE_BATCH_SIZE:=1}"
 : "${FROM:=}" "${TO:=}" "${DRY_RUN:=}"
 
-one_of() {
-  [[ " $2 " == *" ${!1} "* ]] || die "$1=${!1}: one of $2"
+one_of() { # one_of NAME VALUES [some]: with a third argument, one or several of them
+  local value values=("${!1}")
+  [[ -z ${3:-} ]] || read -ra values <<<"${!1}"
+  for value in "${values[@]}"; do
+    [[ " $2 " == *" $value "* ]] || die "$1=${!1}: one ${3:+or several }of $2"
+  done
 }
 one_of REFERENCE "initial previous"
 one_of START "initial previous"
 one_of HISTORY "round all"
 one_of PAIRING "best_worst best_random random_random"
-one_of ANNOTATOR "reward_model verifier"
+one_of ANNOTATOR "reward_model preference_model armorm llm_judge verifier" some
+one_of MEASURE "none reward_model preference_model armorm llm_judge verifier" some
+one_of PM_METHOD "tournament all_pairs"
+one_of JUDGE_METHOD "rating tournament all_pairs"
+uses() { # uses ANNOTATOR: it is asked to annotate the responses of a round, or to be measured
+  [[ " $ANNOTATOR $MEASURE " == *" $1 "* ]]
+}
 [[ -n $PROMPTS && -n $EVAL_PROMPTS ]] || die "$RECIPE: PROMPTS and EVAL_PROMPTS must be set"
 [[ -n $SFT_MODEL || (-n $BASE_MODEL && -n $SFT_DATA) ]] || die "$RECIPE: set SFT_MODEL, or BASE_MODEL and SFT_DATA"
 [[ -n $REWARD_MODEL || -n $PREFERENCES ]] || die "$RECIPE: set REWARD_MODEL or PREFERENCES"
+! uses preference_model || [[ -n $PREFERENCE_MODEL || -n $PREFERENCES ]] ||
+  die "$RECIPE: set PREFERENCE_MODEL or PREFERENCES"
+! uses armorm || [[ -n $ARMORM || (-n $PREFERENCES && -n $RATINGS) ]] ||
+  die "$RECIPE: set ARMORM, or PREFERENCES and RATINGS"
+! uses llm_judge || [[ -n $JUDGE_MODEL && (-n $JUDGE_URL || -n $WORLD) ]] || die "$RECIPE: set JUDGE_URL and JUDGE_MODEL"
 
 # Global batch = per-device batch x processes x accumulation steps.
 processes=$((GPUS > 1 ? GPUS : 1))
@@ -80,6 +100,7 @@ batch() { # batch NAME: the two flags that give the global batch of that variabl
 }
 sft_batch=$(batch SFT_BATCH_SIZE)
 rm_batch=$(batch RM_BATCH_SIZE)
+pm_batch=$(batch PM_BATCH_SIZE)
 dpo_batch=$(batch BATCH_SIZE)
 
 export PYTHONUNBUFFERED=1 TQDM_DISABLE=1 # the logs get plain lines instead of bars
@@ -97,8 +118,10 @@ if [[ -z $DRY_RUN ]]; then
 fi
 
 pids=()
+servers=() # processes that live longer than a step
 # shellcheck disable=SC2329 # the trap calls it
 stop_children() {
+  pids+=("${servers[@]}")
   for pid in "${pids[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
   for _ in {1..50}; do
     for pid in "${pids[@]}"; do kill -0 -- "-$pid" 2>/dev/null && sleep 0.1 && continue 2; done
@@ -129,10 +152,12 @@ fresh() { # fresh FILE COMMAND...: FILE is there, and none of the command's argu
 ran=0
 shards=1 # processes that share the rows of a step's ORDER file
 order=""
+part="" # a letter, where a step consists of several commands
 step() { # step N FILE COMMAND...: make FILE by COMMAND
-  local id=$((10 * t + $1)) file=$2 start=$SECONDS logs=() parts=() i
+  local number=$((10 * t + $1)) file=$2 start=$SECONDS logs=() parts=() i
+  local id=$number$part
   shift 2
-  ((id >= ${FROM:-0} && id <= ${TO:-99999})) || return 0
+  ((number >= ${FROM:-0} && number <= ${TO:-99999})) || return 0
   if [[ -n $DRY_RUN ]]; then
     printf '%q ' "$@" && echo " # step $id"
     return 0
@@ -156,7 +181,7 @@ step() { # step N FILE COMMAND...: make FILE by COMMAND
       echo "run_loop.sh: step $id failed; the end of ${logs[i]}:" >&2
       tail -n 5 "${logs[i]}" >&2
       (($(df -Pk "$OUT" | awk 'END {print $4}') > 1024)) || echo "No space is left on the disk of $OUT." >&2
-      die "to go on, give the same command again; for this step alone: ${given}FROM=$id TO=$id bash run_loop.sh"
+      die "to go on, give the same command again; for this step alone: ${given}FROM=$number TO=$number bash run_loop.sh"
     fi
   done
   pids=()
@@ -178,6 +203,27 @@ train() { # train N DIRECTORY SCRIPT FLAGS...: TRL's flags that every training s
   [[ $DTYPE == float32 ]] || precision=(--bf16 True --gradient_checkpointing True)
   step "$id" "$directory" "${launcher[@]}" "$@" --output_dir "$directory" --seed "$SEED" "${precision[@]}" \
     --logging_steps 10 --logging_first_step True --save_steps 0.2 --save_total_limit 1 --disable_tqdm True
+}
+
+declare -A letter=([reward_model]=a [preference_model]=b [armorm]=c [llm_judge]=d [verifier]=e)
+annotate() { # annotate N ANNOTATOR RESPONSES REWARDS FLAGS...
+  local id=$1 name=$2 from=$3 to=$4 by
+  shift 4
+  case $name in
+    reward_model) by=(annotation/1a_reward_model.py --model_name_or_path "$REWARD_MODEL" --dtype "$DTYPE") ;;
+    armorm)
+      by=(annotation/1a_reward_model.py --model_name_or_path "$ARMORM" --trust_remote_code --dtype "$DTYPE")
+      ;;
+    preference_model)
+      by=(annotation/1b_preference_model.py --model_name_or_path "$PREFERENCE_MODEL" --dtype "$DTYPE" --method "$PM_METHOD")
+      ;;
+    llm_judge)
+      by=(annotation/1c_llm_judge.py --judge_model "$JUDGE_MODEL" --method "$JUDGE_METHOD")
+      [[ -z $JUDGE_URL ]] || by+=(--judge_url "$JUDGE_URL")
+      ;;
+    verifier) by=(annotation/1d_verifier.py --method "$VERIFIER_METHOD" --pattern "$VERIFIER_PATTERN") ;;
+  esac
+  step "$id" "$to" python "${by[@]}" --responses_file "$from" --output_file "$to" "$@" # of two equal flags the last counts
 }
 
 measured=()
@@ -219,16 +265,49 @@ if [[ -z $SFT_MODEL ]]; then
     --learning_rate "$SFT_LEARNING_RATE" --num_train_epochs "$SFT_EPOCHS" --max_length "$MAX_LENGTH" $sft_batch
   trained+=("$SFT_MODEL")
 fi
-if [[ -z $REWARD_MODEL ]]; then
-  REWARD_MODEL=$OUT/reward_model
+learn_rm="" learn_pm="" learn_armorm=""
+[[ -n $REWARD_MODEL ]] || learn_rm=1 REWARD_MODEL=$OUT/reward_model
+[[ -n $PREFERENCE_MODEL ]] || ! uses preference_model || learn_pm=1 PREFERENCE_MODEL=$OUT/preference_model
+[[ -n $ARMORM ]] || ! uses armorm || learn_armorm=1 ARMORM=$OUT/armorm
+compared=(--dataset_name "$OUT/preferences.jsonl" --held_out_name "$OUT/preferences_held_out.jsonl")
+if [[ -n $learn_rm$learn_pm$learn_armorm ]]; then
   # shellcheck disable=SC2086
   step 4 "$OUT/preferences.jsonl" python reward_modeling/1_preferences.py --datasets $PREFERENCES --seed "$SEED" \
     --held_out_file "$OUT/preferences_held_out.jsonl" --output_file "$OUT/preferences.jsonl"
+fi
+if [[ -n $learn_rm ]]; then
   # shellcheck disable=SC2086
-  train 5 "$REWARD_MODEL" reward_modeling/2a_bradley_terry.py --model_name_or_path "$SFT_MODEL" \
-    --dataset_name "$OUT/preferences.jsonl" --held_out_name "$OUT/preferences_held_out.jsonl" \
+  part=a train 5 "$REWARD_MODEL" reward_modeling/2a_bradley_terry.py --model_name_or_path "$SFT_MODEL" "${compared[@]}" \
     --learning_rate "$RM_LEARNING_RATE" --num_train_epochs "$RM_EPOCHS" --max_length "$MAX_LENGTH" $rm_batch
   trained+=("$REWARD_MODEL")
+fi
+if [[ -n $learn_pm ]]; then
+  # shellcheck disable=SC2086
+  part=b train 5 "$PREFERENCE_MODEL" reward_modeling/2b_preference_model.py --model_name_or_path "${PM_START:-$SFT_MODEL}" \
+    "${compared[@]}" --learning_rate "$PM_LEARNING_RATE" --num_train_epochs "$PM_EPOCHS" \
+    --max_length "$PM_MAX_LENGTH" $pm_batch
+  trained+=("$PREFERENCE_MODEL")
+fi
+if [[ -n $learn_armorm ]]; then # on the reward model's hidden states; the gate is small: one process, no options of TRL
+  # shellcheck disable=SC2086
+  part=c GPUS=1 train 5 "$ARMORM" reward_modeling/2c_armorm.py --model_name_or_path "$REWARD_MODEL" \
+    --ratings_name "$RATINGS" "${compared[@]}" $ARMORM_OPTIONS
+  trained+=("$ARMORM")
+fi
+if uses llm_judge && [[ -z $JUDGE_URL ]]; then # the world's own judge
+  judge=("$WORLD/4_judge.py" --questions_files "$OUT"/world/{prompts,evaluation,preferences,bench}.jsonl)
+  if [[ -n $DRY_RUN ]]; then
+    printf '%q ' python "${judge[@]}" && echo "# serves until it is stopped; OPENAI_BASE_URL has to hold its address"
+  else
+    rm -f "$OUT/judge.url"
+    pids=()
+    launch "$OUT/log/judge.log" python "${judge[@]}" --port 0 --url_file "$OUT/judge.url"
+    servers=("${pids[@]}")
+    for _ in {1..300}; do [[ -e $OUT/judge.url ]] || sleep 0.1; done
+    [[ -e $OUT/judge.url ]] || die "the judge did not start, see $OUT/log/judge.log"
+    OPENAI_BASE_URL=$(<"$OUT/judge.url")
+    export OPENAI_BASE_URL
+  fi
 fi
 evaluate sft "$SFT_MODEL"
 
@@ -245,12 +324,21 @@ for ((t = 1; t <= ITERATIONS; t++)); do
   shards=$processes order=$dir/prompts.jsonl step 2 "$dir/responses.jsonl" python generation/2_responses.py \
     --model_name_or_path "$policy" --prompts_file "$dir/prompts.jsonl" --n "$N" --temperatures $TEMPERATURES \
     --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --seed "$SEED" --output_file "$dir/responses.jsonl"
-  case $ANNOTATOR in
-    reward_model) annotator=(annotation/1a_reward_model.py --model_name_or_path "$REWARD_MODEL" --dtype "$DTYPE") ;;
-    verifier) annotator=(annotation/1d_verifier.py --method "$VERIFIER_METHOD" --pattern "$VERIFIER_PATTERN") ;;
-  esac
-  shards=$processes order=$dir/responses.jsonl step 3 "$dir/rewards.jsonl" python "${annotator[@]}" \
-    --responses_file "$dir/responses.jsonl" --n "$N" --output_file "$dir/rewards.jsonl"
+  read -ra annotators <<<"$ANNOTATOR"
+  rewards=()
+  shards=$processes order=$dir/responses.jsonl
+  for name in "${annotators[@]}"; do
+    if ((${#annotators[@]} == 1)); then
+      annotate 3 "$name" "$dir/responses.jsonl" "$dir/rewards.jsonl" --n "$N"
+    else
+      rewards+=("$dir/rewards_$name.jsonl")
+      part=${letter[$name]} annotate 3 "$name" "$dir/responses.jsonl" "${rewards[-1]}" --n "$N"
+    fi
+  done
+  shards=1
+  # shellcheck disable=SC2086
+  [[ -z ${rewards[*]} ]] || step 3 "$dir/rewards.jsonl" python annotation/1e_combined.py \
+    --rewards_files "${rewards[@]}" ${ANNOTATOR_WEIGHTS:+--weights $ANNOTATOR_WEIGHTS} --output_file "$dir/rewards.jsonl"
   step 4 "$dir/pairs.jsonl" python annotation/2_pairs.py --rewards_file "$dir/rewards.jsonl" --n "$N" \
     --pairing "$PAIRING" --min_margin "$MIN_MARGIN" --length_penalty "$LENGTH_PENALTY" --seed "$SEED" \
     --output_file "$dir/pairs.jsonl"
@@ -269,8 +357,33 @@ for ((t = 1; t <= ITERATIONS; t++)); do
 done
 
 t=$((ITERATIONS + 1))
-step 0 "$OUT/results.json" python eval/3_report.py --answers "${measured[@]}" --training "${trained[@]}" \
-  --settings "$OUT/settings" --log_dir "$OUT/log" --output_dir "$OUT"
+report=()
+if [[ $MEASURE != none ]]; then
+  dir=$OUT/measures
+  read -ra names <<<"$MEASURE"
+  bench=("$BENCH")
+  [[ -z $learn_rm$learn_pm$learn_armorm ]] || bench+=("$OUT/preferences_held_out.jsonl")
+  step 1 "$dir/bench.jsonl" python reward_modeling/3_rewardbench.py --datasets "${bench[@]}" \
+    --output_file "$dir/bench.jsonl"
+  benched=() sampled=()
+  for name in "${names[@]}"; do
+    benched+=("$dir/bench_$name.jsonl") sampled+=("$dir/responses_$name.jsonl")
+    part=${letter[$name]}
+    method=()
+    [[ $name != preference_model && $name != llm_judge ]] || method=(--method all_pairs)
+    shards=$processes order=$dir/bench.jsonl annotate 2 "$name" "$dir/bench.jsonl" "${benched[-1]}" "${method[@]}"
+    [[ $name != llm_judge ]] || method=()
+    annotate 3 "$name" "$OUT/iter1/responses.jsonl" "${sampled[-1]}" --shard 0 --num_shards 8 "${method[@]}"
+  done
+  part=""
+  step 4 "$dir/rewardbench.json" python reward_modeling/3_rewardbench.py --rewards_files "${benched[@]}" \
+    --names "${names[@]}" --output_dir "$dir"
+  step 5 "$dir/length_bias.json" python reward_modeling/4_length_bias.py --rewards_files "${sampled[@]}" \
+    --names "${names[@]}" --output_dir "$dir"
+  report=(--measures "$dir")
+fi
+step 9 "$OUT/results.json" python eval/3_report.py --answers "${measured[@]}" --training "${trained[@]}" \
+  --settings "$OUT/settings" --log_dir "$OUT/log" --output_dir "$OUT" "${report[@]}"
 [[ -n $DRY_RUN ]] || ((ran)) || echo "All is up to date: $OUT/report.md, $OUT/report.html, $OUT/results.json"
 exit
 }

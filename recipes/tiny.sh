@@ -9,19 +9,27 @@
 : "${BASE_MODEL:=$OUT/base}"
 : "${SFT_DATA:=$OUT/world/instructions.jsonl}"
 : "${PREFERENCES:=$OUT/world/preferences.jsonl}"
+: "${RATINGS:=$OUT/world/ratings.jsonl}"
+: "${BENCH:=$OUT/world/bench.jsonl}"
 : "${PROMPTS:=$OUT/world/prompts.jsonl}"
 : "${EVAL_PROMPTS:=$OUT/world/evaluation.jsonl}"
 : "${DTYPE:=float32}"
+: "${JUDGE_MODEL:=true_reward}"
 : "${VERIFIER_METHOD:=exact}"
 : "${VERIFIER_PATTERN:=(?s:.*)\bis ([^.]*)}"
 
-# Supervised fine-tuning and reward model. A model of half a million weights wants larger steps than one of 8B.
+# Supervised fine-tuning and reward models. A model of half a million weights wants larger steps than one of 8B.
 : "${SFT_LEARNING_RATE:=1e-3}"
 : "${SFT_EPOCHS:=2}"
 : "${SFT_BATCH_SIZE:=4}"
 : "${RM_LEARNING_RATE:=5e-4}"
 : "${RM_EPOCHS:=1}"
 : "${RM_BATCH_SIZE:=16}"
+: "${PM_LEARNING_RATE:=5e-4}"
+: "${PM_BATCH_SIZE:=8}"
+: "${PM_MAX_LENGTH:=256}"
+: "${ARMORM_OPTIONS:=--gate_size 64 --max_steps 500 --per_device_train_batch_size 256}"
+: "${MEASURE:=reward_model preference_model armorm llm_judge}"
 
 # The loop has the paper's shape: 3 rounds, n=8 at two temperatures, best against worst, reference pi_0, 2 epochs. Answers
 # of 10 tokens want a larger beta than those of 300: with the paper's 0.1 the policy goes too far (RESULTS.md).

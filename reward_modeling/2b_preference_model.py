@@ -5,7 +5,7 @@ so that a side means nothing. The defaults are the paper's; every other flag of 
 through. A run that was killed continues from its last checkpoint (--save_steps) when the same command is given again.
 
 Reads:  --dataset_name and --held_out_name, {"id", "prompt", "chosen", "rejected"} from 1_preferences.py;
-        --model_name_or_path, a fine-tuned model
+        --model_name_or_path, a fine-tuned model or a reward model
 Writes: --output_dir, a causal model for annotation/1b_preference_model.py, with trainer_state.json: the training
         curve, and at its end eval_loss on the held-out rows
 
@@ -56,7 +56,7 @@ def main():
     training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
 
     from datasets import Dataset
-    from transformers import AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTTrainer, get_peft_config
 
     try:
@@ -77,14 +77,17 @@ def main():
             answer = [{"role": "assistant", "content": side}]
             yield {"prompt": comparison(row["prompt"] + row["chosen"][:-1], a, b), "completion": answer}
 
-    training_args.model_init_kwargs = {"dtype": model_args.dtype} if model_args.dtype else {}
-    if model_args.attn_implementation:
-        training_args.model_init_kwargs["attn_implementation"] = model_args.attn_implementation
-    trainer = SFTTrainer(
+    model = AutoModelForCausalLM.from_pretrained(  # a reward model too can be the start: its score is left out
         model_args.model_name_or_path,
+        dtype=model_args.dtype or "float32",
+        attn_implementation=model_args.attn_implementation,
+    )
+    trainer = SFTTrainer(
+        model,
         training_args,
         train_dataset=Dataset.from_list(list(compared(pairs))),
         eval_dataset=Dataset.from_list(list(compared(held_out))),
+        processing_class=tokenizer,
         peft_config=get_peft_config(model_args),
     )
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -31,7 +31,7 @@ def padded_with_eos(model, copy):
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     out = tmp_path_factory.mktemp("world")
-    sizes = "--corpus 2000 --instructions 200 --preferences 100 --prompts 120 --validation 10 --test 20"
+    sizes = "--corpus 2000 --instructions 200 --preferences 100 --prompts 120 --validation 10 --test 20 --bench 10"
     ran("recipes/tiny/1_data.py", "--output_dir", out, *sizes.split())
     return out
 

@@ -11,13 +11,15 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from statistics import fmean, pstdev
 
 import pytest
 from commands import ROOT, read_jsonl
 
 SHORT = """\
 : "${OUT:=@OUT@}"
-: "${WORLD_OPTIONS:=--corpus 4000 --instructions 400 --preferences 100 --prompts 60 --validation 10 --test 20}"
+: "${WORLD_OPTIONS:=--corpus 4000 --instructions 400 --preferences 100 --prompts 60 \
+--validation 10 --test 20 --bench 10}"
 : "${SFT_BATCH_SIZE:=2}"
 : "${ITERATIONS:=2}"
 : "${PROMPTS_PER_ITERATION:=17}"
@@ -27,6 +29,16 @@ SHORT = """\
 : "${PER_DEVICE_BATCH_SIZE:=8}"
 : "${GPUS:=1}"
 """
+
+
+MEASURES = (
+    "bench.jsonl",
+    "rewardbench.json",
+    "rewardbench.md",
+    "reliability.png",
+    "length_bias.json",
+    "length_bias.png",
+)
 
 
 def recipe(folder, text=""):
@@ -54,7 +66,9 @@ def drive(recipe, **variables):
 
 
 def steps(printed):
-    return [int(number) for number in re.findall(r"^\[(\d+)\] \d\d:", printed, re.MULTILINE)]
+    """Numbers of the steps that were run; a text with its letter for a part of a step."""
+    found = re.findall(r"^\[(\d+[a-e]?)\] \d\d:", printed, re.MULTILINE)
+    return [int(number) if number.isdigit() else number for number in found]
 
 
 def processes(recipe):
@@ -112,7 +126,8 @@ def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
         ({"RECIPE": "recipes/none.sh"}, "recipes/none.sh: no such recipe"),
         ({"REFERENCE": "foo"}, "REFERENCE=foo: one of initial previous"),
         ({"PAIRING": "best"}, "PAIRING=best: one of best_worst best_random random_random"),
-        ({"ANNOTATOR": "oracle"}, "ANNOTATOR=oracle: one of reward_model verifier"),
+        ({"ANNOTATOR": "oracle"}, "ANNOTATOR=oracle: one or several of reward_model preference_model armorm llm_judge"),
+        ({"MEASURE": "armorm oracle"}, "MEASURE=armorm oracle: one or several of none reward_model preference_model"),
         # The published code's batch grew with the number of GPUs.
         ({"BATCH_SIZE": "9"}, "BATCH_SIZE=9 does not divide by 1 processes x PER_DEVICE_BATCH_SIZE 8"),
         ({"GPUS": "3", "SFT_BATCH_SIZE": "24"}, "RM_BATCH_SIZE=16 does not divide by 3 processes x"),
@@ -133,11 +148,14 @@ def test_a_dry_run_prints_the_commands_and_makes_nothing(tmp_path, reference, fi
     file = recipe(tmp_path)
     variables = {"REFERENCE": reference, "START": first, "HISTORY": history, "ITERATIONS": "3"}
     status, printed = drive(file, DRY_RUN="1", **variables)
-    commands = [shlex.split(line, comments=True) for line in printed.splitlines()]
+    lines = [line for line in printed.splitlines() if "4_judge.py" not in line]  # of the world's server, no step
+    commands = [shlex.split(line, comments=True) for line in lines]
     assert status == 0 and not (tmp_path / "run").exists()
     assert all(command[0] == "python" and (ROOT / command[1]).is_file() for command in commands)
-    numbers = [int(line.rsplit("# step ", 1)[1]) for line in printed.splitlines()]
-    assert numbers == [*range(10), *(t * 10 + i for t in (1, 2, 3) for i in range(1, 10)), 40]
+    numbers = [line.rsplit("# step ", 1)[1] for line in lines]
+    wanted = [*range(5), "5a", "5b", "5c", *range(6, 10), *(t * 10 + i for t in (1, 2, 3) for i in range(1, 10))]
+    wanted += [41, *(f"4{i}{letter}" for letter in "abcd" for i in (2, 3)), 44, 45, 49]
+    assert numbers == [str(number) for number in wanted]
 
     run = tmp_path / "run"
     policies = [f"{run}/sft", f"{run}/iter1/policy", f"{run}/iter2/policy"]
@@ -152,7 +170,8 @@ def test_a_dry_run_prints_the_commands_and_makes_nothing(tmp_path, reference, fi
     ]
     assert sampled == [policies[0]] + [p for t in (1, 2, 3) for p in (policies[t - 1], f"{run}/iter{t}/policy")]
     _, part = drive(file, DRY_RUN="1", FROM="22", TO="24", **variables)
-    assert part.splitlines() == printed.splitlines()[numbers.index(22) : numbers.index(25)]
+    part = [line for line in part.splitlines() if "4_judge.py" not in line]
+    assert part == lines[numbers.index("22") : numbers.index("25")]
 
 
 # The whole loop, once; the tests below it change it in the order in which they stand, and each leaves it whole
@@ -176,14 +195,18 @@ def test_the_loop_finishes_with_every_file(short):
         made -= {f"eval/{name}/{rows}.jsonl" for rows in ("answers", "rewards", "true_rewards", "kl")}
     made -= {f"world/{name}.jsonl" for name in ("corpus", "instructions", "preferences", "prompts", "evaluation")}
     made -= {f"{name}.jsonl" for name in ("instructions", "preferences", "preferences_held_out")}
-    for model in ("base", "sft", "reward_model", "iter1/policy", "iter2/policy"):
+    for name in ("reward_model", "preference_model", "armorm", "llm_judge"):
+        made -= {f"measures/{rows}_{name}.jsonl" for rows in ("bench", "responses")}
+    made -= {f"measures/{name}" for name in MEASURES}
+    for model in ("base", "sft", "reward_model", "preference_model", "armorm", "iter1/policy", "iter2/policy"):
         assert {f"{model}/model.safetensors", f"{model}/trainer_state.json"} <= made
         made = {name for name in made if not re.fullmatch(rf"{model}/[^/]+", name)}
-    assert made == {"settings", "results.json", "report.md", "report.html"}
-    numbers = [*range(10), *range(11, 20), *range(21, 30), 30]
+    assert made == {"settings", "results.json", "report.md", "report.html", "judge.url"}
+    numbers = [*range(5), "5a", "5b", "5c", *range(6, 10), *range(11, 20), *range(21, 30)]
+    numbers += [31, *(f"3{i}{letter}" for letter in "abcd" for i in (2, 3)), 34, 35, 39]
     assert steps(printed) == numbers and nothing_is_left(file)
     assert {path.name for path in (out / "log").iterdir()} == {f"{n}.{end}" for n in numbers for end in
-                                                               ("log", "seconds")}  # fmt: skip
+                                                               ("log", "seconds")} | {"judge.log"}  # fmt: skip
     for t in (1, 2):
         ids = [[row["id"] for row in read_jsonl(out / f"iter{t}/{name}.jsonl")] for name in
                ("prompts", "responses", "rewards", "pairs")]  # fmt: skip
@@ -236,7 +259,7 @@ def test_what_lies_downstream_of_a_lost_file_is_done_again(short):
     before = files(out)
     (out / "iter1/pairs.jsonl").unlink()
     status, printed = drive(file)
-    assert status == 0 and steps(printed) == [*range(14, 20), *range(22, 30), 30]
+    assert status == 0 and steps(printed) == [*range(14, 20), *range(22, 30), 39]
     after = files(out)
     kept = ["world", "base", "sft", "reward_model", "eval/sft", "iter1/prompts.jsonl", "iter1/responses.jsonl"]
     kept += ["iter1/rewards.jsonl", "iter2/prompts.jsonl", "settings"]
@@ -296,6 +319,29 @@ def test_a_failed_step_shows_its_last_lines_and_how_to_repeat_it(short):
     assert again.returncode == 0 and steps(again.stdout) == [11], again.stderr
 
 
+def test_every_annotator_labels_a_round_and_they_combine(short, tmp_path):
+    """By the models of the loop above: the sum of what each says, standardised and weighted."""
+    file, out, _ = short
+    models = {"SFT_MODEL": "sft", "REWARD_MODEL": "reward_model", "PREFERENCE_MODEL": "preference_model"}
+    models = {name: f"{out}/{path}" for name, path in {**models, "ARMORM": "armorm"}.items()}
+    names, weights = "reward_model preference_model armorm llm_judge verifier".split(), [1, 2, 0.5, 1, 3]
+    settings = {"OUT": f"{tmp_path}/run", "MEASURE": "none", "ITERATIONS": "1", "TO": "14", **models}
+    settings |= {"ANNOTATOR": " ".join(names), "ANNOTATOR_WEIGHTS": " ".join(map(str, weights))}
+    status, printed = drive(file, **settings)
+    assert status == 0, printed
+    assert steps(printed) == [0, *range(6, 10), 11, 12, "13a", "13b", "13c", "13d", "13e", 13, 14]
+    of_each = [read_jsonl(tmp_path / f"run/iter1/rewards_{name}.jsonl") for name in names]
+    z = []
+    for scored in of_each:
+        values = [reward for row in scored for reward in row["rewards"]]
+        z.append([[(r - fmean(values)) / pstdev(values) for r in row["rewards"]] for row in scored])
+    combined = read_jsonl(tmp_path / "run/iter1/rewards.jsonl")
+    assert len(combined) == 17 and nothing_is_left(file)
+    for i, row in enumerate(combined):
+        by_hand = [sum(w * of[i][j] for w, of in zip(weights, z, strict=True)) for j in range(4)]
+        assert row["rewards"] == pytest.approx(by_hand, abs=1e-6) and len(row["objectives"][0]) == 5
+
+
 # Killed
 
 
@@ -304,7 +350,7 @@ def test_a_loop_that_is_killed_ten_times_ends_with_the_same_rows(short, tmp_path
     file, out, rng = recipe(tmp_path), tmp_path / "run", random.Random(0)
     finished = {}  # (file, id) of every row on disk after a kill: the row
     for attempt in range(10):
-        driver = start(file, REFERENCE="previous")
+        driver = start(file, REFERENCE="previous", MEASURE="none")
         begun, wait = rng.randint(1, 4), rng.uniform(0, 8)
         while driver.poll() is None and len(steps(file.with_suffix(".log").read_text())) < begun:
             time.sleep(0.1)
@@ -320,7 +366,7 @@ def test_a_loop_that_is_killed_ten_times_ends_with_the_same_rows(short, tmp_path
                 if line.endswith(b"\n") and "id" in (row := json.loads(line)):
                     assert finished.setdefault((name, row["id"]), line) == line
     assert attempt > 4 and len({name for name, _ in finished}) > 8
-    status, printed = drive(file, REFERENCE="previous")
+    status, printed = drive(file, REFERENCE="previous", MEASURE="none")
     assert status == 0, printed
     at_the_end = {}
     for path in out.rglob("*.jsonl"):

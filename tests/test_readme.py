@@ -34,7 +34,8 @@ def flags_of(script):
 
 @functools.cache
 def dry_run():
-    environment = {**os.environ, "DRY_RUN": "1", "GPUS": "0", "ITERATIONS": "2"}
+    every = "reward_model preference_model armorm llm_judge verifier"
+    environment = {**os.environ, "DRY_RUN": "1", "GPUS": "0", "ITERATIONS": "2", "ANNOTATOR": every}
     return subprocess.run(
         ["bash", "run_loop.sh"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     ).stdout

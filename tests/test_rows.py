@@ -30,6 +30,8 @@ SCRIPTS = {
     "generation/1_prompts.py": ["--size", "2", "--datasets"],
     "generation/2_responses.py": ["--model_name_or_path", "no/such/model", "--prompts_file"],
     "annotation/1a_reward_model.py": ["--model_name_or_path", "no/such/model", "--responses_file"],
+    "annotation/1b_preference_model.py": ["--model_name_or_path", "no/such/model", "--responses_file"],
+    "annotation/1c_llm_judge.py": ["--judge_url", "http://127.0.0.1:1/v1", "--judge_model", "j", "--responses_file"],
     "annotation/1d_verifier.py": ["--responses_file"],
     "annotation/2_pairs.py": ["--rewards_file"],
     "eval/2_kl.py": [
@@ -38,7 +40,7 @@ SCRIPTS = {
     ],
     "recipes/tiny/3_true_reward.py": ["--rewards_file"],
 }
-OF_RESPONSES = ["annotation/1a_reward_model.py", "annotation/1d_verifier.py", "eval/2_kl.py", "annotation/2_pairs.py"]
+OF_RESPONSES = [script for script in SCRIPTS if script.startswith("annotation/")] + ["eval/2_kl.py"]
 
 
 def refused(tmp_path, script, file, *flags, **options):

@@ -1,0 +1,78 @@
+"""The plots of the report: each a figure of HTML with SVG in it."""
+
+import contextlib
+import io
+import math
+import re
+from html import escape
+
+import matplotlib
+from matplotlib.figure import Figure
+
+REWARDS = {"proxy_gain": ("proxy reward", "#c44e00", "s-"), "true_gain": ("true reward", "#0072b2", "o-")}
+
+
+@contextlib.contextmanager
+def plot(figures, caption, x, y):
+    """Gives axes to draw on; then the plot is appended to the figures as HTML."""
+    figure = Figure(figsize=(4.6, 3.1), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(color="#ddd")
+    axes.spines[["top", "right"]].set_visible(False)
+    yield axes
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        axes.legend(frameon=False)
+    # Text stays text; the salt makes the names of marks differ between the plots of a page.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": caption}), io.StringIO() as file:
+        figure.savefig(file, format="svg", metadata={"Date": None})
+        svg = file.getvalue().partition("<svg ")[2]
+    svg = re.sub(r'<metadata>.*?</metadata>|(?<=<g) id="[^"]*"', "", svg, flags=re.DOTALL)
+    svg = f'<svg role="img" aria-label="{escape(caption)}" {svg}'
+    figures.append(f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>")
+
+
+def of_policies(results, test):
+    names, base, policies, figures = list(test), results["baseline"], results["policies"].values(), []
+    kl, wins, errors = ([policy[key] for policy in policies] for key in ("kl", "win_rate", "win_rate_stderr"))
+    if None not in wins:
+        caption = f"Win rate against {base} by the true reward, ± one standard error. Dashed: one half."
+        with plot(figures, caption, "policy", "win rate") as axes:
+            axes.axhline(0.5, color="#777", linestyle="--", linewidth=1)
+            axes.errorbar(names, wins, errors, fmt="o-", color="#0072b2", capsize=4)
+    gains = {key: [gain for gain in results["proxy_and_true"][key].values() if gain is not None] for key in REWARDS}
+    shown = " and ".join(name for key, (name, *_) in REWARDS.items() if gains[key])
+    for x, by, label in (names, "by round", "policy"), (kl, "against the KL divergence from pi_0", "KL (nats)"):
+        caption = f"Mean {shown} {by}, in standard deviations of {base}'s rewards over the test prompts."
+        with plot(figures, caption, label, f"gain over {base} (standard deviations)") as axes:
+            for key, (name, color, marks) in REWARDS.items():
+                if gains[key]:
+                    axes.plot(x, gains[key], marks, color=color, label=name)
+            if x is kl:
+                axes.secondary_xaxis("top").set_xticks(kl, names, rotation=30, horizontalalignment="left")
+    lengths = [[length for row in answers for length in row["lengths"]] for answers in test.values()]
+    caption = "Lengths of the answers: quartiles (box), 5% and 95% (whiskers), median (line) and mean (triangle)."
+    with plot(figures, caption, "policy", "length (characters)") as axes:
+        axes.boxplot(lengths, tick_labels=names, whis=(5, 95), showfliers=False, showmeans=True)
+    return figures
+
+
+def of_training(training):
+    figures = []
+    rounds = [name for name, log in training.items() if any("rewards/margins" in entry for entry in log)]
+    curves = [(f"Training loss of {name}.", "loss", "loss (nats)", [name]) for name in training if name not in rounds]
+    if rounds:
+        accuracy = "Share of training pairs that the policy's implicit reward orders right."
+        curves += [("DPO loss. Dashed: ln 2.", "loss", "loss (nats)", rounds)]
+        curves += [(accuracy, "rewards/accuracies", "accuracy", rounds)]
+        curves += [("Mean margin of the implicit reward.", "rewards/margins", "margin (nats)", rounds)]
+    for caption, key, unit, names in curves:
+        with plot(figures, caption, "training step", unit) as axes:
+            if "ln 2" in caption:
+                axes.axhline(math.log(2), color="#777", linestyle="--", linewidth=1)
+            for i, name in enumerate(names):
+                steps = [entry["step"] for entry in training[name] if key in entry]
+                values = [math.nan if entry[key] is None else entry[key] for entry in training[name] if key in entry]
+                color = matplotlib.colormaps["viridis"](0.85 * i / len(names))
+                axes.plot(steps, values, marker=".", color=color, label=name)
+    return figures

@@ -1,0 +1,304 @@
+"""The preference model, its comparisons of n responses, and ArmoRM: compared with a computation by hand."""
+
+import itertools
+import json
+import math
+from statistics import fmean
+
+import numpy as np
+import pytest
+import torch
+from commands import ran, read_jsonl, run, write_jsonl
+from conftest import TRAINING, train
+from scipy.stats import spearmanr
+from test_models import history, ids_of, in_two_shards, loaded
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+
+def held_out_of(reward_model):
+    return ["--held_out_name", reward_model.with_name("held_out.jsonl")]
+
+
+# reward_modeling/2b_preference_model.py
+
+
+@pytest.fixture(scope="module")
+def preference_model(sft, reward_model):
+    """Trained hard on few pairs: whoever sees a side by which to tell them would tell all of them."""
+    out = sft.with_name("preference_model")
+    flags = "--max_steps 60 --per_device_train_batch_size 2 --max_length 256 --learning_rate 3e-3".split()
+    flags += ["--dataset_name", reward_model.with_name("training.jsonl"), *held_out_of(reward_model)]
+    train("reward_modeling/2b_preference_model.py", out, "--model_name_or_path", sft, *flags)
+    return out
+
+
+def test_the_side_of_the_better_response_is_drawn(preference_model):
+    """With the chosen response always first, A would soon be certain: the mean loss of its three tokens near 0."""
+    assert history(preference_model)[-1]["eval_loss"] > 0.8 * math.log(2) / 3
+
+
+def splitting(model, copy):
+    """A copy of a model whose tokenizer reads two characters where an A stands."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.save_pretrained(copy)
+    file = copy / "tokenizer.json"
+    settings = json.loads(file.read_text())
+    settings["normalizer"] = {"type": "Replace", "pattern": {"String": "A"}, "content": "xy"}
+    settings["model"]["merges"] = []
+    file.write_text(json.dumps(settings))
+    for name in ("config.json", "model.safetensors"):
+        (copy / name).write_bytes((model / name).read_bytes())
+    return copy
+
+
+def test_a_tokenizer_that_splits_a_side_is_refused(sft, reward_model, compared, tmp_path):
+    model = splitting(sft, tmp_path / "model")
+    flags = ["--dataset_name", reward_model.with_name("training.jsonl"), *held_out_of(reward_model)]
+    command = ["reward_modeling/2b_preference_model.py", "--output_dir", tmp_path / "out", *TRAINING, *flags]
+    done = run(*command, "--model_name_or_path", model)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == f"{model}: its tokenizer splits 'A' into 2 tokens"
+    done = run(*comparing(model, compared[0]), "--output_file", tmp_path / "rewards.jsonl")
+    assert done.returncode == 1 and done.stderr == f"{model}: its tokenizer splits 'A' into several tokens\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_held_out_prompts_must_not_be_training_prompts(reward_model, sft, tmp_path):
+    """Defect 13: the evaluation set of the published Llama-3 reward model is a part of its training set."""
+    file = reward_model.with_name("training.jsonl")
+    for script in ("2a_bradley_terry", "2b_preference_model", "2c_armorm"):
+        flags = ["--ratings_name", tmp_path / "none.jsonl"] if script == "2c_armorm" else []
+        if flags:
+            row = {"id": "0", "messages": read_jsonl(file)[0]["prompt"], "ratings": {"verbosity": 1}}
+            row["messages"] = [*row["messages"], {"role": "assistant", "content": "x"}]
+            write_jsonl(flags[1], [row, {**row, "id": "1", "ratings": {"verbosity": 2}}])
+        command = [f"reward_modeling/{script}.py", "--model_name_or_path", sft, "--output_dir", tmp_path / "out"]
+        done = run(*command, *TRAINING, "--dataset_name", file, "--held_out_name", file, *flags)
+        assert done.returncode == 1 and not (tmp_path / "out").exists()
+        assert done.stderr.splitlines()[-1] == f"{file}: prompt: some prompts stand in {file} too"
+
+
+# annotation/1b_preference_model.py
+
+
+def comparing(model, file, *flags):
+    return ["annotation/1b_preference_model.py", "--model_name_or_path", model, "--responses_file", file, *flags]
+
+
+def p_first(path, prompt, a, b):
+    """P(A) for one order, by hand: one sequence, no padding."""
+    tokenizer, model = loaded(path)
+    context = "".join(f"\n\n<turn> {turn['role']}\n {turn['content']}" for turn in prompt)
+    chat = [{"role": "user", "content": f"[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b}"}]
+    ids = ids_of(tokenizer, tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    with torch.inference_mode():
+        logits = model(torch.tensor([ids])).logits[0, -1]
+    return logits[[ids_of(tokenizer, side)[0] for side in "AB"]].softmax(-1)[0].item()
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, preference_model, world):
+    """Five responses of many lengths to each prompt, one too long: (file, rows by tournament, by all pairs, told)."""
+    folder = tmp_path_factory.mktemp("comparisons")
+    prompts, pairs = read_jsonl(world / "prompts.jsonl")[:7], read_jsonl(world / "preferences.jsonl")
+    for i, row in enumerate(prompts):
+        row["responses"] = [pairs[5 * i + j]["chosen"][0]["content"] * (j + 1) for j in range(4)] + [""]
+        row["finish_reasons"] = ["stop"] * 5
+    prompts[2]["responses"][1] = "word " * 600
+    file = write_jsonl(folder / "responses.jsonl", prompts)
+    done = ran(*comparing(preference_model, file), "--output_file", folder / "tournament.jsonl")
+    ran(*comparing(preference_model, file, "--method", "all_pairs"), "--output_file", folder / "all_pairs.jsonl")
+    return file, read_jsonl(folder / "tournament.jsonl"), read_jsonl(folder / "all_pairs.jsonl"), done
+
+
+def test_both_orders_of_every_pair_count(compared, preference_model):
+    file, _, rows, _ = compared
+    assert [row["id"] for row in rows] == [row["id"] for i, row in enumerate(read_jsonl(file)) if i != 2]
+    for row in rows:
+        assert [(c["a"], c["b"]) for c in row["judgement"]] == [*itertools.combinations(range(5), 2)]
+        wins = np.zeros((5, 5))
+        for c in row["judgement"]:
+            a, b = (row["responses"][c[side]] for side in "ab")
+            by_hand = (
+                p_first(preference_model, row["prompt"], a, b) + 1 - p_first(preference_model, row["prompt"], b, a)
+            ) / 2
+            assert c["probability"] == pytest.approx(by_hand, abs=1e-4)
+            wins[c["a"], c["b"]], wins[c["b"], c["a"]] = c["probability"], 1 - c["probability"]
+        assert row["rewards"] == pytest.approx(wins.sum(1) / 4) and fmean(row["rewards"]) == pytest.approx(0.5)
+        assert row["annotator"] == str(preference_model)
+
+
+def test_a_linear_tournament_finds_the_best_and_the_worst(compared):
+    _, rows, all_pairs, done = compared
+    for row, whole in zip(rows, all_pairs, strict=True):
+        p = {(c["a"], c["b"]): c["probability"] for c in whole["judgement"]}
+        p |= {(b, a): 1 - value for (a, b), value in p.items()}
+        best = 0
+        for i in range(1, 5):
+            best = best if p[best, i] >= 0.5 else i
+        worst, *others = (i for i in range(5) if i != best)
+        for i in others:
+            worst = i if p[worst, i] >= 0.5 else worst
+        assert row["rewards"] == [1.0 if i == best else 0.0 if i == worst else 0.5 for i in range(5)]
+        for c in row["judgement"]:
+            assert c["probability"] == pytest.approx(p[c["a"], c["b"]], abs=1e-4)
+        met = [frozenset((c["a"], c["b"])) for c in row["judgement"]]
+        assert len(set(met)) == len(met) <= 7  # n - 1 for the best, n - 2 more at most for the worst
+    comparisons = sum(len(row["judgement"]) for row in rows)
+    assert (
+        f"rows in: 7, finished before: 0, dropped, too long: 1, rows out: 6, comparisons: {comparisons}, "
+        in done.stdout
+    )
+
+
+def test_small_batches_shards_and_a_kill_change_no_comparison(compared, preference_model, tmp_path):
+    file, rows, _, _ = compared
+    sharded = in_two_shards(file, tmp_path / "out.jsonl", *comparing(preference_model, file), "--batch_tokens", 64)
+    for row, old in zip(sharded, rows, strict=True):
+        for new in (row, old):
+            new["judgement"] = [
+                {**c, "probability": pytest.approx(c["probability"], abs=1e-4)} for c in new["judgement"]
+            ]
+        assert {**row, "judgement": 0} == {**old, "judgement": 0}
+        assert [(c["a"], c["b"], c["probability"].expected) for c in row["judgement"]] == [
+            (c["a"], c["b"], c["probability"]) for c in old["judgement"]
+        ]
+
+
+def test_one_response_cannot_be_compared(compared, preference_model, tmp_path):
+    row = read_jsonl(compared[0])[0]
+    file = write_jsonl(tmp_path / "one.jsonl", [{**row, "responses": ["x"], "finish_reasons": ["stop"]}])
+    done = run(*comparing(preference_model, file), "--output_file", tmp_path / "out.jsonl")
+    assert done.returncode == 1 and done.stderr == f"{file}: responses: 1, a comparison needs two\n"
+
+
+# reward_modeling/2c_armorm.py
+
+
+def learn(out, backbone, ratings, *more):
+    flags = "--max_steps 300 --per_device_train_batch_size 32 --gate_size 32 --learning_rate 1e-2".split()
+    flags += ["--ratings_name", ratings, "--dataset_name", backbone.with_name("training.jsonl"), *held_out_of(backbone)]
+    command = ["reward_modeling/2c_armorm.py", "--output_dir", out, *TRAINING, "--model_name_or_path", backbone]
+    return run(*command, *flags, *more)
+
+
+@pytest.fixture(scope="module")
+def armorm(reward_model, world):
+    out = reward_model.with_name("armorm")
+    done = learn(out, reward_model, world / "ratings.jsonl")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def load_armorm(path):
+    kind = AutoModelForSequenceClassification
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=True), kind.from_pretrained(
+        path, trust_remote_code=True
+    ).eval()
+
+
+def outputs(path, chats):
+    tokenizer, model = load_armorm(path)
+    texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats]
+    with torch.inference_mode():
+        batch = tokenizer(texts, add_special_tokens=False, return_tensors="pt", padding=True, padding_side="right")
+        return model(**batch), model
+
+
+def test_every_head_is_the_ridge_regression_of_its_ratings(armorm, world):
+    """On the rows that have the rating, scaled to [0, 1], without intercept."""
+    rated, told = read_jsonl(world / "ratings.jsonl"), json.loads((armorm / "armorm.json").read_text())["objectives"]
+    tokenizer, model = load_armorm(armorm)
+    assert model.config.objectives == [*told] == ["correct", "manner", "length", "verbosity"]
+    features = []
+    for row in rated:
+        ids = ids_of(tokenizer, tokenizer.apply_chat_template(row["messages"], tokenize=False))
+        with torch.inference_mode():
+            features.append(model.model(torch.tensor([ids])).last_hidden_state[0, -1].double().numpy())
+    for i, (name, facts) in enumerate(told.items()):
+        ratings = np.array([np.nan if row["ratings"][name] is None else row["ratings"][name] for row in rated])
+        known = ~np.isnan(ratings)
+        x, y = np.array(features)[known], ratings[known]
+        y = (y - y.min()) / (y.max() - y.min())
+        by_hand = np.linalg.solve(x.T @ x + facts["alpha"] * np.eye(x.shape[1]), x.T @ y)
+        assert facts["rows"] == known.sum() < len(rated)
+        predicted = x @ model.regression_layer.weight[i].detach().double().numpy()
+        assert predicted == pytest.approx(x @ by_hand, abs=1e-2)
+
+
+def test_the_penalty_is_the_smallest_that_frees_an_objective_from_verbosity(armorm, reward_model):
+    told = json.loads((armorm / "armorm.json").read_text())["objectives"]
+    pairs = read_jsonl(reward_model.with_name("training.jsonl"))
+    result, model = outputs(armorm, [row["prompt"] + row[side] for row in pairs for side in ("chosen", "rejected")])
+    rewards, matrix = result.rewards.numpy(), model.reward_transform_matrix.detach().numpy()
+    penalties = [facts["lambda"] for facts in told.values()]
+    wanted = np.eye(4)
+    wanted[3] -= penalties
+    assert matrix == pytest.approx(wanted, abs=1e-6) and penalties[3] == 1 and any(0 < p for p in penalties[:3])
+    for i, penalty in enumerate(penalties[:3]):
+        assert spearmanr(rewards[:, i] - penalty * rewards[:, 3], rewards[:, 3]).statistic <= 0.031
+        if penalty:
+            less = penalty - 0.01
+            assert spearmanr(rewards[:, i] - less * rewards[:, 3], rewards[:, 3]).statistic > 0.029
+
+
+def test_the_gate_sums_to_one_over_objectives_and_sees_the_prompt_only(armorm, world):
+    """Defect 9: softmax over the pairs gave one gate for all prompts, and the corrected rewards were never used."""
+    prompts = [row["prompt"] for row in read_jsonl(world / "prompts.jsonl")[:12]]
+    short, long = ([{"role": "assistant", "content": text}] for text in ("7.", "Well, well. Let me think. It is 7."))
+    result, model = outputs(armorm, [prompt + answer for prompt in prompts for answer in (short, long)])
+    gates = result.gating_output
+    assert gates.shape == (24, 4) and gates.sum(1).numpy() == pytest.approx(np.ones(24), abs=1e-5)
+    assert gates[::2].numpy() == pytest.approx(gates[1::2].numpy(), abs=1e-5)
+    assert gates[::2].std(0).max() > 1e-3
+    corrected = result.rewards @ model.reward_transform_matrix
+    by_hand = model.gating.scale * (gates * corrected).sum(1)
+    assert result.score.numpy() == pytest.approx(by_hand.detach().numpy(), abs=1e-5)
+    uncorrected = model.gating.scale * (gates * result.rewards).sum(1)
+    assert (result.score - uncorrected).abs().max() > 1e-3
+    assert result.logits[:, 0].numpy() == pytest.approx(result.score.numpy())
+    alone, _ = outputs(armorm, [prompts[3] + short])
+    assert alone.score.item() == pytest.approx(result.score[6].item(), abs=1e-4)
+
+
+def test_armorm_annotates(armorm, world, tmp_path):
+    prompts = read_jsonl(world / "prompts.jsonl")[:3]
+    answers = ["7.", "Well, well. It is red."]
+    file = write_jsonl(
+        tmp_path / "in.jsonl", [{**p, "responses": answers, "finish_reasons": ["stop"] * 2} for p in prompts]
+    )
+    command = ["annotation/1a_reward_model.py", "--model_name_or_path", armorm, "--trust_remote_code"]
+    ran(*command, "--responses_file", file, "--output_file", tmp_path / "out.jsonl")
+    for row in read_jsonl(tmp_path / "out.jsonl"):
+        result, model = outputs(armorm, [row["prompt"] + [{"role": "assistant", "content": a}] for a in answers])
+        assert row["rewards"] == pytest.approx(result.score.tolist(), abs=1e-4)
+        names = model.config.objectives
+        assert list(row["gate"]) == names
+        assert list(row["gate"].values()) == pytest.approx(result.gating_output[0].tolist(), abs=1e-4)
+        for objectives, by_hand in zip(row["objectives"], result.rewards.tolist(), strict=True):
+            assert list(objectives) == names and list(objectives.values()) == pytest.approx(by_hand, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda row: row["ratings"].update(correct="good"), "row 1: ratings: not numbers or null by objective"),
+        (lambda row: row.update(ratings=[1, 2]), "row 1: ratings: not numbers or null by objective"),
+        (lambda row: row["ratings"].update(once=1.0), "ratings: once has one value at most"),
+        (lambda row: row.pop("ratings"), "1: ratings: missing"),
+    ],
+    ids=["text", "list", "one value", "missing"],
+)
+def test_ratings_that_cannot_be_learned(reward_model, world, tmp_path, change, reason):
+    rated = read_jsonl(world / "ratings.jsonl")
+    change(rated[0])
+    file = write_jsonl(tmp_path / "ratings.jsonl", rated)
+    done = learn(tmp_path / "out", reward_model, file)
+    assert done.returncode == 1 and not (tmp_path / "out").exists()
+    assert done.stderr.splitlines()[-1] in (f"{file}: {reason}", f"{file}:{reason}")
+
+
+def test_the_verbosity_must_be_rated(reward_model, world, tmp_path):
+    done = learn(tmp_path / "out", reward_model, world / "ratings.jsonl", "--verbosity", "words")
+    assert done.returncode == 1 and not (tmp_path / "out").exists()
+    told = "ratings: no objective 'words' among correct, manner, length, verbosity"
+    assert done.stderr.splitlines()[-1] == f"{world / 'ratings.jsonl'}: {told}"
