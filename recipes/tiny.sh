@@ -23,10 +23,11 @@
 : "${SFT_EPOCHS:=2}"
 : "${SFT_BATCH_SIZE:=4}"
 : "${RM_LEARNING_RATE:=5e-4}"
-: "${RM_EPOCHS:=1}"
+: "${RM_EPOCHS:=2}"
 : "${RM_BATCH_SIZE:=16}"
+: "${PM_START:=${REWARD_MODEL:-$OUT/reward_model}}" # from the policy it does not find what is right in one epoch
 : "${PM_LEARNING_RATE:=5e-4}"
-: "${PM_BATCH_SIZE:=8}"
+: "${PM_BATCH_SIZE:=4}"
 : "${PM_MAX_LENGTH:=256}"
 : "${ARMORM_OPTIONS:=--gate_size 64 --max_steps 500 --per_device_train_batch_size 256}"
 : "${MEASURE:=reward_model preference_model armorm llm_judge}"

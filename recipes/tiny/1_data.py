@@ -33,7 +33,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--corpus", type=int, default=150_000, help="documents of the base model's corpus")
+    parser.add_argument("--corpus", type=int, default=100_000, help="documents of the base model's corpus")
     parser.add_argument("--instructions", type=int, default=5000)
     parser.add_argument("--preferences", type=int, default=12_000, help="prompts, two pairs each")
     parser.add_argument("--ratings", type=int, default=4000, help="rated answers, to as many questions at most")
