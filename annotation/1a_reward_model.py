@@ -1,12 +1,14 @@
 """Score every response with a reward model (paper 3.3, Algorithm 2).
 
-Responses of like length go through the model together, in batches of at most --batch_tokens tokens with padding; the
-size of the batch changes a score by rounding only (below 1e-4 in float32). Finished rows survive a kill: give the same
-command again.
+The tokens that a row's responses share, its prompt above all, go through the model once. What follows them goes through
+in batches of like length, of at most --batch_tokens tokens with padding; the size of the batch changes a score by
+rounding only (below 1e-4 in float32). Memory does not grow with the file. Finished rows survive a kill: give the same
+command again. A model with code of its own (--trust_remote_code) that weighs objectives, ArmoRM, is read whole.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...}
-Writes: --output_file, the same rows with "rewards", one for each response, and "annotator". A row in which a prompt
-        and response are longer than the model's context is dropped and counted.
+Writes: --output_file, the same rows with "rewards", one for each response, and "annotator"; of ArmoRM also
+        "objectives", [{name: value} for each response], and "gate", {name: weight}. A row in which a prompt and a
+        response are longer than the model's context is dropped and counted.
 
     python annotation/1a_reward_model.py --model_name_or_path runs/tiny/reward_model --n 8 \
         --responses_file runs/tiny/iter1/responses.jsonl --output_file runs/tiny/iter1/rewards.jsonl
@@ -16,85 +18,168 @@ One shard of two, on the second GPU; `python rows.py` joins the shards:
 """
 
 import argparse
+import itertools
 import sys
 import time
 
 import rows
 
 
+def take(items, length, budget):
+    """Yields lists of items, sorted by length, of at most `budget` tokens with padding, or of one item."""
+    items = sorted(items, key=length, reverse=True)
+    while items:
+        size = max(1, budget // max(1, length(items[0])))
+        yield items[:size]
+        items = items[size:]
+
+
+class Scorer:
+    """A reward model and its tokenizer; `share`: prompts go through the model once for all their responses."""
+
+    def __init__(self, model, tokenizer, batch_tokens, share):
+        self.model, self.tokenizer, self.batch_tokens, self.share = model, tokenizer, batch_tokens, share
+
+    def padded(self, ids):
+        return self.tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt").to(self.model.device)
+
+    def outputs(self, chats):
+        """What the model gives for each of the chats of each row, as {name: list}; None for a row that does not fit."""
+        import torch
+
+        texts = [self.tokenizer.apply_chat_template(chat, tokenize=False) for row in chats for chat in row]
+        ids = iter(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
+        ids = [[next(ids) for _ in row] for row in chats]
+        results = [[None] * len(row) for row in chats]
+        fit = [i for i, row in enumerate(ids) if max(map(len, row)) <= self.model.config.max_position_embeddings]
+        shared = {i: self.shared(ids[i]) for i in fit}
+        with torch.inference_mode():
+            for group in take(fit, shared.get, self.batch_tokens):
+                cache = mask = None
+                if any(shared[i] for i in group):
+                    prefix = self.padded([ids[i][0][: shared[i]] for i in group])
+                    cache, mask = (
+                        self.model.base_model(**prefix, use_cache=True).past_key_values,
+                        prefix["attention_mask"],
+                    )
+                of_group = [(place, i, j) for place, i in enumerate(group) for j in range(len(ids[i]))]
+                for batch in take(of_group, lambda at: len(ids[at[1]][at[2]]) - shared[at[1]], self.batch_tokens):
+                    rest = self.padded([ids[i][j][shared[i] :] for _, i, j in batch])
+                    if cache:
+                        places = torch.tensor([place for place, _, _ in batch], device=self.model.device)
+                        starts = torch.tensor([shared[i] for _, i, _ in batch], device=self.model.device)
+                        rest["past_key_values"] = of_rows(cache, places)
+                        rest["position_ids"] = starts[:, None] + torch.arange(rest["input_ids"].shape[1]).to(starts)
+                        rest["attention_mask"] = torch.cat([mask[places], rest["attention_mask"]], 1)
+                    given = self.model(**rest)
+                    names = [name for name in ("logits", "score", "rewards", "gating_output") if name in given]
+                    columns = [given[name].float().tolist() for name in names]
+                    for (_, i, j), *values in zip(batch, *columns, strict=True):
+                        results[i][j] = dict(zip(names, values, strict=True))
+        return [row if i in shared else None for i, row in enumerate(results)]
+
+    def shared(self, of_row):
+        """How many tokens the chats of a row begin with in common, so that each keeps one at least."""
+        if not self.share or len(of_row) == 1:
+            return 0
+        most = min(map(len, of_row)) - 1
+        return next((k for k, tokens in enumerate(zip(*of_row, strict=False)) if len(set(tokens)) > 1 or k == most))
+
+
+def of_rows(cache, places):
+    """A new cache whose rows are those of another, chosen by place."""
+    from transformers import DynamicCache
+
+    return DynamicCache([(layer.keys[places], layer.values[places]) for layer in cache.layers])
+
+
+def load(path, dtype, trust_remote_code):
+    """(model, tokenizer), checked; what cannot score a response ends the program."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{path}: no model there ({str(error).splitlines()[0]})")
+    if not tokenizer.chat_template:
+        sys.exit(f"{path}: its tokenizer has no chat template")
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        # The model takes the last token that is not padding for the end of the response.
+        sys.exit(f"{path}: its tokenizer needs a pad token that is not the EOS token")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForSequenceClassification.from_pretrained(
+        path, dtype=dtype, device_map=device, trust_remote_code=trust_remote_code
+    ).eval()
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if type(model).__module__.startswith("transformers.") and model.config.num_labels != 1:
+        sys.exit(f"{path}: gives {model.config.num_labels} scores, a reward model gives one")
+    return model, tokenizer
+
+
+def annotated(row, given, names):
+    """The row with what the model gives for its responses."""
+    row["rewards"] = [one["score"] if "score" in one else one["logits"][0] for one in given]
+    if "gating_output" in given[0]:
+        row["objectives"] = [dict(zip(names, one["rewards"], strict=True)) for one in given]
+        row["gate"] = dict(zip(names, given[0]["gating_output"], strict=True))  # of the prompt, the same for each
+    return row
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_name_or_path", required=True)
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the code in the model's directory")
     parser.add_argument("--responses_file", required=True)
     parser.add_argument("--output_file", required=True)
     parser.add_argument("--n", type=int, help="responses that every row must have (default: as the first row)")
-    parser.add_argument("--batch_tokens", type=int, default=16_384, help="tokens a batch, padding included")
+    parser.add_argument(
+        "--batch_tokens", type=int, help="tokens a batch, padding included (default: 16384 on a GPU, 2048 on the CPU)"
+    )
     parser.add_argument("--dtype", default="float32", help="of weights and activations: float32, bfloat16")
     parser.add_argument("--chunk_size", type=int, default=512, help="rows between two writes to disk")
     parser.add_argument("--shard", type=int, default=0, help="which share of the rows: 0 to num_shards - 1")
     parser.add_argument("--num_shards", type=int, default=1, help="shares, one a process; no row is lost")
     args = parser.parse_args()
-    answered = list(rows.read(args.responses_file, "responses", n=args.n))[args.shard :: args.num_shards]
 
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    def answered():  # read twice: first to check all of it, then by chunks, so that memory does not grow with the file
+        checked = rows.read(args.responses_file, "responses", n=args.n)
+        return itertools.islice(checked, args.shard, None, args.num_shards)
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
-    if not tokenizer.chat_template:
-        sys.exit(f"{args.model_name_or_path}: its tokenizer has no chat template")
-    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        # The model takes the last token that is not padding for the end of the response.
-        sys.exit(f"{args.model_name_or_path}: its tokenizer needs a pad token that is not the EOS token")
-    model = AutoModelForSequenceClassification.from_pretrained(
-        args.model_name_or_path, dtype=args.dtype, device_map="cuda" if torch.cuda.is_available() else "cpu"
-    ).eval()
-    model.config.pad_token_id = tokenizer.pad_token_id
-    if model.config.num_labels != 1:
-        sys.exit(f"{args.model_name_or_path}: gives {model.config.num_labels} scores, a reward model gives one")
-
-    @torch.inference_mode()
-    def scores(chats):
-        """One score for each chat, in the order given; nan where the chat is longer than the context."""
-        texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats]
-        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        results = [float("nan")] * len(ids)
-        fitting = (i for i in range(len(ids)) if len(ids[i]) <= model.config.max_position_embeddings)
-        order = sorted(fitting, key=lambda i: len(ids[i]), reverse=True)
-        while order:
-            size = max(1, args.batch_tokens // len(ids[order[0]]))
-            batch, order = order[:size], order[size:]
-            padded = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, padding_side="right", return_tensors="pt")
-            logits = model(**padded.to(model.device)).logits[:, 0].float()
-            for i, score in zip(batch, logits.tolist(), strict=True):
-                results[i] = score
-        return results
+    total = sum(1 for _ in answered())
+    model, tokenizer = load(args.model_name_or_path, args.dtype, args.trust_remote_code)
+    # The cache of a prompt serves models that attend to everything and score by the library's own code.
+    own = not type(model).__module__.startswith("transformers.")
+    share = not own and not getattr(model.config, "sliding_window", None)
+    batch_tokens = args.batch_tokens or (2048 if model.device.type == "cpu" else 16_384)
+    scorer = Scorer(model, tokenizer, batch_tokens, share)
+    names = getattr(model.config, "objectives", None)
 
     writer = rows.Writer(args.output_file, rows.fingerprint(sys.argv[1:]))
-    todo = [row for row in answered if row["id"] not in writer.done]
-    start, dropped = time.time(), 0
-    for first in range(0, len(todo), args.chunk_size):
-        chunk = todo[first : first + args.chunk_size]
-        chats = [row["prompt"] + [{"role": "assistant", "content": t}] for row in chunk for t in row["responses"]]
-        results = iter(scores(chats))
-        finished = []
-        for row in chunk:
-            rewards = [next(results) for _ in row["responses"]]
-            if all(reward == reward for reward in rewards):
-                finished.append({**row, "rewards": rewards, "annotator": args.model_name_or_path})
+    todo = (row for row in answered() if row["id"] not in writer.done)
+    start, done, dropped = time.time(), len(writer.done), 0
+    while chunk := list(itertools.islice(todo, args.chunk_size)):
+        chats = [[row["prompt"] + [{"role": "assistant", "content": t}] for t in row["responses"]] for row in chunk]
+        finished = [
+            {
+                **annotated(row, given, names or [*map(str, range(len(given[0].get("rewards", ()))))]),
+                "annotator": args.model_name_or_path,
+            }
+            for row, given in zip(chunk, scorer.outputs(chats), strict=True)
+            if given
+        ]
         writer.add(finished)
         dropped += len(chunk) - len(finished)
-        done, seconds = first + len(chunk), time.time() - start
-        told = f"{done} of {len(todo)} rows, {done / seconds:.0f}/s, {seconds / done * (len(todo) - done):.0f} s left"
+        done, seconds = done + len(chunk), time.time() - start
+        rate = (done - len(writer.done)) / seconds
+        told = f"{done} of {total} rows, {rate:.0f}/s, {(total - done) / rate:.0f} s left"
         print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
-    if len(answered) == dropped:
+    if total == dropped:
         sys.exit(f"{args.responses_file}: every row is longer than the context of {args.model_name_or_path}")
     writer.finish()
     print(
-        f"{args.output_file} rows in: {len(answered)}, finished before: {len(writer.done)}, "
-        f"dropped, too long: {dropped}, rows out: {len(answered) - dropped}, {time.time() - start:.1f} s"
+        f"{args.output_file} rows in: {total}, finished before: {len(writer.done)}, "
+        f"dropped, too long: {dropped}, rows out: {total - dropped}, {time.time() - start:.1f} s"
     )
 
 

@@ -85,7 +85,9 @@ def main():
     parser.add_argument("--output_file", required=True)
     parser.add_argument("--n", type=int, help="responses that every row must have (default: as the first row)")
     parser.add_argument("--method", choices=[*METHODS], default="tournament", help="which responses meet")
-    parser.add_argument("--batch_tokens", type=int, default=16_384, help="tokens a batch, padding included")
+    parser.add_argument(
+        "--batch_tokens", type=int, help="tokens a batch, padding included (default: 16384 on a GPU, 2048 on the CPU)"
+    )
     parser.add_argument("--dtype", default="float32", help="of weights and activations: float32, bfloat16")
     parser.add_argument("--chunk_size", type=int, default=512, help="rows between two writes to disk")
     parser.add_argument("--shard", type=int, default=0, help="which share of the rows: 0 to num_shards - 1")
@@ -129,6 +131,8 @@ def main():
         args.model_name_or_path, dtype=args.dtype, device_map="cuda" if torch.cuda.is_available() else "cpu"
     ).eval()
 
+    batch_tokens = args.batch_tokens or (2048 if model.device.type == "cpu" else 16_384)
+
     @torch.inference_mode()
     def probabilities(compared):
         """P(first is better) for each (prompt, first, second); None where that is longer than the context."""
@@ -137,7 +141,7 @@ def main():
         fitting = (i for i in range(len(ids)) if len(ids[i]) <= model.config.max_position_embeddings)
         order = sorted(fitting, key=lambda i: len(ids[i]), reverse=True)
         while order:
-            size = max(1, args.batch_tokens // len(ids[order[0]]))
+            size = max(1, batch_tokens // len(ids[order[0]]))
             batch, order = order[:size], order[size:]
             padded = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, padding_side="left", return_tensors="pt")
             padded["position_ids"] = (padded["attention_mask"].cumsum(-1) - 1).clamp(min=0)

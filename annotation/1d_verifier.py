@@ -12,6 +12,7 @@ Writes: --output_file, the same with "rewards" (1.0 or 0.0 each) and "annotator"
 """
 
 import argparse
+import itertools
 import re
 import sys
 import time
@@ -36,7 +37,12 @@ def main():
         parser.error(f"--pattern: {error}")
     if groups != 1 or (args.method == "exact" and not args.pattern):
         parser.error("--pattern: one group is needed, the final answer")
-    answered = list(rows.read(args.responses_file, "verifiable", n=args.n))[args.shard :: args.num_shards]
+
+    def answered():  # read twice: first to check all of it, then by chunks, so that memory does not grow with the file
+        checked = rows.read(args.responses_file, "verifiable", n=args.n)
+        return itertools.islice(checked, args.shard, None, args.num_shards)
+
+    total = sum(1 for _ in answered())
 
     from math_verify import parse, verify
 
@@ -51,21 +57,21 @@ def main():
         return verify(parse(answer), parse(response))
 
     writer = rows.Writer(args.output_file, rows.fingerprint(sys.argv[1:]))
-    todo = [row for row in answered if row["id"] not in writer.done]
-    start = time.time()
-    for first in range(0, len(todo), args.chunk_size):
-        chunk = todo[first : first + args.chunk_size]
+    todo = (row for row in answered() if row["id"] not in writer.done)
+    start, done = time.time(), len(writer.done)
+    while chunk := list(itertools.islice(todo, args.chunk_size)):
         writer.add(
             {**row, "rewards": [float(right(r, row["answer"])) for r in row["responses"]], "annotator": "verifier"}
             for row in chunk
         )
-        done, seconds = first + len(chunk), time.time() - start
-        told = f"{done} of {len(todo)} rows, {done / seconds:.0f}/s, {seconds / done * (len(todo) - done):.0f} s left"
+        done += len(chunk)
+        rate = (done - len(writer.done)) / (time.time() - start)
+        told = f"{done} of {total} rows, {rate:.0f}/s, {(total - done) / rate:.0f} s left"
         print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
     writer.finish()
     print(
-        f"{args.output_file} rows in: {len(answered)}, finished before: {len(writer.done)}, "
-        f"rows out: {len(answered)}, {time.time() - start:.1f} s"
+        f"{args.output_file} rows in: {total}, finished before: {len(writer.done)}, "
+        f"rows out: {total}, {time.time() - start:.1f} s"
     )
 
 

@@ -13,6 +13,7 @@ Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "
 """
 
 import argparse
+import itertools
 import random
 import sys
 import time
@@ -35,44 +36,54 @@ def main():
     parser.add_argument("--keep_truncated", action="store_true", help="let truncated responses into pairs")
     parser.add_argument("--seed", type=int, default=0, help="of the random choices")
     args = parser.parse_args()
-    start, counts, pairs = time.time(), Counter(), []
+    start, counts = time.time(), Counter()
 
-    scored = list(rows.read(args.rewards_file, "rewards", n=args.n))
-    for row in scored:
-        score = [r - args.length_penalty * len(t) for r, t in zip(row["rewards"], row["responses"], strict=True)]
-        whole = [i for i, reason in enumerate(row["finish_reasons"]) if args.keep_truncated or reason != "length"]
-        if len(whole) < 2:
-            counts["dropped, truncated"] += 1
-            continue
-        rng = random.Random(f"{args.seed} {row['id']}")  # a row's choice does not depend on the other rows
-        ranked = sorted(whole, key=lambda i: score[i], reverse=True)
-        if args.pairing == "best_worst":
-            chosen, rejected = ranked[0], ranked[-1]
-        elif args.pairing == "best_random":
-            chosen, rejected = ranked[0], rng.choice(ranked[1:])
-        else:
-            chosen, rejected = sorted(rng.sample(whole, 2), key=lambda i: score[i], reverse=True)
-        if row["responses"][chosen] == row["responses"][rejected]:
-            counts["dropped, identical"] += 1
-        elif score[chosen] == score[rejected]:
-            counts["dropped, tie"] += 1
-        elif score[chosen] - score[rejected] < args.min_margin:
-            counts["dropped, margin"] += 1
-        else:
-            n = len(row["responses"])  # what the row holds for each response is left out
-            of_responses = [k for k, v in row.items() if isinstance(v, list) and len(v) == n and k != "prompt"]
-            pairs.append({
-                **{key: value for key, value in row.items() if key not in of_responses},
-                "chosen": [{"role": "assistant", "content": row["responses"][chosen]}],
-                "rejected": [{"role": "assistant", "content": row["responses"][rejected]}],
-                "chosen_reward": row["rewards"][chosen],
-                "rejected_reward": row["rewards"][rejected],
-            })  # fmt: skip
-    if not pairs:
-        sys.exit(f"{args.rewards_file}: no pair is left of {len(scored)} rows ({dict(counts)})")
-    rows.write(args.output_file, pairs)
+    def pairs():
+        for row in rows.read(args.rewards_file, "rewards", n=args.n):
+            score = [r - args.length_penalty * len(t) for r, t in zip(row["rewards"], row["responses"], strict=True)]
+            whole = [i for i, reason in enumerate(row["finish_reasons"]) if args.keep_truncated or reason != "length"]
+            counts["rows in"] += 1
+            if len(whole) < 2:
+                counts["dropped, truncated"] += 1
+                continue
+            rng = random.Random(f"{args.seed} {row['id']}")  # a row's choice does not depend on the other rows
+            ranked = sorted(whole, key=lambda i: score[i], reverse=True)
+            if args.pairing == "best_worst":
+                chosen, rejected = ranked[0], ranked[-1]
+            elif args.pairing == "best_random":
+                chosen, rejected = ranked[0], rng.choice(ranked[1:])
+            else:
+                chosen, rejected = sorted(rng.sample(whole, 2), key=lambda i: score[i], reverse=True)
+            if row["responses"][chosen] == row["responses"][rejected]:
+                counts["dropped, identical"] += 1
+            elif score[chosen] == score[rejected]:
+                counts["dropped, tie"] += 1
+            elif score[chosen] - score[rejected] < args.min_margin:
+                counts["dropped, margin"] += 1
+            else:
+                n = len(row["responses"])  # what the row holds for each response is left out
+                of_responses = [k for k, v in row.items() if isinstance(v, list) and len(v) == n and k != "prompt"]
+                yield {
+                    **{key: value for key, value in row.items() if key not in [*of_responses, "judgement"]},
+                    "chosen": [{"role": "assistant", "content": row["responses"][chosen]}],
+                    "rejected": [{"role": "assistant", "content": row["responses"][rejected]}],
+                    "chosen_reward": row["rewards"][chosen],
+                    "rejected_reward": row["rewards"][rejected],
+                }
+
+    for (
+        _
+    ) in pairs():  # read twice: a bad row stops all before a pair is written, and memory does not grow with the file
+        counts["rows out"] += 1
+    rows_in, rows_out = counts.pop("rows in"), counts.pop("rows out", 0)
+    if not rows_out:
+        sys.exit(f"{args.rewards_file}: no pair is left of {rows_in} rows ({dict(counts)})")
     dropped = "".join(f"{name}: {count}, " for name, count in counts.items())
-    print(f"{args.output_file} rows in: {len(scored)}, {dropped}rows out: {len(pairs)}, {time.time() - start:.1f} s")
+    writer, chosen = rows.Writer(args.output_file), pairs()
+    while chunk := list(itertools.islice(chosen, 512)):
+        writer.add(chunk)
+    writer.finish()
+    print(f"{args.output_file} rows in: {rows_in}, {dropped}rows out: {rows_out}, {time.time() - start:.1f} s")
 
 
 if __name__ == "__main__":

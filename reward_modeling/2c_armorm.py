@@ -37,7 +37,7 @@ class Data:
     held_out_name: str = field(metadata={"help": "JSONL file of preferences for the accuracy; shares no prompt"})
     verbosity: str = field(default="verbosity", metadata={"help": "the objective that the others are freed from"})
     gate_size: int = field(default=1024, metadata={"help": "width of the gate's three hidden layers"})
-    batch_tokens: int = field(default=16_384, metadata={"help": "tokens a batch of the backbone, padding included"})
+    batch_tokens: int = field(default=2048, metadata={"help": "tokens a batch of the backbone, padding included"})
 
 
 @dataclass
