@@ -376,10 +376,12 @@ if [[ $MEASURE != none ]]; then
     annotate 3 "$name" "$OUT/iter1/responses.jsonl" "${sampled[-1]}" --shard 0 --num_shards 8 "${method[@]}"
   done
   part=""
-  step 4 "$dir/rewardbench.json" python reward_modeling/3_rewardbench.py --rewards_files "${benched[@]}" \
-    --names "${names[@]}" --output_dir "$dir"
+  step 4 "$dir/rewardbench.json" python reward_modeling/3_rewardbench.py --bench_file "$dir/bench.jsonl" \
+    --rewards_files "${benched[@]}" --names "${names[@]}" --output_dir "$dir"
   step 5 "$dir/length_bias.json" python reward_modeling/4_length_bias.py --rewards_files "${sampled[@]}" \
     --names "${names[@]}" --output_dir "$dir"
+  [[ ${#bench[@]} == 1 ]] || step 6 "$dir/calibration.json" python reward_modeling/5_calibration.py \
+    --rewards_files "${benched[@]}" --names "${names[@]}" --output_dir "$dir"
   report=(--measures "$dir")
 fi
 step 9 "$OUT/results.json" python eval/3_report.py --answers "${measured[@]}" --training "${trained[@]}" \

@@ -8,6 +8,7 @@ Reads:  --answers, a file for each policy in a directory of the policy's name, {
         "validation" or "test", "responses", "finish_reasons", "rewards" (the proxy), "kl", "true_rewards"?, "correct"?}
         --training, model directories with trainer_state.json; one called policy has the name of its parent
         --settings, lines NAME=value as a shell reads them, with RECIPE and SEED; --log_dir, files STEP.seconds
+        --measures, a directory of reward_modeling/3_rewardbench.py and those after it, with their tables and figures
 Writes: --output_dir, results.json, report.md and report.html (one file, no scripts)
 
     python eval/3_report.py --answers runs/tiny/eval/sft/kl.jsonl runs/tiny/eval/iter1/kl.jsonl \
@@ -19,14 +20,13 @@ import argparse
 import contextlib
 import itertools
 import json
-import os
 import shlex
-import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from statistics import StatisticsError, correlation, fmean, stdev
+
+import report_environment
 
 import rows
 
@@ -123,29 +123,20 @@ def proxy_and_true(test):
     return result | {"part": any(step["part"] for step in result["rounds"]), "text": " ".join(sentences)}
 
 
+def read_measures(directory):
+    """{file's stem: its content} of what the measures of the reward models have written."""
+    measures = {}
+    for path in sorted(directory.glob("*.json")) if directory else []:
+        with checked(path, "a file of numbers"):
+            measures[path.stem] = json.loads(path.read_text())
+    return measures
+
+
 def training_facts(log):
     losses = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry] or [(None, None)]
     held_out = next((entry for entry in reversed(log) if "eval_loss" in entry), {})
     facts = {"first_step": losses[0][0], "first_loss": losses[0][1], "last_loss": losses[-1][1]}
     return facts | {key: held_out.get(key) for key in ("eval_loss", "eval_accuracy")}
-
-
-def output_of(*command):
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-        return ", ".join(run.stdout.splitlines()) or None
-
-
-def environment():
-    installed = {distribution.name: distribution.version for distribution in metadata.distributions()}
-    libraries = ("torch", "transformers", "trl", "vllm", "datasets", "accelerate", "numpy")
-    versions = {name: installed.get(name) or installed.get(f"{name}-cpu") for name in libraries}
-    versions["python"] = sys.version.split()[0]
-    commit = output_of("git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+dirty")
-    cpu = output_of("grep", "-m1", "model name", "/proc/cpuinfo") or os.uname().machine
-    gpu = output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    machine = {"cpu": cpu.split(": ")[-1], "cpus": os.cpu_count(), "gpu": gpu}
-    return {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "commit": commit, "versions": versions, "machine": machine}
 
 
 def main():
@@ -154,6 +145,7 @@ def main():
     parser.add_argument("--training", nargs="+", required=True, help="model directories")
     parser.add_argument("--settings", required=True, help="variables of the run")
     parser.add_argument("--log_dir", type=Path, required=True, help="may be without any .seconds files")
+    parser.add_argument("--measures", type=Path, help="tables and figures of the reward models")
     parser.add_argument("--output_dir", type=Path, required=True)
     args = parser.parse_args()
     start, settings, training, seconds = time.time(), {}, {}, {}
@@ -172,6 +164,8 @@ def main():
     for path in sorted(args.log_dir.glob("*.seconds"), key=lambda path: (len(path.stem), path.stem)):
         with checked(path, "a number of seconds"):
             seconds[path.stem] = float(path.read_text().split()[-1])
+            if not 0 <= seconds[path.stem] < float("inf"):
+                raise ValueError
     policies = read_answers(args.answers)
     import report_pages  # only now: it imports matplotlib
 
@@ -179,10 +173,17 @@ def main():
     scores = {name: measure(rs, "test") | {"validation": measure(rs, "validation")} for name, rs in policies.items()}
     best_by = "proxy_reward" if None in [score["true_reward"] for score in scores.values()] else "true_reward"
     best = max(scores, key=lambda name: scores[name]["validation"][best_by])
-    results |= environment() | {"baseline": next(iter(scores)), "policies": scores, "best": best, "best_by": best_by}
+    results |= report_environment.environment() | {
+        "baseline": next(iter(scores)),
+        "policies": scores,
+        "best": best,
+        "best_by": best_by,
+    }
     results |= {"proxy_and_true": proxy_and_true(test), "training": {k: training_facts(v) for k, v in training.items()}}
-    results |= {"seconds": seconds, "seconds_total": sum(seconds.values())}
-    files = {"report.md": report_pages.markdown(results), "report.html": report_pages.page(results, test, training)}
+    results |= {"seconds": seconds, "seconds_total": sum(seconds.values()), "measures": read_measures(args.measures)}
+    figures = sorted(args.measures.glob("*.png")) if args.measures else []
+    files = {"report.md": report_pages.markdown(results)}
+    files["report.html"] = report_pages.page(results, test, training, figures)
     files["results.json"] = json.dumps(results, indent=2, allow_nan=False) + "\n"
     with checked(args.output_dir, "a place for files"):
         args.output_dir.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { text-align: left; vertical-align: top; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid #ddd }
 pre { font: inherit; margin: 0; white-space: pre-wrap; overflow-wrap: anywhere } figure { margin: 1rem 0 }
 .plots { display: grid; gap: 1rem 2rem; grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr)) }
-svg { width: 100%; height: auto } figcaption, small { color: #555 } .answers { table-layout: fixed; width: 100% }
+svg, img { width: 100%; height: auto } figcaption, small { color: #555 } .answers { table-layout: fixed; width: 100% }
 @media (max-width: 40rem) { .answers tr, .answers td { display: block } .answers tr:first-child { display: none }
   .answers td::before { content: attr(data-policy); font-weight: bold } }
 """
@@ -67,6 +67,7 @@ def sections(results):
     if 0 < len(kinds[base]) <= 15:
         table = [[kind, *(cell(accuracy.get(kind)) for accuracy in kinds.values())] for kind in kinds[base]]
         yield "Accuracy by kind of question", [], ["source", *policies], table
+    yield from measures_of(results["measures"])
     note = f"The loss of sigmoid DPO begins at ln 2 = {math.log(2):.4f} if the policy begins as its reference. "
     note += "eval_loss and eval_accuracy are the last on held-out rows."
     header = ["model", *next(iter(results["training"].values()))]
@@ -77,6 +78,33 @@ def sections(results):
     yield "Settings", [], ["variable", "value"], [[name, value] for name, value in results["settings"].items()]
     about = {key: results[key] for key in ("date", "commit", "seed")} | results["machine"] | results["versions"]
     yield "Versions and machine", [], ["what", "value"], [[key, cell(value)] for key, value in about.items()]
+
+
+def measures_of(measures):
+    """The sections on the reward models, the same way."""
+    models = measures.get("rewardbench", {})
+    for bench in dict.fromkeys(name for of_model in models.values() for name in of_model):
+        by = {name: of_model[bench] for name, of_model in models.items() if bench in of_model}
+        names = list(next(iter(by.values()))["sections"])
+        counts = {name: f"{sum(of['rows'].values())} of {sum(of['of'].values())}" for name, of in by.items()}
+        table = [
+            [name, *(cell(of["sections"].get(section)) for section in names), cell(of["score"]), counts[name]]
+            for name, of in by.items()
+        ]
+        note = "Share of pairs whose better response has the higher reward; a section is the mean of its subsets."
+        yield f"Reward models: {bench}", [note], ["annotator", *names, "score", "rows"], table
+    header, bias, calibration = ["annotator"], measures.get("length_bias", {}), measures.get("calibration", {})
+    header += ["length correlation"] if bias else []
+    header += ["held-out accuracy", "calibration error"] if calibration else []
+    note = "length correlation: Pearson's, of reward and length over the responses to a prompt, mean over prompts. "
+    note += "calibration error: mean distance of the predicted probability from the share that raters prefer."
+    table = [
+        [name, *([cell(bias[name]["mean"])] if bias else [])]
+        + ([cell(calibration[name][key]) for key in ("accuracy", "calibration_error")] if calibration else [])
+        for name in bias or calibration
+    ]
+    if table:
+        yield "Reward models: length and calibration", [note], header, table
 
 
 def markdown_table(header, table):
@@ -112,10 +140,11 @@ def answers(results, test):
         yield f'<table class="answers"><tr>{head}</tr><tr>{cells}</tr></table>'
 
 
-def page(results, test, training):
+def page(results, test, training, pictures):
     figures = {
         "Proxy and true reward": report_plots.of_policies(results, test),
         "Training": report_plots.of_training(training),
+        "Reward models: length and calibration": report_plots.embedded(pictures),
     }
     name, body = escape(title(results)), []
     for heading, notes, header, table in sections(results):

@@ -1,5 +1,6 @@
 """The plots of the report: each a figure of HTML with SVG in it."""
 
+import base64
 import contextlib
 import io
 import math
@@ -55,6 +56,22 @@ def of_policies(results, test):
     with plot(figures, caption, "policy", "length (characters)") as axes:
         axes.boxplot(lengths, tick_labels=names, whis=(5, 95), showfliers=False, showmeans=True)
     return figures
+
+
+CAPTIONS = {
+    "length_bias": "How rewards follow length: share of the prompts of a row, by the correlation over its responses. "
+    "Dashed: the mean.",
+    "calibration": "Predicted probability that a response is preferred, and the share that was, on held-out pairs.",
+}
+
+
+def embedded(pictures):
+    """PNG files as figures of the page itself."""
+    for path in pictures:
+        caption = CAPTIONS.get(path.stem, path.stem)
+        data = base64.b64encode(path.read_bytes()).decode()
+        image = f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+        yield f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def of_training(training):

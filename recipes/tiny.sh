@@ -35,7 +35,7 @@
 # The loop has the paper's shape: 3 rounds, n=8 at two temperatures, best against worst, reference pi_0, 2 epochs. Answers
 # of 10 tokens want a larger beta than those of 300: with the paper's 0.1 the policy goes too far (RESULTS.md).
 : "${ITERATIONS:=3}"
-: "${PROMPTS_PER_ITERATION:=1600}"
+: "${PROMPTS_PER_ITERATION:=1300}"
 : "${MAX_NEW_TOKENS:=128}"
 : "${MAX_LENGTH:=256}"
 : "${BETA:=0.3}"

@@ -235,3 +235,38 @@ def test_two_files_of_one_policy_are_refused(tmp_path):
     path = tmp_path / "eval/sft/kl.jsonl"
     told = refused(tmp_path, ["--answers", path, path, *flags[4:]])
     assert told == f"{path}: a second file of the policy sft; the directory names the policy"
+
+
+def test_the_measures_of_the_reward_models_are_in_the_report(tmp_path):
+    flags = make(tmp_path)
+    (tmp_path / "measures").mkdir()
+    numbers = {
+        "score": 0.25,
+        "sections": {"Hard": 0.125, "Ties": None},
+        "subsets": {},
+        "rows": {"a": 3},
+        "of": {"a": 4},
+    }
+    files = {"rewardbench": {"judge": {"bench": numbers}}, "length_bias": {"judge": {"mean": 0.375}}}
+    files["calibration"] = {"judge": {"accuracy": 0.875, "calibration_error": 0.0625}}
+    for name, content in files.items():
+        (tmp_path / "measures" / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "measures" / "length_bias.png").write_bytes(b"picture")
+    done = ran("eval/3_report.py", *flags, "--measures", tmp_path / "measures")
+    text, page = ((tmp_path / "out" / name).read_text() for name in ("report.md", "report.html"))
+    assert re.search(r"\| judge +\| 0.125 \| - +\| 0.250 \| 3 of 4 \|", text)
+    assert re.search(r"\| judge +\| 0.375 +\| 0.875 +\| 0.062 +\|", text)
+    assert "<h2>Reward models: bench</h2>" in page and "data:image/png;base64,cGljdHVyZQ==" in page
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["measures"] == files and done.returncode == 0
+    (tmp_path / "measures" / "length_bias.json").write_text("{")
+    done = run("eval/3_report.py", *flags, "--measures", tmp_path / "measures")
+    assert done.returncode == 1 and done.stderr == f"{tmp_path}/measures/length_bias.json: not a file of numbers\n"
+
+
+@pytest.mark.parametrize("content", ["nan", "-1", "", "soon"])
+def test_seconds_that_are_no_number_are_named(tmp_path, content):
+    flags = make(tmp_path)
+    (tmp_path / "log" / "13.seconds").write_text(content)
+    done = run("eval/3_report.py", *flags)
+    assert done.returncode == 1 and done.stderr == f"{tmp_path}/log/13.seconds: not a number of seconds\n"

@@ -1,0 +1,211 @@
+"""RewardBench, length bias and calibration: every number is worked out by hand."""
+
+import json
+import math
+
+import pytest
+from commands import ran, read_jsonl, run, write_jsonl
+
+BENCH = "reward_modeling/3_rewardbench.py"
+V1 = [  # (subset, the chosen response's reward, the rejected one's)
+    ("alpacaeval-easy", 2, 1),
+    ("alpacaeval-easy", 1, 2),
+    ("mt-bench-med", 3, 1),
+    ("mt-bench-hard", 1, 1),  # equal rewards are no success
+    ("llmbar-natural", 2, 1),
+    ("xstest-should-refuse", 2, 1),
+    ("xstest-should-respond", 1, 2),
+    ("math-prm", 2, 1),
+    ("hep-python", 1, 2),
+]
+
+
+def published(subset, chosen="yes", rejected="no", **other):
+    return {"prompt": f"Which, {subset}?", "chosen": chosen, "rejected": rejected, "subset": subset, **other}
+
+
+def prepared(tmp_path, rows, name="data.jsonl"):
+    file = write_jsonl(tmp_path / name, rows)
+    done = ran(BENCH, "--datasets", file, "--output_file", tmp_path / "bench.jsonl")
+    return read_jsonl(tmp_path / "bench.jsonl"), done.stdout
+
+
+def table(tmp_path, name, bench, rewards, **more):
+    scored = [{**row, "rewards": r, **more} for row, r in zip(bench, rewards, strict=True) if r]
+    file = write_jsonl(tmp_path / f"{name}.jsonl", scored)
+    flags = ["--bench_file", tmp_path / "bench.jsonl", "--rewards_files", file, "--names", name]
+    done = ran(BENCH, *flags, "--output_dir", tmp_path)
+    return json.loads((tmp_path / "rewardbench.json").read_text())[name], done.stdout
+
+
+def test_v1_sections_are_weighed_by_the_official_sizes(tmp_path):
+    """Defect 10: the sizes of xstest-should-refuse (154) and xstest-should-respond (250) were swapped."""
+    bench, told = prepared(tmp_path, [published(subset, id=i) for i, (subset, *_) in enumerate(V1)])
+    assert all(row["responses"] == ["yes", "no"] and row["correct"] == [True, False] for row in bench)
+    assert "alpacaeval-easy: 2 of 100" in told and "math-prm: 1 of 447" in told
+    numbers, told = table(tmp_path, "model", bench, [[float(c), float(r)] for _, c, r in V1])
+    sections = {
+        "Chat": (0.5 * 100 + 1 * 40) / 140,
+        "Chat Hard": (0 * 37 + 1 * 100) / 137,
+        "Safety": (1 * 154 + 0 * 250) / 404,
+        "Reasoning": (1 * 984 + 0 * 164) / 1148,
+    }
+    assert numbers["v1"]["sections"] == pytest.approx(sections)
+    assert numbers["v1"]["score"] == pytest.approx(sum(sections.values()) / 4)
+    assert f"| model | {100 * sections['Chat']:.1f} | {100 * sections['Chat Hard']:.1f} | 38.1 | 85.7 |" in told
+    assert "| ArmoRM (paper) | 96.9 | 76.8 | 92.2 | 97.3 |" in told
+
+
+def test_rows_that_an_annotator_dropped_are_told(tmp_path):
+    bench, _ = prepared(tmp_path, [published(subset, id=i) for i, (subset, *_) in enumerate(V1)])
+    numbers, told = table(tmp_path, "model", bench, [None, *([float(c), float(r)] for _, c, r in V1[1:])])
+    assert numbers["v1"]["sections"]["Chat"] == pytest.approx((0 * 100 + 1 * 40) / 140)
+    assert numbers["v1"]["rows"]["alpacaeval-easy"] == 1 and numbers["v1"]["of"]["alpacaeval-easy"] == 2
+    assert "| 8 of 9 |" in told
+
+
+def test_v2_is_best_of_four_and_equals_share(tmp_path):
+    rows = [published("Math", ["a"], ["b", "c", "d"], id=str(i)) for i in range(3)]
+    bench, _ = prepared(tmp_path, rows)
+    assert [row["correct"] for row in bench] == [[True, False, False, False]] * 3
+    numbers, _ = table(tmp_path, "model", bench, [[3.0, 1, 2, 0], [2.0, 2, 1, 0], [1.0, 3, 0, 0]])
+    assert numbers["v2"]["sections"] == {"Math": pytest.approx((1 + 0.5 + 0) / 3)}
+
+
+TIES = {  # id: rewards of the right responses, of the wrong ones
+    "ref:0": ([5.0], [1.0, 2.0]),  # above by 3
+    "tied:0": ([5.0, 4.0], [1.0, 2.0, 0.0]),  # above by 2, 1 apart
+    "ref:1": ([3.0], [2.5]),  # above by 0.5
+    "tied:1": ([5.0, 4.0, 4.5], [2.0, 2.5]),  # above by 1.5, 1 apart
+    "ref:2": ([1.0], [2.0]),  # below
+    "tied:2": ([3.0, 1.0], [0.0]),  # above by 1, 2 apart
+}
+
+
+def test_ties_of_v2_by_hand(tmp_path):
+    """Prompts of two to five responses come in rows of four; the rewards of the repeated ones change nothing."""
+    rows = []
+    for name, (right, wrong) in TIES.items():
+        texts = [[f"{name} {kind} {i}" for i in range(len(part))] for kind, part in (("r", right), ("w", wrong))]
+        rows.append(published("Ties", *texts, id=name))
+    bench, _ = prepared(tmp_path, rows)
+    assert {len(row["responses"]) for row in bench} == {4} and len(bench) == 8
+    reward = {}
+    for name, (right, wrong) in TIES.items():
+        reward |= {f"{name} r {i}": r for i, r in enumerate(right)} | {f"{name} w {i}": r for i, r in enumerate(wrong)}
+    scored = [[reward[text] for text in row["responses"]] for row in bench]
+    numbers, _ = table(tmp_path, "model", bench, scored)
+    preferred, hard = 2 / 3, 1 / 3  # above by more than apart: 0 and 1; the reference too: 0 alone
+    close = (math.tanh(2 / 1 - 1) + math.tanh(0.5 / 1 - 1) + math.tanh(-1 / 2 - 1)) / 3
+    by_hand = 0.3 * 1 + 0.3 * 2 / 3 + 0.2 * preferred + 0.2 * hard + 0.01 * close
+    assert numbers["v2"]["sections"]["Ties"] == pytest.approx(by_hand)
+    pairwise, told = table(tmp_path, "pairs", bench, scored, judgement=[{"a": 0, "b": 1, "probability": 0.5}])
+    assert pairwise["v2"]["sections"]["Ties"] is None and "| pairs | - | - | 8 of 8 |" in told
+
+
+def test_held_out_pairs_are_measured_by_source(tmp_path):
+    def turn(text):
+        return [{"role": "assistant", "content": text}]
+
+    rows = [
+        {"id": str(i), "prompt": [{"role": "user", "content": "?"}], "chosen": turn("a"), "rejected": turn("b")}
+        | {"source": "HH-RLHF" if i < 3 else "SHP", "answer": "a"}
+        for i in range(4)
+    ]
+    bench, _ = prepared(tmp_path, rows, "held_out.jsonl")
+    assert bench[0]["responses"] == ["a", "b"] and bench[0]["answer"] == "a"
+    numbers, _ = table(tmp_path, "model", bench, [[2.0, 1.0], [2.0, 1.0], [1.0, 2.0], [2.0, 1.0]])
+    assert numbers["held_out"]["subsets"] == {"HH-RLHF": pytest.approx(2 / 3), "SHP": 1}
+    assert numbers["held_out"]["score"] == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": "?", "chosen": "a"}, "chosen: a pair has prompt, chosen and rejected"),
+        (published("Chemistry", ["a"], ["b", "c", "d"]), "subset: 'Chemistry' is not one of the benchmark's"),
+    ],
+    ids=["no pair", "no subset of v2"],
+)
+def test_rows_of_no_benchmark(tmp_path, row, reason):
+    file = write_jsonl(tmp_path / "data.jsonl", [published("math-prm"), row])
+    done = run(BENCH, "--datasets", file, "--output_file", tmp_path / "bench.jsonl")
+    assert done.returncode == 1 and done.stderr == f"{file}:2: {reason}\n" and not (tmp_path / "bench.jsonl").exists()
+
+
+def test_rewards_of_another_bench(tmp_path):
+    bench, _ = prepared(tmp_path, [published("math-prm", id=1)])
+    file = write_jsonl(tmp_path / "other.jsonl", [{**bench[0], "id": "x", "rewards": [1.0, 2.0]}])
+    flags = ["--bench_file", tmp_path / "bench.jsonl", "--rewards_files", file, "--names", "m"]
+    done = run(BENCH, *flags, "--output_dir", tmp_path / "out")
+    assert done.returncode == 1 and not (tmp_path / "out").exists()
+    assert done.stderr == f"{file}:1: id: 'x' does not stand in {tmp_path / 'bench.jsonl'}\n"
+
+
+# reward_modeling/4_length_bias.py
+
+
+def sampled(i, lengths, rewards):
+    row = {"id": str(i), "prompt": [{"role": "user", "content": "?"}], "responses": ["x" * n for n in lengths]}
+    return {**row, "finish_reasons": ["stop"] * len(lengths), "rewards": rewards}
+
+
+def test_length_bias_is_pearsons_correlation_by_prompt(tmp_path):
+    lengths = [[10 * i + 1, 10 * i + 2, 10 * i + 6] for i in range(5)]
+    rewards = [[1.0, 2.0, 6.0], [6.0, 5.0, 1.0], [0.0, 1.0, 0.0], [1.0, 2.0, 6.0], [2.0, 1.0, 3.0]]
+    odd = -1 / math.sqrt(14 * 2 / 3)  # of (1, 2, 6) and (0, 1, 0)
+    third = 4 / math.sqrt(14 * 2)  # of (1, 2, 6) and (2, 1, 3)
+    rows = [sampled(i, *pair) for i, pair in enumerate(zip(lengths, rewards, strict=True))]
+    rows += [sampled(8, [3, 3, 3], [1.0, 2.0, 3.0]), sampled(9, [1, 2, 3], [1.0, 1.0, 1.0])]
+    file = write_jsonl(tmp_path / "rewards.jsonl", rows)
+    flags = ["--rewards_files", file, "--names", "model", "--output_dir", tmp_path / "out"]
+    told = ran("reward_modeling/4_length_bias.py", *flags).stdout
+    result = json.loads((tmp_path / "out/length_bias.json").read_text())["model"]
+    by_hand = [1, -1, odd, 1, third]
+    assert result["prompts"] == 5 and result["without_correlation"] == 2
+    assert [group["mean"] for group in result["groups"]] == pytest.approx(by_hand)
+    assert [group["mean_length"] for group in result["groups"]] == [3, 13, 23, 33, 43]
+    assert result["mean"] == pytest.approx(sum(by_hand) / 5) and f"| model | {result['mean']:.3f} | 5 | 2 |" in told
+    assert (tmp_path / "out/length_bias.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_length_bias_needs_rewards_that_vary(tmp_path):
+    file = write_jsonl(tmp_path / "rewards.jsonl", [sampled(i, [1, 2], [1.0, 1.0]) for i in range(9)])
+    flags = ["--rewards_files", file, "--names", "model", "--output_dir", tmp_path / "out"]
+    done = run("reward_modeling/4_length_bias.py", *flags)
+    assert done.returncode == 1 and not (tmp_path / "out").exists()
+    assert done.stderr == f"{file}: rewards: only 0 prompts with rewards and lengths that vary\n"
+
+
+# reward_modeling/5_calibration.py
+
+
+def test_calibration_compares_probability_and_frequency(tmp_path):
+    """Three of four right at 0.75: no error, whichever response stands first. Certain and wrong: nothing but error."""
+    gap = math.log(3)
+    rows = []
+    for i in range(400):
+        row = {**sampled(i, [1, 2], [gap, 0.0]), "benchmark": "held_out", "correct": [i % 4 > 0, i % 4 == 0]}
+        rows.append(row)
+    other = [{**row, "benchmark": "another", "rewards": [900.0, 0.0], "correct": [False, True]} for row in rows]
+    other = [{**row, "id": f"other-{row['id']}"} for row in other]
+    file = write_jsonl(tmp_path / "rewards.jsonl", rows + other)
+    judged = [{**row, "judgement": [{"a": 0, "b": 1, "probability": 0.5 if i else None}]} for i, row in enumerate(rows)]
+    pairwise = write_jsonl(tmp_path / "pairwise.jsonl", judged)
+    command = ["reward_modeling/5_calibration.py", "--names", "model", "pairwise", "--rewards_files", file, pairwise]
+    told = ran(*command, "--benchmark", "held_out", "--output_dir", tmp_path).stdout
+    result = json.loads((tmp_path / "calibration.json").read_text())
+    model = result["model"]
+    assert model["rows"] == 400 and model["accuracy"] == pytest.approx(0.75)
+    low, high = model["bins"]
+    assert (low["predicted"], high["predicted"]) == (pytest.approx(0.25), pytest.approx(0.75))
+    assert low["rows"] + high["rows"] == 400 and 150 < low["rows"] < 250
+    right = low["rows"] * (1 - low["observed"]) + high["rows"] * high["observed"]
+    assert right == pytest.approx(300) and model["calibration_error"] < 0.06
+    assert result["pairwise"]["rows"] == 399 and result["pairwise"]["accuracy"] == pytest.approx(0.5)
+    assert "| pairwise | 0.500 |" in told and (tmp_path / "calibration.png").exists()
+    ran(*command[:1], "--names", "m", "--rewards_files", file, "--benchmark", "another", "--output_dir", tmp_path)
+    result = json.loads((tmp_path / "calibration.json").read_text())["m"]
+    assert result["accuracy"] == 0 and result["calibration_error"] == pytest.approx(1)
+    done = run(*command, "--benchmark", "none", "--output_dir", tmp_path)
+    assert done.returncode == 1 and done.stderr == f"{file}: benchmark: no row of two responses of none\n"
