@@ -26,12 +26,13 @@ import rows
 
 
 def take(items, length, budget):
-    """Yields lists of items, sorted by length, of at most `budget` tokens with padding, or of one item."""
+    """Yields lists of items, none shorter than 0.8 of the longest: of `budget` tokens with padding, or one item."""
     items = sorted(items, key=length, reverse=True)
     while items:
-        size = max(1, budget // max(1, length(items[0])))
-        yield items[:size]
-        items = items[size:]
+        longest = length(items[0])
+        batch = [item for item in items[: max(1, budget // max(1, longest))] if length(item) >= 0.8 * longest]
+        yield batch
+        items = items[len(batch) :]
 
 
 class Scorer:
