@@ -8,9 +8,9 @@ Writes, in --output_dir:
                         room above the fine-tuned policy
     preferences.jsonl   {"id", "prompt", "chosen", "rejected", "source", "answer"}: a right answer against a wrong one
                         in the same style, and one of the two against any; a rater of true_reward.py orders them
-    ratings.jsonl       {"id", "messages", "ratings", "source"}: answers to the questions of the preferences, most of them
-                        rambling, so that the length varies, rated by the parts of the true reward and by "verbosity",
-                        characters / 60; one rating in five is missing
+    ratings.jsonl       {"id", "messages", "ratings", "source"}: answers to the questions of the preferences, most
+                        of them rambling, so that the length varies, rated by the parts of the true reward and by
+                        "verbosity", characters / 60; one rating in five is missing
     prompts.jsonl       {"id", "prompt", "source", "answer"}: the pool of all rounds
     evaluation.jsonl    the same with "split": "validation" or "test"
     bench.jsonl         {"id", "prompt", "chosen", "rejected", "section", "subset", "answer"}: pairs in the order of the
