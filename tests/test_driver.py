@@ -35,7 +35,8 @@ MEASURES = (
     "bench.jsonl",
     "rewardbench.json",
     "rewardbench.md",
-    "reliability.png",
+    "calibration.json",
+    "calibration.png",
     "length_bias.json",
     "length_bias.png",
 )
@@ -154,7 +155,7 @@ def test_a_dry_run_prints_the_commands_and_makes_nothing(tmp_path, reference, fi
     assert all(command[0] == "python" and (ROOT / command[1]).is_file() for command in commands)
     numbers = [line.rsplit("# step ", 1)[1] for line in lines]
     wanted = [*range(5), "5a", "5b", "5c", *range(6, 10), *(t * 10 + i for t in (1, 2, 3) for i in range(1, 10))]
-    wanted += [41, *(f"4{i}{letter}" for letter in "abcd" for i in (2, 3)), 44, 45, 49]
+    wanted += [41, *(f"4{i}{letter}" for letter in "abcd" for i in (2, 3)), 44, 45, 46, 49]
     assert numbers == [str(number) for number in wanted]
 
     run = tmp_path / "run"
@@ -203,7 +204,7 @@ def test_the_loop_finishes_with_every_file(short):
         made = {name for name in made if not re.fullmatch(rf"{model}/[^/]+", name)}
     assert made == {"settings", "results.json", "report.md", "report.html", "judge.url"}
     numbers = [*range(5), "5a", "5b", "5c", *range(6, 10), *range(11, 20), *range(21, 30)]
-    numbers += [31, *(f"3{i}{letter}" for letter in "abcd" for i in (2, 3)), 34, 35, 39]
+    numbers += [31, *(f"3{i}{letter}" for letter in "abcd" for i in (2, 3)), 34, 35, 36, 39]
     assert steps(printed) == numbers and nothing_is_left(file)
     assert {path.name for path in (out / "log").iterdir()} == {f"{n}.{end}" for n in numbers for end in
                                                                ("log", "seconds")} | {"judge.log"}  # fmt: skip
