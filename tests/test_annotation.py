@@ -1,0 +1,131 @@
+"""Annotators side by side: shared prompts, several annotators combined, memory that does not grow."""
+
+import os
+import subprocess
+import sys
+from statistics import fmean, pstdev
+
+import pytest
+from commands import ROOT, ran, read_jsonl, run, write_jsonl
+from test_models import loaded, score
+from transformers import AutoModelForSequenceClassification
+
+TURN = [{"role": "user", "content": "Which?"}]
+
+
+def row(i, responses, **other):
+    return {"id": str(i), "prompt": TURN, "responses": responses, "finish_reasons": ["stop"] * len(responses), **other}
+
+
+# annotation/1a_reward_model.py
+
+
+@pytest.mark.parametrize(
+    "responses",
+    [["The answer is 7."], ["7.", "7.", "7."], ["", "7", "7.", "7. Well, well."], ["It is 7.", "It is 7. " * 12]],
+    ids=["one", "equal", "each begins the next", "short and long"],
+)
+def test_what_responses_share_is_scored_once_and_changes_nothing(responses, reward_model, tmp_path):
+    file = write_jsonl(tmp_path / "in.jsonl", [row(i, responses) for i in range(3)])
+    command = ["annotation/1a_reward_model.py", "--model_name_or_path", reward_model, "--responses_file", file]
+    for tokens in (1, 50, 5000):
+        ran(*command, "--output_file", tmp_path / "out.jsonl", "--batch_tokens", tokens)
+        for scored in read_jsonl(tmp_path / "out.jsonl"):
+            by_hand = [score(reward_model, TURN, text) for text in responses]
+            assert scored["rewards"] == pytest.approx(by_hand, abs=1e-4)
+
+
+def test_a_model_with_two_labels_is_refused(reward_model, tmp_path):
+    tokenizer, model = loaded(reward_model, AutoModelForSequenceClassification)
+    model.config.num_labels = 2
+    kind = type(model)(model.config)
+    kind.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    model.config.num_labels = 1
+    file = write_jsonl(tmp_path / "in.jsonl", [row(0, ["7."])])
+    command = ["annotation/1a_reward_model.py", "--model_name_or_path", tmp_path / "model", "--responses_file", file]
+    done = run(*command, "--output_file", tmp_path / "out.jsonl")
+    assert done.returncode == 1 and not (tmp_path / "out.jsonl").exists()
+    assert done.stderr.splitlines()[-1] == f"{tmp_path}/model: gives 2 scores, a reward model gives one"
+
+
+# annotation/1e_combined.py
+
+
+def combine(tmp_path, parts, *flags):
+    files = [write_jsonl(tmp_path / f"{i}.jsonl", part) for i, part in enumerate(parts)]
+    return run("annotation/1e_combined.py", "--rewards_files", *files, "--output_file", tmp_path / "out.jsonl", *flags)
+
+
+def test_the_sum_of_standardised_scores(tmp_path):
+    """The row that an annotator dropped is left out, but counts in the mean of the one that kept it."""
+    first = [row(i, ["a", "b"], rewards=r, annotator="rm") for i, r in enumerate([[1.0, 5.0], [2.0, 0.0], [7.0, 3.0]])]
+    second = [row(i, ["a", "b"], rewards=r, annotator="judge") for i, r in ((2, [0.0, 1.0]), (0, [1.0, 1.0]))]
+    second[0]["judgement"] = [{"a": 0, "b": 1, "probability": 0.0}]
+    done = combine(tmp_path, [first, second], "--weights", 2, -0.5)
+    assert done.returncode == 0, done.stderr
+    assert "rows in: 3, dropped, not in every file: 1, rows out: 2, " in done.stdout
+    z = []
+    for values in ([1, 5, 2, 0, 7, 3], [0, 1, 1, 1]):
+        z.append({value: (value - fmean(values)) / pstdev(values) for value in values})
+    combined = read_jsonl(tmp_path / "out.jsonl")
+    assert [r["id"] for r in combined] == ["0", "2"] and combined[0]["annotator"] == "2*rm + -0.5*judge"
+    for r, pairs in zip(combined, [[(1, 1), (5, 1)], [(7, 0), (3, 1)]], strict=True):
+        assert r["rewards"] == pytest.approx([2 * z[0][a] - 0.5 * z[1][b] for a, b in pairs])
+        by_hand = [{"rm": pytest.approx(z[0][a]), "judge": pytest.approx(z[1][b])} for a, b in pairs]
+        assert r["objectives"] == by_hand and "judgement" not in r
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"rewards": [3.0, 3.0]}, "1.jsonl: rewards: all are 3, no annotator to combine"),
+        ({"responses": ["a", "c"]}, "1.jsonl: row 1: responses: not those of @/0.jsonl"),
+        ({"annotator": "rm"}, "1.jsonl: annotator: rm stands in another file too"),
+        ({"id": "9"}, "0.jsonl: id: no row stands in all files"),
+        ({"rewards": [1.0]}, "1.jsonl:1: rewards: not a list with one entry for each response"),
+    ],
+    ids=["no spread", "other responses", "one annotator twice", "no common row", "a reward is missing"],
+)
+def test_what_cannot_be_combined(tmp_path, change, reason):
+    first, second = (row(0, ["a", "b"], rewards=[1.0, 2.0], annotator=name) for name in ("rm", "judge"))
+    done = combine(tmp_path, [[first], [{**second, **change}]])
+    assert done.returncode == 1 and not (tmp_path / "out.jsonl").exists()
+    assert done.stderr == f"{tmp_path}/{reason}\n".replace("@", str(tmp_path))
+
+
+def test_a_weight_for_each_annotator(tmp_path):
+    first, second = (row(0, ["a", "b"], rewards=[1.0, 2.0], annotator=name) for name in ("rm", "judge"))
+    done = combine(tmp_path, [[first], [second]], "--weights", 1)
+    assert done.returncode == 2 and "--weights: 1 for 2 files" in done.stderr
+
+
+# annotation/2_pairs.py
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    """Ten times as many rows of 16 KiB take less than a tenth of what they weigh."""
+
+    def peak(count):
+        scored = [row(i, [f"{i}" * 8000, "b" * 8000], rewards=[1.0, 0.0]) for i in range(10, 10 + count)]
+        file = write_jsonl(
+            tmp_path / "rewards.jsonl", [{**r, "responses": [t[:8000] for t in r["responses"]]} for r in scored]
+        )
+        command = [sys.executable, "annotation/2_pairs.py", "--rewards_file", file]
+        command += ["--output_file", tmp_path / "pairs.jsonl", "--n", "2"]
+        process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0 and len(read_jsonl(tmp_path / "pairs.jsonl")) == count
+        return usage.ru_maxrss * 1024
+
+    few, many = peak(600), peak(6000)
+    assert many - few < 0.1 * 5400 * 16_000
+
+
+def test_the_preferred_response_is_the_assistants(tmp_path):
+    """Defect 11: the chosen answers were stored as the user's."""
+    file = write_jsonl(tmp_path / "rewards.jsonl", [row(0, ["good", "bad"], rewards=[1.0, 0.0])])
+    ran("annotation/2_pairs.py", "--rewards_file", file, "--output_file", tmp_path / "pairs.jsonl")
+    (pair,) = read_jsonl(tmp_path / "pairs.jsonl")
+    assert pair["chosen"] == [{"role": "assistant", "content": "good"}]
+    assert pair["rejected"] == [{"role": "assistant", "content": "bad"}]
