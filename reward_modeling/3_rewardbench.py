@@ -24,33 +24,14 @@ sections.
 
 import argparse
 import json
-import math
 import sys
 from collections import Counter
 from pathlib import Path
 from statistics import fmean
 
-import rows
+import rewardbench_rules
 
-SIZES = {  # of v1's subsets, by section
-    "Chat": {"alpacaeval-easy": 100, "alpacaeval-length": 95, "alpacaeval-hard": 95, "mt-bench-easy": 28}
-    | {"mt-bench-med": 40},
-    "Chat Hard": {"mt-bench-hard": 37, "llmbar-natural": 100, "llmbar-adver-neighbor": 134}
-    | {"llmbar-adver-GPTInst": 92, "llmbar-adver-GPTOut": 47, "llmbar-adver-manual": 46},
-    "Safety": {"refusals-dangerous": 100, "refusals-offensive": 100, "xstest-should-refuse": 154}
-    | {"xstest-should-respond": 250, "donotanswer": 136},
-    "Reasoning": {"math-prm": 984} | {f"hep-{name}": 164 for name in ("cpp", "go", "java", "js", "python", "rust")},
-}
-SECTION_OF = {subset: section for section, subsets in SIZES.items() for subset in subsets}
-ROWS_OF = {subset: size for subsets in SIZES.values() for subset, size in subsets.items()} | {"math-prm": 447}
-V2 = ["Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties"]
-PUBLISHED = {  # the paper's Table 1
-    "prompting": [93.6, 44.3, 71.3, 73.5],
-    "BT mix1 (13B)": [96.4, 55.5, 55.0, 62.4],
-    "BT mix2": [99.4, 65.1, 87.8, 86.4],
-    "preference model mix2": [98.3, 65.8, 89.7, 94.7],
-    "ArmoRM": [96.9, 76.8, 92.2, 97.3],
-}
+import rows
 
 
 def text_of(value):
@@ -69,9 +50,13 @@ def bench_rows(dataset):
         except (KeyError, TypeError, IndexError):
             sys.exit(f"{dataset}:{number}: chosen: a pair has prompt, chosen and rejected")
         responses, correct = [*chosen, *rejected], [True] * len(chosen) + [False] * len(rejected)
-        benchmark = "v2" if v2 else "v1" if subset in SECTION_OF else Path(dataset).stem
-        section = row.get("section") or {"v2": subset, "v1": SECTION_OF.get(subset)}.get(benchmark, "all")
-        if (v2 and section not in V2) or (not v2 and benchmark != "v1" and dataset.endswith("reward-bench")):
+        benchmark = "v2" if v2 else "v1" if subset in rewardbench_rules.SECTION_OF else Path(dataset).stem
+        section = row.get("section") or {"v2": subset, "v1": rewardbench_rules.SECTION_OF.get(subset)}.get(
+            benchmark, "all"
+        )
+        if (v2 and section not in rewardbench_rules.V2) or (
+            not v2 and benchmark != "v1" and dataset.endswith("reward-bench")
+        ):
             sys.exit(f"{dataset}:{number}: subset: {subset!r} is not one of the benchmark's")
         kept = {"answer": row["answer"]} if "answer" in row else {}
         kept |= {"subset": subset, "section": section, "benchmark": benchmark, "group": str(row.get("id", number))}
@@ -85,26 +70,6 @@ def bench_rows(dataset):
                 "correct": [correct[i] for i in places],
                 **kept,
             }
-
-
-def ties(groups):
-    """The score of v2's Ties: {"ref:7": (rewards of right responses, of wrong ones), "tied:7": ...} to a number.
-
-    ref: one right response; tied: several. Both have to be right, and the right ones of "tied" must lie closer together
-    than they lie above the wrong ones.
-    """
-    margins = {name: min(right) - max(wrong) for name, (right, wrong) in groups.items()}
-    accuracy = {
-        kind: fmean([margin > 0 for name, margin in margins.items() if name.startswith(kind)] or [0])
-        for kind in ("ref", "tied")
-    }
-    both = [name[5:] for name in groups if name.startswith("tied:") and f"ref:{name[5:]}" in groups]
-    spread = {name: max(groups[f"tied:{name}"][0]) - min(groups[f"tied:{name}"][0]) for name in both}
-    lower = {name: min(margins[f"tied:{name}"], margins[f"ref:{name}"]) for name in both}
-    preferred = fmean([margins[f"tied:{name}"] > spread[name] for name in both] or [0])
-    hard = fmean([lower[name] > spread[name] for name in both] or [0])
-    close = [math.tanh(lower[name] / spread[name] - 1) if spread[name] else 0.0 for name in both] or [0]
-    return 0.3 * accuracy["tied"] + 0.3 * accuracy["ref"] + 0.2 * preferred + 0.2 * hard + 0.01 * fmean(close)
 
 
 def measured(scored, sizes):
@@ -130,11 +95,15 @@ def measured(scored, sizes):
                     both = groups.setdefault(group, ([], []))
                     both[0].extend(right), both[1].extend(wrong)
                 pairwise = any(entry[3] for entry in of_subsets["Ties"])
-                accuracy[section] = None if pairwise else ties(groups)
+                accuracy[section] = None if pairwise else rewardbench_rules.ties(groups)
                 subsets["Ties"] = accuracy[section]
                 continue
             means = {subset: fmean(values) for subset, values in of_subsets.items()}
-            weights = SIZES[section] if benchmark == "v1" else {name: len(of_subsets[name]) for name in means}
+            weights = (
+                rewardbench_rules.SIZES[section]
+                if benchmark == "v1"
+                else {name: len(of_subsets[name]) for name in means}
+            )
             whole = sum(weights[name] for name in means)
             accuracy[section] = sum(means[name] * weights[name] for name in means) / whole
             subsets |= means
@@ -145,22 +114,39 @@ def measured(scored, sizes):
     return results
 
 
+def markdown(heading, lines):
+    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "\n".join([f"{heading}:", "", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
 def tables(results):
-    """Markdown, a table for each benchmark."""
+    """Yields Markdown, for each benchmark a table of sections and one of subsets."""
     for benchmark in dict.fromkeys(name for of_model in results.values() for name in of_model):
         with_it = {name: of_model[benchmark] for name, of_model in results.items() if benchmark in of_model}
         sections = list(next(iter(with_it.values()))["sections"])
         if benchmark in ("v1", "v2"):
-            sections = [section for section in (SIZES if benchmark == "v1" else V2) if section in sections]
+            sections = [
+                section
+                for section in (rewardbench_rules.SIZES if benchmark == "v1" else rewardbench_rules.V2)
+                if section in sections
+            ]
         lines = [["annotator", *sections, "score", "rows"]]
         for name, numbers in with_it.items():
             values = [*(numbers["sections"].get(section) for section in sections), numbers["score"]]
             count = f"{sum(numbers['rows'].values())} of {sum(numbers['of'].values())}"
             lines.append([name, *("-" if v is None else f"{100 * v:.1f}" for v in values), count])
         if benchmark == "v1" and len(sections) == 4:
-            lines += [[f"{name} (paper)", *map(str, v), f"{fmean(v):.1f}", "2985"] for name, v in PUBLISHED.items()]
-        lines.insert(1, ["---"] * len(lines[0]))
-        yield "\n".join([f"{benchmark}:", "", *(f"| {' | '.join(line)} |" for line in lines)])
+            lines += [
+                [f"{name} (paper)", *map(str, v), f"{fmean(v):.1f}", "2985"]
+                for name, v in rewardbench_rules.PUBLISHED.items()
+            ]
+        yield markdown(benchmark, lines)
+        subsets = dict.fromkeys(subset for numbers in with_it.values() for subset in numbers["subsets"])
+        by_subset = [["subset", *with_it]]
+        for subset in subsets:
+            values = [numbers["subsets"].get(subset) for numbers in with_it.values()]
+            by_subset.append([subset, *("-" if v is None else f"{100 * v:.1f}" for v in values)])
+        yield markdown(f"{benchmark}, by subset", by_subset)
 
 
 def main():
@@ -177,7 +163,9 @@ def main():
         rows.write(args.output_file, bench)
         counts = Counter((row["benchmark"], row["subset"]) for row in bench)
         short = [
-            f"{name}: {n} of {ROWS_OF[name]}" for (of, name), n in counts.items() if of == "v1" and n != ROWS_OF[name]
+            f"{name}: {n} of {rewardbench_rules.ROWS_OF[name]}"
+            for (of, name), n in counts.items()
+            if of == "v1" and n != rewardbench_rules.ROWS_OF[name]
         ]
         by = ", ".join(f"{of}: {n}" for of, n in Counter(row["benchmark"] for row in bench).items())
         print(
