@@ -29,7 +29,7 @@ from collections import Counter
 from pathlib import Path
 from statistics import fmean
 
-import rewardbench_rules
+from rewardbench_rules import PUBLISHED, ROWS_OF, SECTION_OF, SIZES, V2, ties
 
 import rows
 
@@ -50,13 +50,9 @@ def bench_rows(dataset):
         except (KeyError, TypeError, IndexError):
             sys.exit(f"{dataset}:{number}: chosen: a pair has prompt, chosen and rejected")
         responses, correct = [*chosen, *rejected], [True] * len(chosen) + [False] * len(rejected)
-        benchmark = "v2" if v2 else "v1" if subset in rewardbench_rules.SECTION_OF else Path(dataset).stem
-        section = row.get("section") or {"v2": subset, "v1": rewardbench_rules.SECTION_OF.get(subset)}.get(
-            benchmark, "all"
-        )
-        if (v2 and section not in rewardbench_rules.V2) or (
-            not v2 and benchmark != "v1" and dataset.endswith("reward-bench")
-        ):
+        benchmark = "v2" if v2 else "v1" if subset in SECTION_OF else Path(dataset).stem
+        section = row.get("section") or {"v2": subset, "v1": SECTION_OF.get(subset)}.get(benchmark, "all")
+        if (v2 and section not in V2) or (not v2 and benchmark != "v1" and dataset.endswith("reward-bench")):
             sys.exit(f"{dataset}:{number}: subset: {subset!r} is not one of the benchmark's")
         kept = {"answer": row["answer"]} if "answer" in row else {}
         kept |= {"subset": subset, "section": section, "benchmark": benchmark, "group": str(row.get("id", number))}
@@ -95,15 +91,11 @@ def measured(scored, sizes):
                     both = groups.setdefault(group, ([], []))
                     both[0].extend(right), both[1].extend(wrong)
                 pairwise = any(entry[3] for entry in of_subsets["Ties"])
-                accuracy[section] = None if pairwise else rewardbench_rules.ties(groups)
+                accuracy[section] = None if pairwise else ties(groups)
                 subsets["Ties"] = accuracy[section]
                 continue
             means = {subset: fmean(values) for subset, values in of_subsets.items()}
-            weights = (
-                rewardbench_rules.SIZES[section]
-                if benchmark == "v1"
-                else {name: len(of_subsets[name]) for name in means}
-            )
+            weights = SIZES[section] if benchmark == "v1" else {name: len(of_subsets[name]) for name in means}
             whole = sum(weights[name] for name in means)
             accuracy[section] = sum(means[name] * weights[name] for name in means) / whole
             subsets |= means
@@ -125,21 +117,14 @@ def tables(results):
         with_it = {name: of_model[benchmark] for name, of_model in results.items() if benchmark in of_model}
         sections = list(next(iter(with_it.values()))["sections"])
         if benchmark in ("v1", "v2"):
-            sections = [
-                section
-                for section in (rewardbench_rules.SIZES if benchmark == "v1" else rewardbench_rules.V2)
-                if section in sections
-            ]
+            sections = [section for section in (SIZES if benchmark == "v1" else V2) if section in sections]
         lines = [["annotator", *sections, "score", "rows"]]
         for name, numbers in with_it.items():
             values = [*(numbers["sections"].get(section) for section in sections), numbers["score"]]
             count = f"{sum(numbers['rows'].values())} of {sum(numbers['of'].values())}"
             lines.append([name, *("-" if v is None else f"{100 * v:.1f}" for v in values), count])
         if benchmark == "v1" and len(sections) == 4:
-            lines += [
-                [f"{name} (paper)", *map(str, v), f"{fmean(v):.1f}", "2985"]
-                for name, v in rewardbench_rules.PUBLISHED.items()
-            ]
+            lines += [[f"{name} (paper)", *map(str, v), f"{fmean(v):.1f}", "2985"] for name, v in PUBLISHED.items()]
         yield markdown(benchmark, lines)
         subsets = dict.fromkeys(subset for numbers in with_it.values() for subset in numbers["subsets"])
         by_subset = [["subset", *with_it]]
@@ -163,9 +148,7 @@ def main():
         rows.write(args.output_file, bench)
         counts = Counter((row["benchmark"], row["subset"]) for row in bench)
         short = [
-            f"{name}: {n} of {rewardbench_rules.ROWS_OF[name]}"
-            for (of, name), n in counts.items()
-            if of == "v1" and n != rewardbench_rules.ROWS_OF[name]
+            f"{name}: {n} of {ROWS_OF[name]}" for (of, name), n in counts.items() if of == "v1" and n != ROWS_OF[name]
         ]
         by = ", ".join(f"{of}: {n}" for of, n in Counter(row["benchmark"] for row in bench).items())
         print(
