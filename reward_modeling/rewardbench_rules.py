@@ -40,5 +40,5 @@ def ties(groups):
     lower = {name: min(margins[f"tied:{name}"], margins[f"ref:{name}"]) for name in both}
     preferred = fmean([margins[f"tied:{name}"] > spread[name] for name in both] or [0])
     hard = fmean([lower[name] > spread[name] for name in both] or [0])
-    close = [math.tanh(lower[name] / spread[name] - 1) if spread[name] else 0.0 for name in both] or [0]
+    close = [math.tanh(lower[name] / (spread[name] or 1e-12) - 1) for name in both] or [0]
     return 0.3 * accuracy["tied"] + 0.3 * accuracy["ref"] + 0.2 * preferred + 0.2 * hard + 0.01 * fmean(close)
