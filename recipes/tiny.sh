@@ -30,7 +30,7 @@
 : "${PM_BATCH_SIZE:=4}"
 : "${PM_MAX_LENGTH:=256}"
 : "${ARMORM_OPTIONS:=--gate_size 64 --max_steps 500 --per_device_train_batch_size 256}"
-: "${MEASURE:=reward_model preference_model armorm llm_judge}"
+: "${MEASURE:=reward_model armorm llm_judge}"
 
 # The loop has the paper's shape: 3 rounds, n=8 at two temperatures, best against worst, reference pi_0, 2 epochs. Answers
 # of 10 tokens want a larger beta than those of 300: with the paper's 0.1 the policy goes too far (RESULTS.md).

@@ -1,15 +1,17 @@
 """Annotators side by side: shared prompts, several annotators combined, memory that does not grow."""
 
-import os
-import subprocess
-import sys
 from statistics import fmean, pstdev
 
 import pytest
-from commands import ROOT, ran, read_jsonl, run, write_jsonl
+from commands import ran, read_jsonl, run, write_jsonl
 from test_models import loaded, score
 from transformers import AutoModelForSequenceClassification
 
+# Runs a script and prints its own peak of resident memory, KiB; rusage would count that of the process that began it.
+PEAK = """import re, runpy, sys
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])"""
 TURN = [{"role": "user", "content": "Which?"}]
 
 
@@ -111,12 +113,10 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         file = write_jsonl(
             tmp_path / "rewards.jsonl", [{**r, "responses": [t[:8000] for t in r["responses"]]} for r in scored]
         )
-        command = [sys.executable, "annotation/2_pairs.py", "--rewards_file", file]
-        command += ["--output_file", tmp_path / "pairs.jsonl", "--n", "2"]
-        process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        assert status == 0 and len(read_jsonl(tmp_path / "pairs.jsonl")) == count
-        return usage.ru_maxrss * 1024
+        flags = ["--rewards_file", file, "--output_file", tmp_path / "pairs.jsonl", "--n", 2]
+        done = ran("-c", PEAK, "annotation/2_pairs.py", *flags)
+        assert len(read_jsonl(tmp_path / "pairs.jsonl")) == count
+        return int(done.stdout.split()[-1]) * 1024
 
     few, many = peak(600), peak(6000)
     assert many - few < 0.1 * 5400 * 16_000

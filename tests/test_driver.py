@@ -20,6 +20,7 @@ SHORT = """\
 : "${OUT:=@OUT@}"
 : "${WORLD_OPTIONS:=--corpus 4000 --instructions 400 --preferences 100 --prompts 60 \
 --validation 10 --test 20 --bench 10}"
+: "${MEASURE:=reward_model preference_model armorm llm_judge}"
 : "${SFT_BATCH_SIZE:=2}"
 : "${ITERATIONS:=2}"
 : "${PROMPTS_PER_ITERATION:=17}"
