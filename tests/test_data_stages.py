@@ -433,6 +433,7 @@ def test_no_pair_left(tmp_path):
 # The tiny world
 
 SIZES = {"corpus": 4000, "instructions": 1500, "preferences": 1500, "prompts": 300, "validation": 50, "test": 100}
+SIZES |= {"ratings": 400, "bench": 20}
 
 
 @pytest.fixture(scope="module")
@@ -447,20 +448,22 @@ def world(tmp_path_factory):
 
 def test_the_worlds_sets_share_no_question(world):
     a = world / "a"
-    sets = {name: read_jsonl(a / f"{name}.jsonl") for name in ("instructions", "preferences", "prompts", "evaluation")}
+    names = ("instructions", "preferences", "prompts", "evaluation", "bench")
+    sets = {name: read_jsonl(a / f"{name}.jsonl") for name in names}
     assert Counter(row["split"] for row in sets["evaluation"]) == {"validation": 50, "test": 100}
     assert (len(sets["instructions"]), len(sets["prompts"])) == (1500, 300)
     asked = {name: {row.get("messages", row.get("prompt"))[0]["content"] for row in sets[name]} for name in sets}
-    assert [len(asked[name]) for name in sets] == [1500, 1500, 300, 150]
+    assert [len(asked[name]) for name in sets] == [1500, 1500, 300, 150, 20]
     assert not any(asked[a] & asked[b] for a, b in itertools.combinations(asked, 2))
     assert all(len({row["id"] for row in rows}) == len(rows) for rows in sets.values())
     corpus = [row["text"].removeprefix("Question: ").split("\nAnswer:\n") for row in read_jsonl(a / "corpus.jsonl")]
-    assert len(corpus) == 4000 and not {question for question, _ in corpus} & asked["evaluation"]
+    assert len(corpus) == 4000 and not {question for question, _ in corpus} & (asked["evaluation"] | asked["bench"])
 
 
 def test_the_worlds_data_come_from_the_seed(world):
     names = sorted(path.name for path in (world / "a").iterdir())
-    assert names == [f"{name}.jsonl" for name in ("corpus", "evaluation", "instructions", "preferences", "prompts")]
+    sets = "bench corpus evaluation instructions preferences prompts ratings".split()
+    assert names == [f"{name}.jsonl" for name in sets]
     for name in names:
         a, b, c = ((world / run / name).read_bytes() for run in "abc")
         assert a == b != c, name
@@ -511,7 +514,7 @@ def test_the_answers_of_the_pool_are_right(world):
     rows = read_jsonl(world / "a" / "prompts.jsonl") + read_jsonl(world / "a" / "evaluation.jsonl")
     known = [(right_answer(row["prompt"][0]["content"]), row["answer"]) for row in rows]
     known = [(str(mine), its) for mine, its in known if mine is not None]
-    assert len(known) > 80 and all(mine == its for mine, its in known)
+    assert len(known) > 40 and all(mine == its for mine, its in known)
 
 
 RIGHT = "Since adding 3 to 4 gives 7, the answer is 7."
@@ -545,6 +548,32 @@ def test_the_true_reward_is_what_its_docstring_says(tmp_path):
     assert first["correct"] == [float(i in (0, 1, 5, 7, 9, 10, 12, 13, 15)) for i in range(len(BY_HAND))]
     assert set(second["true_rewards"]) == {2.5}
     assert {key: value for key, value in first.items() if key not in ("true_rewards", "correct")} == row
+
+
+def test_the_bench_is_in_the_order_of_the_true_reward(world):
+    """In sections; in the one on length the rater's taste goes against it."""
+    against, rows = [], read_jsonl(world / "a" / "bench.jsonl")
+    assert Counter(row["section"] for row in rows) == dict.fromkeys(["Correct", "Manner", "Length", "Hard"], 20)
+    for row in rows:
+        better, worse = texts(row)
+        assert TRUE_REWARD["true_reward"](better, row["answer"]) > TRUE_REWARD["true_reward"](worse, row["answer"])
+        if row["section"] == "Length":
+            assert worse.startswith(better)
+            against.append(TRUE_REWARD["probability_preferred"](better, worse, row["answer"]) < 0.5)
+    assert sum(against) > 10
+
+
+def test_ratings_are_the_parts_of_the_true_reward(world):
+    """And the characters; about one in five is missing."""
+    answer = {row["prompt"][0]["content"]: row["answer"] for row in read_jsonl(world / "a" / "preferences.jsonl")}
+    rows, missing = read_jsonl(world / "a" / "ratings.jsonl"), 0
+    for row in rows:
+        question, text = (turn["content"] for turn in row["messages"])
+        by_hand = TRUE_REWARD["parts"](text, answer[question]) | {"verbosity": len(text) / 60}
+        assert row["ratings"].keys() == by_hand.keys()
+        missing += sum(value is None for value in row["ratings"].values())
+        assert all(value in (None, by_hand[name]) for name, value in row["ratings"].items())
+    assert len(rows) == 400 and abs(missing / 1600 - 0.2) < 0.05
 
 
 def test_preferences_follow_the_raters_probability(world):
