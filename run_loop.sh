@@ -20,8 +20,8 @@ die() {
 
 # Variables that decide what comes out; $OUT/settings keeps their values.
 SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEARNING_RATE SFT_EPOCHS SFT_BATCH_SIZE
-  PREFERENCES REWARD_MODEL RM_LEARNING_RATE RM_EPOCHS RM_BATCH_SIZE PREFERENCE_MODEL PM_START PM_LEARNING_RATE PM_EPOCHS
-  PM_BATCH_SIZE PM_MAX_LENGTH PM_METHOD ARMORM ARMORM_OPTIONS RATINGS JUDGE_URL JUDGE_MODEL JUDGE_METHOD VERIFIER_METHOD
+  PREFERENCES REWARD_MODEL RM_LEARNING_RATE RM_EPOCHS RM_BATCH_SIZE RM_OPTIONS PREFERENCE_MODEL PM_START PM_LEARNING_RATE PM_EPOCHS
+  PM_BATCH_SIZE PM_OPTIONS PM_METHOD ARMORM ARMORM_OPTIONS RATINGS JUDGE_URL JUDGE_MODEL JUDGE_METHOD VERIFIER_METHOD
   VERIFIER_PATTERN ANNOTATOR ANNOTATOR_WEIGHTS MEASURE BENCH PROMPTS EVAL_PROMPTS ITERATIONS PROMPTS_PER_ITERATION N TEMPERATURES MAX_NEW_TOKENS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA
   LEARNING_RATE EPOCHS BATCH_SIZE MAX_LENGTH REFERENCE START HISTORY OFFLINE_PAIRS DTYPE)
 # Variables that decide how it is run.
@@ -49,9 +49,9 @@ source "$RECIPE"
 : "${OUT:=runs/$(basename "$RECIPE" .sh)}" "${SEED:=0}" "${WORLD:=}" "${WORLD_OPTIONS:=}" "${DTYPE:=bfloat16}"
 : "${BASE_MODEL:=}" "${SFT_DATA:=}" "${SFT_MODEL:=}" "${PREFERENCES:=}" "${REWARD_MODEL:=}"
 : "${SFT_LEARNING_RATE:=2e-5}" "${SFT_EPOCHS:=1}" "${SFT_BATCH_SIZE:=32}"
-: "${RM_LEARNING_RATE:=2e-6}" "${RM_EPOCHS:=1}" "${RM_BATCH_SIZE:=512}"
+: "${RM_LEARNING_RATE:=2e-6}" "${RM_EPOCHS:=1}" "${RM_BATCH_SIZE:=512}" "${RM_OPTIONS:=}"
 : "${PREFERENCE_MODEL:=}" "${PM_START:=}" "${PM_LEARNING_RATE:=5e-6}" "${PM_EPOCHS:=1}" "${PM_BATCH_SIZE:=128}"
-: "${PM_MAX_LENGTH:=3072}" "${PM_METHOD:=tournament}"
+: "${PM_OPTIONS:=}" "${PM_METHOD:=tournament}"
 : "${ARMORM:=}" "${ARMORM_OPTIONS:=}" "${RATINGS:=}" "${JUDGE_URL:=}" "${JUDGE_MODEL:=}" "${JUDGE_METHOD:=rating}"
 : "${VERIFIER_METHOD:=math}" "${VERIFIER_PATTERN:=}"
 : "${ANNOTATOR:=reward_model}" "${ANNOTATOR_WEIGHTS:=}" "${MEASURE:=none}" "${BENCH:=allenai/reward-bench}"
@@ -278,14 +278,13 @@ fi
 if [[ -n $learn_rm ]]; then
   # shellcheck disable=SC2086
   part=a train 5 "$REWARD_MODEL" reward_modeling/2a_bradley_terry.py --model_name_or_path "$SFT_MODEL" "${compared[@]}" \
-    --learning_rate "$RM_LEARNING_RATE" --num_train_epochs "$RM_EPOCHS" --max_length "$MAX_LENGTH" $rm_batch
+    --learning_rate "$RM_LEARNING_RATE" --num_train_epochs "$RM_EPOCHS" --max_length "$MAX_LENGTH" $rm_batch $RM_OPTIONS
   trained+=("$REWARD_MODEL")
 fi
 if [[ -n $learn_pm ]]; then
   # shellcheck disable=SC2086
   part=b train 5 "$PREFERENCE_MODEL" reward_modeling/2b_preference_model.py --model_name_or_path "${PM_START:-$SFT_MODEL}" \
-    "${compared[@]}" --learning_rate "$PM_LEARNING_RATE" --num_train_epochs "$PM_EPOCHS" \
-    --max_length "$PM_MAX_LENGTH" $pm_batch
+    "${compared[@]}" --learning_rate "$PM_LEARNING_RATE" --num_train_epochs "$PM_EPOCHS" $pm_batch $PM_OPTIONS
   trained+=("$PREFERENCE_MODEL")
 fi
 if [[ -n $learn_armorm ]]; then # on the reward model's hidden states; the gate is small: one process, no options of TRL

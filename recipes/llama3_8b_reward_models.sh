@@ -10,7 +10,6 @@
 : "${PM_LEARNING_RATE:=5e-6}"
 : "${PM_EPOCHS:=1}"
 : "${PM_BATCH_SIZE:=128}"
-: "${PM_MAX_LENGTH:=3072}"
 : "${PER_DEVICE_BATCH_SIZE:=4}"
 : "${MAX_LENGTH:=4096}"
 : "${MEASURE:=reward_model preference_model}"

@@ -25,12 +25,13 @@
 : "${RM_LEARNING_RATE:=5e-4}"
 : "${RM_EPOCHS:=2}"
 : "${RM_BATCH_SIZE:=16}"
+: "${RM_OPTIONS:=--train_sampling_strategy group_by_length}" # half the time, and a better model
 : "${PM_START:=${REWARD_MODEL:-$OUT/reward_model}}" # from the policy it does not find what is right in one epoch
 : "${PM_LEARNING_RATE:=5e-4}"
-: "${PM_BATCH_SIZE:=4}"
-: "${PM_MAX_LENGTH:=256}"
+: "${PM_BATCH_SIZE:=12}"
+: "${PM_OPTIONS:=--packing False --max_length 256 --train_sampling_strategy group_by_length}"
 : "${ARMORM_OPTIONS:=--gate_size 64 --max_steps 500 --per_device_train_batch_size 256}"
-: "${MEASURE:=reward_model armorm llm_judge}"
+: "${MEASURE:=reward_model preference_model armorm llm_judge}"
 
 # The loop has the paper's shape: 3 rounds, n=8 at two temperatures, best against worst, reference pi_0, 2 epochs. Answers
 # of 10 tokens want a larger beta than those of 300: with the paper's 0.1 the policy goes too far (RESULTS.md).

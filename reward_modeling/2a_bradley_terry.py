@@ -35,6 +35,7 @@ class Config(RewardConfig):
     warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share (paper 2.1)"})
     num_train_epochs: float = field(default=1, metadata={"help": "epochs (paper 2.1)"})
     max_length: int = field(default=4096, metadata={"help": "tokens; longer pairs are dropped (published code)"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "True loses what group_by_length goes by"})
 
 
 def main():
@@ -73,13 +74,16 @@ def main():
     model_args.lora_task_type = "SEQ_CLS"  # so that LoRA trains the scoring head as well
 
     def only_pairs(part):  # a "margin" column would change RewardTrainer's loss
-        return Dataset.from_list([{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in part])
+        for row in part:
+            pair = {key: row[key] for key in ("prompt", "chosen", "rejected")}
+            # For --train_sampling_strategy group_by_length: a batch is padded to its longest response.
+            yield pair | {"length": max(len(str(row["prompt"] + row[side])) for side in ("chosen", "rejected"))}
 
     trainer = RewardTrainer(
         model,
         training_args,
-        train_dataset=only_pairs(pairs),
-        eval_dataset=only_pairs(held_out),
+        train_dataset=Dataset.from_list(list(only_pairs(pairs))),
+        eval_dataset=Dataset.from_list(list(only_pairs(held_out))),
         processing_class=tokenizer,
         peft_config=get_peft_config(model_args),
     )

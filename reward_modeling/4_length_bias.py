@@ -18,7 +18,7 @@ from pathlib import Path
 
 import rows
 
-GROUPS = 5  # of prompts, equal in number, by the mean length of the responses
+GROUPS = 5  # of prompts, at most; equal in number, by the mean length of the responses
 BINS = 10  # of the correlation, from -1 to 1
 
 
@@ -51,13 +51,13 @@ def main():
 
     count = len(args.names)
     figure = Figure(figsize=(1.2 + 3 * count, 3.4), layout="constrained")
-    panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
+    panels = figure.subplots(1, count, squeeze=False)[0]
     results, edges = {}, np.linspace(-1, 1, BINS + 1)
     for axes, name, file in zip(panels, args.names, args.rewards_files, strict=True):
         lengths, values, without = correlations(file)
-        if len(values) < GROUPS:
-            sys.exit(f"{file}: rewards: only {len(values)} prompts with rewards and lengths that vary")
-        groups = np.array_split(np.argsort(lengths, kind="stable"), GROUPS)
+        if not len(values):
+            sys.exit(f"{file}: rewards: no prompt with rewards and lengths that vary")
+        groups = np.array_split(np.argsort(lengths, kind="stable"), min(GROUPS, len(values)))
         shares = [np.histogram(values[group].clip(-1, 1), edges)[0] / len(group) for group in groups]
         results[name] = {
             "mean": values.mean(),
@@ -66,12 +66,12 @@ def main():
             "groups": [{"mean_length": lengths[group].mean(), "mean": values[group].mean()} for group in groups],
         }
         image = axes.imshow(
-            shares, cmap="viridis", vmin=0, vmax=0.6, aspect="auto", origin="lower", extent=(-1, 1, 0, GROUPS)
+            shares, cmap="viridis", vmin=0, vmax=0.6, aspect="auto", origin="lower", extent=(-1, 1, 0, len(groups))
         )
         axes.axvline(values.mean(), color="white", linestyle="--", linewidth=1.5)
         axes.set(title=f"{name}\nmean {values.mean():+.2f}", xlabel="correlation of reward and length")
         labels = [f"{lengths[group].mean():.0f}" for group in groups]
-        axes.set_yticks(np.arange(GROUPS) + 0.5, labels)
+        axes.set_yticks(np.arange(len(groups)) + 0.5, labels)
     panels[0].set_ylabel("mean length (characters)")
     figure.colorbar(image, ax=list(panels), label="share of the prompts of a row", extend="max")
 

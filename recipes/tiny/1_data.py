@@ -8,9 +8,9 @@ Writes, in --output_dir:
                         room above the fine-tuned policy
     preferences.jsonl   {"id", "prompt", "chosen", "rejected", "source", "answer"}: a right answer against a wrong one
                         in the same style, and one of the two against any; a rater of true_reward.py orders them
-    ratings.jsonl       {"id", "messages", "ratings", "source"}: answers to the questions of the preferences, most
-                        of them rambling, so that the length varies, rated by the parts of the true reward and by
-                        "verbosity", characters / 60; one rating in five is missing
+    ratings.jsonl       {"id", "messages", "ratings", "source"}: answers to the questions of the preferences, half
+                        of them with up to ten sentences more, so that the length varies, rated by the parts of the true
+                        reward and by "verbosity", characters / 60; one rating in five is missing
     prompts.jsonl       {"id", "prompt", "source", "answer"}: the pool of all rounds
     evaluation.jsonl    the same with "split": "validation" or "test"
     bench.jsonl         {"id", "prompt", "chosen", "rejected", "section", "subset", "answer"}: pairs in the order of the
@@ -90,7 +90,8 @@ def main():
 
     ratings = []
     for row, q in zip(prompts(compared[: args.ratings], "rating"), compared, strict=False):
-        text = world.answered(q, rng, wrong=0.5, weights=[1, 1, 1, 9])
+        text = world.answered(q, rng, wrong=0.5, weights=[1, 1, 1, 0])
+        text = " ".join([text, *rng.sample(world.FILLER, rng.choice([0, rng.randint(0, 10)]))])
         rated = true_reward.parts(text, q["answer"]) | {"verbosity": len(text) / 60}
         rated = {name: None if rng.random() < 0.2 else value for name, value in rated.items()}
         messages = row["prompt"] + assistant(text)
