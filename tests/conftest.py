@@ -58,11 +58,11 @@ def sft(base, world):
 def reward_model(sft, world):
     """From a tokenizer that pads with EOS and rows that carry a margin; the held-out rows lie beside it.
 
-    These are 12, 8 of them as the rater said and then 4 turned round: a batch and a half of very different accuracy.
+    These are 11, 8 of them as the rater said and then 3 turned round: a batch and a half of very different accuracy.
     """
     out, start = sft.with_name("reward_model"), padded_with_eos(sft, sft.with_name("padded_with_eos"))
     pairs = [{**row, "margin": 5.0} for row in read_jsonl(world / "preferences.jsonl")]
-    held_out, training = pairs[:12], [row for row in pairs if row["prompt"] not in [r["prompt"] for r in pairs[:12]]]
+    held_out, training = pairs[:11], [row for row in pairs if row["prompt"] not in [r["prompt"] for r in pairs[:11]]]
     held_out[8:] = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in held_out[8:]]
     held_out = write_jsonl(sft.with_name("held_out.jsonl"), held_out)
     training = write_jsonl(sft.with_name("training.jsonl"), training)

@@ -174,7 +174,7 @@ def test_length_bias_needs_rewards_that_vary(tmp_path):
     flags = ["--rewards_files", file, "--names", "model", "--output_dir", tmp_path / "out"]
     done = run("reward_modeling/4_length_bias.py", *flags)
     assert done.returncode == 1 and not (tmp_path / "out").exists()
-    assert done.stderr == f"{file}: rewards: only 0 prompts with rewards and lengths that vary\n"
+    assert done.stderr == f"{file}: rewards: no prompt with rewards and lengths that vary\n"
 
 
 # reward_modeling/5_calibration.py

@@ -175,7 +175,7 @@ def test_one_response_cannot_be_compared(compared, preference_model, tmp_path):
 
 
 def learn(out, backbone, ratings, *more):
-    flags = "--max_steps 300 --per_device_train_batch_size 32 --gate_size 32 --learning_rate 1e-2".split()
+    flags = "--max_steps 100 --per_device_train_batch_size 32 --gate_size 32 --learning_rate 3e-3".split()
     flags += ["--ratings_name", ratings, "--dataset_name", backbone.with_name("training.jsonl"), *held_out_of(backbone)]
     command = ["reward_modeling/2c_armorm.py", "--output_dir", out, *TRAINING, "--model_name_or_path", backbone]
     return run(*command, *flags, *more)
@@ -250,10 +250,10 @@ def test_the_gate_sums_to_one_over_objectives_and_sees_the_prompt_only(armorm, w
     assert gates.shape == (24, 4) and gates.sum(1).numpy() == pytest.approx(np.ones(24), abs=1e-5)
     assert gates[::2].numpy() == pytest.approx(gates[1::2].numpy(), abs=1e-5)
     assert gates[::2].std(0).max() > 1e-3
-    corrected = result.rewards @ model.reward_transform_matrix
-    by_hand = model.gating.scale * (gates * corrected).sum(1)
-    assert result.score.numpy() == pytest.approx(by_hand.detach().numpy(), abs=1e-5)
-    uncorrected = model.gating.scale * (gates * result.rewards).sum(1)
+    scale = model.gating.scale.detach()
+    by_hand = scale * (gates * (result.rewards @ model.reward_transform_matrix.detach())).sum(1)
+    assert result.score.numpy() == pytest.approx(by_hand.numpy(), abs=1e-5)
+    uncorrected = scale * (gates * result.rewards).sum(1)
     assert (result.score - uncorrected).abs().max() > 1e-3
     assert result.logits[:, 0].numpy() == pytest.approx(result.score.numpy())
     alone, _ = outputs(armorm, [prompts[3] + short])
