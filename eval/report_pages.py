@@ -15,7 +15,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { text-align: left; vertical-align: top; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid #ddd }
 pre { font: inherit; margin: 0; white-space: pre-wrap; overflow-wrap: anywhere } figure { margin: 1rem 0 }
 .plots { display: grid; gap: 1rem 2rem; grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr)) }
-svg, img { width: 100%; height: auto } figcaption, small { color: #555 } .answers { table-layout: fixed; width: 100% }
+.length_bias { grid-column: 1 / -1 } svg, img { width: 100%; height: auto } figcaption, small { color: #555 }
+.answers { table-layout: fixed; width: 100% }
 @media (max-width: 40rem) { .answers tr, .answers td { display: block } .answers tr:first-child { display: none }
   .answers td::before { content: attr(data-policy); font-weight: bold } }
 """
@@ -95,12 +96,11 @@ def measures_of(measures):
         yield f"Reward models: {bench}", [note], ["annotator", *names, "score", "rows"], table
     header, bias, calibration = ["annotator"], measures.get("length_bias", {}), measures.get("calibration", {})
     header += ["length correlation"] if bias else []
-    header += ["held-out accuracy", "calibration error"] if calibration else []
+    header += ["calibration error"] if calibration else []
     note = "length correlation: Pearson's, of reward and length over the responses to a prompt, mean over prompts. "
     note += "calibration error: mean distance of the predicted probability from the share that raters prefer."
     table = [
-        [name, *([cell(bias[name]["mean"])] if bias else [])]
-        + ([cell(calibration[name][key]) for key in ("accuracy", "calibration_error")] if calibration else [])
+        [name, *[cell(of[name][key]) for of, key in ((bias, "mean"), (calibration, "calibration_error")) if of]]
         for name in bias or calibration
     ]
     if table:

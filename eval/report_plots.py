@@ -71,7 +71,7 @@ def embedded(pictures):
         caption = CAPTIONS.get(path.stem, path.stem)
         data = base64.b64encode(path.read_bytes()).decode()
         image = f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
-        yield f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+        yield f'<figure class="{path.stem}">{image}<figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def of_training(training):
