@@ -255,7 +255,7 @@ def test_the_measures_of_the_reward_models_are_in_the_report(tmp_path):
     done = ran("eval/3_report.py", *flags, "--measures", tmp_path / "measures")
     text, page = ((tmp_path / "out" / name).read_text() for name in ("report.md", "report.html"))
     assert re.search(r"\| judge +\| 0.125 \| - +\| 0.250 \| 3 of 4 \|", text)
-    assert re.search(r"\| judge +\| 0.375 +\| 0.875 +\| 0.062 +\|", text)
+    assert re.search(r"\| judge +\| 0.375 +\| 0.062 +\|", text)
     assert "<h2>Reward models: bench</h2>" in page and "data:image/png;base64,cGljdHVyZQ==" in page
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["measures"] == files and done.returncode == 0
