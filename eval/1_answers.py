@@ -1,0 +1,149 @@
+"""Answer the questions of a benchmark with vLLM, in the benchmark's own format of answers.
+
+AlpacaEval-2, MT-Bench (two turns; temperature 0.7 for writing and roleplay, 0.1 for stem and humanities) or Arena-Hard
+v0.1; where the benchmark sets no temperature it is 0. The chat goes to the engine as messages, so that the template
+alone adds BOS. A sampled answer's seed is made from --seed and the question, so that the same policy gives the same
+answers. A turn gets the room that its chat leaves; one that has none left is answered by nothing, and counted. What is
+finished survives a kill: give the same command again.
+
+Reads:  --questions_file, by default the published one: MT-Bench {"question_id", "category", "turns"}, Arena-Hard
+        {"uid", "category", "prompt"}, AlpacaEval a list of {"instruction", "dataset"?}
+Writes: --output_file: MT-Bench {"question_id", "answer_id", "model_id", "choices", "tstamp"}, Arena-Hard {"uid",
+        "ans_id", "model", "messages", "tstamp"}, AlpacaEval a list of {"instruction", "output", "generator", ...}
+
+    python eval/1_answers.py --benchmark mt_bench --model_name_or_path runs/tiny/iter3/policy --model_name iter3 \
+        --output_file runs/tiny/eval/iter3/mt_bench/answers.jsonl
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import published
+
+import rows
+
+TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # MT-Bench's categories
+MAX_NEW_TOKENS = {"alpaca_eval": 2048, "mt_bench": 1024, "arena_hard": 4096}
+
+
+def turns_of(question):
+    return question.get("turns") or [question.get("prompt") or question["instruction"]]
+
+
+def native(benchmark, question, answers, model, name):
+    """An answer in the benchmark's own format; its id is made from the answer."""
+    digest = hashlib.sha256(json.dumps([model, name, answers]).encode()).hexdigest()[:22]
+    if benchmark == "alpaca_eval":
+        kept = {key: question[key] for key in ("dataset", "datasplit") if key in question}
+        return {"instruction": question["instruction"], "output": answers[0], "generator": model, **kept}
+    if benchmark == "mt_bench":
+        choices = [{"index": 0, "turns": answers}]
+        made = {"question_id": question["question_id"], "answer_id": digest, "model_id": model, "choices": choices}
+    else:
+        asked = {"content": question["prompt"], "role": "user"}
+        messages = [asked, {"content": {"answer": answers[0]}, "role": "assistant"}]
+        made = {"uid": question["uid"], "ans_id": digest, "model": model, "messages": messages}
+    return {**made, "tstamp": time.time()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--benchmark", required=True, choices=[*MAX_NEW_TOKENS])
+    parser.add_argument("--model_name_or_path", required=True)
+    parser.add_argument("--model_name", help="name in the tables (default: as --model_name_or_path)")
+    parser.add_argument("--questions_file", help="(default: the benchmark's, at a pinned commit)")
+    parser.add_argument("--output_file", required=True)
+    parser.add_argument("--max_new_tokens", type=int, help="tokens a turn (default: alpaca_eval 2048, mt_bench 1024, "
+                        "arena_hard 4096)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dtype", help="float32, bfloat16 (default: the weights'; vLLM's auto lowers float32)")
+    parser.add_argument("--tensor_parallel_size", type=int, default=1, help="GPUs that share one model")
+    parser.add_argument("--chunk_size", type=int, default=256, help="questions between two writes to disk")
+    args = parser.parse_args()
+    benchmark, model = args.benchmark, args.model_name or args.model_name_or_path
+    most = args.max_new_tokens or MAX_NEW_TOKENS[benchmark]
+    questions = published.read(args.questions_file or published.PUBLISHED[benchmark], benchmark)
+
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # whoever kills this process kills the engine
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, where there is no GPU
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(args.model_name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
+    if not tokenizer.chat_template:
+        sys.exit(f"{args.model_name_or_path}: its tokenizer has no chat template")
+
+    writer = rows.Writer(args.output_file, rows.fingerprint(sys.argv[1:]))
+    todo = [name for name in questions if name not in writer.done]
+    start = time.time()
+    if todo:
+        import torch
+        from vllm import LLM, SamplingParams
+
+        on_cpu = not torch.cuda.is_available()
+        engine = LLM(
+            args.model_name_or_path,
+            dtype=args.dtype or config.dtype,
+            tensor_parallel_size=args.tensor_parallel_size,
+            seed=args.seed,
+            # As in generation/2_responses.py: compiling takes longer than it saves, and seeds want whole prompts.
+            enforce_eager=on_cpu,
+            enable_chunked_prefill=False if on_cpu else None,
+        )
+        length = engine.llm_engine.model_config.max_model_len
+        start = time.time()
+    for first in range(0, len(todo), args.chunk_size):
+        chunk = todo[first : first + args.chunk_size]
+        chats, ends = {name: [] for name in chunk}, {name: [] for name in chunk}
+        for turn in range(max(len(turns_of(questions[name])) for name in chunk)):
+            asked = [name for name in chunk if turn < len(turns_of(questions[name]))]
+            fit, settings = [], []
+            for name in asked:
+                chats[name].append({"role": "user", "content": turns_of(questions[name])[turn]})
+                text = tokenizer.apply_chat_template(chats[name], tokenize=False, add_generation_prompt=True)
+                room = min(most, length - len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+                if room > 0:
+                    seed = int(hashlib.sha256(f"{args.seed} {name} {turn}".encode()).hexdigest()[:7], 16)
+                    temperature = TEMPERATURES.get(questions[name].get("category"), 0.0)
+                    settings.append(SamplingParams(temperature=temperature, max_tokens=room, seed=seed))
+                    fit.append(name)
+            outputs = engine.chat([chats[name] for name in fit], settings, use_tqdm=False) if fit else []
+            outputs = dict(zip(fit, outputs, strict=True))
+            for name in asked:
+                sample = outputs[name].outputs[0] if name in outputs else None
+                chats[name].append({"role": "assistant", "content": sample.text if sample else ""})
+                ends[name].append(sample.finish_reason if sample else "no room")
+        for name in chunk:
+            said = [message["content"] for message in chats[name][1::2]]
+            writer.add([{"id": name, "answers": said, "ends": ends[name]}])
+        done, seconds = first + len(chunk), time.time() - start
+        told = f"{done} of {len(todo)} questions, {seconds / done * (len(todo) - done):.0f} s left"
+        print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
+
+    made = {row["id"]: row for row in rows.read(writer.partial)}
+    answers = [native(benchmark, q, made[name]["answers"], model, name) for name, q in questions.items()]
+    whole = Path(f"{args.output_file}.partial-native")
+    if benchmark == "alpaca_eval":
+        text = json.dumps(answers, ensure_ascii=False, indent=2) + "\n"
+    else:
+        text = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+    whole.write_text(text, encoding="utf-8", errors="replace")
+    rows.publish(whole, args.output_file)
+    ends = [end for row in made.values() for end in row["ends"]]
+    print(
+        f"{args.output_file} questions: {len(questions)}, finished before: {len(writer.done)}, turns: {len(ends)}, "
+        f"truncated: {ends.count('length')}, without room: {ends.count('no room')}, {time.time() - start:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

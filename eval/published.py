@@ -1,0 +1,90 @@
+"""What is published of the benchmarks: where, in which format, and its checks. For the scripts of this folder."""
+
+import json
+import os
+import shutil
+import sys
+import urllib.request
+from pathlib import Path
+
+RAW = "https://raw.githubusercontent.com"
+FASTCHAT = f"{RAW}/lm-sys/FastChat/0e6d3e4beaab66f4d3f93db72541a4abab8af28d/fastchat/llm_judge/data"
+ARENA = f"{RAW}/lmarena/arena-hard-auto/196f6b826783b3da7310e361a805fa36f0be83f3/data/arena-hard-v0.1"
+ALPACA = f"{RAW}/tatsu-lab/alpaca_eval/cd543a149df89434d8a54582c0151c0b945c3d20/results"
+PUBLISHED = {
+    "alpaca_eval": f"{ALPACA}/gpt4_1106_preview/model_outputs.json",
+    "mt_bench": f"{FASTCHAT}/mt_bench/question.jsonl",
+    "mt_bench_references": f"{FASTCHAT}/mt_bench/reference_answer/gpt-4.jsonl",
+    "mt_bench_prompts": f"{FASTCHAT}/judge_prompts.jsonl",
+    "arena_hard": f"{ARENA}/question.jsonl",
+    "arena_hard_baseline": f"{ARENA}/model_answer/gpt-4-0314.jsonl",
+    # The last version that holds all of v0.1's prompt in one file.
+    "arena_hard_prompts": f"{RAW}/lmarena/arena-hard-auto/3071ef95d913bb5cd632641db336a3b6c7fe4bdd/config/"
+    "judge_config.yaml",
+}
+FIELDS = {  # of a row in the published formats, and the one that names it
+    "alpaca_eval": ["instruction"],
+    "mt_bench": ["question_id", "category", "turns"],
+    "mt_bench_answers": ["question_id", "model_id", "choices"],
+    "mt_bench_prompts": ["name", "system_prompt", "prompt_template"],
+    "arena_hard": ["uid", "category", "prompt"],
+    "arena_hard_answers": ["uid", "model", "messages"],
+}
+
+
+def local(source):
+    """The path of a file; one that is published is fetched once, into the user's cache."""
+    if not source.startswith("https://"):
+        return Path(source)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlhf_workflow"
+    path = cache / source.removeprefix("https://").replace("/", "_")
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        try:
+            with urllib.request.urlopen(source, timeout=60) as response, open(partial, "wb") as file:
+                shutil.copyfileobj(response, file)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            sys.exit(f"{source}: {getattr(error, 'reason', None) or error}; fetch it elsewhere and give its path")
+        os.replace(partial, path)
+    return path
+
+
+def read(source, kind):
+    """{name: row} of a file in a published format (JSON lines, or AlpacaEval's JSON list), in its order."""
+    path, rows = local(source), {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        sys.exit(f"{path}: {getattr(error, 'strerror', None) or error}")
+    # For errors: the number of a line, or of an entry of the list.
+    listed = text.lstrip().startswith("[")
+    lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    try:
+        found = list(enumerate(json.loads(text), 1)) if listed else []
+        for number, line in [] if listed else lines:
+            found.append((number, json.loads(line)))
+    except ValueError as error:
+        number = error.lineno if listed else number
+        sys.exit(f"{path}:{number}: row: not JSON ({error})")
+    for number, row in found:
+        for field in FIELDS[kind]:
+            if not isinstance(row, dict) or row.get(field) in (None, "", []):
+                sys.exit(f"{path}:{number}: {field}: missing; another file, or another version?")
+        name = row[FIELDS[kind][0]]
+        if name in rows:
+            sys.exit(f"{path}:{number}: {FIELDS[kind][0]}: {str(name)[:80]!r} stands twice")
+        rows[name] = row
+    if not rows:
+        sys.exit(f"{path}: no rows")
+    return rows
+
+
+def answered(questions, answers, path):
+    """Stops unless there is an answer to every question and no other."""
+    missing, other = [name for name in questions if name not in answers], [n for n in answers if n not in questions]
+    if missing or other:
+        told = f"{len(missing)} of {len(questions)} questions have no answer" if missing else ""
+        told += f"{', ' if told and other else ''}{len(other)} answers have no question" if other else ""
+        sys.exit(f"{path}: {told}, such as {str((missing or other)[0])[:80]!r}")
