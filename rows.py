@@ -1,5 +1,4 @@
 """The row formats of the JSONL files between the stages: read with checks, write whole or not at all, resume.
-
 The only code that two folders share. Joins shards, in the order of the rows that they were made from:
     python rows.py prompts.jsonl responses.jsonl responses.jsonl.0-of-2 responses.jsonl.1-of-2"""
 
@@ -57,7 +56,7 @@ def problem(row, kind, n=None):
 
 
 def read(path, kind=None, n=None):
-    """Yield the rows of a file, n responses each (as the first); a bad one ends the program: file, line, field."""
+    """Yield the rows of a file, n responses each (0: any number, None: as the first); a bad one ends the program."""
     line_of, number = {}, 0
     try:
         lines = open(path, "rb")
@@ -72,17 +71,16 @@ def read(path, kind=None, n=None):
             sys.exit(f"{path}:{number}: {reason}")
         if kind and line_of.setdefault(row["id"], number) != number:
             sys.exit(f"{path}:{number}: id: {row['id']!r} stands on line {line_of[row['id']]} already")
-        n = n or ("responses" in FIELDS.get(kind, []) and len(row["responses"]))
+        n = len(row["responses"]) if n is None and "responses" in FIELDS.get(kind, []) else n
         yield row
     number or sys.exit(f"{path}: no rows")
 
 
 def load(source, split):
     """Rows, unchecked, of a .jsonl file or of a dataset on the Hugging Face hub."""
-    if source.endswith(".jsonl") or os.path.exists(source):
-        return read(source)
-    try:
-        return __import__("datasets").load_dataset(source, split=split)  # the import takes seconds
+    local = source.endswith(".jsonl") or os.path.exists(source)
+    try:  # the import takes seconds
+        return read(source) if local else __import__("datasets").load_dataset(source, split=split)
     except Exception as error:  # the hub refuses in many ways
         sys.exit(f"{source}: no such file, and no dataset on the hub ({str(error).splitlines()[0]})")
 
@@ -95,7 +93,7 @@ def fingerprint(arguments):
 
 
 class Writer:
-    """Appends rows to an unfinished file; those of a killed run with the same fingerprint stay, their ids in `done`."""
+    """Appends rows to an unfinished file; those of a killed run with the same fingerprint stay: `done`, {id: bytes}."""
 
     def __init__(self, path, resume="new"):
         self.path, self.partial = Path(path), Path(f"{path}.partial-{resume}")
@@ -104,16 +102,16 @@ class Writer:
             self.file = open(self.partial, "w+b" if resume == "new" else "a+b", buffering=0)
         except OSError as error:
             sys.exit(f"{self.path}: {error.strerror}")
-        lines = self.partial.read_bytes().split(b"\n")
-        self.file.truncate(self.partial.stat().st_size - len(lines.pop()))  # a line that was cut in half
-        self.done = {json.loads(line)["id"] for line in lines}
+        self.done = {json.loads(line)["id"]: len(line) for line in open(self.partial, "rb") if line.endswith(b"\n")}
+        self.file.truncate(sum(self.done.values()))  # a line that was cut in half goes
 
     def add(self, rows):
         """Append rows, and return the writer; from then on a kill does not lose them."""
-        left = b"".join(json.dumps(row, ensure_ascii=False).encode(errors="replace") + b"\n" for row in rows)
         try:
-            while left:
-                left = left[self.file.write(left) :]
+            for row in rows:
+                left = json.dumps(row, ensure_ascii=False).encode(errors="replace") + b"\n"
+                while left:
+                    left = left[self.file.write(left) :]
         except OSError as error:
             sys.exit(f"{self.path}: {error.strerror}; what is finished is kept, the same command goes on from there")
         return self
@@ -145,5 +143,7 @@ def publish(partial, path):
 
 
 if __name__ == "__main__":  # rows that a shard dropped are left out
-    made = {row["id"]: row for part in sys.argv[3:] for row in read(part)}
-    write(sys.argv[2], [made[row["id"]] for row in read(sys.argv[1]) if row["id"] in made])
+    parts = [part for part in sys.argv[3:] if not os.path.exists(part) or os.path.getsize(part)]
+    place = {row["id"]: i for i, part in enumerate(parts) for row in read(part)}
+    rest, names = [read(part) for part in parts], (row["id"] for row in read(sys.argv[1]))
+    write(sys.argv[2], (next(rest[place[name]]) for name in names if name in place))

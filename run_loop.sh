@@ -78,6 +78,12 @@ one_of ANNOTATOR "reward_model preference_model armorm llm_judge verifier" some
 one_of MEASURE "none reward_model preference_model armorm llm_judge verifier" some
 one_of PM_METHOD "tournament all_pairs"
 one_of JUDGE_METHOD "rating tournament all_pairs"
+one_of VERIFIER_METHOD "math exact"
+[[ " $MEASURE " != *" none "* || $MEASURE == none ]] || die "MEASURE=$MEASURE: none, or others"
+read -ra annotators <<<"$ANNOTATOR"
+read -ra weights <<<"$ANNOTATOR_WEIGHTS"
+((${#weights[@]} == 0 || ${#weights[@]} == ${#annotators[@]})) ||
+  die "ANNOTATOR_WEIGHTS=$ANNOTATOR_WEIGHTS: ${#weights[@]} for ${#annotators[@]} of ANNOTATOR"
 uses() { # uses ANNOTATOR: it is asked to annotate the responses of a round, or to be measured
   [[ " $ANNOTATOR $MEASURE " == *" $1 "* ]]
 }
@@ -323,7 +329,6 @@ for ((t = 1; t <= ITERATIONS; t++)); do
   shards=$processes order=$dir/prompts.jsonl step 2 "$dir/responses.jsonl" python generation/2_responses.py \
     --model_name_or_path "$policy" --prompts_file "$dir/prompts.jsonl" --n "$N" --temperatures $TEMPERATURES \
     --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --seed "$SEED" --output_file "$dir/responses.jsonl"
-  read -ra annotators <<<"$ANNOTATOR"
   rewards=()
   shards=$processes order=$dir/responses.jsonl
   for name in "${annotators[@]}"; do
@@ -370,15 +375,16 @@ if [[ $MEASURE != none ]]; then
     part=${letter[$name]}
     method=()
     [[ $name != preference_model && $name != llm_judge ]] || method=(--method all_pairs)
-    shards=$processes order=$dir/bench.jsonl annotate 2 "$name" "$dir/bench.jsonl" "${benched[-1]}" "${method[@]}"
+    shards=$processes order=$dir/bench.jsonl annotate 2 "$name" "$dir/bench.jsonl" "${benched[-1]}" --n 0 "${method[@]}"
     [[ $name != llm_judge ]] || method=()
-    annotate 3 "$name" "$OUT/iter1/responses.jsonl" "${sampled[-1]}" --shard 0 --num_shards 8 "${method[@]}"
+    ((ITERATIONS == 0)) ||
+      annotate 3 "$name" "$OUT/iter1/responses.jsonl" "${sampled[-1]}" --shard 0 --num_shards 8 "${method[@]}"
   done
   part=""
   step 4 "$dir/rewardbench.json" python reward_modeling/3_rewardbench.py --bench_file "$dir/bench.jsonl" \
     --rewards_files "${benched[@]}" --names "${names[@]}" --output_dir "$dir"
-  step 5 "$dir/length_bias.json" python reward_modeling/4_length_bias.py --rewards_files "${sampled[@]}" \
-    --names "${names[@]}" --output_dir "$dir"
+  ((ITERATIONS == 0)) || step 5 "$dir/length_bias.json" python reward_modeling/4_length_bias.py \
+    --rewards_files "${sampled[@]}" --names "${names[@]}" --output_dir "$dir"
   [[ ${#bench[@]} == 1 ]] || step 6 "$dir/calibration.json" python reward_modeling/5_calibration.py \
     --rewards_files "${benched[@]}" --names "${names[@]}" --output_dir "$dir"
   report=(--measures "$dir")

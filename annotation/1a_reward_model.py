@@ -1,9 +1,10 @@
 """Score every response with a reward model (paper 3.3, Algorithm 2).
 
 The tokens that a row's responses share, its prompt above all, go through the model once. What follows them goes through
-in batches of like length, of at most --batch_tokens tokens with padding; the size of the batch changes a score by
-rounding only (below 1e-4 in float32). Memory does not grow with the file. Finished rows survive a kill: give the same
-command again. A model with code of its own (--trust_remote_code) that weighs objectives, ArmoRM, is read whole.
+in batches of like length, of at most --batch_tokens tokens with padding, and at most 8 times as many with the shared
+ones that each attends to; the size of the batch changes a score by rounding only (below 1e-4 in float32). Memory does
+not grow with the file. Finished rows survive a kill: give the same command again. A model with code of its own
+(--trust_remote_code) that weighs objectives, ArmoRM, is read whole.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...}
 Writes: --output_file, the same rows with "rewards", one for each response, and "annotator"; of ArmoRM also
@@ -25,12 +26,17 @@ import time
 import rows
 
 
-def take(items, length, budget):
-    """Yields lists of items, none shorter than 0.8 of the longest: of `budget` tokens with padding, or one item."""
+def take(items, length, budget, attended=lambda item: 0):
+    """Yields lists of items, none shorter than 0.8 of the longest: of `budget` tokens with padding, or one item.
+
+    With the tokens that each attends to in a cache, padded as well, they are at most 8 times as many.
+    """
     items = sorted(items, key=length, reverse=True)
     while items:
         longest = length(items[0])
-        batch = [item for item in items[: max(1, budget // max(1, longest))] if length(item) >= 0.8 * longest]
+        size = budget // max(1, longest)
+        size = min(size, 8 * budget // max(1, longest + max(map(attended, items[: size or 1]))))
+        batch = [item for item in items[: size or 1] if length(item) >= 0.8 * longest]
         yield batch
         items = items[len(batch) :]
 
@@ -64,7 +70,8 @@ class Scorer:
                         prefix["attention_mask"],
                     )
                 of_group = [(place, i, j) for place, i in enumerate(group) for j in range(len(ids[i]))]
-                for batch in take(of_group, lambda at: len(ids[at[1]][at[2]]) - shared[at[1]], self.batch_tokens):
+                length, attended = (lambda at: len(ids[at[1]][at[2]]) - shared[at[1]]), (lambda at: shared[at[1]])
+                for batch in take(of_group, length, self.batch_tokens, attended):
                     rest = self.padded([ids[i][j][shared[i] :] for _, i, j in batch])
                     if cache:
                         places = torch.tensor([place for place, _, _ in batch], device=self.model.device)
@@ -133,7 +140,7 @@ def main():
     parser.add_argument("--trust_remote_code", action="store_true", help="run the code in the model's directory")
     parser.add_argument("--responses_file", required=True)
     parser.add_argument("--output_file", required=True)
-    parser.add_argument("--n", type=int, help="responses that every row must have (default: as the first row)")
+    parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
     parser.add_argument(
         "--batch_tokens", type=int, help="tokens a batch, padding included (default: 16384 on a GPU, 2048 on the CPU)"
     )
@@ -175,7 +182,7 @@ def main():
         rate = (done - len(writer.done)) / seconds
         told = f"{done} of {total} rows, {rate:.0f}/s, {(total - done) / rate:.0f} s left"
         print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
-    if total == dropped:
+    if total and total == dropped:
         sys.exit(f"{args.responses_file}: every row is longer than the context of {args.model_name_or_path}")
     writer.finish()
     print(

@@ -1,10 +1,11 @@
 """Compare responses with a pairwise preference model: P(A is better), the mean of both orders (paper 2.1).
 
 --method tournament finds the best and the worst of n by a linear tournament: each response meets the best so far, then
-the others meet the worst so far. The best gets reward 1, the worst 0, the rest 0.5. --method all_pairs compares each
-with each; the reward is the mean probability to win. Comparisons of like length go through the model together, in
-batches of at most --batch_tokens tokens with padding; the size of the batch changes a probability by rounding only
-(below 1e-4 in float32). Finished rows survive a kill: give the same command again.
+the others meet the worst so far. The best gets reward 1, the worst 0, the rest 0.5; all get 0.5 where no comparison had
+a winner. --method all_pairs compares each with each; the reward is the mean probability to win. Comparisons of like
+length go through the model together, in batches of at most --batch_tokens tokens with padding; the size of the batch
+changes a probability by rounding only (below 1e-4 in float32). Finished rows survive a kill: give the same command
+again.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...}
 Writes: --output_file, the same rows with "rewards", one for each response, "annotator" and "judgement", the comparisons
@@ -41,6 +42,8 @@ def tournament(n):
         if (worst, i) not in known:
             known[worst, i] = yield worst, i
         worst = i if known[worst, i] >= 0.5 else worst
+    if all(abs(p - 0.5) < 1e-6 for p in known.values()):  # such as by a model that goes by the place alone
+        return [0.5] * n
     return [1.0 if i == best else 0.0 if i == worst else 0.5 for i in range(n)]
 
 
@@ -83,7 +86,7 @@ def main():
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--responses_file", required=True)
     parser.add_argument("--output_file", required=True)
-    parser.add_argument("--n", type=int, help="responses that every row must have (default: as the first row)")
+    parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
     parser.add_argument("--method", choices=[*METHODS], default="tournament", help="which responses meet")
     parser.add_argument(
         "--batch_tokens", type=int, help="tokens a batch, padding included (default: 16384 on a GPU, 2048 on the CPU)"
@@ -164,7 +167,7 @@ def main():
         left = seconds / (done - len(writer.done)) * (total - done)
         told = f"{done} of {total} rows, {comparisons / seconds:.0f} comparisons/s, {left:.0f} s left"
         print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
-    if total == dropped:
+    if total and total == dropped:
         sys.exit(f"{args.responses_file}: every row is longer than the context of {args.model_name_or_path}")
     writer.finish()
     print(

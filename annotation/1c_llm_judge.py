@@ -1,21 +1,20 @@
 """Let a language model judge the responses, on any server that speaks OpenAI's protocol (paper, Table 1: prompting).
 
-What it is asked stands in judge_prompts.toml. --method rating asks for a number for each response, its reward: n
-requests a row. The others ask which of two responses is better, in both orders, and take the mean. In the tournament
-each response meets the best so far, then the others meet the worst so far: at most 2 (2n - 3) requests; the best gets
-reward 1, the worst 0, the rest 0.5. In all_pairs each meets each: n (n - 1) requests; the reward is the mean
-probability to win. A reply without one clear verdict is counted and never guessed; a comparison counts if both its
-replies have one. A row is dropped and counted if a response has no rating, if the tournament lacks a comparison, or if
-a response is in none. Refused connections, timeouts and the codes 408, 409, 429 and 5xx are tried again, with growing
-pauses. Replies are on disk as they arrive: whatever stopped the run, the same command goes on and asks nothing twice;
---judge_url, --concurrency, --timeout and --max_retries may be others then. A key is read from OPENAI_API_KEY. The tiny
-world's judge is served by recipes/tiny/4_judge.py, a policy that is to judge itself (self-rewarding), like any model on
-disk, by python -m vllm.entrypoints.openai.api_server --model MODEL; then MODEL is the --judge_model.
+What it is asked stands in judge_prompts.toml. --method rating asks for a number for each response, its reward. The
+others ask which of two responses is better, in both orders, and take the mean. In the tournament each response meets
+the best so far, then the others meet the worst so far; the best gets reward 1, the worst 0, the rest 0.5, and all 0.5
+where no comparison had a winner. In all_pairs each meets each; the reward is the mean probability to win. A reply
+without one clear verdict is counted and never guessed; a comparison counts if both its replies have one. A row is
+dropped and counted if a response has no rating, if the tournament lacks a comparison, or if a response is in none.
+Refused connections, timeouts and the codes 408, 409, 429 and 5xx are tried again, with growing pauses. Replies are on
+disk as they arrive: whatever stopped the run, the same command goes on and asks nothing twice. A key is read from
+OPENAI_API_KEY.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...}; the judge sees prompt and responses only
 Writes: --output_file, the same rows with "rewards", one for each response, "annotator", the judge's name, and
         "judgement": [{"response": i, "rating", "reply": the judge's words}], or [{"a": i, "b": j, "probability": that
         response i is better than response j, or null, "replies": [i shown first, j shown first]}]
+        Rows that were dropped, with what the judge said, stand in --output_file.dropped.jsonl
 
     python annotation/1c_llm_judge.py --judge_url http://localhost:8000/v1 --judge_model true_reward --n 8 \
         --responses_file runs/tiny/iter1/responses.jsonl --output_file runs/tiny/iter1/rewards.jsonl
@@ -66,7 +65,8 @@ async def tournament(n, ask):
                 return None, [*made.values()]
             left = [((i, j) if entry["probability"] >= 0.5 else (j, i))[place], *rest]
         found += left
-    return [{found[0]: 1.0, found[1]: 0.0}.get(i, 0.5) for i in range(n)], [*made.values()]
+    tied = all(entry["probability"] == 0.5 for entry in made.values())
+    return [0.5 if tied else {found[0]: 1.0, found[1]: 0.0}.get(i, 0.5) for i in range(n)], [*made.values()]
 
 
 async def all_pairs(n, ask):
@@ -96,10 +96,9 @@ def main():
     parser.add_argument("--judge_model", required=True, help="name that the server knows the judge by")
     parser.add_argument("--responses_file", required=True)
     parser.add_argument("--output_file", required=True)
-    parser.add_argument("--n", type=int, help="responses that every row must have (default: as the first row)")
+    parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
     parser.add_argument("--method", choices=[*methods], default="rating", help="what the judge is asked")
     parser.add_argument("--prompts_file", default=str(Path(__file__).with_name("judge_prompts.toml")))
-    parser.add_argument("--temperature", type=float, default=0.0, help="of the judge's sampling")
     parser.add_argument("--max_tokens", type=int, default=1024, help="tokens of a reply")
     parser.add_argument("--concurrency", type=int, default=32, help="requests at once")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for a reply")
@@ -115,8 +114,8 @@ def main():
         shares = args.shard, None, args.num_shards
         return itertools.islice(rows.read(args.responses_file, "responses", n=args.n), *shares)
 
-    sizes = [len(row["responses"]) for row in answered()]
-    if kind == "pairwise" and 1 in sizes:
+    sizes = {row["id"]: len(row["responses"]) for row in answered()}
+    if kind == "pairwise" and 1 in sizes.values():
         sys.exit(f"{args.responses_file}: responses: 1, a comparison needs two")
 
     import openai
@@ -127,10 +126,11 @@ def main():
     writer, journal = (rows.Writer(args.output_file, name) for name in (settings, f"{settings}-replies"))
     replied = rows.read(journal.partial) if journal.done else ()
     known = {entry["id"]: entry["reply"] for entry in replied if entry["row"] not in writer.done}
-    n, todo = max(sizes, default=0), len(sizes) - len(writer.done)
-    most = todo * {"rating": n, "tournament": 2 * (2 * n - 3), "all_pairs": n * (n - 1)}[args.method] - len(known)
-    print(f"{args.judge_model} at {args.judge_url}: at most {most} requests for {todo} rows", flush=True)
-    start, counts, unparsable, refused, failed = time.time(), Counter(), [], [], []
+    left = [n for name, n in sizes.items() if name not in writer.done]
+    most = [{"rating": n, "tournament": 2 * (2 * n - 3), "all_pairs": n * (n - 1)}[args.method] for n in left]
+    told = f"at most {sum(most) - len(known)} requests for {len(left)} rows"
+    print(f"{args.judge_model} at {args.judge_url}: {told}", flush=True)
+    start, counts, unparsable, refused, failed, left_out = time.time(), Counter(), [], [], [], []
 
     async def annotate():
         url, key = args.judge_url, os.environ.get("OPENAI_API_KEY") or "none"  # a local server needs none
@@ -149,7 +149,7 @@ def main():
                     try:
                         answer = await client.chat.completions.create(
                             model=args.judge_model, messages=[{"role": "user", "content": question}],
-                            temperature=args.temperature, max_completion_tokens=args.max_tokens,
+                            temperature=0, max_completion_tokens=args.max_tokens,
                         )  # fmt: skip
                         reply = answer.choices[0].message.content or ""
                     except Exception as error:  # of openai's, or of ours for a reply that is not in its format
@@ -166,7 +166,7 @@ def main():
             return value, reply
 
         async def judged(row):
-            rewards, judgement = await methods[args.method](n, lambda *places: ask(row, *places))
+            rewards, judgement = await methods[args.method](sizes[row["id"]], lambda *places: ask(row, *places))
             return {**row, "rewards": rewards, "annotator": args.judge_model, "judgement": judgement}
 
         tasks = (asyncio.create_task(judged(row)) for row in answered() if row["id"] not in writer.done)
@@ -176,23 +176,26 @@ def main():
             if failed:
                 continue
             running.extend(itertools.islice(tasks, 1))
-            writer.add([row] if row["rewards"] else [])
-            counts.update(rows=1, dropped=row["rewards"] is None)
+            writer.add([row]) if row["rewards"] else left_out.append(row)
+            counts["rows"] += 1
             done, seconds = counts["rows"], time.time() - start
-            if done % 100 == 0 or done == todo:
-                speed = f"{counts['requests'] / seconds:.0f} requests/s, {seconds / done * (todo - done):.0f} s left"
-                print(f"{done} of {todo} rows, {speed}", end="\r" if sys.stdout.isatty() else "\n", flush=True)
+            if done % 100 == 0 or done == len(left):
+                told, wait = f"{counts['requests'] / seconds:.0f} requests/s", seconds / done * (len(left) - done)
+                end = "\r" if sys.stdout.isatty() else "\n"
+                print(f"{done} of {len(left)} rows, {told}, {wait:.0f} s left", end=end, flush=True)
 
     asyncio.run(annotate())
     if failed:
         sys.exit(f"{args.judge_url}: {failed[0]}; what has been answered is kept, the same command goes on")
     lost = f"replies without verdict: {len(unparsable)}, requests refused: {len(refused)}"
-    if counts["dropped"] == len(sizes):
+    if left_out:
+        rows.write(f"{args.output_file}.dropped.jsonl", left_out)
+    if sizes and len(left_out) == len(sizes):
         sys.exit(f"{args.responses_file}: no row is left; {lost}, such as {(refused + unparsable)[0]!r}")
     writer.finish()
-    told = f"finished before: {len(writer.done)}, requests: {counts['requests']}, {lost}, dropped: {counts['dropped']}"
-    left = len(sizes) - counts["dropped"]
-    print(f"{args.output_file} rows in: {len(sizes)}, {told}, rows out: {left}, {time.time() - start:.1f} s")
+    told = f"finished before: {len(writer.done)}, requests: {counts['requests']}, {lost}, dropped: {len(left_out)}"
+    told += f", rows out: {len(sizes) - len(left_out)}, {time.time() - start:.1f} s"
+    print(f"{args.output_file} rows in: {len(sizes)}, {told}")
 
 
 if __name__ == "__main__":

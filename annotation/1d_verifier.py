@@ -24,7 +24,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--responses_file", required=True)
     parser.add_argument("--output_file", required=True)
-    parser.add_argument("--n", type=int, help="responses that every row must have (default: as the first row)")
+    parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
     parser.add_argument("--method", choices=["math", "exact"], default="math", help="how answers are compared")
     parser.add_argument("--pattern", help="regular expression; its group, where it matches last, is the final answer")
     parser.add_argument("--chunk_size", type=int, default=512, help="rows between two writes to disk")
@@ -42,9 +42,17 @@ def main():
         checked = rows.read(args.responses_file, "verifiable", n=args.n)
         return itertools.islice(checked, args.shard, None, args.num_shards)
 
-    total = sum(1 for _ in answered())
+    answers = {row["id"]: row["answer"] for row in answered()}
+    total = len(answers)
 
     from math_verify import parse, verify
+
+    known = {}
+    if args.method == "math":
+        for name, answer in answers.items():
+            known[answer] = known.get(answer) or parse(f"${answer}$")  # bare LaTeX is read in part, or not at all
+            if not known[answer]:
+                sys.exit(f"{args.responses_file}: id {name!r}: answer: {answer!r} is not mathematics")
 
     def right(response, answer):
         if args.pattern:
@@ -54,7 +62,7 @@ def main():
             response = found[-1]
         if args.method == "exact":
             return response.strip().casefold() == answer.strip().casefold()
-        return verify(parse(answer), parse(response))
+        return verify(known[answer], parse(response))
 
     writer = rows.Writer(args.output_file, rows.fingerprint(sys.argv[1:]))
     todo = (row for row in answered() if row["id"] not in writer.done)

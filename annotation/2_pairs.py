@@ -13,7 +13,6 @@ Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "
 """
 
 import argparse
-import itertools
 import random
 import sys
 import time
@@ -26,7 +25,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rewards_file", required=True)
     parser.add_argument("--output_file", required=True)
-    parser.add_argument("--n", type=int, help="responses that every row must have (default: as the first row)")
+    parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
     parser.add_argument(
         "--pairing", choices=["best_worst", "best_random", "random_random"], default="best_worst",
         help="which two responses; best_worst is the paper's (3.3)",
@@ -71,18 +70,13 @@ def main():
                     "rejected_reward": row["rewards"][rejected],
                 }
 
-    for (
-        _
-    ) in pairs():  # read twice: a bad row stops all before a pair is written, and memory does not grow with the file
-        counts["rows out"] += 1
-    rows_in, rows_out = counts.pop("rows in"), counts.pop("rows out", 0)
+    # Read twice: a bad row stops all before a pair is written, and memory does not grow with the file.
+    rows_out = sum(1 for _ in pairs())
+    rows_in = counts.pop("rows in")
     if not rows_out:
         sys.exit(f"{args.rewards_file}: no pair is left of {rows_in} rows ({dict(counts)})")
     dropped = "".join(f"{name}: {count}, " for name, count in counts.items())
-    writer, chosen = rows.Writer(args.output_file), pairs()
-    while chunk := list(itertools.islice(chosen, 512)):
-        writer.add(chunk)
-    writer.finish()
+    rows.write(args.output_file, pairs())
     print(f"{args.output_file} rows in: {rows_in}, {dropped}rows out: {rows_out}, {time.time() - start:.1f} s")
 
 

@@ -1,7 +1,7 @@
 # The paper's reward models (2.1): Bradley-Terry and pairwise, from LLaMA-3-8B-Instruct on mix2, and RewardBench.
 # Machine: 8 GPUs of 80 GB. Not run here. Expected (Table 1; Chat, Chat Hard, Safety, Reasoning): Bradley-Terry 99.4, 65.1,
-# 87.8, 86.4; pairwise 98.3, 65.8, 89.7, 94.7. The models alone:
-#   RECIPE=recipes/llama3_8b_reward_models.sh TO=5 bash run_loop.sh
+# 87.8, 86.4; pairwise 98.3, 65.8, 89.7, 94.7. The models and their measures, without a round of the loop:
+#   RECIPE=recipes/llama3_8b_reward_models.sh ITERATIONS=0 bash run_loop.sh
 : "${SFT_MODEL:=meta-llama/Meta-Llama-3-8B-Instruct}"
 : "${PREFERENCES:=mix2}"
 : "${RM_LEARNING_RATE:=2e-6}"

@@ -1,8 +1,9 @@
 """Train a pairwise preference model by TRL's SFTTrainer: the next token, A or B, names the better response (paper 2.1).
 
 It reads "[CONTEXT] ... [RESPONSE A] ... [RESPONSE B] ..." as a user's turn. Which response is A is drawn for each pair,
-so that a side means nothing. The defaults are the paper's; every other flag of TRL's SFTConfig and ModelConfig passes
-through. A run that was killed continues from its last checkpoint (--save_steps) when the same command is given again.
+so that a side means nothing. A comparison of more than --max_length tokens would lose its end, the answer: it is
+dropped and counted. The defaults are the paper's; every other flag of TRL's SFTConfig and ModelConfig passes through. A
+run that was killed continues from its last checkpoint (--save_steps) when the same command is given again.
 
 Reads:  --dataset_name and --held_out_name, {"id", "prompt", "chosen", "rejected"} from 1_preferences.py;
         --model_name_or_path, a fine-tuned model or a reward model
@@ -69,13 +70,19 @@ def main():
         if len(ids := tokenizer(side, add_special_tokens=False)["input_ids"]) != 1:
             sys.exit(f"{model_args.model_name_or_path}: its tokenizer splits {side!r} into {len(ids)} tokens")
 
-    def compared(part):
+    def compared(part, name):
+        made = []
         for row in part:
             texts = [row[name][-1]["content"] for name in ("chosen", "rejected")]
             side = random.Random(f"{training_args.seed} {row['id']}").choice("AB")
             a, b = texts if side == "A" else reversed(texts)
-            answer = [{"role": "assistant", "content": side}]
-            yield {"prompt": comparison(row["prompt"] + row["chosen"][:-1], a, b), "completion": answer}
+            prompt = comparison(row["prompt"] + row["chosen"][:-1], a, b)
+            made.append({"prompt": prompt, "completion": [{"role": "assistant", "content": side}]})
+        texts = [tokenizer.apply_chat_template(one["prompt"] + one["completion"], tokenize=False) for one in made]
+        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        fit = [one for one, tokens in zip(made, ids, strict=True) if len(tokens) <= training_args.max_length]
+        print(f"{name} rows in: {len(part)}, dropped, too long: {len(part) - len(fit)}, rows out: {len(fit)}")
+        return fit or sys.exit(f"{name}: no comparison has at most --max_length {training_args.max_length} tokens")
 
     model = AutoModelForCausalLM.from_pretrained(  # a reward model too can be the start: its score is left out
         model_args.model_name_or_path,
@@ -85,8 +92,8 @@ def main():
     trainer = SFTTrainer(
         model,
         training_args,
-        train_dataset=Dataset.from_list(list(compared(pairs))),
-        eval_dataset=Dataset.from_list(list(compared(held_out))),
+        train_dataset=Dataset.from_list(compared(pairs, data.dataset_name)),
+        eval_dataset=Dataset.from_list(compared(held_out, data.held_out_name)),
         processing_class=tokenizer,
         peft_config=get_peft_config(model_args),
     )

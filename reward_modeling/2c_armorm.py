@@ -1,16 +1,17 @@
 """Train ArmoRM: regression heads for rated objectives, then a gate that weighs them prompt by prompt (paper 2.1).
 
 Heads, on the frozen backbone's hidden state at the end of the response: ridge regression without intercept on ratings
-scaled to [0, 1], missing ones left out, alpha chosen on a fifth of the rows. Then r'_i = r_i - lambda_i r_verbosity,
-with the smallest lambda_i that brings the Spearman correlation of r'_i with r_verbosity to 0.03 or less. Then the gate,
-on the hidden state at the end of the prompt: loss -log sigmoid(R_chosen - R_rejected), R = scale * sum_i gate_i r'_i
-(Wang et al. 2024, which the paper's Table 1 quotes; the settings are theirs). TrainingArguments' flags are the gate's.
+scaled to [0, 1], missing ones left out, alpha chosen on a fifth of the rows. Ratings of held-out prompts teach nothing:
+they tell the heads' correlations. Then r'_i = r_i - lambda_i r_verbosity, with the smallest lambda_i that brings the
+Spearman correlation of r'_i with r_verbosity to 0.03 or less. Then the gate, on the hidden state at the end of the
+prompt: loss -log sigmoid(R_chosen - R_rejected), R = scale * sum_i gate_i r'_i (Wang et al. 2024, which the paper's
+Table 1 quotes; the settings are theirs). TrainingArguments' flags are the gate's.
 
 Reads:  --ratings_name, {"id", "messages", "ratings": {objective: number or null}};
         --dataset_name and --held_out_name, {"id", "prompt", "chosen", "rejected"} from 1_preferences.py;
         --model_name_or_path, the backbone: a reward model or a fine-tuned model
 Writes: --output_dir, a model that AutoModelForSequenceClassification loads with trust_remote_code=True, with
-        trainer_state.json of the gate's training, and armorm.json: rows, alpha, lambda and correlations of each
+        trainer_state.json of the gate's training, and armorm.json: rows, alpha, lambda, correlation and weight of each
         objective, and how the score with and without the correction follows the length
 
     python reward_modeling/2c_armorm.py --model_name_or_path runs/tiny/reward_model \
@@ -49,24 +50,6 @@ class Config(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "the pairs are tensors, not columns"})
 
 
-def features_of(model, tokenizer, chats, batch_tokens):
-    """For each chat the hidden states (2, hidden size) at the ends of prompt and response; None if it is too long."""
-    import torch
-
-    ids = tokenizer([tokenizer.apply_chat_template(c, tokenize=False) for c in chats], add_special_tokens=False)
-    ids, limit, features = ids["input_ids"], model.config.max_position_embeddings, [None] * len(chats)
-    order = sorted((i for i in range(len(ids)) if len(ids[i]) <= limit), key=lambda i: len(ids[i]), reverse=True)
-    while order:
-        size = max(1, batch_tokens // len(ids[order[0]]))
-        batch, order = order[:size], order[size:]
-        padded = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, padding_side="right", return_tensors="pt")
-        with torch.inference_mode():
-            both = torch.stack(model.features(**padded.to(model.device)), 1).float().cpu()
-        for i, feature in zip(batch, both, strict=True):
-            features[i] = feature
-    return features
-
-
 def main():
     data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
     rated, names, table = objectives.ratings_of(data.ratings_name)
@@ -78,6 +61,7 @@ def main():
         sys.exit(f"{data.held_out_name}: prompt: some prompts stand in {data.dataset_name} too")
     final = training_args.output_dir
     training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+    training_args._n_gpu = 1  # with several at hand, Trainer would make the batch as many times larger
 
     import numpy as np
     import torch
@@ -111,23 +95,31 @@ def main():
     model.model = backbone
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
-    def compared(part):
+    unfinished = Path(training_args.output_dir)
+    unfinished.mkdir(parents=True, exist_ok=True)
+
+    def features_of(chats, name):
+        file = unfinished / f"checkpoint-{name}.pt"  # goes, as all checkpoints, when the model is published
+        return objectives.features_of(model, tokenizer, chats, data.batch_tokens, file)
+
+    def compared(part, name):
         """Tensors (pairs, hidden size) by name, and the characters of the responses; pairs that fit the context."""
-        chats = [row["prompt"] + row[name] for row in part for name in ("chosen", "rejected")]
-        both = features_of(model, tokenizer, chats, data.batch_tokens)
+        chats = [row["prompt"] + row[side] for row in part for side in ("chosen", "rejected")]
+        both = features_of(chats, name)
         fit = [i for i in range(len(part)) if both[2 * i] is not None and both[2 * i + 1] is not None]
         chosen, rejected = (torch.stack([both[2 * i + side] for i in fit]) for side in (0, 1))
         length = [[len(part[i][name][-1]["content"]) for name in ("chosen", "rejected")] for i in fit]
         return {"prompt": chosen[:, 0], "chosen": chosen[:, 1], "rejected": rejected[:, 1]}, np.array(length).T.ravel()
 
-    features = features_of(model, tokenizer, [row["messages"] for row in rated], data.batch_tokens)
-    fit = [i for i, feature in enumerate(features) if feature is not None]
-    weights, told = objectives.fit_heads(
-        torch.stack([features[i][1] for i in fit]).numpy(), np.array(table)[fit], names
-    )
+    features = features_of([row["messages"] for row in rated], "ratings")
+    fit = [i for i in range(len(rated)) if features[i] is not None]
+    unseen = {str(row["prompt"]) for row in held_out}
+    unseen = np.array([str(rated[i]["messages"][:-1]) in unseen for i in fit])
+    responses = torch.stack([features[i][1] for i in fit]).numpy()
+    weights, told = objectives.fit_heads(responses, np.array(table)[fit], unseen, names)
     model.regression_layer.weight.data.copy_(torch.tensor(weights))
 
-    train, _ = compared(pairs)
+    train, _ = compared(pairs, "pairs")
     rewards = np.concatenate([train["chosen"], train["rejected"]]) @ weights.T
     verbosity = rewards[:, names.index(data.verbosity)]
     for i, name in enumerate(names):
@@ -160,7 +152,7 @@ def main():
     trainer = Trainer(gate, training_args, train_dataset=Pairs(), data_collator=lambda batch: batch)
     trainer.train(resume_from_checkpoint=checkpoint)
 
-    judged, lengths = compared(held_out)
+    judged, lengths = compared(held_out, "held_out")
     with torch.inference_mode():
         result = gate.to("cpu")(**judged)
         accuracy = (result["chosen"] > result["rejected"]).float().mean().item()

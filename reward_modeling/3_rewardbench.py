@@ -90,8 +90,9 @@ def measured(scored, sizes):
                 for group, right, wrong, _ in of_subsets["Ties"]:
                     both = groups.setdefault(group, ([], []))
                     both[0].extend(right), both[1].extend(wrong)
+                groups = {name: both for name, both in groups.items() if all(both)}  # a part may have been dropped
                 pairwise = any(entry[3] for entry in of_subsets["Ties"])
-                accuracy[section] = None if pairwise else ties(groups)
+                accuracy[section] = None if pairwise or not groups else ties(groups)
                 subsets["Ties"] = accuracy[section]
                 continue
             means = {subset: fmean(values) for subset, values in of_subsets.items()}
@@ -161,14 +162,14 @@ def main():
         parser.error(f"--names: {len(args.names)} for {len(args.rewards_files)} files")
 
     sizes, known = {}, set()
-    for number, row in enumerate(rows.read(args.bench_file, "responses"), 1):
+    for number, row in enumerate(rows.read(args.bench_file, "responses", n=0), 1):
         if missing := [name for name in ("benchmark", "section", "subset", "correct", "group") if name not in row]:
             sys.exit(f"{args.bench_file}:{number}: {missing[0]}: missing")
         sizes.setdefault(row["benchmark"], Counter())[row["subset"]] += 1
         known.add(row["id"])
     results = {}
     for name, file in zip(args.names, args.rewards_files, strict=True):
-        scored = list(rows.read(file, "rewards"))
+        scored = list(rows.read(file, "rewards", n=0))
         for number, row in enumerate(scored, 1):
             if row["id"] not in known:
                 sys.exit(f"{file}:{number}: id: {row['id']!r} does not stand in {args.bench_file}")

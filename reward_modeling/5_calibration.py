@@ -28,7 +28,7 @@ STYLES = [("#0072b2", "o-"), ("#c44e00", "s-"), ("#009e73", "^-"), ("#7f3c8d", "
 def predictions(file, benchmark):
     """[(P(first is better), 1 if it was preferred or else 0)]"""
     pairs = []
-    for row in rows.read(file, "rewards"):
+    for row in rows.read(file, "rewards", n=0):
         if row.get("benchmark") != benchmark or len(row["responses"]) != 2:
             continue
         compared = [entry["probability"] for entry in row.get("judgement") or [] if "probability" in entry]
