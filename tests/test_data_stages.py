@@ -628,6 +628,36 @@ def test_the_verifier_compares_as_mathematics(tmp_path):
     assert "rows in: 1, finished before: 0, rows out: 1, " in told
 
 
+@pytest.mark.parametrize(
+    ("answer", "wrong"),
+    [
+        ("2\\sqrt{3}", "2"),
+        ("3x", "3"),
+        ("x+1", "x-1"),
+        ("\\pi", "3"),
+        ("(-2,1)", "(2,1)"),
+        ("(3,\\frac{\\pi}{2})", "(3,\\pi)"),
+        ("\\text{Evelyn}", "\\text{Anna}"),
+        ("1,000", "1"),
+        ("$72", "27"),
+        ("10\\%", "20\\%"),
+    ],
+)
+def test_the_verifier_reads_an_answer_as_the_sets_of_problems_write_it(tmp_path, answer, wrong):
+    """Without the marks of LaTeX's mathematics, which math-verify wants to see."""
+    row = scored("a", [9.0] * 2, [f"So it is \\boxed{{{text}}}." for text in (answer, wrong)], answer=answer)
+    made, _ = verified(tmp_path, write_jsonl(tmp_path / "in.jsonl", [row]))
+    assert made[0]["rewards"] == [1.0, 0.0]
+
+
+def test_an_answer_that_is_no_mathematics_is_refused(tmp_path):
+    row = scored("a", [0.0], ["7"], answer="$")
+    done = run("annotation/1d_verifier.py", "--responses_file", write_jsonl(tmp_path / "in.jsonl", [row]),
+               "--output_file", tmp_path / "out.jsonl")  # fmt: skip
+    assert done.returncode == 1 and not (tmp_path / "out.jsonl").exists()
+    assert done.stderr.splitlines()[-1] == f"{tmp_path}/in.jsonl: id 'a': answer: '$' is not mathematics"
+
+
 def test_the_verifier_sees_what_the_true_reward_calls_correct(tmp_path, world):
     """With the pattern of the tiny recipe, on right and wrong answers in every style; in two shards as in one."""
     pattern = re.search(r"VERIFIER_PATTERN:=(.*)}\"", (ROOT / "recipes/tiny.sh").read_text())[1]

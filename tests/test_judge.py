@@ -160,6 +160,14 @@ def test_the_tournament_finds_best_and_worst(tmp_path):
     assert {len(row["judgement"]) for row in made} <= set(range(7, 14)) and len(made[-1]["judgement"]) == 13
 
 
+@pytest.mark.parametrize("verdict", ["A", "C"])
+def test_a_tournament_without_a_winner_calls_none_the_best(tmp_path, verdict):
+    """Or a judge that goes by the place would be right about every pair that begins with the better response."""
+    made, _, _ = judged(tmp_path, [answers("a", 2), answers("b", 4)], lambda *_: f"[[{verdict}]]",
+                        "--method", "tournament", "--n", 0)  # fmt: skip
+    assert [row["rewards"] for row in made] == [[0.5] * 2, [0.5] * 4]
+
+
 def test_two_responses_meet_once(tmp_path):
     """As the rows of RewardBench."""
     made, _, asked = judged(tmp_path, [answers("a", 2)], larger, "--method", "tournament")
@@ -191,6 +199,9 @@ def test_a_tournament_without_one_of_its_comparisons_is_dropped(tmp_path):
     made, told, asked = judged(tmp_path, rows, reply, "--method", "tournament")
     assert [row["id"] for row in made] == ["b"] and sum(text.startswith("user: question a") for text in asked) == 2
     assert "replies without verdict: 2, requests refused: 0, dropped: 1, rows out: 1, " in told
+    (dropped,) = read_jsonl(tmp_path / "rewards.jsonl.dropped.jsonl")
+    assert dropped["id"] == "a" and dropped["rewards"] is None
+    assert dropped["judgement"] == [{"a": 0, "b": 1, "probability": None, "replies": ["?", "?"]}]
 
 
 # How the work is cut
@@ -210,6 +221,8 @@ def test_the_same_rows_whatever_the_concurrency_and_the_shards(tmp_path, method)
     assert (tmp_path / "rewards.jsonl").read_bytes() == (tmp_path / "64.jsonl").read_bytes()
     flags = ["--method", method, "--num_shards", 5, "--shard", 1]
     assert judged(tmp_path, rows, late, *flags, name="1.jsonl")[0] == made[1::5]
+    flags = ["--method", method, "--num_shards", 20, "--shard", 15]
+    assert judged(tmp_path, rows, late, *flags, name="none.jsonl")[0] == []
 
 
 # A judge that fails

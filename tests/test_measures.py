@@ -72,6 +72,13 @@ def test_v2_is_best_of_four_and_equals_share(tmp_path):
     assert numbers["v2"]["sections"] == {"Math": pytest.approx((1 + 0.5 + 0) / 3)}
 
 
+def test_benchmarks_of_several_sizes_go_in_one_file(tmp_path):
+    bench, _ = prepared(tmp_path, [published("math-prm"), published("Math", ["a"], ["b", "c", "d"], id="x")])
+    assert [len(row["responses"]) for row in bench] == [2, 4]
+    numbers, told = table(tmp_path, "model", bench, [[1.0, 0], [1.0, 0, 0, 0]])
+    assert numbers["v1"]["score"] == numbers["v2"]["score"] == 1 and "\nv2:\n" in told
+
+
 TIES = {  # id: rewards of the right responses, of the wrong ones
     "ref:0": ([5.0], [1.0, 2.0]),  # above by 3
     "tied:0": ([5.0, 4.0], [1.0, 2.0, 0.0]),  # above by 2, 1 apart
@@ -101,6 +108,19 @@ def test_ties_of_v2_by_hand(tmp_path):
     assert numbers["v2"]["sections"]["Ties"] == pytest.approx(by_hand)
     pairwise, told = table(tmp_path, "pairs", bench, scored, judgement=[{"a": 0, "b": 1, "probability": 0.5}])
     assert pairwise["v2"]["sections"]["Ties"] is None and "| pairs | - | - | 8 of 8 |" in told
+
+
+def test_a_prompt_of_ties_that_lost_one_side_is_left_out(tmp_path):
+    """The annotator had no room for the row of its wrong responses."""
+    sides = [[f"{kind} {i}" for i in range(4)] for kind in ("right", "wrong")]
+    rows = [published("Ties", *sides, id="tied:0"), published("Ties", *sides, id="tied:1")]
+    bench, _ = prepared(tmp_path, rows)
+    assert len(bench) == 4
+    scored = [[1.0] * 4, None, [1.0] * 4, [0.0] * 4]
+    numbers, told = table(tmp_path, "model", bench, scored)
+    whole, _ = table(tmp_path, "model", bench[2:], scored[2:])
+    assert numbers["v2"]["sections"] == whole["v2"]["sections"] and "| 3 of 4 |" in told
+    assert table(tmp_path, "model", bench, [scored[0], None, None, None])[0]["v2"]["sections"] == {"Ties": None}
 
 
 def test_held_out_pairs_are_measured_by_source(tmp_path):

@@ -3,12 +3,13 @@
 import itertools
 import json
 import math
+import runpy
 from statistics import fmean
 
 import numpy as np
 import pytest
 import torch
-from commands import ran, read_jsonl, run, write_jsonl
+from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from conftest import TRAINING, train
 from scipy.stats import spearmanr
 from test_models import history, ids_of, in_two_shards, loaded
@@ -70,7 +71,7 @@ def test_held_out_prompts_must_not_be_training_prompts(reward_model, sft, tmp_pa
         if flags:
             row = {"id": "0", "messages": read_jsonl(file)[0]["prompt"], "ratings": {"verbosity": 1}}
             row["messages"] = [*row["messages"], {"role": "assistant", "content": "x"}]
-            write_jsonl(flags[1], [row, {**row, "id": "1", "ratings": {"verbosity": 2}}])
+            write_jsonl(flags[1], [{**row, "id": f"{i}", "ratings": {"verbosity": i}} for i in range(10)])
         command = [f"reward_modeling/{script}.py", "--model_name_or_path", sft, "--output_dir", tmp_path / "out"]
         done = run(*command, *TRAINING, "--dataset_name", file, "--held_out_name", file, *flags)
         assert done.returncode == 1 and not (tmp_path / "out").exists()
@@ -171,6 +172,29 @@ def test_one_response_cannot_be_compared(compared, preference_model, tmp_path):
     assert done.returncode == 1 and done.stderr == f"{file}: responses: 1, a comparison needs two\n"
 
 
+def test_a_model_that_goes_by_the_place_finds_no_winner(tmp_path):
+    """Its probabilities are 0.5 in the mean of both orders: no response is called the best, no pair is made."""
+    method = runpy.run_path(str(ROOT / "annotation/1b_preference_model.py"))["tournament"](4)
+    next(method)
+    with pytest.raises(StopIteration) as finished:
+        while True:
+            method.send(0.5)
+    assert finished.value.value == [0.5] * 4
+
+
+def test_a_comparison_that_would_lose_its_answer_is_dropped_and_counted(sft, reward_model, tmp_path):
+    pairs = read_jsonl(reward_model.with_name("training.jsonl"))
+    pairs[1]["chosen"][0]["content"] = "word " * 300
+    file = write_jsonl(tmp_path / "pairs.jsonl", pairs[:9])
+    command = ["reward_modeling/2b_preference_model.py", "--model_name_or_path", sft, "--output_dir", tmp_path / "out"]
+    command += ["--dataset_name", file, *held_out_of(reward_model), "--max_steps", 1, *TRAINING]
+    done = run(*command, "--max_length", 256)
+    assert f"{file} rows in: 9, dropped, too long: 1, rows out: 8\n" in done.stdout, done.stderr
+    done = run(*command[:4], tmp_path / "none", *command[5:], "--max_length", 5)
+    assert done.returncode == 1 and not (tmp_path / "none").exists()
+    assert done.stderr.splitlines()[-1] == f"{file}: no comparison has at most --max_length 5 tokens"
+
+
 # reward_modeling/2c_armorm.py
 
 
@@ -205,8 +229,11 @@ def outputs(path, chats):
 
 
 def test_every_head_is_the_ridge_regression_of_its_ratings(armorm, world):
-    """On the rows that have the rating, scaled to [0, 1], without intercept."""
+    """On the rows that have the rating and no held-out prompt, scaled to [0, 1], without intercept."""
     rated, told = read_jsonl(world / "ratings.jsonl"), json.loads((armorm / "armorm.json").read_text())["objectives"]
+    held_out = [row["prompt"] for row in read_jsonl(armorm.with_name("held_out.jsonl"))]
+    unseen = np.array([row["messages"][:-1] in held_out for row in rated])
+    assert 0 < unseen.sum() < 10
     tokenizer, model = load_armorm(armorm)
     assert model.config.objectives == [*told] == ["correct", "manner", "length", "verbosity"]
     features = []
@@ -216,13 +243,32 @@ def test_every_head_is_the_ridge_regression_of_its_ratings(armorm, world):
             features.append(model.model(torch.tensor([ids])).last_hidden_state[0, -1].double().numpy())
     for i, (name, facts) in enumerate(told.items()):
         ratings = np.array([np.nan if row["ratings"][name] is None else row["ratings"][name] for row in rated])
-        known = ~np.isnan(ratings)
+        known = ~np.isnan(ratings) & ~unseen
         x, y = np.array(features)[known], ratings[known]
-        y = (y - y.min()) / (y.max() - y.min())
+        y = (y - np.nanmin(ratings)) / (np.nanmax(ratings) - np.nanmin(ratings))
         by_hand = np.linalg.solve(x.T @ x + facts["alpha"] * np.eye(x.shape[1]), x.T @ y)
         assert facts["rows"] == known.sum() < len(rated)
         predicted = x @ model.regression_layer.weight[i].detach().double().numpy()
         assert predicted == pytest.approx(x @ by_hand, abs=1e-2)
+
+
+def test_ratings_of_held_out_prompts_teach_nothing(armorm, reward_model, world, tmp_path):
+    """Defect 13, for the heads: they tell how well these do on prompts that no one has learned from."""
+    held_out = {str(row["prompt"]) for row in read_jsonl(reward_model.with_name("held_out.jsonl"))}
+    rated = read_jsonl(world / "ratings.jsonl")
+    known = {
+        name: [r["ratings"][name] for r in rated if r["ratings"][name] is not None] for name in rated[0]["ratings"]
+    }
+    low, high = ({name: pick(values) for name, values in known.items()} for pick in (min, max))  # the scale stays
+    for i, row in enumerate([row for row in rated if str(row["messages"][:-1]) in held_out] * 4):
+        rated.append({**row, "id": f"more-{i}", "ratings": (low, high)[i % 2]})
+    out = tmp_path / "armorm"
+    done = learn(out, reward_model, write_jsonl(tmp_path / "ratings.jsonl", rated), "--max_steps", 1)
+    assert done.returncode == 0, done.stderr
+    (_, new), (_, old) = load_armorm(out), load_armorm(armorm)
+    assert torch.allclose(new.regression_layer.weight, old.regression_layer.weight, atol=1e-6)
+    told = [json.loads((path / "armorm.json").read_text())["objectives"]["manner"] for path in (out, armorm)]
+    assert told[0]["rows"] == told[1]["rows"] and told[0]["of"] >= 10 and abs(told[0]["correlation"]) < 0.5
 
 
 def test_the_penalty_is_the_smallest_that_frees_an_objective_from_verbosity(armorm, reward_model):
@@ -268,7 +314,9 @@ def test_armorm_annotates(armorm, world, tmp_path):
     )
     command = ["annotation/1a_reward_model.py", "--model_name_or_path", armorm, "--trust_remote_code"]
     ran(*command, "--responses_file", file, "--output_file", tmp_path / "out.jsonl")
-    for row in read_jsonl(tmp_path / "out.jsonl"):
+    ran(*command, "--responses_file", file, "--output_file", tmp_path / "one.jsonl", "--batch_tokens", 1)
+    for row, alone in zip(read_jsonl(tmp_path / "out.jsonl"), read_jsonl(tmp_path / "one.jsonl"), strict=True):
+        assert alone["rewards"] == pytest.approx(row["rewards"], abs=1e-4)
         result, model = outputs(armorm, [row["prompt"] + [{"role": "assistant", "content": a}] for a in answers])
         assert row["rewards"] == pytest.approx(result.score.tolist(), abs=1e-4)
         names = model.config.objectives
@@ -284,13 +332,16 @@ def test_armorm_annotates(armorm, world, tmp_path):
         (lambda row: row["ratings"].update(correct="good"), "row 1: ratings: not numbers or null by objective"),
         (lambda row: row.update(ratings=[1, 2]), "row 1: ratings: not numbers or null by objective"),
         (lambda row: row["ratings"].update(once=1.0), "ratings: once has one value at most"),
+        (lambda row: row["ratings"].update(few=0.5), "ratings: few is rated in 3 rows, at least 10 are needed"),
         (lambda row: row.pop("ratings"), "1: ratings: missing"),
     ],
-    ids=["text", "list", "one value", "missing"],
+    ids=["text", "list", "one value", "few values", "missing"],
 )
 def test_ratings_that_cannot_be_learned(reward_model, world, tmp_path, change, reason):
     rated = read_jsonl(world / "ratings.jsonl")
     change(rated[0])
+    if "few" in rated[0].get("ratings", ()):
+        rated[1]["ratings"]["few"], rated[2]["ratings"]["few"] = 1, 2
     file = write_jsonl(tmp_path / "ratings.jsonl", rated)
     done = learn(tmp_path / "out", reward_model, file)
     assert done.returncode == 1 and not (tmp_path / "out").exists()

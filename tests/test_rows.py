@@ -326,6 +326,14 @@ def test_a_row_that_a_shard_dropped_stays_dropped(tmp_path):
     assert read_jsonl(tmp_path / "out.jsonl") == [{"id": "b"}, {"id": "c"}, {"id": "d"}]
 
 
+def test_a_shard_may_be_empty(tmp_path):
+    """There can be more processes than rows."""
+    file = write_jsonl(tmp_path / "in.jsonl", [{"id": "a"}])
+    parts = [write_jsonl(tmp_path / "0", [{"id": "a"}]), write_jsonl(tmp_path / "1", [])]
+    ran("rows.py", file, tmp_path / "out.jsonl", *parts)
+    assert read_jsonl(tmp_path / "out.jsonl") == [{"id": "a"}]
+
+
 def test_a_missing_shard_stops_the_merge(tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [{"id": "a"}, {"id": "b"}])
     out = write_jsonl(tmp_path / "out.jsonl", [{"id": "old"}])
