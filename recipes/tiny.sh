@@ -28,7 +28,7 @@
 : "${RM_OPTIONS:=--train_sampling_strategy group_by_length}" # half the time, and a better model
 : "${PM_START:=${REWARD_MODEL:-$OUT/reward_model}}" # from the policy it does not find what is right in one epoch
 : "${PM_LEARNING_RATE:=5e-4}"
-: "${PM_BATCH_SIZE:=12}"
+: "${PM_BATCH_SIZE:=8}"
 : "${PM_OPTIONS:=--packing False --max_length 256 --train_sampling_strategy group_by_length}"
 : "${ARMORM_OPTIONS:=--gate_size 64 --max_steps 500 --per_device_train_batch_size 256}"
 : "${MEASURE:=reward_model preference_model armorm llm_judge}"
