@@ -82,7 +82,9 @@ def main():
                 )
             except (LookupError, TypeError) as error:
                 sys.exit(f"{args.answers_file}: question {name}, turn {turn}: no answer, or no prompt for it ({error})")
-    replies = judging.ask(args, asked, 2048, args.output_dir / "replies.jsonl")
+    requests = {at: {"messages": m, "temperature": 0, "max_completion_tokens": 2048} for at, m in asked.items()}
+    choices, refused = judging.ask(args, requests, args.output_dir / "replies.jsonl")
+    replies = {at: choice and choice["text"] for at, choice in choices.items()}
 
     judgments, models = [], {answer["model_id"] for answer in answers.values()}
     for (name, turn), reply in replies.items():
@@ -99,7 +101,8 @@ def main():
     rows.write(args.output_dir / "judgments.jsonl", judgments)
     rated = [j for j in judgments if j["score"] != -1]
     if not rated:
-        sys.exit(f"{args.judge_model}: no reply holds a rating, such as {str(judgments[0]['judgment'])[:200]!r}")
+        told = (refused or [judgments[0]["judgment"][:200]])[0]
+        sys.exit(f"{args.judge_model}: no reply holds a rating, such as {told!r}")
 
     def mean(part):
         return fmean(j["score"] for j in part) if part else None

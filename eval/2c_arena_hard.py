@@ -84,7 +84,9 @@ def main():
         for game, (first, second) in enumerate([(texts[1], texts[0]), (texts[0], texts[1])]):
             user = template.format(question_1=question["prompt"], answer_1=first[name], answer_2=second[name])
             asked[name, game] = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-    replies = judging.ask(args, asked, 4096, args.output_dir / "replies.jsonl")
+    requests = {at: {"messages": m, "temperature": 0, "max_completion_tokens": 4096} for at, m in asked.items()}
+    choices, refused = judging.ask(args, requests, args.output_dir / "replies.jsonl")
+    replies = {at: choice and choice["text"] for at, choice in choices.items()}
 
     judgments, wins = [], []
     for name, question in questions.items():
@@ -100,7 +102,8 @@ def main():
             wins.append([*shown_a, *(1 - win for win in shown_b)])
     rows.write(args.output_dir / "judgments.jsonl", judgments)
     if not wins:
-        sys.exit(f"{args.judge_model}: no question has two verdicts, such as {str(replies[name, 0])[:200]!r}")
+        told = (refused or [replies[name, 0][:200]])[0]
+        sys.exit(f"{args.judge_model}: no question has two verdicts, such as {told!r}")
 
     import numpy as np
 
