@@ -12,7 +12,7 @@ Writes: --output_file: MT-Bench {"question_id", "answer_id", "model_id", "choice
         "ans_id", "model", "messages", "tstamp"}, AlpacaEval a list of {"instruction", "output", "generator", ...}
 
     python eval/1_answers.py --benchmark mt_bench --model_name_or_path runs/tiny/iter3/policy --model_name iter3 \
-        --output_file runs/tiny/eval/iter3/mt_bench/answers.jsonl
+        --output_file my_mt_bench/answers.jsonl
 """
 
 import argparse

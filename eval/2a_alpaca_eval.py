@@ -17,8 +17,8 @@ Reads:  --model_outputs and --reference_outputs, lists of {"instruction", "outpu
 Writes: --output_dir, alpaca_eval.json, the rates with judge and date; annotations.json in the package's format;
         replies.jsonl, every reply as the judge gave it
 
-    python eval/2a_alpaca_eval.py --model_outputs runs/tiny/eval/iter3/alpaca_eval/answers.json \
-        --judge_url http://localhost:8000/v1 --judge_model my_judge --output_dir runs/tiny/eval/iter3/alpaca_eval
+    python eval/2a_alpaca_eval.py --model_outputs my_alpaca_eval/answers.json \
+        --judge_url http://localhost:8000/v1 --judge_model my_judge --output_dir my_alpaca_eval
 """
 
 import argparse

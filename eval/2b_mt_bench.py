@@ -11,8 +11,8 @@ Writes: --output_dir, judgments.jsonl in the official format {"question_id", "mo
         "judgment", "score", "turn", "tstamp"}; mt_bench.json, the score by turn and by category, with judge and date;
         replies.jsonl, what was paid for
 
-    python eval/2b_mt_bench.py --answers_file runs/tiny/eval/iter3/mt_bench/answers.jsonl \
-        --judge_url http://localhost:8000/v1 --judge_model my_judge --output_dir runs/tiny/eval/iter3/mt_bench
+    python eval/2b_mt_bench.py --answers_file my_mt_bench/answers.jsonl \
+        --judge_url http://localhost:8000/v1 --judge_model my_judge --output_dir my_mt_bench
 """
 
 import argparse

@@ -11,8 +11,8 @@ Reads:  --answers_file from 1_answers.py; --questions_file, --baseline_file (gpt
 Writes: --output_dir, judgments.jsonl in the official format {"uid", "category", "judge", "model", "baseline", "games"};
         arena_hard.json, score, interval and mean lengths, with judge and date; replies.jsonl, what was paid for
 
-    python eval/2c_arena_hard.py --answers_file runs/tiny/eval/iter3/arena_hard/answers.jsonl \
-        --judge_url http://localhost:8000/v1 --judge_model my_judge --output_dir runs/tiny/eval/iter3/arena_hard
+    python eval/2c_arena_hard.py --answers_file my_arena_hard/answers.jsonl \
+        --judge_url http://localhost:8000/v1 --judge_model my_judge --output_dir my_arena_hard
 """
 
 import argparse
