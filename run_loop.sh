@@ -127,7 +127,7 @@ pids=()
 servers=() # processes that live longer than a step
 # shellcheck disable=SC2329 # the trap calls it
 stop_children() {
-  pids+=("${servers[@]}")
+  [[ -n $DRY_RUN ]] || pids+=("${servers[@]}")
   for pid in "${pids[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
   for _ in {1..50}; do
     for pid in "${pids[@]}"; do kill -0 -- "-$pid" 2>/dev/null && sleep 0.1 && continue 2; done
@@ -144,6 +144,24 @@ launch() { # launch LOG COMMAND...: in the background, in a session of its own t
   shift
   setsid setpriv --pdeathsig KILL "$@" > >(tee "$log") 2>&1 &
   pids+=($!)
+}
+
+serve_judge() { # the world's own judge, before the first step that asks it
+  [[ -z $JUDGE_URL && -z ${servers[*]} ]] || return 0
+  local judge=("$WORLD/4_judge.py" --questions_files "$OUT"/world/{prompts,evaluation,preferences,bench}.jsonl)
+  if [[ -n $DRY_RUN ]]; then
+    printf '%q ' python "${judge[@]}" && echo "# serves until it is stopped; OPENAI_BASE_URL has to hold its address"
+    servers=(none)
+    return 0
+  fi
+  rm -f "$OUT/judge.url"
+  pids=()
+  launch "$OUT/log/judge.log" python "${judge[@]}" --port 0 --url_file "$OUT/judge.url"
+  servers=("${pids[@]}")
+  for _ in {1..300}; do [[ -e $OUT/judge.url ]] || sleep 0.1; done
+  [[ -e $OUT/judge.url ]] || die "the judge did not start, see $OUT/log/judge.log"
+  OPENAI_BASE_URL=$(<"$OUT/judge.url")
+  export OPENAI_BASE_URL
 }
 
 fresh() { # fresh FILE COMMAND...: FILE is there, and none of the command's arguments below $OUT but the logs is newer
@@ -165,11 +183,13 @@ step() { # step N FILE COMMAND...: make FILE by COMMAND
   shift 2
   ((number >= ${FROM:-0} && number <= ${TO:-99999})) || return 0
   if [[ -n $DRY_RUN ]]; then
+    [[ $* != *1c_llm_judge* ]] || serve_judge
     printf '%q ' "$@" && echo " # step $id"
     return 0
   fi
   if [[ -z $FROM$TO ]] && fresh "$file" "$@"; then return 0; fi
   echo "[$id] $(date +%T) $*"
+  [[ $* != *1c_llm_judge* ]] || serve_judge
   pids=()
   if ((shards == 1)); then
     logs=("$OUT/log/$id.log")
@@ -298,21 +318,6 @@ if [[ -n $learn_armorm ]]; then # on the reward model's hidden states; the gate 
   part=c GPUS=1 train 5 "$ARMORM" reward_modeling/2c_armorm.py --model_name_or_path "$REWARD_MODEL" \
     --ratings_name "$RATINGS" "${compared[@]}" $ARMORM_OPTIONS
   trained+=("$ARMORM")
-fi
-if uses llm_judge && [[ -z $JUDGE_URL ]]; then # the world's own judge
-  judge=("$WORLD/4_judge.py" --questions_files "$OUT"/world/{prompts,evaluation,preferences,bench}.jsonl)
-  if [[ -n $DRY_RUN ]]; then
-    printf '%q ' python "${judge[@]}" && echo "# serves until it is stopped; OPENAI_BASE_URL has to hold its address"
-  else
-    rm -f "$OUT/judge.url"
-    pids=()
-    launch "$OUT/log/judge.log" python "${judge[@]}" --port 0 --url_file "$OUT/judge.url"
-    servers=("${pids[@]}")
-    for _ in {1..300}; do [[ -e $OUT/judge.url ]] || sleep 0.1; done
-    [[ -e $OUT/judge.url ]] || die "the judge did not start, see $OUT/log/judge.log"
-    OPENAI_BASE_URL=$(<"$OUT/judge.url")
-    export OPENAI_BASE_URL
-  fi
 fi
 evaluate sft "$SFT_MODEL"
 
