@@ -164,12 +164,14 @@ serve_judge() { # the world's own judge, before the first step that asks it
   export OPENAI_BASE_URL
 }
 
-fresh() { # fresh FILE COMMAND...: FILE is there, and none of the command's arguments below $OUT but the logs is newer
-  local file=$1 argument
+fresh() { # fresh FILE COMMAND...: FILE is there, and none of what the command reads below $OUT is newer
+  local file=$1 argument before=""
   shift
   [[ -e $file ]] || return 1
   for argument in "$@"; do
-    [[ $argument != "$OUT"/* || $argument == "$file" || $argument == "$OUT/log" || ! $argument -nt $file ]] || return 1
+    [[ $argument != "$OUT"/* || $argument == "$file" || $before == --output_dir || $before == --log_dir ||
+      ! $argument -nt $file ]] || return 1
+    before=$argument
   done
 }
 
@@ -392,7 +394,9 @@ if [[ $MEASURE != none ]]; then
     --rewards_files "${sampled[@]}" --names "${names[@]}" --output_dir "$dir"
   [[ ${#bench[@]} == 1 ]] || step 6 "$dir/calibration.json" python reward_modeling/5_calibration.py \
     --rewards_files "${benched[@]}" --names "${names[@]}" --output_dir "$dir"
-  report=(--measures "$dir")
+  report=(--measures "$dir/rewardbench.json")
+  ((ITERATIONS == 0)) || report+=("$dir/length_bias.json")
+  [[ ${#bench[@]} == 1 ]] || report+=("$dir/calibration.json")
 fi
 step 9 "$OUT/results.json" python eval/3_report.py --answers "${measured[@]}" --training "${trained[@]}" \
   --settings "$OUT/settings" --log_dir "$OUT/log" --output_dir "$OUT" "${report[@]}"

@@ -8,7 +8,7 @@ Reads:  --answers, a file for each policy in a directory of the policy's name, {
         "validation" or "test", "responses", "finish_reasons", "rewards" (the proxy), "kl", "true_rewards"?, "correct"?}
         --training, model directories with trainer_state.json; one called policy has the name of its parent
         --settings, lines NAME=value as a shell reads them, with RECIPE and SEED; --log_dir, files STEP.seconds
-        --measures, a directory of reward_modeling/3_rewardbench.py and those after it, with their tables and figures
+        --measures, the .json files of reward_modeling/3_rewardbench.py and those after it, with figures beside them
 Writes: --output_dir, results.json, report.md and report.html (one file, no scripts)
 
     python eval/3_report.py --answers runs/tiny/eval/sft/kl.jsonl runs/tiny/eval/iter1/kl.jsonl \
@@ -123,10 +123,10 @@ def proxy_and_true(test):
     return result | {"part": any(step["part"] for step in result["rounds"]), "text": " ".join(sentences)}
 
 
-def read_measures(directory):
+def read_measures(files):
     """{file's stem: its content} of what the measures of the reward models have written."""
     measures = {}
-    for path in sorted(directory.glob("*.json")) if directory else []:
+    for path in files:
         with checked(path, "a file of numbers"):
             measures[path.stem] = json.loads(path.read_text())
     return measures
@@ -145,7 +145,7 @@ def main():
     parser.add_argument("--training", nargs="+", required=True, help="model directories")
     parser.add_argument("--settings", required=True, help="variables of the run")
     parser.add_argument("--log_dir", type=Path, required=True, help="may be without any .seconds files")
-    parser.add_argument("--measures", type=Path, help="tables and figures of the reward models")
+    parser.add_argument("--measures", type=Path, nargs="+", default=[], help="numbers of the reward models")
     parser.add_argument("--output_dir", type=Path, required=True)
     args = parser.parse_args()
     start, settings, training, seconds = time.time(), {}, {}, {}
@@ -181,7 +181,7 @@ def main():
     }
     results |= {"proxy_and_true": proxy_and_true(test), "training": {k: training_facts(v) for k, v in training.items()}}
     results |= {"seconds": seconds, "seconds_total": sum(seconds.values()), "measures": read_measures(args.measures)}
-    figures = sorted(args.measures.glob("*.png")) if args.measures else []
+    figures = [path for path in (path.with_suffix(".png") for path in args.measures) if path.exists()]
     files = {"report.md": report_pages.markdown(results)}
     files["report.html"] = report_pages.page(results, test, training, figures)
     files["results.json"] = json.dumps(results, indent=2, allow_nan=False) + "\n"

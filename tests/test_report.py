@@ -252,7 +252,8 @@ def test_the_measures_of_the_reward_models_are_in_the_report(tmp_path):
     for name, content in files.items():
         (tmp_path / "measures" / f"{name}.json").write_text(json.dumps(content))
     (tmp_path / "measures" / "length_bias.png").write_bytes(b"picture")
-    done = ran("eval/3_report.py", *flags, "--measures", tmp_path / "measures")
+    measures = sorted((tmp_path / "measures").glob("*.json"))
+    done = ran("eval/3_report.py", *flags, "--measures", *measures)
     text, page = ((tmp_path / "out" / name).read_text() for name in ("report.md", "report.html"))
     assert re.search(r"\| judge +\| 0.125 \| - +\| 0.250 \| 3 of 4 \|", text)
     assert re.search(r"\| judge +\| 0.375 +\| 0.062 +\|", text)
@@ -260,7 +261,7 @@ def test_the_measures_of_the_reward_models_are_in_the_report(tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["measures"] == files and done.returncode == 0
     (tmp_path / "measures" / "length_bias.json").write_text("{")
-    done = run("eval/3_report.py", *flags, "--measures", tmp_path / "measures")
+    done = run("eval/3_report.py", *flags, "--measures", *measures)
     assert done.returncode == 1 and done.stderr == f"{tmp_path}/measures/length_bias.json: not a file of numbers\n"
 
 
