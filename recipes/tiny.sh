@@ -34,7 +34,7 @@
 : "${MEASURE:=reward_model preference_model armorm llm_judge}"
 
 # The loop has the paper's shape: 3 rounds, n=8 at two temperatures, best against worst, reference pi_0, 2 epochs. Answers
-# of 10 tokens want a larger beta than those of 300: with the paper's 0.1 the policy goes too far (RESULTS.md).
+# of 10 tokens want a larger beta than those of 300: with the paper's 0.1 the policy goes farther from pi_0 (RESULTS.md).
 : "${ITERATIONS:=3}"
 : "${PROMPTS_PER_ITERATION:=1300}"
 : "${MAX_NEW_TOKENS:=128}"
