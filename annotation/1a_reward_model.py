@@ -27,7 +27,7 @@ import rows
 
 
 def take(items, length, budget, attended=lambda item: 0):
-    """Yields lists of items, none shorter than 0.8 of the longest: of `budget` tokens with padding, or one item.
+    """Yields lists of items, none shorter than 0.9 of the longest: of `budget` tokens with padding, or one item.
 
     With the tokens that each attends to in a cache, padded as well, they are at most 8 times as many.
     """
@@ -36,7 +36,7 @@ def take(items, length, budget, attended=lambda item: 0):
         longest = length(items[0])
         size = budget // max(1, longest)
         size = min(size, 8 * budget // max(1, longest + max(map(attended, items[: size or 1]))))
-        batch = [item for item in items[: size or 1] if length(item) >= 0.8 * longest]
+        batch = [item for item in items[: size or 1] if length(item) >= 0.9 * longest]
         yield batch
         items = items[len(batch) :]
 
@@ -142,7 +142,7 @@ def main():
     parser.add_argument("--output_file", required=True)
     parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
     parser.add_argument(
-        "--batch_tokens", type=int, help="tokens a batch, padding included (default: 16384 on a GPU, 2048 on the CPU)"
+        "--batch_tokens", type=int, help="tokens a batch, padding included (default: 16384 on a GPU, 1024 on the CPU)"
     )
     parser.add_argument("--dtype", default="float32", help="of weights and activations: float32, bfloat16")
     parser.add_argument("--chunk_size", type=int, default=512, help="rows between two writes to disk")
@@ -159,7 +159,7 @@ def main():
     # The cache of a prompt serves models that attend to everything and score by the library's own code.
     own = not type(model).__module__.startswith("transformers.")
     share = not own and not getattr(model.config, "sliding_window", None)
-    batch_tokens = args.batch_tokens or (2048 if model.device.type == "cpu" else 16_384)
+    batch_tokens = args.batch_tokens or (1024 if model.device.type == "cpu" else 16_384)
     scorer = Scorer(model, tokenizer, batch_tokens, share)
     names = getattr(model.config, "objectives", None)
 

@@ -142,7 +142,7 @@ def main():
     parser.add_argument("--rows", type=int, default=200, help="prompts of the tiny case")
     parser.add_argument("--large_rows", type=int, default=3, help="prompts of the case of 100M weights")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--batch_tokens", type=int, default=2048)
+    parser.add_argument("--batch_tokens", type=int, default=1024)
     args = parser.parse_args()
     answered = list(itertools.islice(rows.read(args.responses_file, "responses"), args.rows))
     chats = [[row["prompt"] + [{"role": "assistant", "content": t}] for t in row["responses"]] for row in answered]
