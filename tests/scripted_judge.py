@@ -1,10 +1,15 @@
-"""A judge that speaks OpenAI's protocol and says what a test tells it to say."""
+"""A judge that speaks OpenAI's protocol and says what a test tells it to say; and the tiny world's own."""
 
 import json
 import os
+import subprocess
+import sys
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from commands import ROOT
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
 
@@ -63,3 +68,17 @@ def judge_that(reply):
         threading.Thread(target=judge.serve_forever, args=(0.01,), daemon=True).start()
         yield judge
         judge.shutdown()
+
+
+@contextmanager
+def tiny_judge(folder, files):
+    """The address of the tiny world's judge; at the end it stops at once, and well, when it is told to."""
+    url = folder / "judge.url"
+    script = ["recipes/tiny/4_judge.py", "--questions_files", *files, "--port", 0, "--url_file", url]
+    process = subprocess.Popen([sys.executable, *map(str, script)], cwd=ROOT, stdout=-3, stderr=subprocess.PIPE)
+    while not url.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    yield url.read_text().strip()
+    process.terminate()
+    assert process.wait(10) == 0 and process.stderr.read() == b""

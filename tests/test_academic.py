@@ -37,9 +37,9 @@ def tiny(tmp_path_factory):
         q = world.question(rng)
         row = {"id": f"test-{i}", "prompt": [{"role": "user", "content": q["text"]}], "source": q["kind"]}
         questions.append({**row, "answer": q["answer"], "wrong": q["wrong"]})
-    write_jsonl(out / "academic.jsonl", questions)
-    for file in (ROOT / "tests/lm_eval").glob("*.yaml"):
-        (out / file.name).write_text(file.read_text().replace("WORLD", str(out)))
+    write_jsonl(out / "questions.jsonl", questions)
+    for file in (ROOT / "recipes/tiny/benchmark_files/lm_eval").glob("*.yaml"):
+        (out / file.name).write_text(file.read_text().replace("DIRECTORY", str(out)))
     # One that fails late: lm-eval looks at the first question when it loads a task.
     choices = "doc_to_choice: \"{{['1', '2'] if id == 'test-0' else 'broken('}}\""
     broken = re.sub("doc_to_choice: .*", choices, (out / "tiny_choices.yaml").read_text())
@@ -61,7 +61,8 @@ def by_transformers(sft, tiny, tmp_path_factory):
 
 
 def test_vllm_and_transformers_agree(sft, tiny, by_transformers, tmp_path):
-    done = evaluate(sft, tmp_path, "--include_path", tiny, *TINY)
+    quiet = {**os.environ, "TQDM_DISABLE": "1"}  # as the driver sets it
+    done = evaluate(sft, tmp_path, "--include_path", tiny, *TINY, env=quiet)
     assert done.returncode == 0, done.stderr
     ours, theirs = summary(tmp_path), summary(by_transformers)
     assert ours["backend"] == "vllm" and ours["model"] == str(sft) and ours["versions"]["lm_eval"]

@@ -16,7 +16,7 @@ import urllib.request
 import pytest
 import scripted_judge
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
-from scripted_judge import ENVIRONMENT
+from scripted_judge import ENVIRONMENT, tiny_judge
 
 SCRIPT = "annotation/1c_llm_judge.py"
 TRUE_REWARD = runpy.run_path(str(ROOT / "recipes/tiny/true_reward.py"))
@@ -362,17 +362,9 @@ def test_bad_rows_are_named(tmp_path):
 
 @pytest.fixture(scope="module")
 def tiny(world, tmp_path_factory):
-    """Its address; at the end it stops at once, and well, when it is told to."""
-    url = tmp_path_factory.mktemp("judge") / "url"
     files = [world / f"{name}.jsonl" for name in ("prompts", "evaluation", "preferences", "bench")]
-    script = ["recipes/tiny/4_judge.py", "--questions_files", *files, "--port", 0, "--url_file", url]
-    process = subprocess.Popen([sys.executable, *map(str, script)], cwd=ROOT, stdout=-3, stderr=subprocess.PIPE)
-    while not url.exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
-    yield url.read_text().strip()
-    process.terminate()
-    assert process.wait(10) == 0 and process.stderr.read() == b""
+    with tiny_judge(tmp_path_factory.mktemp("judge"), files) as url:
+        yield url
 
 
 def compared(world):
@@ -454,7 +446,7 @@ def test_the_tiny_judge_refuses_what_it_does_not_know(world, tiny):
     _, good = default_question(world, "rating")
     _, unknown = default_question(world, "rating", **{"{prompt}": "user: Who are you?"})
     cases = [
-        (unknown, 400, "the judge does not know this question: user: Who are you?"),
+        (unknown, 400, "the judge does not know this question: Who are you?"),
         (good | {"messages": [{"role": "user", "content": "Hello?"}]}, 400, "not the form of a prompt"),
         (good | {"messages": []}, 400, "messages with a text"),
         (good | {"model": "other"}, 404, "The model `other` does not exist."),

@@ -16,6 +16,7 @@ Writes, in --output_dir:
     bench.jsonl         {"id", "prompt", "chosen", "rejected", "section", "subset", "answer"}: pairs in the order of the
                         true reward, in the sections Correct (right and wrong in one style), Manner (both right), Length
                         (the same bare answer, short and rambling), Hard (bare and right, well-mannered and wrong)
+    benchmarks/         the benchmarks of benchmark_sets.py, which ask the test questions
 
     python recipes/tiny/1_data.py --output_dir runs/tiny/world --seed 0
 """
@@ -24,6 +25,7 @@ import argparse
 import random
 from pathlib import Path
 
+import benchmark_sets
 import true_reward
 import world
 
@@ -119,10 +121,11 @@ def main():
     rows.write(out / "ratings.jsonl", ratings)
     rows.write(out / "bench.jsonl", bench)
     rows.write(out / "prompts.jsonl", prompts(pool, "prompt"))
-    rows.write(out / "evaluation.jsonl", evaluation)
+    sets = benchmark_sets.write(out / "benchmarks", test, random.Random(f"{args.seed} benchmarks"))
+    rows.write(out / "evaluation.jsonl", evaluation)  # the last: where it stands, the world is whole
     told = f"{len(corpus)} documents, {len(instructions)} instructions, {len(preferences)} preferences, "
     told += f"{len(ratings)} ratings, {args.prompts} prompts, {len(evaluation)} evaluation and {len(bench)} bench rows"
-    print(f"{out}: {told}")
+    print(f"{out}: {told}", *(f"{count} of {name}" for name, count in sets.items()), sep=", ")
 
 
 if __name__ == "__main__":

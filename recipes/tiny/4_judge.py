@@ -1,10 +1,11 @@
 """Serve the tiny world's judge: it speaks OpenAI's protocol and judges by the true reward r* of true_reward.py.
 
-It is what annotation/1c_llm_judge.py asks, by the prompts of annotation/judge_prompts.toml: it finds question and
-answers where these have their placeholders. Of two answers the one with the higher r* wins, equal ones tie. A rating is
-round(1 + 3 r*) between 1 and 10, so that fine differences vanish. If a request asks for logprobs, those of the verdict
-say that A wins with probability sigmoid((r*(A) - r*(B)) / NOISE). The model's name is true_reward. A text of another
-form and a question that the judge does not know are refused (HTTP 400).
+It reads the prompts of annotation/judge_prompts.toml, of AlpacaEval (the alpaca-eval package's) and of the tiny world's
+MT-Bench and Arena-Hard (benchmark_files/), and finds question and answers where these have their placeholders. A rating
+is round(1 + 3 r*) between 1 and 10, so that fine differences vanish. Of two answers the one with the higher r* wins, by
+far (>>) if it has 1 more; equal ones tie. If a request asks for logprobs, those of the verdict say that the first wins
+with probability sigmoid((r*(1) - r*(2)) / NOISE). A text of another form and a question that it does not know are
+refused (HTTP 400). The model's name is true_reward.
 
 Reads:  --questions_files, rows with "prompt" and "answer": the questions whose right answers it knows
 Writes: --url_file, its address once it listens, such as http://127.0.0.1:8000/v1
@@ -22,6 +23,7 @@ import signal
 import sys
 import tomllib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import true_reward
@@ -30,36 +32,73 @@ import rows
 
 MODEL = "true_reward"
 PROMPTS = Path(__file__).parents[2] / "annotation" / "judge_prompts.toml"
+BENCHMARKS = Path(__file__).parent / "benchmark_files"
+ALPACA_EVAL = "evaluators_configs/alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"
 
 
 class Refused(Exception):
     """HTTP status, message."""
 
 
-def shape(prompt):
-    """Matches the texts that are made from a prompt; a group for each placeholder."""
-    return re.compile(re.sub(r"\\\{\w+\\\}", "(.*?)", re.escape(prompt)), re.DOTALL)
+# What says the verdict on the r* of the answers: (the reply in pieces, the place of the verdict among them, {verdict:
+# its log-probability})
 
 
-def judged(text, shapes, answers):
-    """(the verdict, {verdict: its log-probability})."""
-    found = next(filter(None, (shape.fullmatch(text) for shape in shapes)), None)
-    if not found:
-        raise Refused(400, "the text has not the form of a prompt in judge_prompts.toml")
-    question, *responses = found.groups()
-    answer = answers.get(question.removeprefix("user: "))
-    if answer is None:
-        raise Refused(400, f"the judge does not know this question: {question[:200]}")
-    rewards = [true_reward.true_reward(response, answer) for response in responses]
-    if len(rewards) == 1:
-        rating = str(min(10, max(1, round(1 + 3 * rewards[0]))))
-        return rating, {rating: 0.0}
-    x = (rewards[0] - rewards[1]) / true_reward.NOISE
-    logprobs = {side: min(0.0, x) - math.log1p(math.exp(-abs(x))) for side, x in (("A", x), ("B", -x))}
-    return "A" if x > 0 else "B" if x < 0 else "C", logprobs
+def rated(reward):
+    rating = str(min(10, max(1, round(1 + 3 * reward))))
+    return ["[[", rating, "]]"], 1, {rating: 0.0}
 
 
-def completion(request, shapes, answers):
+def compared(first, second, names=("A", "B")):
+    x = (first - second) / true_reward.NOISE
+    likely = {name: min(0.0, y) - math.log1p(math.exp(-abs(y))) for name, y in zip(names, (x, -x), strict=True)}
+    return ["[[", "A" if x > 0 else "B" if x < 0 else "C", "]]"], 1, likely
+
+
+def named(first, second):
+    *_, likely = compared(first, second, ("m", "M"))
+    return [max(likely, key=likely.get)], 0, likely
+
+
+def graded(first, second):
+    gap = first - second
+    verdict = "A=B" if not gap else ("A>>B" if gap >= 1 else "A>B") if gap > 0 else "B>>A" if gap <= -1 else "B>A"
+    return ["[[", verdict, "]]"], 1, {verdict: 0.0}
+
+
+def forms():
+    """[(matches a text by its placeholders, those of the question and of the answers, what says the verdict)]."""
+    import yaml
+
+    ours = tomllib.loads(PROMPTS.read_text(encoding="utf-8"))
+    alpaca = (Path(find_spec("alpaca_eval").origin).parent / ALPACA_EVAL).read_text(encoding="utf-8")
+    alpaca = alpaca.split("<|im_start|>user\n")[1].removesuffix("<|im_end|>").strip()
+    arena = yaml.safe_load((BENCHMARKS / "arena_hard_prompts.yaml").read_text(encoding="utf-8"))["prompt_template"][0]
+    found = [
+        (ours["pairwise"], "prompt", ("answer_a", "answer_b"), compared),
+        (ours["rating"], "prompt", ("answer",), rated),
+        (alpaca, "instruction", ("output_1", "output_2"), named),
+        (arena, "question_1", ("answer_1", "answer_2"), graded),
+    ]
+    for row in rows.read(BENCHMARKS / "mt_bench_prompts.jsonl"):
+        turn = "_2" if "multi-turn" in row["name"] else ""
+        found.append((row["prompt_template"], f"question{turn}", (f"answer{turn}",), rated))
+    pattern = [re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.*?)", re.escape(template)) for template, *_ in found]
+    return [(re.compile(p, re.DOTALL), *rest) for p, (_, *rest) in zip(pattern, found, strict=True)]
+
+
+def judged(text, known, answers):
+    """The verdict on a text of one of the known forms."""
+    for form, question, responses, verdict in known:
+        if match := form.fullmatch(text):
+            asked = match[question].removeprefix("user: ")
+            if asked not in answers:
+                raise Refused(400, f"the judge does not know this question: {asked[:200]}")
+            return verdict(*(true_reward.true_reward(match[name], answers[asked]) for name in responses))
+    raise Refused(400, "the text has not the form of a prompt that the judge knows")
+
+
+def completion(request, known, answers):
     """The answer to a request, as vLLM's server gives it."""
     try:
         model, text = request["model"], request["messages"][-1]["content"] + ""
@@ -67,19 +106,20 @@ def completion(request, shapes, answers):
         raise Refused(400, "a model and messages with a text are needed") from None
     if model != MODEL:
         raise Refused(404, f"The model `{model}` does not exist.")
-    verdict, likely = judged(text, shapes, answers)
-    choice = {"index": 0, "message": {"role": "assistant", "content": f"[[{verdict}]]"}, "finish_reason": "stop"}
+    pieces, place, likely = judged(text, known, answers)
+    choice = {"index": 0, "message": {"role": "assistant", "content": "".join(pieces)}, "finish_reason": "stop"}
     if request.get("logprobs"):
         choice["logprobs"] = {"content": []}
-        for token, logprobs in (("[[", {"[[": 0.0}), (verdict, likely), ("]]", {"]]": 0.0})):
+        for i, token in enumerate(pieces):
+            logprobs = likely if i == place else {token: 0.0}
             top = [{"token": t, "logprob": p, "bytes": [*t.encode()]} for t, p in logprobs.items()]
             top = sorted(top, key=lambda entry: -entry["logprob"])[: request.get("top_logprobs") or 0]
             own = {"token": token, "logprob": logprobs.get(token, -9999.0), "bytes": [*token.encode()]}
             choice["logprobs"]["content"].append({**own, "top_logprobs": top})
     words = len(text.split())
     usage = {"prompt_tokens": words, "completion_tokens": 1, "total_tokens": words + 1}
-    named = {"id": "chatcmpl-judge", "object": "chat.completion", "created": 0, "model": MODEL}
-    return {**named, "choices": [choice], "usage": usage}
+    about = {"id": "chatcmpl-judge", "object": "chat.completion", "created": 0, "model": MODEL}
+    return {**about, "choices": [choice], "usage": usage}
 
 
 def main():
@@ -88,8 +128,7 @@ def main():
     parser.add_argument("--port", type=int, default=8000, help="0: one that is free")
     parser.add_argument("--url_file", type=Path)
     args = parser.parse_args()
-    prompts = tomllib.loads(PROMPTS.read_text(encoding="utf-8"))
-    shapes, answers = [shape(prompts[kind]) for kind in ("pairwise", "rating")], {}
+    known, answers = forms(), {}
     for file in args.questions_files:
         for number, row in enumerate(rows.read(file, "prompts"), 1):
             if not isinstance(row.get("answer"), str):
@@ -105,7 +144,7 @@ def main():
             body, status = self.rfile.read(int(self.headers.get("Content-Length") or 0)), 200
             try:
                 if self.path == "/v1/chat/completions":
-                    content = completion(json.loads(body), shapes, answers)
+                    content = completion(json.loads(body), known, answers)
                 elif self.path == "/v1/models":
                     content = {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "tiny"}]}
                 else:
