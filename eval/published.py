@@ -22,6 +22,23 @@ PUBLISHED = {
     "arena_hard_prompts": f"{RAW}/lmarena/arena-hard-auto/3071ef95d913bb5cd632641db336a3b6c7fe4bdd/config/"
     "judge_config.yaml",
 }
+ACADEMIC = {  # tasks of lm-eval: the paper's column, the examples shown, metric and filter (paper, Tables 3 and 6)
+    "gsm8k_cot": ("GSM8K", 8, "exact_match,flexible-extract"),
+    "mmlu": ("MMLU", 5, "acc,none"),
+    "humaneval_instruct": ("HumanEval", 0, "pass@1,create_test"),
+    "truthfulqa_mc2": ("TruthfulQA", 0, "acc,none"),
+    "arc_challenge": ("ARC", 25, "acc_norm,none"),
+    "mbpp_instruct": ("MBPP", 0, "pass_at_1,extract_code"),
+}
+JUDGES = "gpt-4-1106-preview; MT-Bench: gpt-4-0613"  # of the scores below
+SCORES = {  # the paper's Tables 2 to 4: LC AlpacaEval-2, MT-Bench, Arena-Hard, then as in ACADEMIC
+    "LLaMA-3-8B-it": (22.9, 8.16, 20.6, 79.6, 66.0, 61.6, 43.9, 59.5, 61.1),
+    "SFT": (10.2, 7.69, 5.6, 74.2, 64.7, 65.2, 53.4, 61.4, 62.3),
+    "offline DPO": (22.5, 8.17, 22.4, 79.8, 64.5, 63.4, 61.8, 65.2, 60.3),
+    "iterative DPO": (31.3, 8.46, 29.1, 80.7, 65.3, 64.6, 60.4, 64.3, 60.8),
+    "iterative DPO, concise": (38.1, None, 22.1, 78.8, 65.5, 66.5, 60.4, 65.1, 62.4),
+    "iterative DPO, UltraRM-13B": (20.7, None, 24.3, 78.9, 64.9, 63.7, 59.9, 63.6, 60.8),
+}
 FIELDS = {  # of a row in the published formats, and the one that names it
     "alpaca_eval": ["instruction"],
     "mt_bench": ["question_id", "category", "turns"],

@@ -320,8 +320,8 @@ def test_the_published_files_without_a_network(tmp_path):
 
 def answered(base, tmp_path, benchmark, questions, *flags):
     out = tmp_path / "answers"
-    command = ["eval/1_answers.py", "--benchmark", benchmark, "--model_name_or_path", base, "--model_name", "tiny"]
-    done = ran(*command, "--questions_file", questions, "--output_file", out, "--max_new_tokens", 12, *flags)
+    command = ["eval/1_answers.py", "--benchmarks", benchmark, "--model_name_or_path", base, "--model_name", "tiny"]
+    done = ran(*command, "--questions_files", questions, "--output_files", out, "--max_new_tokens", 12, *flags)
     return out, done.stdout
 
 
@@ -345,17 +345,29 @@ def test_two_turns_in_the_official_format(tmp_path, sft):
     assert judged("2b_mt_bench", files, tmp_path, stars)[0]["judgments"] == 2 * len(made)
 
 
-def test_answers_of_the_other_benchmarks(tmp_path, sft):
+def test_answers_of_two_benchmarks_at_once(tmp_path, sft):
     files = arena_hard(tmp_path, count=3)
-    out, _ = answered(sft, tmp_path, "arena_hard", files["--questions_file"])
-    first, baseline = read_jsonl(out)[0], read_jsonl(files["--baseline_file"])[0]
-    assert list(first) == list(baseline) and list(first["messages"][1]) == list(baseline["messages"][1])
-    assert first["messages"][0] == baseline["messages"][0] and first["uid"] == "uid0"
     questions = tmp_path / "alpaca.json"
     questions.write_text(json.dumps([{"instruction": "What is 1 plus 2?", "output": "3", "dataset": "d"},
                                      {"instruction": "word " * 600, "dataset": "d"}]))  # fmt: skip
-    out, printed = answered(sft, tmp_path, "alpaca_eval", questions)
-    first, long = json.loads(out.read_text())
+    command = ["eval/1_answers.py", "--benchmarks", "arena_hard", "alpaca_eval", "--model_name_or_path", sft]
+    command += [
+        "--model_name",
+        "tiny",
+        "--max_new_tokens",
+        12,
+        "--questions_files",
+        files["--questions_file"],
+        questions,
+    ]
+    done = run(*command, "--output_files", tmp_path / "one.jsonl")
+    assert done.returncode == 2 and "--output_files: one for each of --benchmarks" in done.stderr
+    out = [tmp_path / "arena.jsonl", tmp_path / "answers.json"]
+    printed = ran(*command, "--output_files", *out).stdout
+    first, baseline = read_jsonl(out[0])[0], read_jsonl(files["--baseline_file"])[0]
+    assert list(first) == list(baseline) and list(first["messages"][1]) == list(baseline["messages"][1])
+    assert first["messages"][0] == baseline["messages"][0] and first["uid"] == "uid0"
+    first, long = json.loads(out[1].read_text())
     assert first["instruction"] == "What is 1 plus 2?" and first["generator"] == "tiny" and first["dataset"] == "d"
     assert first["output"] and long["output"] == "" and "without room: 1" in printed
 
@@ -363,8 +375,8 @@ def test_answers_of_the_other_benchmarks(tmp_path, sft):
 def test_answers_need_a_model_with_a_chat_template(tmp_path, base):
     files = arena_hard(tmp_path, count=3)
     model = tmp_path / "model"
-    command = ["eval/1_answers.py", "--benchmark", "arena_hard", "--questions_file", files["--questions_file"]]
-    command += ["--model_name_or_path", model, "--output_file", tmp_path / "out.jsonl"]
+    command = ["eval/1_answers.py", "--benchmarks", "arena_hard", "--questions_files", files["--questions_file"]]
+    command += ["--model_name_or_path", model, "--output_files", tmp_path / "out.jsonl"]
     done = run(*command)
     assert done.returncode == 1 and done.stderr.startswith(f"{model}: no model there")
     shutil.copytree(base, model)
