@@ -86,9 +86,9 @@ def load(source, split):
 
 
 def fingerprint(arguments):
-    """Names the unfinished work of a command: its arguments, and size and time of the files that they name."""
+    """Names the unfinished work of a command: its arguments; size and time of files they name, but model cards."""
     files = [file for name in arguments if os.path.exists(name) for file in (Path(name), *Path(name).glob("*.*"))]
-    stats = sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    stats = sorted((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.name != "README.md")
     return hashlib.sha256(repr([*arguments, *stats]).encode()).hexdigest()[:12]
 
 

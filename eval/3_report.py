@@ -9,6 +9,7 @@ Reads:  --answers, a file for each policy in a directory of the policy's name, {
         --training, model directories with trainer_state.json; one called policy has the name of its parent
         --settings, lines NAME=value as a shell reads them, with RECIPE and SEED; --log_dir, files STEP.seconds
         --measures, the .json files of reward_modeling/3_rewardbench.py and those after it, with figures beside them
+        --benchmarks, POLICY/BENCHMARK/BENCHMARK.json, the results of eval/2a_alpaca_eval.py to 2d_academic.py
 Writes: --output_dir, results.json, report.md and report.html (one file, no scripts)
 
     python eval/3_report.py --answers runs/tiny/eval/sft/kl.jsonl runs/tiny/eval/iter1/kl.jsonl \
@@ -20,13 +21,13 @@ import argparse
 import contextlib
 import itertools
 import json
-import shlex
 import sys
 import time
 from pathlib import Path
 from statistics import StatisticsError, correlation, fmean, stdev
 
 import report_environment
+import report_inputs
 
 import rows
 
@@ -34,14 +35,6 @@ import rows
 METRICS = {"true_reward": "true_rewards", "win_rate": "wins", "proxy_reward": "rewards", "accuracy": "correct"}
 METRICS |= {"length": "lengths", "kl": "kl", "truncated": "truncated"}
 GAP = 0.25  # standard deviations that the proxy may gain over the true reward
-
-
-@contextlib.contextmanager
-def checked(path, wanted):
-    try:
-        yield
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        sys.exit(f"{path}: {getattr(error, 'strerror', None) or f'not {wanted}'}")
 
 
 def read_answers(paths):
@@ -123,15 +116,6 @@ def proxy_and_true(test):
     return result | {"part": any(step["part"] for step in result["rounds"]), "text": " ".join(sentences)}
 
 
-def read_measures(files):
-    """{file's stem: its content} of what the measures of the reward models have written."""
-    measures = {}
-    for path in files:
-        with checked(path, "a file of numbers"):
-            measures[path.stem] = json.loads(path.read_text())
-    return measures
-
-
 def training_facts(log):
     losses = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry] or [(None, None)]
     held_out = next((entry for entry in reversed(log) if "eval_loss" in entry), {})
@@ -146,26 +130,12 @@ def main():
     parser.add_argument("--settings", required=True, help="variables of the run")
     parser.add_argument("--log_dir", type=Path, required=True, help="may be without any .seconds files")
     parser.add_argument("--measures", type=Path, nargs="+", default=[], help="numbers of the reward models")
+    parser.add_argument("--benchmarks", type=Path, nargs="+", default=[], help="results, .../POLICY/NAME/NAME.json")
     parser.add_argument("--output_dir", type=Path, required=True)
     args = parser.parse_args()
-    start, settings, training, seconds = time.time(), {}, {}, {}
-
-    with checked(args.settings, "settings with RECIPE and a whole number as SEED"):
-        for number, line in enumerate(Path(args.settings).read_text().splitlines(), 1):
-            with checked(f"{args.settings}:{number}", "NAME=value with closed quotes"):
-                name, value = line.split("=", 1)
-                settings[name] = " ".join(shlex.split(value))
-        results = {"recipe": settings["RECIPE"], "seed": int(settings["SEED"]), "settings": settings}
-    for directory in map(Path, args.training):
-        name = (directory.absolute().parent if directory.name == "policy" else directory.absolute()).name
-        with checked(directory / "trainer_state.json", "the state of a Hugging Face Trainer"):
-            state = json.loads((directory / "trainer_state.json").read_text(), parse_constant=lambda _: None)  # NaN
-            training[name] = [entry for entry in state["log_history"] if "step" in entry]
-    for path in sorted(args.log_dir.glob("*.seconds"), key=lambda path: (len(path.stem), path.stem)):
-        with checked(path, "a number of seconds"):
-            seconds[path.stem] = float(path.read_text().split()[-1])
-            if not 0 <= seconds[path.stem] < float("inf"):
-                raise ValueError
+    start, settings = time.time(), report_inputs.settings(args.settings)
+    training, seconds = report_inputs.trainings(args.training), report_inputs.seconds(args.log_dir)
+    measures, benchmarks = report_inputs.measures(args.measures), report_inputs.benchmarks(args.benchmarks)
     policies = read_answers(args.answers)
     import report_pages  # only now: it imports matplotlib
 
@@ -173,6 +143,7 @@ def main():
     scores = {name: measure(rs, "test") | {"validation": measure(rs, "validation")} for name, rs in policies.items()}
     best_by = "proxy_reward" if None in [score["true_reward"] for score in scores.values()] else "true_reward"
     best = max(scores, key=lambda name: scores[name]["validation"][best_by])
+    results = {"recipe": settings["RECIPE"], "seed": int(settings["SEED"]), "settings": settings}
     results |= report_environment.environment() | {
         "baseline": next(iter(scores)),
         "policies": scores,
@@ -180,12 +151,13 @@ def main():
         "best_by": best_by,
     }
     results |= {"proxy_and_true": proxy_and_true(test), "training": {k: training_facts(v) for k, v in training.items()}}
-    results |= {"seconds": seconds, "seconds_total": sum(seconds.values()), "measures": read_measures(args.measures)}
+    results |= {"seconds": seconds, "seconds_total": sum(seconds.values()), "measures": measures}
+    results["benchmarks"] = benchmarks
     figures = [path for path in (path.with_suffix(".png") for path in args.measures) if path.exists()]
     files = {"report.md": report_pages.markdown(results)}
     files["report.html"] = report_pages.page(results, test, training, figures)
     files["results.json"] = json.dumps(results, indent=2, allow_nan=False) + "\n"
-    with checked(args.output_dir, "a place for files"):
+    with report_inputs.checked(args.output_dir, "a place for files"):
         args.output_dir.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (args.output_dir / f"{name}.partial").write_text(text, encoding="utf-8")

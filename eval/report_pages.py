@@ -4,13 +4,16 @@ import math
 from html import escape
 from pathlib import Path
 
+import report_benchmarks
 import report_plots
 
 STYLE = """
+:root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 70rem; margin: auto;
   padding: 1rem; overflow-wrap: break-word }
 h1 { font-size: 1.7rem; line-height: 1.2 } h2 { margin-top: 3rem; border-bottom: 1px solid #bbb } p { max-width: 48rem }
 .wide { overflow-x: auto } .wide td { white-space: nowrap } .best { font-weight: bold }
+.published { color: #777 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { text-align: left; vertical-align: top; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid #ddd }
 pre { font: inherit; margin: 0; white-space: pre-wrap; overflow-wrap: anywhere } figure { margin: 1rem 0 }
@@ -19,6 +22,9 @@ pre { font: inherit; margin: 0; white-space: pre-wrap; overflow-wrap: anywhere }
 .answers { table-layout: fixed; width: 100% }
 @media (max-width: 40rem) { .answers tr, .answers td { display: block } .answers tr:first-child { display: none }
   .answers td::before { content: attr(data-policy); font-weight: bold } }
+@media (prefers-color-scheme: dark) { body { color: #e4e4e4; background: #121212 }
+  th, td { border-color: #333 } h2 { border-color: #555 } figcaption, small, .published { color: #999 }
+  svg, img { filter: invert(0.93) hue-rotate(180deg) } }
 """
 
 
@@ -68,6 +74,7 @@ def sections(results):
     if 0 < len(kinds[base]) <= 15:
         table = [[kind, *(cell(accuracy.get(kind)) for accuracy in kinds.values())] for kind in kinds[base]]
         yield "Accuracy by kind of question", [], ["source", *policies], table
+    yield from report_benchmarks.sections(results)
     yield from measures_of(results["measures"])
     note = f"The loss of sigmoid DPO begins at ln 2 = {math.log(2):.4f} if the policy begins as its reference. "
     note += "eval_loss and eval_accuracy are the last on held-out rows."
@@ -146,12 +153,14 @@ def page(results, test, training, pictures):
         "Training": report_plots.of_training(training),
         "Reward models: length and calibration": report_plots.embedded(pictures),
     }
+    figures |= report_benchmarks.figures(results)
     name, body = escape(title(results)), []
     for heading, notes, header, table in sections(results):
         body += [f"<h2>{escape(heading)}</h2>", *(f"<p>{escape(note)}</p>" for note in notes)]
         body += ['<div class="wide"><table><tr>', *(f"<th>{escape(text)}</th>" for text in header), "</tr>"]
         for line in table:
-            body += ['<tr class="best">' if line[0].endswith(" (best)") else "<tr>"]
+            kind = next((kind for kind in ("best", "published") if line[0].endswith(f" ({kind})")), None)
+            body += [f'<tr class="{kind}">' if kind else "<tr>"]
             body += [*(f"<td>{escape(text)}</td>" for text in line), "</tr>"]
         body += ['</table></div><div class="plots">', *figures.get(heading, []), "</div>"]
     body += ["<h2>Three test prompts</h2>", *answers(results, test)]

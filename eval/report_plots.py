@@ -14,16 +14,17 @@ REWARDS = {"proxy_gain": ("proxy reward", "#c44e00", "s-"), "true_gain": ("true 
 
 
 @contextlib.contextmanager
-def plot(figures, caption, x, y):
+def plot(figures, caption, x="", y="", projection=None):
     """Gives axes to draw on; then the plot is appended to the figures as HTML."""
     figure = Figure(figsize=(4.6, 3.1), layout="constrained")
-    axes = figure.subplots()
+    axes = figure.subplots(subplot_kw={"projection": projection})
     axes.set(xlabel=x, ylabel=y)
     axes.grid(color="#ddd")
-    axes.spines[["top", "right"]].set_visible(False)
+    if not projection:
+        axes.spines[["top", "right"]].set_visible(False)
     yield axes
     if len(axes.get_legend_handles_labels()[0]) > 1:
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, **({"loc": "center left", "bbox_to_anchor": (1.2, 0.5)} if projection else {}))
     # Text stays text; the salt makes the names of marks differ between the plots of a page.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": caption}), io.StringIO() as file:
         figure.savefig(file, format="svg", metadata={"Date": None})
@@ -55,6 +56,36 @@ def of_policies(results, test):
     caption = "Lengths of the answers: quartiles (box), 5% and 95% (whiskers), median (line) and mean (triangle)."
     with plot(figures, caption, "policy", "length (characters)") as axes:
         axes.boxplot(lengths, tick_labels=names, whis=(5, 95), showfliers=False, showmeans=True)
+    return figures
+
+
+def colour(i, count):
+    return matplotlib.colormaps["viridis"](0.85 * i / count)
+
+
+def by_round(curves, caption, unit):
+    """One plot of {name: {policy: value or None}}; without any values none."""
+    figures = []
+    curves = {name: {p: v for p, v in curve.items() if v is not None} for name, curve in curves.items()}
+    curves = {name: curve for name, curve in curves.items() if curve}
+    if curves:
+        with plot(figures, caption, "policy", unit) as axes:
+            for i, (name, curve) in enumerate(curves.items()):
+                axes.plot(list(curve), list(curve.values()), "o-", color=colour(i, len(curves)), label=name)
+    return figures
+
+
+def radar(policies, caption, most):
+    """One plot of {policy: {axis: value or None}} from 0 to `most`; with fewer than three axes none."""
+    figures, names = [], list(dict.fromkeys(name for values in policies.values() for name in values))
+    if len(names) > 2:
+        angles = [2 * math.pi * i / len(names) for i in range(len(names) + 1)]
+        with plot(figures, caption, projection="polar") as axes:
+            for i, (policy, values) in enumerate(policies.items()):
+                line = [math.nan if values.get(name) is None else values[name] for name in [*names, names[0]]]
+                axes.plot(angles, line, "o-", markersize=3, color=colour(i, len(policies)), label=policy)
+            axes.set_xticks(angles[:-1], names)
+            axes.set_ylim(0, most)
     return figures
 
 
@@ -90,6 +121,5 @@ def of_training(training):
             for i, name in enumerate(names):
                 steps = [entry["step"] for entry in training[name] if key in entry]
                 values = [math.nan if entry[key] is None else entry[key] for entry in training[name] if key in entry]
-                color = matplotlib.colormaps["viridis"](0.85 * i / len(names))
-                axes.plot(steps, values, marker=".", color=color, label=name)
+                axes.plot(steps, values, marker=".", color=colour(i, len(names)), label=name)
     return figures

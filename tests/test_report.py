@@ -265,6 +265,119 @@ def test_the_measures_of_the_reward_models_are_in_the_report(tmp_path):
     assert done.returncode == 1 and done.stderr == f"{tmp_path}/measures/length_bias.json: not a file of numbers\n"
 
 
+# Benchmarks, and the model cards
+
+
+def benchmarks(directory, judges=("j", "j", "j")):
+    """Results of three policies, of which iter2 was judged by judges of its own."""
+    for i, (name, judge) in enumerate(zip(("sft", "iter1", "iter2"), judges, strict=True)):
+        alpaca = {"win_rate": 10.0 + i, "standard_error": 1.5, "judge": judge, "date": "2026-01-02", "judged": 9 + i}
+        alpaca |= {"rows": 11, "avg_length": 30, "length_controlled_winrate": None, "lc_standard_error": None}
+        alpaca |= {"no_length_controlled_winrate": "needs more"}
+        mt = {
+            "score": 5.25 + i,
+            "turns": [5.0 + i, 5.5 + i],
+            "categories": {"math": 4.0 + i, "stem": 6.0, "code": None},
+        }
+        mt |= {"judge": judge, "date": "2026-01-03", "judgments": 20, "of": 20}
+        arena = {"score": 40.0 - i, "interval": [35.0, 45.5], "length": 77.4, "judge": judge, "date": "2026-01-02"}
+        arena |= {"questions": 6, "of": 6}
+        tasks = {"gsm8k_cot": {"value": 0.5 + i / 10, "stderr": 0.01, "shots": 8}}
+        tasks["own"] = {"value": 0.25, "stderr": None, "shots": 0}
+        academic = {"tasks": tasks, "date": "2026-01-04", "backend": "vllm"}
+        found = {"alpaca_eval": alpaca, "mt_bench": mt, "arena_hard": arena, "academic": academic}
+        for benchmark, content in found.items():
+            path = directory / "eval" / name / benchmark / f"{benchmark}.json"
+            path.parent.mkdir()
+            path.write_text(json.dumps(content))
+            yield path
+
+
+def lines(page, first):
+    """The cells of the lines that begin so."""
+    return [[c.strip() for c in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith(f"| {first} ")]
+
+
+def with_benchmarks(directory, settings="", **options):
+    flags = make(directory)
+    with open(directory / "settings", "a") as file:
+        file.write(settings)
+    ran("eval/3_report.py", *flags, "--benchmarks", *benchmarks(directory, **options))
+    out = directory / "out"
+    return json.loads((out / "results.json").read_text()), *(
+        (out / f"report.{end}").read_text() for end in ("md", "html")
+    )
+
+
+def test_the_benchmarks_stand_beside_what_is_published(tmp_path):
+    results, page, html = with_benchmarks(tmp_path)
+    scores = [line for line in lines(page, "iter1") if line[1] == "j" and len(line) == 12]
+    assert scores == [["iter1", "j", "2026-01-02 to 2026-01-03", "-", "11.0 ± 1.5 (10 of 11)", "30", "6.25", "6.00",
+                       "6.50", "39.0", "35.0 to 45.5", "77"]]  # fmt: skip
+    assert "No length-controlled rate: needs more." in page and "# Benchmarks, judged by j\n" in page
+    (published,) = [line for line in lines(page, "iterative DPO (published)") if len(line) == 12]
+    assert published[1] == "gpt-4-1106-preview; MT-Bench: gpt-4-0613" and published[3::3] == ["31.3", "8.46", "29.1"]
+    assert lines(page, "iterative DPO (published)")[1] == ["iterative DPO (published)", "80.7", "-"]
+    assert html.count('<tr class="published"><td>LLaMA-3-8B-it (published)</td>') == 2
+    assert ["iter1", "60.0 ± 1.0", "25.0 ± 0.0"] in lines(page, "iter1")
+    assert lines(page, "iter1 - sft") == [["iter1 - sft", "+10.0", "+0.0"]]
+    assert "examples shown: gsm8k_cot 8, own 0" in page and "2026-01-04 by vllm" in page
+    assert ["iter2", "j", "6.00", "6.00", "-"] in lines(page, "iter2")
+    for caption in (
+        "Scores by round, judged by j.",
+        "MT-Bench by round, judged by j.",
+        "MT-Bench by category (1 to 10).",
+    ):
+        assert f"<figcaption>{caption}</figcaption>" in html
+    assert results["benchmarks"]["mt_bench"]["iter2"]["score"] == 7.25
+
+
+def test_a_table_never_mixes_judges(tmp_path):
+    _, page, _ = with_benchmarks(tmp_path, judges=("j", "j", "k"))
+    first, second = page.split("## Benchmarks, judged by ")[1:]
+    assert first.startswith("j\n") and second.startswith("k\n")
+    second = second.split("\n## ")[0]
+    assert lines(first, "sft") and not lines(first, "iter2") and lines(second, "iter2") and not lines(second, "sft")
+
+
+def test_other_questions_are_not_set_beside_what_is_published(tmp_path):
+    _, page, html = with_benchmarks(tmp_path, settings="BENCHMARKS=runs/tiny/world/benchmarks\n")
+    assert "gpt-4" not in page + html and not lines(page, "iterative DPO (published)")[1:]
+
+
+def test_a_result_of_another_kind_is_named(tmp_path):
+    flags, files = make(tmp_path), list(benchmarks(tmp_path))
+    files[0].write_text("{}")
+    assert refused(tmp_path, [*flags, "--benchmarks", *files]) == f"{files[0]}: win_rate: missing"
+    other = files[0].rename(files[0].with_name("other.json"))
+    told = refused(tmp_path, [*flags, "--benchmarks", other])
+    assert told == f"{other}: not a result of alpaca_eval, mt_bench, arena_hard, academic"
+
+
+def test_model_cards_tell_recipe_data_scores_and_judge(tmp_path):
+    with_benchmarks(tmp_path, settings="PROMPTS=my_prompts.jsonl\nBASE_MODEL=my_base\n")
+    results, models = tmp_path / "out/results.json", [tmp_path / "sft", tmp_path / "iter1/policy"]
+    command = ["eval/4_model_cards.py", "--results_file", results, "--policies", *models]
+    done = run(*command)
+    assert done.returncode == 1 and done.stderr == f"{models[0]}: not the directory of one of sft, iter1, iter2\n"
+    for model in models:
+        (model / "config.json").write_text("{}")
+    (models[1] / "README.md").write_text("of the trainer")
+    times = [model.stat().st_mtime_ns for model in models]
+    ran(*command)
+    assert [model.stat().st_mtime_ns for model in models] == times  # else all that follows would be done again
+    first, second = ((model / "README.md").read_text() for model in models)
+    assert first.startswith("---\nlibrary_name: transformers\n") and "supervised fine-tuning of my_base" in first
+    assert "seed 3, made by online iterative DPO" in second and "The best of its run" in second
+    assert "Of the tiny world" in second and "| PROMPTS | my_prompts.jsonl |" in second
+    assert "| AlpacaEval 2, win rate | 11.0 | judge j, 2026-01-02 |" in second
+    assert "| MT-Bench | 6.25 | judge j, 2026-01-03 |" in second and "    TEMPERATURES=1.0 0.7\n" in second
+    assert "| gsm8k_cot | 60.0 | lm-eval, 8 examples, 2026-01-04 |" in second
+    assert "| win_rate | 0.625 | 4 test prompts, against sft |" in second
+    results.write_text("{")
+    assert run(*command).stderr == f"{results}: not the results of a report\n"
+
+
 @pytest.mark.parametrize("content", ["nan", "-1", "", "soon"])
 def test_seconds_that_are_no_number_are_named(tmp_path, content):
     flags = make(tmp_path)

@@ -1,0 +1,88 @@
+"""Write a model card into the directory of each policy of a run: recipe, data, scores, judge (README.md).
+
+The card has what the Hugging Face hub reads at its top, and is overwritten when the command is given again. The
+directory keeps its time, since the policy in it has not changed.
+
+Reads:  --results_file, results.json of 3_report.py; --policies, model directories; one called policy has the name of
+        its parent
+Writes: README.md in each of them
+
+    python eval/4_model_cards.py --results_file runs/tiny/results.json --policies runs/tiny/sft runs/tiny/iter1/policy
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import rows
+
+DATA = ("SFT_DATA", "PREFERENCES", "PROMPTS", "EVAL_PROMPTS", "OFFLINE_PAIRS")
+
+
+def scores_of(results, policy):
+    """Yields (what was measured, value, how) of one policy."""
+    own = results["policies"][policy]
+    how = f"{own['prompts']} test prompts"
+    for metric in ("true_reward", "win_rate", "proxy_reward", "accuracy", "length", "kl"):
+        if own.get(metric) is not None:
+            yield metric, f"{own[metric]:.3f}", f"{how}, against {results['baseline']}" if "win" in metric else how
+    found = {name: of[policy] for name, of in results.get("benchmarks", {}).items() if policy in of}
+    for name, label, field, digits in (
+        ("alpaca_eval", "AlpacaEval 2, length-controlled win rate", "length_controlled_winrate", 1),
+        ("alpaca_eval", "AlpacaEval 2, win rate", "win_rate", 1),
+        ("mt_bench", "MT-Bench", "score", 2),
+        ("arena_hard", "Arena-Hard", "score", 1),
+    ):
+        of = found.get(name, {})
+        if of.get(field) is not None:
+            yield label, f"{of[field]:.{digits}f}", f"judge {of['judge']}, {of['date']}"
+    for task, of in found.get("academic", {}).get("tasks", {}).items():
+        yield task, f"{100 * of['value']:.1f}", f"lm-eval, {of['shots']} examples, {found['academic']['date']}"
+
+
+def card(results, policy):
+    settings, recipe = results["settings"], Path(results["recipe"]).stem
+    first, best = policy == results["baseline"], policy == results["best"]
+    made = f"supervised fine-tuning of {settings['BASE_MODEL']}" if first else "online iterative DPO (arXiv 2405.07863)"
+    lines = ["---", "library_name: transformers", "tags: [rlhf-workflow, trl]", "---", "", f"# {recipe}: {policy}", ""]
+    lines += [f"A policy of recipe {recipe}, seed {results['seed']}, made by {made}."]
+    lines += ["The best of its run by the validation prompts."] if best else []
+    lines += ["Of the tiny world: its scores say nothing about other models."] if "tiny" in recipe else []
+    lines += ["", "| data | |", "|---|---|"]
+    lines += [f"| {name} | {settings[name]} |" for name in DATA if settings.get(name)]
+    lines += ["", "| measured | value | how |", "|---|---|---|"]
+    lines += [f"| {' | '.join(line)} |" for line in scores_of(results, policy)]
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
+    lines += ["", f"{versions}; commit {results['commit'] or 'unknown'}; {results['date'][:10]}.", "", "Settings:", ""]
+    return "\n".join([*lines, *(f"    {name}={value}" for name, value in settings.items() if value)]) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results_file", type=Path, required=True)
+    parser.add_argument("--policies", nargs="+", type=Path, required=True, help="model directories")
+    args = parser.parse_args()
+    try:
+        results = json.loads(args.results_file.read_text(encoding="utf-8"))
+        known = list(results["policies"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        sys.exit(f"{args.results_file}: {getattr(error, 'strerror', None) or 'not the results of a report'}")
+    cards = {}
+    for directory in args.policies:
+        name = (directory.absolute().parent if directory.name == "policy" else directory.absolute()).name
+        if not (directory / "config.json").exists() or name not in known:
+            sys.exit(f"{directory}: not the directory of one of {', '.join(known)}")
+        cards[directory] = card(results, name)
+    for directory, text in cards.items():
+        times = os.stat(directory)
+        partial = directory / "README.md.partial-new"
+        partial.write_text(text, encoding="utf-8")
+        rows.publish(partial, directory / "README.md")
+        os.utime(directory, ns=(times.st_atime_ns, times.st_mtime_ns))
+    print(f"{', '.join(str(directory / 'README.md') for directory in cards)}")
+
+
+if __name__ == "__main__":
+    main()
