@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Online iterative RLHF (arXiv 2405.07863): data, fine-tuning, reward models, ITERATIONS x (prompts, responses,
-# rewards, pairs, DPO), an evaluation of every policy, measures of the reward models, a report.
+# rewards, pairs, DPO), an evaluation of every policy, measures of the reward models, benchmarks, a report.
 #
 #   bash run_loop.sh                                    the default recipe, recipes/tiny.sh
 #   RECIPE=recipes/my.sh N=4 bash run_loop.sh           another recipe; a variable from the environment wins over it
@@ -23,12 +23,13 @@ SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEAR
   PREFERENCES REWARD_MODEL RM_LEARNING_RATE RM_EPOCHS RM_BATCH_SIZE RM_OPTIONS PREFERENCE_MODEL PM_START PM_LEARNING_RATE PM_EPOCHS
   PM_BATCH_SIZE PM_OPTIONS PM_METHOD ARMORM ARMORM_OPTIONS RATINGS JUDGE_URL JUDGE_MODEL JUDGE_METHOD VERIFIER_METHOD
   VERIFIER_PATTERN ANNOTATOR ANNOTATOR_WEIGHTS MEASURE BENCH PROMPTS EVAL_PROMPTS ITERATIONS PROMPTS_PER_ITERATION N TEMPERATURES MAX_NEW_TOKENS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA
-  LEARNING_RATE EPOCHS BATCH_SIZE MAX_LENGTH REFERENCE START HISTORY OFFLINE_PAIRS DTYPE)
+  LEARNING_RATE EPOCHS BATCH_SIZE MAX_LENGTH REFERENCE START HISTORY OFFLINE_PAIRS DTYPE BENCHMARKS ALPACA_EVAL_OPTIONS
+  ACADEMIC_OPTIONS)
 # Variables that decide how it is run.
-MANNER=(OUT GPUS PER_DEVICE_BATCH_SIZE FROM TO DRY_RUN)
+MANNER=(OUT GPUS PER_DEVICE_BATCH_SIZE EVALS FROM TO DRY_RUN)
 
 given="" # what the caller set, to repeat it in a message
-for name in "${SETTINGS[@]}" OUT GPUS PER_DEVICE_BATCH_SIZE; do
+for name in "${SETTINGS[@]}" OUT GPUS PER_DEVICE_BATCH_SIZE EVALS; do
   [[ -z ${!name:-} ]] || given+="$name=$(printf %q "${!name}") "
 done
 : "${RECIPE:=recipes/tiny.sh}"
@@ -60,6 +61,7 @@ source "$RECIPE"
 : "${PAIRING:=best_worst}" "${MIN_MARGIN:=0}" "${LENGTH_PENALTY:=0}"
 : "${LOSS:=sigmoid}" "${BETA:=0.1}" "${LEARNING_RATE:=5e-7}" "${EPOCHS:=2}" "${BATCH_SIZE:=128}"
 : "${REFERENCE:=initial}" "${START:=previous}" "${HISTORY:=round}" "${OFFLINE_PAIRS:=}"
+: "${EVALS:=none}" "${BENCHMARKS:=}" "${ALPACA_EVAL_OPTIONS:=}" "${ACADEMIC_OPTIONS:=}"
 : "${GPUS:=$(nvidia-smi -L 2>/dev/null | wc -l)}" "${PER_DEVICE_BATCH_SIZE:=1}"
 : "${FROM:=}" "${TO:=}" "${DRY_RUN:=}"
 
@@ -76,10 +78,13 @@ one_of HISTORY "round all"
 one_of PAIRING "best_worst best_random random_random"
 one_of ANNOTATOR "reward_model preference_model armorm llm_judge verifier" some
 one_of MEASURE "none reward_model preference_model armorm llm_judge verifier" some
+one_of EVALS "none alpaca_eval mt_bench arena_hard academic" some
 one_of PM_METHOD "tournament all_pairs"
 one_of JUDGE_METHOD "rating tournament all_pairs"
 one_of VERIFIER_METHOD "math exact"
-[[ " $MEASURE " != *" none "* || $MEASURE == none ]] || die "MEASURE=$MEASURE: none, or others"
+for name in MEASURE EVALS; do
+  [[ " ${!name} " != *" none "* || ${!name} == none ]] || die "$name=${!name}: none, or others"
+done
 read -ra annotators <<<"$ANNOTATOR"
 read -ra weights <<<"$ANNOTATOR_WEIGHTS"
 ((${#weights[@]} == 0 || ${#weights[@]} == ${#annotators[@]})) ||
@@ -94,7 +99,7 @@ uses() { # uses ANNOTATOR: it is asked to annotate the responses of a round, or 
   die "$RECIPE: set PREFERENCE_MODEL or PREFERENCES"
 ! uses armorm || [[ -n $ARMORM || (-n $PREFERENCES && -n $RATINGS) ]] ||
   die "$RECIPE: set ARMORM, or PREFERENCES and RATINGS"
-! uses llm_judge || [[ -n $JUDGE_MODEL && (-n $JUDGE_URL || -n $WORLD) ]] || die "$RECIPE: set JUDGE_URL and JUDGE_MODEL"
+! uses llm_judge && [[ ! $EVALS =~ alpaca_eval|mt_bench|arena_hard ]] || [[ -n $JUDGE_MODEL && (-n $JUDGE_URL || -n $WORLD) ]] || die "$RECIPE: set JUDGE_URL and JUDGE_MODEL"
 
 # Global batch = per-device batch x processes x accumulation steps.
 processes=$((GPUS > 1 ? GPUS : 1))
@@ -185,13 +190,13 @@ step() { # step N FILE COMMAND...: make FILE by COMMAND
   shift 2
   ((number >= ${FROM:-0} && number <= ${TO:-99999})) || return 0
   if [[ -n $DRY_RUN ]]; then
-    [[ $* != *1c_llm_judge* ]] || serve_judge
+    [[ $* != *" --judge_model "* ]] || serve_judge
     printf '%q ' "$@" && echo " # step $id"
     return 0
   fi
   if [[ -z $FROM$TO ]] && fresh "$file" "$@"; then return 0; fi
   echo "[$id] $(date +%T) $*"
-  [[ $* != *1c_llm_judge* ]] || serve_judge
+  [[ $* != *" --judge_model "* ]] || serve_judge
   pids=()
   if ((shards == 1)); then
     logs=("$OUT/log/$id.log")
@@ -274,9 +279,52 @@ evaluate() { # evaluate NAME POLICY: steps 6 to 9, answers to the evaluation pro
   measured+=("$dir/kl.jsonl")
 }
 
+read -ra evals <<<"$EVALS"
+benchmarked=()
+benchmark() { # benchmark NAME POLICY: steps 7 and 8 after the last iteration, its answers and scores for EVALS
+  local dir=$OUT/eval/$1 policy=$2 from=$BENCHMARKS part name asked=() questions=() answers=() by
+  for name in "${evals[@]}"; do
+    case $name in
+      alpaca_eval) asked+=("$name") questions+=("$from/alpaca_eval.json") answers+=("$dir/$name/answers.json") ;;
+      mt_bench | arena_hard)
+        asked+=("$name") questions+=("$from/${name}_questions.jsonl") answers+=("$dir/$name/answers.jsonl")
+        ;;
+    esac
+  done
+  part=_$1
+  ((${#asked[@]} == 0)) || step 7 "${answers[-1]}" python eval/1_answers.py --benchmarks "${asked[@]}" \
+    --model_name_or_path "$policy" --model_name "$1" ${from:+--questions_files "${questions[@]}"} --seed "$SEED" \
+    --dtype "$DTYPE" --output_files "${answers[@]}"
+  for name in "${evals[@]}"; do
+    # shellcheck disable=SC2206
+    case $name in
+      none) continue ;;
+      alpaca_eval)
+        by=(eval/2a_alpaca_eval.py --model_outputs "$dir/$name/answers.json" $ALPACA_EVAL_OPTIONS
+          ${from:+--reference_outputs "$from/alpaca_eval.json"})
+        ;;
+      mt_bench)
+        by=(eval/2b_mt_bench.py --answers_file "$dir/$name/answers.jsonl"
+          ${from:+--questions_file "$from/mt_bench_questions.jsonl" --references_file "$from/mt_bench_references.jsonl"}
+          ${from:+--prompts_file "$from/mt_bench_prompts.jsonl"})
+        ;;
+      arena_hard)
+        by=(eval/2c_arena_hard.py --answers_file "$dir/$name/answers.jsonl"
+          ${from:+--questions_file "$from/arena_hard_questions.jsonl" --baseline_file "$from/arena_hard_baseline.jsonl"}
+          ${from:+--prompts_file "$from/arena_hard_prompts.yaml"})
+        ;;
+      academic) by=(eval/2d_academic.py --model_name_or_path "$policy" --dtype "$DTYPE" $ACADEMIC_OPTIONS) ;;
+    esac
+    [[ $name == academic ]] || by+=(--judge_model "$JUDGE_MODEL" ${JUDGE_URL:+--judge_url "$JUDGE_URL"})
+    benchmarked+=("$dir/$name/$name.json")
+    part=_$1_$name
+    step 8 "${benchmarked[-1]}" python "${by[@]}" --output_dir "$dir/$name"
+  done
+}
+
 # Iteration 0: data, base model, initial policy pi_0, reward model.
 t=0
-trained=()
+trained=() policies=()
 if [[ -n $WORLD ]]; then
   # shellcheck disable=SC2086 # several options in one variable
   step 0 "$OUT/world/evaluation.jsonl" python "$WORLD/1_data.py" --output_dir "$OUT/world" --seed "$SEED" $WORLD_OPTIONS
@@ -291,7 +339,7 @@ if [[ -z $SFT_MODEL ]]; then
   # shellcheck disable=SC2086
   train 3 "$SFT_MODEL" sft/2_finetune.py --model_name_or_path "$BASE_MODEL" --dataset_name "$OUT/instructions.jsonl" \
     --learning_rate "$SFT_LEARNING_RATE" --num_train_epochs "$SFT_EPOCHS" --max_length "$MAX_LENGTH" $sft_batch
-  trained+=("$SFT_MODEL")
+  trained+=("$SFT_MODEL") policies+=("$SFT_MODEL")
 fi
 learn_rm="" learn_pm="" learn_armorm=""
 [[ -n $REWARD_MODEL ]] || learn_rm=1 REWARD_MODEL=$OUT/reward_model
@@ -363,7 +411,7 @@ for ((t = 1; t <= ITERATIONS; t++)); do
   train 5 "$policy" dpo/1_dpo.py --model_name_or_path "$start" --ref_model_name_or_path "$reference" \
     --dataset_name "${pairs[@]}" $OFFLINE_PAIRS --loss_type $LOSS --beta "$BETA" --learning_rate "$LEARNING_RATE" \
     --num_train_epochs "$EPOCHS" --max_length "$MAX_LENGTH" $dpo_batch
-  trained+=("$policy")
+  trained+=("$policy") policies+=("$policy")
   evaluate "iter$t" "$policy"
 done
 
@@ -398,8 +446,16 @@ if [[ $MEASURE != none ]]; then
   ((ITERATIONS == 0)) || report+=("$dir/length_bias.json")
   [[ ${#bench[@]} == 1 ]] || report+=("$dir/calibration.json")
 fi
+benchmark sft "$SFT_MODEL"
+for ((i = 1; i <= ITERATIONS; i++)); do
+  benchmark "iter$i" "$OUT/iter$i/policy"
+done
+[[ -z ${benchmarked[*]} ]] || report+=(--benchmarks "${benchmarked[@]}")
 step 9 "$OUT/results.json" python eval/3_report.py --answers "${measured[@]}" --training "${trained[@]}" \
   --settings "$OUT/settings" --log_dir "$OUT/log" --output_dir "$OUT" "${report[@]}"
+t=$((t + 1))
+((${#policies[@]} == 0)) || step 0 "${policies[-1]}/README.md" python eval/4_model_cards.py \
+  --results_file "$OUT/results.json" --policies "${policies[@]}"
 [[ -n $DRY_RUN ]] || ((ran)) || echo "All is up to date: $OUT/report.md, $OUT/report.html, $OUT/results.json"
 exit
 }

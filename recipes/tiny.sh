@@ -13,6 +13,7 @@
 : "${BENCH:=$OUT/world/bench.jsonl}"
 : "${PROMPTS:=$OUT/world/prompts.jsonl}"
 : "${EVAL_PROMPTS:=$OUT/world/evaluation.jsonl}"
+: "${BENCHMARKS:=$OUT/world/benchmarks}"
 : "${DTYPE:=float32}"
 : "${JUDGE_MODEL:=true_reward}"
 : "${VERIFIER_METHOD:=exact}"
@@ -32,6 +33,8 @@
 : "${PM_OPTIONS:=--packing False --max_length 256 --train_sampling_strategy group_by_length}"
 : "${ARMORM_OPTIONS:=--gate_size 64 --max_steps 500 --per_device_train_batch_size 256}"
 : "${MEASURE:=reward_model preference_model armorm llm_judge}"
+: "${EVALS:=alpaca_eval mt_bench arena_hard academic}"
+: "${ACADEMIC_OPTIONS:=--include_path $BENCHMARKS/lm_eval --tasks tiny_answers tiny_choices}"
 
 # The loop has the paper's shape: 3 rounds, n=8 at two temperatures, best against worst, reference pi_0, 2 epochs. Answers
 # of 10 tokens want a larger beta than those of 300: with the paper's 0.1 the policy goes farther from pi_0 (RESULTS.md).

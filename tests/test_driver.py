@@ -21,6 +21,7 @@ SHORT = """\
 : "${WORLD_OPTIONS:=--corpus 4000 --instructions 400 --preferences 100 --prompts 60 \
 --validation 10 --test 20 --bench 10}"
 : "${MEASURE:=reward_model preference_model armorm llm_judge}"
+: "${EVALS:=none}"
 : "${SFT_BATCH_SIZE:=2}"
 : "${ITERATIONS:=2}"
 : "${PROMPTS_PER_ITERATION:=17}"
@@ -68,8 +69,8 @@ def drive(recipe, **variables):
 
 
 def steps(printed):
-    """Numbers of the steps that were run; a text with its letter for a part of a step."""
-    found = re.findall(r"^\[(\d+[a-e]?)\] \d\d:", printed, re.MULTILINE)
+    """Numbers of the steps that were run; a text with its part for a part of a step."""
+    found = re.findall(r"^\[(\d+\w*)\] \d\d:", printed, re.MULTILINE)
     return [int(number) if number.isdigit() else number for number in found]
 
 
@@ -129,6 +130,7 @@ def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
         ({"REFERENCE": "foo"}, "REFERENCE=foo: one of initial previous"),
         ({"PAIRING": "best"}, "PAIRING=best: one of best_worst best_random random_random"),
         ({"ANNOTATOR": "oracle"}, "ANNOTATOR=oracle: one or several of reward_model preference_model armorm llm_judge"),
+        ({"EVALS": "none mt_bench"}, "EVALS=none mt_bench: none, or others"),
         ({"MEASURE": "armorm oracle"}, "MEASURE=armorm oracle: one or several of none reward_model preference_model"),
         # The published code's batch grew with the number of GPUs.
         ({"BATCH_SIZE": "9"}, "BATCH_SIZE=9 does not divide by 1 processes x PER_DEVICE_BATCH_SIZE 8"),
@@ -156,7 +158,7 @@ def test_a_dry_run_prints_the_commands_and_makes_nothing(tmp_path, reference, fi
     assert all(command[0] == "python" and (ROOT / command[1]).is_file() for command in commands)
     numbers = [line.rsplit("# step ", 1)[1] for line in lines]
     wanted = [*range(5), "5a", "5b", "5c", *range(6, 10), *(t * 10 + i for t in (1, 2, 3) for i in range(1, 10))]
-    wanted += [41, *(f"4{i}{letter}" for letter in "abcd" for i in (2, 3)), 44, 45, 46, 49]
+    wanted += [41, *(f"4{i}{letter}" for letter in "abcd" for i in (2, 3)), 44, 45, 46, 49, 50]
     assert numbers == [str(number) for number in wanted]
 
     run = tmp_path / "run"
@@ -197,6 +199,7 @@ def test_the_loop_finishes_with_every_file(short):
         made -= {f"eval/{name}/{rows}.jsonl" for rows in ("answers", "rewards", "true_rewards", "kl")}
     world = ("corpus", "instructions", "preferences", "ratings", "bench", "prompts", "evaluation")
     made -= {f"world/{name}.jsonl" for name in world}
+    made = {name for name in made if not name.startswith("world/benchmarks/")}
     made -= {f"{name}.jsonl" for name in ("instructions", "preferences", "preferences_held_out")}
     for name in ("reward_model", "preference_model", "armorm", "llm_judge"):
         made -= {f"measures/{rows}_{name}.jsonl" for rows in ("bench", "responses")}
@@ -206,7 +209,7 @@ def test_the_loop_finishes_with_every_file(short):
         made = {name for name in made if not re.fullmatch(rf"{model}/[^/]+", name)}
     assert made == {"settings", "preferences.md", "results.json", "report.md", "report.html", "judge.url"}
     numbers = [*range(5), "5a", "5b", "5c", *range(6, 10), *range(11, 20), *range(21, 30)]
-    numbers += [31, *(f"3{i}{letter}" for letter in "abcd" for i in (2, 3)), 34, 35, 36, 39]
+    numbers += [31, *(f"3{i}{letter}" for letter in "abcd" for i in (2, 3)), 34, 35, 36, 39, 40]
     assert steps(printed) == numbers and nothing_is_left(file)
     assert {path.name for path in (out / "log").iterdir()} == {f"{n}.{end}" for n in numbers for end in
                                                                ("log", "seconds")} | {"judge.log"}  # fmt: skip
@@ -262,7 +265,7 @@ def test_what_lies_downstream_of_a_lost_file_is_done_again(short):
     before = files(out)
     (out / "iter1/pairs.jsonl").unlink()
     status, printed = drive(file)
-    assert status == 0 and steps(printed) == [*range(14, 20), *range(22, 30), 39]
+    assert status == 0 and steps(printed) == [*range(14, 20), *range(22, 30), 39, 40]
     after = files(out)
     kept = ["world", "base", "sft", "reward_model", "eval/sft", "iter1/prompts.jsonl", "iter1/responses.jsonl"]
     kept += ["iter1/rewards.jsonl", "iter2/prompts.jsonl", "settings"]
@@ -343,6 +346,31 @@ def test_every_annotator_labels_a_round_and_they_combine(short, tmp_path):
     for i, row in enumerate(combined):
         by_hand = [sum(w * of[i][j] for w, of in zip(weights, z, strict=True)) for j in range(4)]
         assert row["rewards"] == pytest.approx(by_hand, abs=1e-6) and len(row["objectives"][0]) == 5
+
+
+def test_benchmarks_are_added_to_a_finished_run(short):
+    """By the world's own judge; a judge that is asked again knows all answers."""
+    file, out, _ = short
+    before, names, policies = files(out), ["mt_bench", "arena_hard", "academic"], ["sft", "iter1", "iter2"]
+    evals = " ".join(names)
+    status, printed = drive(file, EVALS=evals)
+    assert status == 0, printed
+    assert steps(printed) == [*(s for p in policies for s in (f"37_{p}", *(f"38_{p}_{n}" for n in names))), 39, 40]
+    results = json.loads((out / "results.json").read_text())["benchmarks"]
+    assert {name: list(of) for name, of in results.items()} == dict.fromkeys(names, policies)
+    assert {of["judge"] for name in names[:2] for of in results[name].values()} == {"true_reward"}
+    assert list(results["academic"]["iter2"]["tasks"]) == ["tiny_answers", "tiny_choices"]
+    card = (out / "iter2/policy/README.md").read_text()
+    assert f"| Arena-Hard | {results['arena_hard']['iter2']['score']:.1f} | judge true_reward, " in card
+    page = (out / "report.html").read_text()
+    assert "<h2>Benchmarks, judged by true_reward</h2>" in page and " (published)" not in page
+    changed = {str(path.relative_to(out)) for path, when in before.items() if files(out)[path] != when}
+    assert changed == {"results.json", "report.md", "report.html", "sft/README.md", "judge.url",
+                       "iter1/policy/README.md", "iter2/policy/README.md"}  # fmt: skip
+    assert drive(file, EVALS=evals)[1].startswith("All is up to date: ")
+    (out / "eval/iter1/arena_hard/arena_hard.json").unlink()
+    status, printed = drive(file, EVALS=evals)
+    assert status == 0 and steps(printed) == ["38_iter1_arena_hard", 39, 40] and ": 0 requests, " in printed
 
 
 # Killed
