@@ -34,17 +34,17 @@ def write(out, questions, rng):
     for task in out.glob("lm_eval/*.yaml"):
         directory = json.dumps(str(task.parent.resolve()))[1:-1]  # within the quotes of YAML
         task.write_text(task.read_text().replace("DIRECTORY", directory))
-    asked = [{"role": "user", "content": q["text"]} for q in questions]
-    academic = zip(questions, asked, strict=True)
-    rows.write(
-        out / "lm_eval/questions.jsonl",
-        [{"id": f"academic-{i}", "prompt": [turn], "answer": q["answer"], "wrong": q["wrong"], "source": q["kind"]}
-         for i, (q, turn) in enumerate(academic)],
-    )  # fmt: skip
-
-    alpaca = [{"instruction": q["text"], "output": given(q, rng), "generator": "reference", "dataset": q["kind"]}
-              for q in questions[:200]]  # fmt: skip
+    alpaca, academic = [], []
+    for q in questions[:200]:
+        about = {"generator": "reference", "dataset": q["kind"]}
+        alpaca.append({"instruction": q["text"], "output": given(q, rng), **about})
     (out / "alpaca_eval.json").write_text(json.dumps(alpaca, indent=2) + "\n")
+
+    for number, q in enumerate(questions[-300:]):
+        asked = [{"role": "user", "content": q["text"]}]
+        about = {"answer": q["answer"], "wrong": q["wrong"], "source": q["kind"]}
+        academic.append({"id": f"academic-{number}", "prompt": asked, **about})
+    rows.write(out / "lm_eval/questions.jsonl", academic)
 
     conversations, references = [], []
     for category in dict.fromkeys(CATEGORIES.values()):
@@ -68,4 +68,9 @@ def write(out, questions, rng):
         answers.append({"uid": uid, "ans_id": uid, "model": "baseline", "messages": said, "tstamp": 0})
     rows.write(out / "arena_hard_questions.jsonl", prompts)
     rows.write(out / "arena_hard_baseline.jsonl", answers)
-    return {"AlpacaEval": len(alpaca), "MT-Bench": len(conversations), "Arena-Hard": len(hard), "lm-eval": len(asked)}
+    return {
+        "AlpacaEval": len(alpaca),
+        "MT-Bench": len(conversations),
+        "Arena-Hard": len(hard),
+        "lm-eval": len(academic),
+    }
