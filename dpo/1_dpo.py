@@ -15,6 +15,7 @@ Writes: --output_dir, a Hugging Face model directory with trainer_state.json, th
         --per_device_train_batch_size 2 --gradient_accumulation_steps 8
 """
 
+import os
 import sys
 from dataclasses import dataclass, field
 
@@ -64,11 +65,16 @@ def main():
             name, dtype=model_args.dtype or "float32", attn_implementation=model_args.attn_implementation
         )
 
+    stored = f"{training_args.output_dir}/checkpoint-pairs"
+    with training_args.main_process_first(local=False):  # the others read the reference's log-probabilities beside it
+        if not os.path.exists(f"{stored}/dataset_info.json"):
+            kept = [{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in pairs]
+            Dataset.from_list(kept).save_to_disk(stored)
     trainer = DPOTrainer(
         model(model_args.model_name_or_path),
         model(data.ref_model_name_or_path),
         training_args,
-        train_dataset=Dataset.from_list([{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in pairs]),
+        train_dataset=Dataset.load_from_disk(stored),
         processing_class=tokenizer,
         peft_config=get_peft_config(model_args),
     )

@@ -44,8 +44,10 @@ def main():
     held_out = list(rows.read(data.held_out_name, "preferences"))
     if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:
         sys.exit(f"{data.held_out_name}: prompt: some prompts stand in {data.dataset_name} too")
-    # TRL's eval_accuracy is the mean over batches: it is the rows' if the batches are of one size.
-    while len(held_out) % training_args.per_device_eval_batch_size:
+    # TRL's eval_accuracy is the mean over batches: it is the rows' if the batches are of one size on every process.
+    processes = training_args.world_size
+    held_out = held_out[: len(held_out) // processes * processes]
+    while len(held_out) % (training_args.per_device_eval_batch_size * processes):
         training_args.per_device_eval_batch_size -= 1
     final = training_args.output_dir
     training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
