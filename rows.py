@@ -19,11 +19,8 @@ FIELDS = {  # that a kind of row must have; keys beyond them pass through
     "rewards": ["id", "prompt", "responses", "finish_reasons", "rewards"],
     "ratings": ["id", "messages", "ratings"],
 }
-ROLES = {  # their order in the fields that hold messages
-    "messages": r"(system )?user assistant( user assistant)*",
-    "prompt": r"(system )?user( assistant user)*",
-    **dict.fromkeys(["chosen", "rejected"], r"assistant( user assistant)*"),
-}
+ROLES = {"messages": r"(system )?user assistant( user assistant)*", "prompt": r"(system )?user( assistant user)*"}
+ROLES |= dict.fromkeys(["chosen", "rejected"], r"assistant( user assistant)*")  # their order in these fields
 
 
 def problem(row, kind, n=None):
@@ -77,11 +74,14 @@ def read(path, kind=None, n=None):
 
 
 def load(source, split):
-    """Rows, unchecked, of a .jsonl file or of a dataset on the Hugging Face hub."""
-    local = source.endswith(".jsonl") or os.path.exists(source)
+    """Rows, unchecked, of a file (.jsonl, .json, .parquet) or of a dataset on the hub: NAME, or NAME:FILE in it."""
+    kind, (name, _, file) = {".json": "json", ".parquet": "parquet"}.get(Path(source).suffix), source.partition(":")
+    if source.endswith(".jsonl") or (os.path.exists(source) and not kind):
+        return read(source)
+    name, file, split = (kind, source, "train") if os.path.exists(source) else (name, file or None, split)
     try:  # the import takes seconds
-        return read(source) if local else __import__("datasets").load_dataset(source, split=split)
-    except Exception as error:  # the hub refuses in many ways
+        return __import__("datasets").load_dataset(name, data_files=file, split=split)
+    except Exception as error:  # of a broken file, or of the hub, which refuses in many ways
         sys.exit(f"{source}: no such file, and no dataset on the hub ({str(error).splitlines()[0]})")
 
 

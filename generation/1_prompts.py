@@ -1,11 +1,23 @@
 """Draw the prompts of one round, none of which stood in an earlier round or in an evaluation set (paper 3.3).
 
-Reads:  --datasets, JSONL files or names of datasets on the Hugging Face hub, each row one of
-            {"prompt": text or messages}, {"context_messages": messages}, {"messages"}, {"instruction"}
+Reads:  --datasets, any of
+            paper                   the paper's six sets, from the hub
+            names of hub datasets   NAME, or NAME:FILE in it
+            files                   .jsonl, .json, .parquet
+        whose rows are one of
+            {"prompt": text or messages}                        (HelpSteer, DIBT-10K)
+            {"context_messages": messages}, {"messages"}        (RLHFlow's ready-made sets)
+            {"conversation": [{"input", "output"}...]}          (Capybara)
+            {"instruction"}                                     (UltraFeedback, UltraInteract)
+            {"system_prompt", "question"}                       (OpenOrca)
         --exclude_files, prompts that must not be drawn: earlier rounds', validation, test
-Writes: --output_file, --size rows {"id", "prompt", "source"}; other keys ("answer") pass through
+Writes: --output_file, --size rows {"id", "prompt", "source"}, or all of them in their order with --size 0; other keys
+        ("answer") pass through
+        a table of counts by dataset beside it, with the suffix .md
 
-Two prompts overlap when their last user turns are equal but for capitals, spaces and punctuation.
+A conversation goes up to its last user turn. Two prompts overlap when their last user turns are equal but for capitals,
+spaces and punctuation; data/1_clean.py finds near duplicates, and what overlaps the benchmarks. An id that stands twice
+gets the row's number. The input is read twice, so that of a row only a digest is held in memory.
 
     python generation/1_prompts.py --datasets runs/tiny/world/prompts.jsonl --size 1000 \
         --exclude_files runs/tiny/world/evaluation.jsonl runs/tiny/iter1/prompts.jsonl \
@@ -13,6 +25,7 @@ Two prompts overlap when their last user turns are equal but for capitals, space
 """
 
 import argparse
+import hashlib
 import random
 import re
 import sys
@@ -22,62 +35,100 @@ from pathlib import Path
 
 import rows
 
+PAPER = [  # paper 3.3
+    "openbmb/UltraFeedback", "nvidia/HelpSteer", "Open-Orca/OpenOrca", "openbmb/UltraInteract_sft", "LDJnr/Capybara",
+    "DIBT/10k_prompts_ranked",
+]  # fmt: skip
+FIELDS = ("prompt", "context_messages", "messages", "conversation", "instruction", "question")
+
 
 def prompt_of(row):
-    """The prompt's messages, up to the last user turn, or None if the row is of no known format."""
-    for field in ("prompt", "context_messages", "messages", "instruction"):
-        if field in row:
-            value = row[field]
-            if field == "messages" and not rows.problem({"id": "-", "messages": value}, "instructions"):
-                value = value[:-1]  # a whole conversation: without its last answer
-            return [{"role": "user", "content": value}] if isinstance(value, str) else value
-    return None
+    """(field, the messages it gives up to the last user turn), None and None if the row is of no known format."""
+    field = next((field for field in FIELDS if field in row), None)
+    value = row.get(field)
+    if field == "conversation":
+        value = [{"role": role, "content": turn[key]} for turn in value
+                 for role, key in (("user", "input"), ("assistant", "output"))][:-1]  # fmt: skip
+    elif field == "messages" and not rows.problem({"id": "-", "messages": value}, "instructions"):
+        value = value[:-1]
+    elif isinstance(value, str):
+        system = row.get("system_prompt") if field == "question" else ""
+        value = [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": value}]
+    return field, value
 
 
 def key(prompt):
     return " ".join(re.findall(r"\w+", prompt[-1]["content"].lower()))
 
 
+def digest(prompt):
+    return hashlib.sha256(key(prompt).encode()).digest()[:12]
+
+
+def table(counts):
+    """In Markdown, {dataset: Counter of rows by what became of them}."""
+    lines = [["dataset", "rows in", "left", "dropped", "why"], ["---"] * 5]
+    for name, of in (counts | {"all": sum(counts.values(), Counter())} if len(counts) > 1 else counts).items():
+        why = ", ".join(f"{reason}: {count}" for reason, count in of.most_common() if reason != "left")
+        lines.append([name, of.total(), of["left"], of.total() - of["left"], why])
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+
+
+def converted(datasets, split):
+    """Yields (dataset, its row in this project's format, why it is dropped or None), always in the same order."""
+    number, ids = 0, set()
+    for dataset in datasets:
+        for i, row in enumerate(rows.load(dataset, split), 1):
+            number += 1
+            try:
+                field, prompt = prompt_of(row)
+            except (TypeError, KeyError):
+                field, prompt = None, None
+            rest = {name: value for name, value in row.items() if name not in FIELDS[1:] and name != "system_prompt"}
+            own = rest.pop("id", None) or Path(dataset).stem
+            name = own if "id" in row and own not in ids else f"{own}-{number}"
+            made = {"id": name, "source": dataset, **rest, "prompt": prompt}
+            reason = rows.problem(made, "prompts")
+            # In data of others such rows are to be expected, in this project's own they are an error.
+            if reason and (field in (None, "prompt") or not reason.startswith(("prompt: an empty", "prompt: roles"))):
+                sys.exit(f"{dataset}:{i}: {reason}")
+            ids.add(name)
+            yield dataset, made, reason and reason.split(" (")[0].removeprefix("prompt: ")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", nargs="+", required=True, help="JSONL files or hub names")
+    parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, paper")
     parser.add_argument("--split", default="train", help="split of a hub dataset")
     parser.add_argument("--exclude_files", nargs="*", default=[], help="JSONL files of prompts not to draw")
     parser.add_argument("--size", type=int, default=20_000, help="prompts a round (paper 3.3)")
     parser.add_argument("--output_file", required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    start, counts, pool = time.time(), Counter(), {}
+    args.datasets = [name for given in args.datasets for name in (PAPER if given == "paper" else [given])]
+    start, counts, seen, left = time.time(), {name: Counter() for name in args.datasets}, set(), []
 
-    excluded = {key(row["prompt"]) for file in args.exclude_files for row in rows.read(file, "prompts")}
-    for dataset in args.datasets:
-        for i, row in enumerate(rows.load(dataset, args.split), 1):
-            counts["rows in"] += 1
-            used = ("context_messages", "messages", "instruction")
-            kept = {name: value for name, value in row.items() if name not in used}
-            row = {
-                "id": f"{Path(dataset).stem}-{counts['rows in']}",
-                "source": dataset,
-                **kept,
-                "prompt": prompt_of(row),
-            }
-            if reason := rows.problem(row, "prompts"):
-                sys.exit(f"{dataset}:{i}: {reason}")
-            if (text := key(row["prompt"])) in excluded:
-                counts["dropped, in an excluded file"] += 1
-            elif text in pool:
-                counts["dropped, duplicate"] += 1
-            else:
-                pool[text] = row
-    if len(pool) < args.size:
-        sys.exit(f"{args.output_file}: {args.size} prompts asked for, {len(pool)} are left of {dict(counts)}")
-    drawn = random.Random(args.seed).sample(list(pool.values()), args.size)
-    if doubled := [name for name, count in Counter(row["id"] for row in drawn).items() if count > 1]:
-        sys.exit(f"{args.datasets[0]}: id: {doubled[0]!r} stands on two rows")
-    rows.write(args.output_file, drawn)
-    counts["rows out"] = len(drawn)
-    told = ", ".join(f"{name}: {count}" for name, count in counts.items())
-    print(f"{args.output_file} {told}, {time.time() - start:.1f} s")
+    excluded = {digest(row["prompt"]) for file in args.exclude_files for row in rows.read(file, "prompts")}
+    for number, (dataset, row, reason) in enumerate(converted(args.datasets, args.split)):
+        name = None if reason else digest(row["prompt"])
+        reason = reason or ("in an excluded file" if name in excluded else "duplicate" if name in seen else "left")
+        counts[dataset][reason] += 1
+        if reason == "left":
+            seen.add(name)
+            left.append(number)
+    total = sum(counts.values(), Counter())
+    if len(left) < max(args.size, 1):
+        sys.exit(f"{args.output_file}: {args.size} prompts asked for, {len(left)} are left of {dict(total)}")
+    drawn = random.Random(args.seed).sample(left, args.size) if args.size else left
+    wanted = set(drawn)
+    kept = ((n, row) for n, (_, row, _) in enumerate(converted(args.datasets, args.split)) if n in wanted)
+    if args.size:  # in the order of the draw
+        found = dict(kept)
+        kept = ((number, found[number]) for number in drawn)
+    rows.write(args.output_file, (row for _, row in kept))
+    Path(args.output_file).with_suffix(".md").write_text(table(counts), encoding="utf-8")
+    told = f"rows in: {total.total()}, dropped: {total.total() - len(left)}, left: {len(left)}, rows out: {len(drawn)}"
+    print(f"{table(counts)}{args.output_file} {told}, {time.time() - start:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,29 @@
 """Turn instruction data into the rows that supervised fine-tuning reads: convert, clean, drop duplicates (paper 3.1).
 
-Reads:  --datasets, JSONL files or names of datasets on the Hugging Face hub, each row one of
+Reads:  --datasets, any of
+            paper                   the paper's nine sets, from the hub
+            names of hub datasets   NAME, or NAME:FILE in it
+            files                   .jsonl, .json, .parquet
+        whose rows are one of
             {"messages": [{"role", "content"}...]}
-            {"conversations": [{"from": "human" or "gpt" or "system", "value"}...]}    (ShareGPT)
-            {"instruction", "input"?, "output"}                                        (Alpaca)
-            {"prompt": text or messages, "completion": text or messages}               (TRL)
-Writes: --output_file, {"id", "messages", "source"}; other keys pass through. Conversations with an empty turn, with
-        roles out of order or without an answer at the end are dropped and counted, and so are exact duplicates.
+            {"conversations": [{"from": "human" or "gpt" or "system", "value"}...]}     (ShareGPT, Evol-Instruct,
+                                    SlimOrca); what comes before the first question or after the last answer goes
+            {"instruction", "input"?, "output" or "response"}                           (MathInstruct, GPT4-LLM,
+                                    Magicoder-Evol-Instruct, GPTeacher, UltraInteract)
+            {"question", "answer"}                                                      (OrcaMath)
+            {"prompt": text or messages, "completion": text or messages}                (TRL)
+Writes: --output_file, {"id", "messages", "source"}; other keys pass through
+        a table of counts by dataset beside it, with the suffix .md
+
+Conversations with an empty turn, with roles out of order or without an answer at the end are dropped and counted, and
+so are exact duplicates. data/1_clean.py drops more. Of a row only a digest is held in memory.
 
     python sft/1_instructions.py --datasets runs/tiny/world/instructions.jsonl \
         --output_file runs/tiny/instructions.jsonl
 """
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -21,69 +32,103 @@ from pathlib import Path
 
 import rows
 
+PAPER = [  # paper B.2; the names are those of RLHFlow's own mixture
+    "anon8231489123/ShareGPT_Vicuna_unfiltered:ShareGPT_V3_unfiltered_cleaned_split_no_imsorry.json",
+    "WizardLMTeam/WizardLM_evol_instruct_V2_196k", "Open-Orca/SlimOrca", "TIGER-Lab/MathInstruct",
+    "ise-uiuc/Magicoder-Evol-Instruct-110K", "teknium/GPT4-LLM-Cleaned", "microsoft/orca-math-word-problems-200k",
+    "teknium/GPTeacher-General-Instruct", "openbmb/UltraInteract_sft",
+]  # fmt: skip
 ROLES = {"human": "user", "gpt": "assistant"}
+TEXTS = [("instruction", "output"), ("instruction", "response"), ("question", "answer"), ("prompt", "completion")]
+FORMATS = ", ".join(["messages", "conversations", *map("/".join, TEXTS)])
 
 
 def chat(value, role):
-    return [{"role": role, "content": value}] if isinstance(value, str) else value
+    return value if isinstance(value, list) else [{"role": role, "content": (value or "") + ""}]  # a text, or null
+
+
+def trimmed(turns):
+    """The messages of ShareGPT's turns, from the first question to the last answer."""
+    turns = [{"role": ROLES.get(turn["from"], turn["from"]), "content": turn["value"]} for turn in turns]
+    system = turns[:1] if turns and turns[0]["role"] == "system" else []
+    roles = [turn["role"] for turn in turns[len(system) :]]
+    first = roles.index("user") if "user" in roles else 0
+    last = len(roles) - (roles[::-1].index("assistant") if "assistant" in roles else 0)
+    return system + turns[len(system) :][first:last]
 
 
 def conversation(row):
-    """The messages of a row of any of the formats above, or None."""
+    """(messages, the fields that they are made of) of a row of any of the formats above, or None."""
     if "messages" in row:
-        return row["messages"]
+        return row["messages"], ["messages"]
     if "conversations" in row:
-        turns = row["conversations"]
-        return [{"role": ROLES.get(turn["from"], turn["from"]), "content": turn["value"]} for turn in turns]
-    if "instruction" in row and "output" in row:
-        request = "\n\n".join(filter(None, [row["instruction"], row.get("input")]))
-        return chat(request, "user") + chat(row["output"], "assistant")
-    if "prompt" in row and "completion" in row:
-        return chat(row["prompt"], "user") + chat(row["completion"], "assistant")
+        return trimmed(row["conversations"]), ["conversations"]
+    for asked, answered in TEXTS:
+        if asked in row and answered in row:
+            request, more = row[asked], row.get("input") if asked == "instruction" else ""
+            request = request + "\n\n" + more if more else request
+            return chat(request, "user") + chat(row[answered], "assistant"), [asked, answered, "input"]
     return None
+
+
+def table(counts):
+    """In Markdown, {dataset: Counter of rows by what became of them}."""
+    lines = [["dataset", "rows in", "rows out", "dropped", "why"], ["---"] * 5]
+    for name, of in (counts | {"all": sum(counts.values(), Counter())} if len(counts) > 1 else counts).items():
+        why = ", ".join(f"{reason}: {count}" for reason, count in of.most_common() if reason != "out")
+        lines.append([name, of.total(), of["out"], of.total() - of["out"], why])
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", nargs="+", required=True, help="JSONL files or hub names")
+    parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, paper")
     parser.add_argument("--split", default="train", help="split of a hub dataset")
     parser.add_argument("--output_file", required=True)
     args = parser.parse_args()
-    start, counts, seen, kept = time.time(), Counter(), set(), []
+    args.datasets = [name for given in args.datasets for name in (PAPER if given == "paper" else [given])]
+    start, counts, seen, ids = time.time(), {name: Counter() for name in args.datasets}, set(), set()
 
-    for dataset in args.datasets:
-        for i, row in enumerate(rows.load(dataset, args.split), 1):
-            counts["rows in"] += 1
-            try:
-                messages = conversation(row)
-            except (TypeError, KeyError, AttributeError):
-                messages = None
-            if not isinstance(messages, list):
-                sys.exit(
-                    f"{dataset}:{i}: messages: none of messages, conversations, instruction/output, prompt/completion"
-                )
-            used = ("messages", "conversations", "instruction", "input", "output", "prompt", "completion")
-            row = {
-                "id": f"{Path(dataset).stem}-{counts['rows in']}",
-                "source": dataset,
-                **{key: value for key, value in row.items() if key not in used},
-                "messages": messages,
-            }
-            if reason := rows.problem(row, "instructions"):
-                if not reason.startswith("messages"):
-                    sys.exit(f"{dataset}:{i}: {reason}")
-                counts["dropped, " + reason.split(" (")[0]] += 1
-            elif (text := json.dumps(messages)) in seen:
-                counts["dropped, duplicate"] += 1
-            else:
-                seen.add(text)
-                kept.append(row)
-    if not kept:
-        sys.exit(f"{args.output_file}: no row is left ({dict(counts)})")
-    rows.write(args.output_file, kept)
-    counts["rows out"] = len(kept)
-    told = ", ".join(f"{name}: {count}" for name, count in counts.items())
-    print(f"{args.output_file} {told}, {time.time() - start:.1f} s")
+    def converted():
+        number = 0
+        for dataset, of in counts.items():
+            for i, row in enumerate(rows.load(dataset, args.split), 1):
+                number += 1
+                if number % 100_000 == 0:
+                    print(f"{number} rows, {number / (time.time() - start):.0f}/s", flush=True)
+                try:
+                    messages, used = conversation(row)
+                except (TypeError, KeyError, AttributeError):
+                    messages = None
+                if not isinstance(messages, list):
+                    sys.exit(f"{dataset}:{i}: messages: none of {FORMATS}")
+                own = row.get("id") if isinstance(row.get("id"), str) else ""
+                name = own if own and own not in ids else f"{own or Path(dataset).stem}-{number}"
+                rest = {key: value for key, value in row.items() if key not in [*used, "id"]}
+                row = {"id": name, "source": dataset, **rest, "messages": messages}
+                if reason := rows.problem(row, "instructions"):
+                    of[reason.split(" (")[0].removeprefix("messages: ")] += 1
+                    continue
+                digest = hashlib.sha256(json.dumps(messages).encode()).digest()[:12]
+                of["duplicate" if digest in seen else "out"] += 1
+                if digest not in seen:
+                    seen.add(digest)
+                    ids.add(name)
+                    yield row
+
+    writer, table_file = rows.Writer(args.output_file), Path(args.output_file).with_suffix(".md")
+    try:
+        writer.add(converted())
+        if not seen:
+            sys.exit(f"{args.output_file}: no row is left\n{table(counts)}".replace("\n", " "))
+    except SystemExit:
+        writer.partial.unlink()
+        raise
+    writer.finish()
+    table_file.write_text(table(counts), encoding="utf-8")
+    total = sum(counts.values(), Counter())
+    told = f"rows in: {total.total()}, dropped: {total.total() - total['out']}, rows out: {total['out']}"
+    print(f"{table(counts)}{args.output_file} {told}, {time.time() - start:.1f} s")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,12 @@ INSTRUCTIONS = {
     "Alpaca": ({"instruction": "q", "output": "a"}, [Q, A]),
     "Alpaca with input": ({"instruction": "q", "input": "i", "output": "a"}, [turn("user", "q\n\ni"), A]),
     "Alpaca with empty input": ({"instruction": "q", "input": "", "output": "a"}, [Q, A]),
+    "answers before the first question": (
+        {"conversations": [{"from": f, "value": f[0]} for f in ("gpt", "human", "gpt", "human", "gpt", "human")]},
+        [turn("user", "h"), turn("assistant", "g")] * 2,
+    ),
+    "Magicoder, GPTeacher": ({"instruction": "q", "response": "a", "input": "i"}, [turn("user", "q\n\ni"), A]),
+    "OrcaMath": ({"question": "q", "answer": "a"}, [Q, A]),
     "TRL texts": ({"prompt": "q", "completion": "a"}, [Q, A]),
     "TRL messages": ({"prompt": [turn("system", "s"), Q], "completion": [A]}, [turn("system", "s"), Q, A]),
 }
@@ -78,19 +84,13 @@ def test_instructions_are_cleaned_and_counted(tmp_path):
     )
     converted, told = instructions(tmp_path, file)
     assert [row["id"] for row in converted] == ["in-1", "in-11"]
-    counts = {
-        "rows in": 11,
-        "dropped, duplicate": 2,
-        "dropped, messages: an empty turn": 2,
-        "dropped, messages: roles out of order": 3,
-        "dropped, messages: not one or more messages {role, content}": 2,
-        "rows out": 2,
-    }
-    assert all(f" {name}: {count}, " in told for name, count in counts.items()), told
+    why = "roles out of order: 3, duplicate: 2, an empty turn: 2, not one or more messages {role, content}: 2"
+    assert f"| {file} | 11 | 2 | 9 | {why} |" in told and "rows in: 11, dropped: 9, rows out: 2, " in told
+    assert (tmp_path / "out.md").read_text() in told
 
 
 @pytest.mark.parametrize(
-    "row", [{"question": "q", "answer": "a"}, {"instruction": 1, "output": "a"}, {"conversations": [{"role": "gpt"}]}]
+    "row", [{"question": "q", "solution": "a"}, {"instruction": 1, "output": "a"}, {"conversations": [{"role": "gpt"}]}]
 )
 def test_an_unknown_instruction_format_is_named(tmp_path, row):
     file = write_jsonl(tmp_path / "in.jsonl", [{"messages": [Q, A]}, row])
@@ -111,6 +111,27 @@ def test_instructions_of_two_files_of_one_name_have_different_ids(tmp_path):
         write_jsonl(tmp_path / name / "train.jsonl", [{"instruction": name, "output": "a"}])
     converted, _ = instructions(tmp_path, tmp_path / "a" / "train.jsonl", tmp_path / "b" / "train.jsonl")
     assert len({row["id"] for row in converted}) == 2
+
+
+def test_an_id_that_stands_twice_gets_a_number(tmp_path):
+    rows = [{"id": "own", "messages": [turn("user", text), A]} for text in ("q1", "q2")]
+    converted, _ = instructions(tmp_path, write_jsonl(tmp_path / "in.jsonl", rows))
+    assert [row["id"] for row in converted] == ["own", "own-2"]
+
+
+@pytest.mark.parametrize("suffix", ["json", "parquet"])
+def test_other_files_than_json_lines(tmp_path, suffix):
+    import pandas
+
+    table, file = pandas.DataFrame([{"instruction": "q", "output": "a"}]), tmp_path / f"in.{suffix}"
+    table.to_parquet(file) if suffix == "parquet" else table.to_json(file, orient="records")
+    assert instructions(tmp_path, file)[0] == [{"id": "in-1", "source": str(file), "messages": [Q, A]}]
+    (drawn,) = prompts(tmp_path, file, size=0)[0]
+    assert drawn["prompt"] == [Q]
+    file.write_text("{")
+    flags = ["--datasets", file, "--output_file", tmp_path / "new.jsonl"]
+    told = run("sft/1_instructions.py", *flags).stderr.splitlines()[-1]
+    assert told.startswith(f"{file}: no such file, and no dataset on the hub (")
 
 
 def test_half_a_character_does_not_break_the_writing(tmp_path):
@@ -229,10 +250,17 @@ def test_every_prompt_format_becomes_messages(tmp_path):
         {"messages": [turn("user", "q5"), A]},
         {"messages": [turn("user", "q6")], "id": "own", "source": "there"},
         {"instruction": "q7"},
+        {"conversation": [{"input": "q8", "output": "a8"}, {"input": "q9", "output": "a9"}], "source": "Capybara"},
+        {"system_prompt": "s", "question": "q10", "response": "a"},
+        {"system_prompt": "", "question": "q11", "answer": "11"},
     ]
     file = write_jsonl(tmp_path / "in.jsonl", rows)
-    drawn, _ = prompts(tmp_path, file, size=6)
+    drawn, _ = prompts(tmp_path, file, size=9)
     drawn = {row["id"]: row for row in drawn}
+    assert drawn["in-7"]["prompt"] == [turn("user", "q8"), turn("assistant", "a8"), turn("user", "q9")]
+    assert drawn["in-7"]["source"] == "Capybara" and "conversation" not in drawn["in-7"]
+    assert drawn["in-8"]["prompt"] == [turn("system", "s"), turn("user", "q10")]
+    assert drawn["in-9"] == {"id": "in-9", "source": str(file), "prompt": [turn("user", "q11")], "answer": "11"}
     assert [drawn[f"in-{i}"]["prompt"] for i in (1, 4, 6)] == [[turn("user", f"q{i}")] for i in (1, 5, 7)]
     more = {"prompt": rows[1]["prompt"], "answer": "7", "tags": ["x"]}
     assert drawn["in-2"] == {"id": "in-2", "source": str(file), **more}
@@ -240,7 +268,16 @@ def test_every_prompt_format_becomes_messages(tmp_path):
     assert drawn["own"] == {"id": "own", "source": "there", "prompt": [turn("user", "q6")]}
 
 
-@pytest.mark.parametrize("row", [{"question": "q"}, {"messages": ["q"]}, {"messages": [Q, A, A]}, {"instruction": 7}])
+def test_all_prompts_in_their_order_and_what_public_data_has_is_dropped(tmp_path):
+    texts = [{"instruction": f"q{i}"} for i in range(5)]
+    bad = [{"messages": [Q, A, A]}, {"instruction": " "}, {"conversation": [{"input": "", "output": "a"}]}]
+    drawn, told = prompts(tmp_path, write_jsonl(tmp_path / "in.jsonl", texts[:3] + bad + texts[3:]), size=0)
+    assert [row["prompt"][0]["content"] for row in drawn] == [f"q{i}" for i in range(5)]
+    assert "| 8 | 5 | 3 | an empty turn: 2, roles out of order: 1 |" in told
+    assert (tmp_path / "out.md").read_text() in told
+
+
+@pytest.mark.parametrize("row", [{"answer": "q"}, {"messages": ["q"]}, {"conversation": "q"}, {"instruction": 7}])
 def test_an_unknown_prompt_format_is_named(tmp_path, row):
     file = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "q"}, row])
     flags = ["--datasets", file, "--size", 1, "--output_file", tmp_path / "out.jsonl"]
@@ -269,19 +306,18 @@ def test_excluded_prompts_are_known_by_their_words(tmp_path):
     excluded = write_jsonl(tmp_path / "evaluation.jsonl", [{"id": "e", "prompt": [asked]}])
     drawn, told = prompts(tmp_path, file, size=3, exclude=[excluded])
     assert {row["id"] for row in drawn} == {"in-5", "in-6", "in-7"}
-    assert "rows in: 7, dropped, in an excluded file: 4, rows out: 3," in told
+    assert "| 7 | 3 | 4 | in an excluded file: 4 |" in told and "dropped: 4, left: 3, rows out: 3," in told
 
 
 def test_a_prompt_is_drawn_once(tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [{"prompt": text} for text in ("q 1", "Q 1!", "q 2")])
     drawn, told = prompts(tmp_path, file, size=2)
-    assert {row["id"] for row in drawn} == {"in-1", "in-3"} and "dropped, duplicate: 1," in told
+    assert {row["id"] for row in drawn} == {"in-1", "in-3"} and "| 3 | 2 | 1 | duplicate: 1 |" in told
 
 
-def test_two_prompts_of_one_id_are_refused(tmp_path):
+def test_two_prompts_of_one_id_get_two(tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "prompt": "q 1"}, {"id": "a", "prompt": "q 2"}])
-    flags = ["--datasets", file, "--size", 2, "--output_file", tmp_path / "out.jsonl"]
-    assert refused(tmp_path, "generation/1_prompts.py", *flags) == f"{file}: id: 'a' stands on two rows"
+    assert {row["id"] for row in prompts(tmp_path, file, size=2)[0]} == {"a", "a-2"}
 
 
 def test_the_same_seed_draws_the_same_prompts(tmp_path):
@@ -307,7 +343,7 @@ def test_real_questions_pass_the_entrances(tmp_path):
     drawn, told = prompts(
         tmp_path, tmp_path / "test", tmp_path / "train", size=7000, exclude=[tmp_path / "tested.jsonl"]
     )
-    assert "dropped, in an excluded file: 1300, " in told
+    assert "in an excluded file: 1300" in told
     assert not {row["prompt"][0]["content"] for row in drawn} & {row["prompt"][0]["content"] for row in tested}
 
 
@@ -461,10 +497,11 @@ def test_the_worlds_sets_share_no_question(world):
 
 
 def test_the_worlds_data_come_from_the_seed(world):
-    names = sorted(path.name for path in (world / "a").iterdir())
+    names = sorted(path.name for path in (world / "a").iterdir() if path.is_file())
     sets = "bench corpus evaluation instructions preferences prompts ratings".split()
     assert names == [f"{name}.jsonl" for name in sets]
-    for name in names:
+    drawn = ["alpaca_eval.json", "mt_bench_questions.jsonl", "arena_hard_baseline.jsonl", "lm_eval/questions.jsonl"]
+    for name in [*names, *(f"benchmarks/{name}" for name in drawn)]:
         a, b, c = ((world / run / name).read_bytes() for run in "abc")
         assert a == b != c, name
 
@@ -475,7 +512,7 @@ def test_the_worlds_data_pass_the_entrances(world, tmp_path):
     assert len(converted) == 1500
     excluded = [world / "a" / "evaluation.jsonl"]
     drawn, told = prompts(tmp_path, world / "a" / "prompts.jsonl", size=250, exclude=excluded)
-    assert {"answer", "source"} <= set(drawn[0]) and "rows in: 300, rows out: 250, " in told
+    assert {"answer", "source"} <= set(drawn[0]) and "rows in: 300, dropped: 0, left: 300, rows out: 250, " in told
 
 
 def right_answer(question):

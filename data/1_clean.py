@@ -1,0 +1,167 @@
+"""Drop from instructions, prompts or preferences what should not be trained on, and tell what went and why (paper 3.1).
+
+In this order: rows of more than --max_tokens; rows in other --languages (py3langid, by the first user turn); rows that
+overlap a benchmark; near duplicates. A row overlaps a benchmark if 13 consecutive words of it, capitals and punctuation
+aside, stand in one of its questions (Brown et al. 2020, appendix C), or if a user turn is a question of fewer words. It
+is a near duplicate if the MinHash estimate (rensa, 128 permutations) of the Jaccard similarity of its sets of 3
+consecutive words to those of a row that was kept is at least --similarity. Of a row its signature is held in memory.
+
+Reads:  --input_file, rows {"id", "messages"} or {"id", "prompt", ...}
+        --evaluation_files, .jsonl, .json, .parquet, or names of hub datasets (their split test), with a question in one
+        of "turns", "prompt", "instruction", "question", "text": AlpacaEval, MT-Bench, Arena-Hard, lm-eval's
+Writes: --output_file, the rows that are left, as they were and in their order
+        two tables beside it, with the suffix .md: counts by source and reason, and by benchmark
+
+    python data/1_clean.py --input_file my_instructions.jsonl --evaluation_files my_questions.jsonl \
+        --output_file my_clean.jsonl
+"""
+
+import argparse
+import itertools
+import re
+import sys
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import rows
+
+OVERLAP = 13  # words
+QUESTIONS = ("turns", "prompt", "instruction", "question", "text")
+BATCH = 5000  # rows
+
+
+def words_of(text):
+    return re.findall(r"\w+", text.lower())
+
+
+def runs(words, length):
+    return [" ".join(words[i : i + length]) for i in range(len(words) - length + 1)]
+
+
+def turns_of(row):
+    return row["messages"] if "messages" in row else row["prompt"] + row.get("chosen", [])
+
+
+def questions_of(source):
+    """Yields the texts of a benchmark's questions."""
+    for number, row in enumerate(rows.load(source, "test"), 1):
+        asked = next((row[field] for field in QUESTIONS if row.get(field)), None)
+        for turn in asked if isinstance(asked, list) else [asked]:
+            turn = turn.get("content") if isinstance(turn, dict) else turn
+            if not isinstance(turn, str):
+                sys.exit(f"{source}:{number}: question: none of {', '.join(QUESTIONS)} is a text")
+            yield turn
+
+
+def benchmarks_of(sources):
+    """({13 words of a question: its benchmark}, {shorter question: its benchmark}, Counter of the questions)."""
+    long, short, counts = {}, {}, Counter()
+    for source in sources:
+        for text in questions_of(source):
+            counts[source] += 1
+            words = words_of(text)
+            long.update(dict.fromkeys(runs(words, OVERLAP), source))
+            short |= {} if len(words) >= OVERLAP else {" ".join(words): source}
+    return long, short, counts
+
+
+def table(head, lines):
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in [head, ["---"] * len(head), *lines]) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input_file", required=True)
+    parser.add_argument("--output_file", required=True)
+    parser.add_argument("--max_tokens", type=int, help="of all turns together; needs --tokenizer_name")
+    parser.add_argument("--tokenizer_name", help="whose tokens are counted")
+    parser.add_argument("--languages", nargs="+", help="ISO 639-1 codes to keep, such as en (default: all)")
+    parser.add_argument("--evaluation_files", nargs="+", default=[], help="benchmarks that no row may overlap")
+    parser.add_argument("--similarity", type=float, default=0.8, help="of near duplicates; above 1: keep them")
+    args = parser.parse_args()
+    if bool(args.max_tokens) != bool(args.tokenizer_name):
+        parser.error("--max_tokens and --tokenizer_name go together")
+    start, counts, taken = time.time(), defaultdict(Counter), Counter()
+    kind = "instructions" if "messages" in next(rows.read(args.input_file)) else "prompts"
+    stream = rows.read(args.input_file, kind)
+    long, short, questions = benchmarks_of(args.evaluation_files)
+
+    from rensa import RMinHashDeduplicator
+
+    # 16 bands of 8 find 95 of 100 pairs at a similarity of 0.8, and all above 0.9.
+    kept = RMinHashDeduplicator(threshold=min(args.similarity, 1), num_perm=128, use_lsh=True, num_bands=16)
+    if args.tokenizer_name:
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name)
+        except (OSError, ValueError) as error:
+            sys.exit(f"{args.tokenizer_name}: no tokenizer there ({str(error).splitlines()[0]})")
+    if args.languages:
+        import py3langid
+
+    def overlapped(row, words):
+        found = next((long[run] for run in runs(words, OVERLAP) if run in long), None) if long else None
+        asked = (" ".join(words_of(t["content"])) for t in turns_of(row) if t["role"] == "user") if short else ()
+        return found or next((short[text] for text in asked if text in short), None)
+
+    def reason_of(row, text, words):
+        # A token is at least one byte.
+        if args.max_tokens and len(text.encode(errors="replace")) > args.max_tokens:
+            if len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) > args.max_tokens:
+                return "too long"
+        if args.languages:
+            asked = next(turn["content"] for turn in turns_of(row) if turn["role"] == "user")
+            if py3langid.classify(asked)[0] not in args.languages:
+                return "another language"
+        if benchmark := overlapped(row, words):
+            taken[benchmark] += 1
+            return "overlaps a benchmark"
+        return None
+
+    def left():
+        number = 0
+        while batch := list(itertools.islice(stream, BATCH)):
+            good = []
+            for row in batch:
+                text = "\n".join(turn["content"] for turn in turns_of(row))
+                words = words_of(text)
+                if reason := reason_of(row, text, words):
+                    counts[row.get("source", "-")][reason] += 1
+                else:
+                    good.append((row, runs(words, 3) or [" ".join(words)]))
+            new = [True] * len(good)
+            if args.similarity <= 1:
+                new = kept.add_pairs((str(number + i), shingles) for i, (_, shingles) in enumerate(good))
+            for (row, _), is_new in zip(good, new, strict=True):
+                counts[row.get("source", "-")]["left" if is_new else "near duplicate"] += 1
+                if is_new:
+                    yield row
+            number += len(batch)
+            if number % 100_000 == 0:
+                print(f"{number} rows, {number / (time.time() - start):.0f}/s", flush=True)
+
+    writer = rows.Writer(args.output_file)
+    try:
+        writer.add(left())
+    except SystemExit:  # of a bad row
+        writer.partial.unlink()
+        raise
+    writer.finish()
+    total = sum(counts.values(), Counter())
+    lines = []
+    for name, of in [*counts.items(), *([("all", total)] if len(counts) > 1 else [])]:
+        why = ", ".join(f"{reason}: {count}" for reason, count in of.most_common() if reason != "left")
+        lines.append([name, of.total(), of["left"], of.total() - of["left"], why])
+    text = table(["source", "rows in", "left", "dropped", "why"], lines)
+    if questions:
+        lines = [[name, count, taken[name]] for name, count in questions.items()]
+        text += "\n" + table(["benchmark", "questions", "rows that overlap it"], lines)
+    Path(args.output_file).with_suffix(".md").write_text(text, encoding="utf-8")
+    told = f"rows in: {total.total()}, dropped: {total.total() - total['left']}, rows out: {total['left']}"
+    print(f"{text}{args.output_file} {told}, {time.time() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
