@@ -23,13 +23,13 @@ SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEAR
   PREFERENCES REWARD_MODEL RM_LEARNING_RATE RM_EPOCHS RM_BATCH_SIZE RM_OPTIONS PREFERENCE_MODEL PM_START PM_LEARNING_RATE PM_EPOCHS
   PM_BATCH_SIZE PM_OPTIONS PM_METHOD ARMORM ARMORM_OPTIONS RATINGS JUDGE_URL JUDGE_MODEL JUDGE_METHOD VERIFIER_METHOD
   VERIFIER_PATTERN ANNOTATOR ANNOTATOR_WEIGHTS MEASURE BENCH PROMPTS EVAL_PROMPTS ITERATIONS PROMPTS_PER_ITERATION N TEMPERATURES MAX_NEW_TOKENS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA
-  LEARNING_RATE EPOCHS BATCH_SIZE MAX_LENGTH REFERENCE START HISTORY OFFLINE_PAIRS DTYPE BENCHMARKS ALPACA_EVAL_OPTIONS
+  LEARNING_RATE EPOCHS BATCH_SIZE MAX_LENGTH REFERENCE START HISTORY OFFLINE_PAIRS DTYPE CLEAN BENCHMARKS ALPACA_EVAL_OPTIONS
   ACADEMIC_OPTIONS)
 # Variables that decide how it is run.
-MANNER=(OUT GPUS PER_DEVICE_BATCH_SIZE EVALS FROM TO DRY_RUN)
+MANNER=(OUT GPUS DISTRIBUTED PER_DEVICE_BATCH_SIZE EVALS FROM TO DRY_RUN)
 
 given="" # what the caller set, to repeat it in a message
-for name in "${SETTINGS[@]}" OUT GPUS PER_DEVICE_BATCH_SIZE EVALS; do
+for name in "${SETTINGS[@]}" OUT GPUS DISTRIBUTED PER_DEVICE_BATCH_SIZE EVALS; do
   [[ -z ${!name:-} ]] || given+="$name=$(printf %q "${!name}") "
 done
 : "${RECIPE:=recipes/tiny.sh}"
@@ -49,7 +49,7 @@ source "$RECIPE"
 # Defaults, the paper's where it gives one.
 : "${OUT:=runs/$(basename "$RECIPE" .sh)}" "${SEED:=0}" "${WORLD:=}" "${WORLD_OPTIONS:=}" "${DTYPE:=bfloat16}"
 : "${BASE_MODEL:=}" "${SFT_DATA:=}" "${SFT_MODEL:=}" "${PREFERENCES:=}" "${REWARD_MODEL:=}"
-: "${SFT_LEARNING_RATE:=2e-5}" "${SFT_EPOCHS:=1}" "${SFT_BATCH_SIZE:=32}"
+: "${SFT_LEARNING_RATE:=2e-5}" "${SFT_EPOCHS:=1}" "${SFT_BATCH_SIZE:=32}" "${CLEAN:=}"
 : "${RM_LEARNING_RATE:=2e-6}" "${RM_EPOCHS:=1}" "${RM_BATCH_SIZE:=512}" "${RM_OPTIONS:=}"
 : "${PREFERENCE_MODEL:=}" "${PM_START:=}" "${PM_LEARNING_RATE:=5e-6}" "${PM_EPOCHS:=1}" "${PM_BATCH_SIZE:=128}"
 : "${PM_OPTIONS:=}" "${PM_METHOD:=tournament}"
@@ -62,7 +62,8 @@ source "$RECIPE"
 : "${LOSS:=sigmoid}" "${BETA:=0.1}" "${LEARNING_RATE:=5e-7}" "${EPOCHS:=2}" "${BATCH_SIZE:=128}"
 : "${REFERENCE:=initial}" "${START:=previous}" "${HISTORY:=round}" "${OFFLINE_PAIRS:=}"
 : "${EVALS:=none}" "${BENCHMARKS:=}" "${ALPACA_EVAL_OPTIONS:=}" "${ACADEMIC_OPTIONS:=}"
-: "${GPUS:=$(nvidia-smi -L 2>/dev/null | wc -l)}" "${PER_DEVICE_BATCH_SIZE:=1}"
+: "${GPUS:=$(nvidia-smi -L 2>/dev/null | wc -l)}" "${DISTRIBUTED:=ddp}"
+: "${PER_DEVICE_BATCH_SIZE:=1}"
 : "${FROM:=}" "${TO:=}" "${DRY_RUN:=}"
 
 one_of() { # one_of NAME VALUES [some]: with a third argument, one or several of them
@@ -73,6 +74,7 @@ one_of() { # one_of NAME VALUES [some]: with a third argument, one or several of
   done
 }
 one_of REFERENCE "initial previous"
+one_of DISTRIBUTED "ddp zero2 zero3 zero3_offload fsdp"
 one_of START "initial previous"
 one_of HISTORY "round all"
 one_of PAIRING "best_worst best_random random_random"
@@ -230,7 +232,7 @@ step() { # step N FILE COMMAND...: make FILE by COMMAND
 
 train() { # train N DIRECTORY SCRIPT FLAGS...: TRL's flags that every training shares
   local id=$1 directory=$2 launcher=(python)
-  ((GPUS < 2)) || launcher=(accelerate launch --num_processes "$GPUS")
+  ((GPUS < 2)) || launcher=(accelerate launch --config_file "recipes/accelerate/$DISTRIBUTED.yaml" --num_processes "$GPUS")
   shift 2
   local precision=(--bf16 False --gradient_checkpointing False --dataloader_pin_memory False)
   [[ $DTYPE == float32 ]] || precision=(--bf16 True --gradient_checkpointing True)
@@ -322,6 +324,11 @@ benchmark() { # benchmark NAME POLICY: steps 7 and 8 after the last iteration, i
   done
 }
 
+clean() { # clean ROWS WHAT_IS_LEFT: by the flags of CLEAN
+  # shellcheck disable=SC2086
+  step 2 "$2" python data/1_clean.py --input_file "$1" --output_file "$2" $CLEAN
+}
+
 # Iteration 0: data, base model, initial policy pi_0, reward model.
 t=0
 trained=() policies=()
@@ -333,9 +340,10 @@ if [[ -n $WORLD ]]; then
 fi
 if [[ -z $SFT_MODEL ]]; then
   SFT_MODEL=$OUT/sft
+  converted=$OUT/instructions${CLEAN:+_all}.jsonl
   # shellcheck disable=SC2086
-  step 2 "$OUT/instructions.jsonl" python sft/1_instructions.py --datasets $SFT_DATA \
-    --output_file "$OUT/instructions.jsonl"
+  part=${CLEAN:+a} step 2 "$converted" python sft/1_instructions.py --datasets $SFT_DATA --output_file "$converted"
+  [[ -z $CLEAN ]] || part=b clean "$converted" "$OUT/instructions.jsonl"
   # shellcheck disable=SC2086
   train 3 "$SFT_MODEL" sft/2_finetune.py --model_name_or_path "$BASE_MODEL" --dataset_name "$OUT/instructions.jsonl" \
     --learning_rate "$SFT_LEARNING_RATE" --num_train_epochs "$SFT_EPOCHS" --max_length "$MAX_LENGTH" $sft_batch
@@ -371,6 +379,13 @@ if [[ -n $learn_armorm ]]; then # on the reward model's hidden states; the gate 
 fi
 evaluate sft "$SFT_MODEL"
 
+if [[ -n $CLEAN ]]; then # the pool of all rounds
+  # shellcheck disable=SC2086
+  part=c step 2 "$OUT/prompts_all.jsonl" python generation/1_prompts.py --datasets $PROMPTS --size 0 \
+    --exclude_files "$EVAL_PROMPTS" --output_file "$OUT/prompts_all.jsonl"
+  PROMPTS=$OUT/prompts.jsonl
+  part=d clean "$OUT/prompts_all.jsonl" "$PROMPTS"
+fi
 policy=$SFT_MODEL
 seen=("$EVAL_PROMPTS")
 pairs=()

@@ -89,6 +89,7 @@ def main():
         print(
             f"{final} pairs in: {len(pairs)}, dropped, too long: {len(pairs) - kept}, trained on: {kept}, {steps} steps"
         )
+    trainer.accelerator.end_training()  # a process that ends while others talk to it fails
 
 
 if __name__ == "__main__":

@@ -97,6 +97,7 @@ def main():
     trainer.save_state()
     if trainer.is_world_process_zero():
         rows.publish(training_args.output_dir, final)
+    trainer.accelerator.end_training()  # a process that ends while others talk to it fails
 
 
 if __name__ == "__main__":

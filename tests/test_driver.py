@@ -194,7 +194,9 @@ def test_the_loop_finishes_with_every_file(short):
     file, out, printed = short
     made = {str(path.relative_to(out)) for path in files(out)}
     for t in (1, 2):
-        made -= {f"iter{t}/{name}.jsonl" for name in ("prompts", "responses", "rewards", "pairs")}
+        made -= {f"iter{t}/{name}.jsonl" for name in ("prompts", "responses", "rewards", "pairs")} | {
+            f"iter{t}/prompts.md"
+        }
     for name in ("sft", "iter1", "iter2"):
         made -= {f"eval/{name}/{rows}.jsonl" for rows in ("answers", "rewards", "true_rewards", "kl")}
     world = ("corpus", "instructions", "preferences", "ratings", "bench", "prompts", "evaluation")
@@ -207,7 +209,15 @@ def test_the_loop_finishes_with_every_file(short):
     for model in ("base", "sft", "reward_model", "preference_model", "armorm", "iter1/policy", "iter2/policy"):
         assert {f"{model}/model.safetensors", f"{model}/trainer_state.json"} <= made
         made = {name for name in made if not re.fullmatch(rf"{model}/[^/]+", name)}
-    assert made == {"settings", "preferences.md", "results.json", "report.md", "report.html", "judge.url"}
+    assert made == {
+        "settings",
+        "instructions.md",
+        "preferences.md",
+        "results.json",
+        "report.md",
+        "report.html",
+        "judge.url",
+    }
     numbers = [*range(5), "5a", "5b", "5c", *range(6, 10), *range(11, 20), *range(21, 30)]
     numbers += [31, *(f"3{i}{letter}" for letter in "abcd" for i in (2, 3)), 34, 35, 36, 39, 40]
     assert steps(printed) == numbers and nothing_is_left(file)

@@ -1,0 +1,96 @@
+"""Training by two processes on the CPU: the losses of one, whole weights, and a run that was killed goes on."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from commands import ROOT, ran, read_jsonl, write_jsonl
+from conftest import TRAINING
+
+# Without when to save. Six steps are less than an epoch, whose last batch two processes fill up from its start.
+FLAGS = [*TRAINING[:-2], "--use_cpu", "True", "--max_length", 128, "--max_steps", 6]
+
+
+@pytest.fixture(scope="module")
+def commands(base, sft, world):
+    """The trainings, on a global batch of 4."""
+    folder = sft.parent
+    pairs = read_jsonl(world / "preferences.jsonl")
+    held_out = [row for row in pairs if row["prompt"] in [r["prompt"] for r in pairs[:5]]]
+    files = {"held": held_out, "trained": [row for row in pairs if row not in held_out][:40]}
+    files = {name: write_jsonl(folder / f"distributed_{name}.jsonl", rows) for name, rows in files.items()}
+    data = ["--dataset_name", files["trained"]]
+    return {
+        "sft": ["sft/2_finetune.py", "--model_name_or_path", base, "--dataset_name", world / "instructions.jsonl"],
+        "reward_model": ["reward_modeling/2a_bradley_terry.py", "--model_name_or_path", sft, *data, "--held_out_name",
+                         files["held"], "--learning_rate", 1e-3],
+        "dpo": ["dpo/1_dpo.py", "--model_name_or_path", sft, "--ref_model_name_or_path", sft, *data,
+                "--learning_rate", 1e-4],
+    }  # fmt: skip
+
+
+def launch(how):
+    """The words before a script that start two processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = ROOT / f"recipes/accelerate/{how}.yaml"
+    command = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", 2]
+    return [*command, "--main_process_port", port]
+
+
+def log(out, key="loss"):
+    history = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    return [entry[key] for entry in history if key in entry]
+
+
+def weights(out):
+    from safetensors.torch import load_file
+
+    return load_file(out / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(commands, tmp_path_factory):
+    """{training: its directory} by one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    for name, command in commands.items():
+        flags = ["--output_dir", folder / name, "--save_strategy", "no", "--per_device_train_batch_size", 4]
+        ran(*command, *FLAGS, *flags)
+    return {name: folder / name for name in commands}
+
+
+@pytest.mark.parametrize("how", ["ddp", "zero3"])
+@pytest.mark.parametrize("name", ["sft", "reward_model", "dpo"])
+def test_two_processes_train_as_one(commands, alone, tmp_path, name, how):
+    flags = ["--output_dir", tmp_path / "out", "--save_strategy", "no", "--per_device_train_batch_size", 2]
+    ran(*launch(how), *commands[name], *FLAGS, *flags)
+    assert len(log(alone[name])) == 6 and log(tmp_path / "out") == pytest.approx(log(alone[name]), abs=1e-3)
+    if name == "reward_model":
+        assert log(tmp_path / "out", "eval_accuracy") == pytest.approx(log(alone[name], "eval_accuracy"))
+    whole, other = weights(alone[name]), weights(tmp_path / "out")
+    assert {key: value.shape for key, value in whole.items()} == {key: value.shape for key, value in other.items()}
+    assert all(value.allclose(other[key], atol=1e-3) for key, value in whole.items())
+    assert not [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize(("name", "how"), [("sft", "ddp"), ("dpo", "zero3")])
+def test_a_training_that_was_killed_goes_on(commands, alone, tmp_path, name, how):
+    flags = ["--output_dir", tmp_path / "out", "--save_steps", 2, "--per_device_train_batch_size", 2]
+    command = [*commands[name], *FLAGS, *flags]
+    words = [sys.executable, *map(str, launch(how) + command)]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=-3, stderr=-3, start_new_session=True)
+    while not list(tmp_path.glob("out.partial-*/checkpoint-4/trainer_state.json")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if (tmp_path / "out").exists():
+        pytest.skip("it was too fast to be killed")
+    ran(*launch(how), *command)
+    assert log(tmp_path / "out") == pytest.approx(log(alone[name]), abs=1e-3)
