@@ -78,9 +78,9 @@ def load(source, split):
     kind, (name, _, file) = {".json": "json", ".parquet": "parquet"}.get(Path(source).suffix), source.partition(":")
     if source.endswith(".jsonl") or (os.path.exists(source) and not kind):
         return read(source)
-    name, file, split = (kind, source, "train") if os.path.exists(source) else (name, file or None, split)
+    name, file = (kind, source) if os.path.exists(source) else (name, file or None)
     try:  # the import takes seconds
-        return __import__("datasets").load_dataset(name, data_files=file, split=split)
+        return __import__("datasets").load_dataset(name, data_files=file, split="train" if file else split)
     except Exception as error:  # of a broken file, or of the hub, which refuses in many ways
         sys.exit(f"{source}: no such file, and no dataset on the hub ({str(error).splitlines()[0]})")
 

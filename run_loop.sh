@@ -20,7 +20,7 @@ die() {
 
 # Variables that decide what comes out; $OUT/settings keeps their values.
 SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEARNING_RATE SFT_EPOCHS SFT_BATCH_SIZE
-  PREFERENCES REWARD_MODEL RM_LEARNING_RATE RM_EPOCHS RM_BATCH_SIZE RM_OPTIONS PREFERENCE_MODEL PM_START PM_LEARNING_RATE PM_EPOCHS
+  SFT_OPTIONS DPO_OPTIONS RM_START PREFERENCES REWARD_MODEL RM_LEARNING_RATE RM_EPOCHS RM_BATCH_SIZE RM_OPTIONS PREFERENCE_MODEL PM_START PM_LEARNING_RATE PM_EPOCHS
   PM_BATCH_SIZE PM_OPTIONS PM_METHOD ARMORM ARMORM_OPTIONS RATINGS JUDGE_URL JUDGE_MODEL JUDGE_METHOD VERIFIER_METHOD
   VERIFIER_PATTERN ANNOTATOR ANNOTATOR_WEIGHTS MEASURE BENCH PROMPTS EVAL_PROMPTS ITERATIONS PROMPTS_PER_ITERATION N TEMPERATURES MAX_NEW_TOKENS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA
   LEARNING_RATE EPOCHS BATCH_SIZE MAX_LENGTH REFERENCE START HISTORY OFFLINE_PAIRS DTYPE CLEAN BENCHMARKS ALPACA_EVAL_OPTIONS
@@ -49,8 +49,8 @@ source "$RECIPE"
 # Defaults, the paper's where it gives one.
 : "${OUT:=runs/$(basename "$RECIPE" .sh)}" "${SEED:=0}" "${WORLD:=}" "${WORLD_OPTIONS:=}" "${DTYPE:=bfloat16}"
 : "${BASE_MODEL:=}" "${SFT_DATA:=}" "${SFT_MODEL:=}" "${PREFERENCES:=}" "${REWARD_MODEL:=}"
-: "${SFT_LEARNING_RATE:=2e-5}" "${SFT_EPOCHS:=1}" "${SFT_BATCH_SIZE:=32}" "${CLEAN:=}"
-: "${RM_LEARNING_RATE:=2e-6}" "${RM_EPOCHS:=1}" "${RM_BATCH_SIZE:=512}" "${RM_OPTIONS:=}"
+: "${SFT_LEARNING_RATE:=2e-5}" "${SFT_EPOCHS:=1}" "${SFT_BATCH_SIZE:=32}" "${SFT_OPTIONS:=}" "${CLEAN:=}"
+: "${RM_START:=}" "${RM_LEARNING_RATE:=2e-6}" "${RM_EPOCHS:=1}" "${RM_BATCH_SIZE:=512}" "${RM_OPTIONS:=}"
 : "${PREFERENCE_MODEL:=}" "${PM_START:=}" "${PM_LEARNING_RATE:=5e-6}" "${PM_EPOCHS:=1}" "${PM_BATCH_SIZE:=128}"
 : "${PM_OPTIONS:=}" "${PM_METHOD:=tournament}"
 : "${ARMORM:=}" "${ARMORM_OPTIONS:=}" "${RATINGS:=}" "${JUDGE_URL:=}" "${JUDGE_MODEL:=}" "${JUDGE_METHOD:=rating}"
@@ -59,7 +59,7 @@ source "$RECIPE"
 : "${PROMPTS:=}" "${EVAL_PROMPTS:=}" "${ITERATIONS:=3}" "${PROMPTS_PER_ITERATION:=20000}" "${N:=8}"
 : "${TEMPERATURES:=1.0 0.7}" "${MAX_NEW_TOKENS:=2048}" "${MAX_LENGTH:=2048}"
 : "${PAIRING:=best_worst}" "${MIN_MARGIN:=0}" "${LENGTH_PENALTY:=0}"
-: "${LOSS:=sigmoid}" "${BETA:=0.1}" "${LEARNING_RATE:=5e-7}" "${EPOCHS:=2}" "${BATCH_SIZE:=128}"
+: "${LOSS:=sigmoid}" "${BETA:=0.1}" "${LEARNING_RATE:=5e-7}" "${EPOCHS:=2}" "${BATCH_SIZE:=128}" "${DPO_OPTIONS:=}"
 : "${REFERENCE:=initial}" "${START:=previous}" "${HISTORY:=round}" "${OFFLINE_PAIRS:=}"
 : "${EVALS:=none}" "${BENCHMARKS:=}" "${ALPACA_EVAL_OPTIONS:=}" "${ACADEMIC_OPTIONS:=}"
 : "${GPUS:=$(nvidia-smi -L 2>/dev/null | wc -l)}" "${DISTRIBUTED:=ddp}"
@@ -94,7 +94,7 @@ read -ra weights <<<"$ANNOTATOR_WEIGHTS"
 uses() { # uses ANNOTATOR: it is asked to annotate the responses of a round, or to be measured
   [[ " $ANNOTATOR $MEASURE " == *" $1 "* ]]
 }
-[[ -n $PROMPTS && -n $EVAL_PROMPTS ]] || die "$RECIPE: PROMPTS and EVAL_PROMPTS must be set"
+[[ -n $PROMPTS ]] || die "$RECIPE: PROMPTS must be set"
 [[ -n $SFT_MODEL || (-n $BASE_MODEL && -n $SFT_DATA) ]] || die "$RECIPE: set SFT_MODEL, or BASE_MODEL and SFT_DATA"
 [[ -n $REWARD_MODEL || -n $PREFERENCES ]] || die "$RECIPE: set REWARD_MODEL or PREFERENCES"
 ! uses preference_model || [[ -n $PREFERENCE_MODEL || -n $PREFERENCES ]] ||
@@ -338,6 +338,12 @@ if [[ -n $WORLD ]]; then
   [[ -n $SFT_MODEL || $BASE_MODEL != "$OUT/base" ]] ||
     train 1 "$BASE_MODEL" "$WORLD/2_base_model.py" --dataset_name "$OUT/world/corpus.jsonl"
 fi
+if [[ -z $EVAL_PROMPTS ]]; then # a thousand of the pool
+  EVAL_PROMPTS=$OUT/evaluation.jsonl
+  # shellcheck disable=SC2086
+  part=e step 2 "$EVAL_PROMPTS" python generation/1_prompts.py --datasets $PROMPTS --size 1000 \
+    --splits validation test --seed "$SEED" --output_file "$EVAL_PROMPTS"
+fi
 if [[ -z $SFT_MODEL ]]; then
   SFT_MODEL=$OUT/sft
   converted=$OUT/instructions${CLEAN:+_all}.jsonl
@@ -346,7 +352,7 @@ if [[ -z $SFT_MODEL ]]; then
   [[ -z $CLEAN ]] || part=b clean "$converted" "$OUT/instructions.jsonl"
   # shellcheck disable=SC2086
   train 3 "$SFT_MODEL" sft/2_finetune.py --model_name_or_path "$BASE_MODEL" --dataset_name "$OUT/instructions.jsonl" \
-    --learning_rate "$SFT_LEARNING_RATE" --num_train_epochs "$SFT_EPOCHS" --max_length "$MAX_LENGTH" $sft_batch
+    --learning_rate "$SFT_LEARNING_RATE" --num_train_epochs "$SFT_EPOCHS" --max_length "$MAX_LENGTH" $sft_batch $SFT_OPTIONS
   trained+=("$SFT_MODEL") policies+=("$SFT_MODEL")
 fi
 learn_rm="" learn_pm="" learn_armorm=""
@@ -361,7 +367,7 @@ if [[ -n $learn_rm$learn_pm$learn_armorm ]]; then
 fi
 if [[ -n $learn_rm ]]; then
   # shellcheck disable=SC2086
-  part=a train 5 "$REWARD_MODEL" reward_modeling/2a_bradley_terry.py --model_name_or_path "$SFT_MODEL" "${compared[@]}" \
+  part=a train 5 "$REWARD_MODEL" reward_modeling/2a_bradley_terry.py --model_name_or_path "${RM_START:-$SFT_MODEL}" "${compared[@]}" \
     --learning_rate "$RM_LEARNING_RATE" --num_train_epochs "$RM_EPOCHS" --max_length "$MAX_LENGTH" $rm_batch $RM_OPTIONS
   trained+=("$REWARD_MODEL")
 fi
@@ -425,7 +431,7 @@ for ((t = 1; t <= ITERATIONS; t++)); do
   # shellcheck disable=SC2086
   train 5 "$policy" dpo/1_dpo.py --model_name_or_path "$start" --ref_model_name_or_path "$reference" \
     --dataset_name "${pairs[@]}" $OFFLINE_PAIRS --loss_type $LOSS --beta "$BETA" --learning_rate "$LEARNING_RATE" \
-    --num_train_epochs "$EPOCHS" --max_length "$MAX_LENGTH" $dpo_batch
+    --num_train_epochs "$EPOCHS" --max_length "$MAX_LENGTH" $dpo_batch $DPO_OPTIONS
   trained+=("$policy") policies+=("$policy")
   evaluate "iter$t" "$policy"
 done

@@ -11,8 +11,8 @@ Reads:  --datasets, any of
             {"instruction"}                                     (UltraFeedback, UltraInteract)
             {"system_prompt", "question"}                       (OpenOrca)
         --exclude_files, prompts that must not be drawn: earlier rounds', validation, test
-Writes: --output_file, --size rows {"id", "prompt", "source"}, or all of them in their order with --size 0; other keys
-        ("answer") pass through
+Writes: --output_file, --size rows {"id", "prompt", "source", "split"?}, or all of them in their order with --size 0;
+        other keys ("answer") pass through
         a table of counts by dataset beside it, with the suffix .md
 
 A conversation goes up to its last user turn. Two prompts overlap when their last user turns are equal but for capitals,
@@ -102,6 +102,7 @@ def main():
     parser.add_argument("--split", default="train", help="split of a hub dataset")
     parser.add_argument("--exclude_files", nargs="*", default=[], help="JSONL files of prompts not to draw")
     parser.add_argument("--size", type=int, default=20_000, help="prompts a round (paper 3.3)")
+    parser.add_argument("--splits", nargs="+", help='values of "split" to mark equal parts of the draw with')
     parser.add_argument("--output_file", required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -124,6 +125,8 @@ def main():
     kept = ((n, row) for n, (_, row, _) in enumerate(converted(args.datasets, args.split)) if n in wanted)
     if args.size:  # in the order of the draw
         found = dict(kept)
+        for i, number in enumerate(drawn if args.splits else ()):
+            found[number]["split"] = args.splits[i * len(args.splits) // args.size]
         kept = ((number, found[number]) for number in drawn)
     rows.write(args.output_file, (row for _, row in kept))
     Path(args.output_file).with_suffix(".md").write_text(table(counts), encoding="utf-8")

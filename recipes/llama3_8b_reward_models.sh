@@ -14,4 +14,3 @@
 : "${MAX_LENGTH:=4096}"
 : "${MEASURE:=reward_model preference_model}"
 : "${PROMPTS:=RLHFlow/prompt-collection-v0.1}"
-: "${EVAL_PROMPTS:=my_evaluation.jsonl}"

@@ -75,6 +75,7 @@ def test_what_overlaps_a_benchmark_goes_and_is_reported(tmp_path):
     rows = [asked("in the answer", "Say something", " ".join(words[20:33]))]
     rows += [asked("fine", "Say something else", "Something.")]
     assert cleaned(tmp_path, rows, "--evaluation_files", *files)[0] == ["fine"]
+    assert cleaned(tmp_path, rows, "--evaluation_files", f"json:{files[0]}")[0] == ["fine"]  # NAME:FILE
 
 
 def test_over_long_rows_and_other_languages_go_on_request(tmp_path, sft):

@@ -320,6 +320,14 @@ def test_two_prompts_of_one_id_get_two(tmp_path):
     assert {row["id"] for row in prompts(tmp_path, file, size=2)[0]} == {"a", "a-2"}
 
 
+def test_a_draw_is_marked_with_splits(tmp_path):
+    file = write_jsonl(tmp_path / "in.jsonl", [{"prompt": f"q{i}", "split": "old"} for i in range(20)])
+    flags = ["--size", 7, "--splits", "validation", "test", "--output_file", tmp_path / "out.jsonl"]
+    ran("generation/1_prompts.py", "--datasets", file, *flags)
+    splits = [row["split"] for row in read_jsonl(tmp_path / "out.jsonl")]
+    assert splits == ["validation"] * 4 + ["test"] * 3
+
+
 def test_the_same_seed_draws_the_same_prompts(tmp_path):
     pool = write_jsonl(tmp_path / "pool.jsonl", [{"prompt": f"question {i}"} for i in range(100)])
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
