@@ -193,6 +193,12 @@ step() { # step N FILE COMMAND...: make FILE by COMMAND
   ((number >= ${FROM:-0} && number <= ${TO:-99999})) || return 0
   if [[ -n $DRY_RUN ]]; then
     [[ $* != *" --judge_model "* ]] || serve_judge
+    for ((i = 0; i < shards && shards > 1; i++)); do
+      parts+=("$file.$i-of-$shards")
+      printf '%q ' env "CUDA_VISIBLE_DEVICES=$i" "${@/#"$file"/"${parts[i]}"}" --shard "$i" --num_shards "$shards"
+      echo " # step $id, shard $i"
+    done
+    ((shards == 1)) || set -- python rows.py "$order" "$file" "${parts[@]}"
     printf '%q ' "$@" && echo " # step $id"
     return 0
   fi

@@ -204,6 +204,10 @@ def test_every_recipe_passes_a_dry_run_on_eight_gpus(tmp_path, name):
         )
         assert done.returncode == 0 and not done.stderr, done.stderr
         commands = [shlex.split(line, comments=True) for line in done.stdout.splitlines()]
+        sampled = [command for command in commands if "generation/2_responses.py" in command]
+        assert [c[c.index("--shard") + 1] for c in sampled if "--shard" in c] == (
+            list("01234567") * 7 if gpus == "8" else []
+        )
         found = [command for command in commands if "dpo/1_dpo.py" in command]
         assert len(found) == 3 and not (tmp_path / "run").exists()
         for command in found:
