@@ -76,7 +76,7 @@ def read(path, kind=None, n=None):
 def load(source, split):
     """Rows, unchecked, of a file (.jsonl, .json, .parquet) or of a dataset on the hub: NAME, or NAME:FILE in it."""
     kind, (name, _, file) = {".json": "json", ".parquet": "parquet"}.get(Path(source).suffix), source.partition(":")
-    if source.endswith(".jsonl") or (os.path.exists(source) and not kind):
+    if (source.endswith(".jsonl") and not file) or (os.path.exists(source) and not kind):
         return read(source)
     name, file = (kind, source) if os.path.exists(source) else (name, file or None)
     try:  # the import takes seconds

@@ -89,7 +89,8 @@ def main():
         print(
             f"{final} pairs in: {len(pairs)}, dropped, too long: {len(pairs) - kept}, trained on: {kept}, {steps} steps"
         )
-    trainer.accelerator.end_training()  # a process that ends while others talk to it fails
+    trainer.accelerator.wait_for_everyone()  # a launcher ends all processes when one has trouble in its last moments
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

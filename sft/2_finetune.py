@@ -69,7 +69,8 @@ def main():
     trainer.save_state()
     if trainer.is_world_process_zero():
         rows.publish(training_args.output_dir, final)
-    trainer.accelerator.end_training()  # a process that ends while others talk to it fails
+    trainer.accelerator.wait_for_everyone()  # a launcher ends all processes when one has trouble in its last moments
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

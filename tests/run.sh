@@ -7,5 +7,4 @@ source ./setup.sh
 ruff check .
 ruff format --check .
 shellcheck -s bash -x ./*.sh recipes/*.sh tests/*.sh .ci/run
-export OMP_NUM_THREADS=1 # two processes on two cores; the tests of a file build on one another
-exec python -m pytest -q -n 2 --dist loadfile tests "$@"
+exec python -m pytest -q tests "$@"
