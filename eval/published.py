@@ -7,6 +7,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+HUB = "hf://datasets/"
 RAW = "https://raw.githubusercontent.com"
 FASTCHAT = f"{RAW}/lm-sys/FastChat/0e6d3e4beaab66f4d3f93db72541a4abab8af28d/fastchat/llm_judge/data"
 ARENA = f"{RAW}/lmarena/arena-hard-auto/196f6b826783b3da7310e361a805fa36f0be83f3/data/arena-hard-v0.1"
@@ -50,7 +51,15 @@ FIELDS = {  # of a row in the published formats, and the one that names it
 
 
 def local(source):
-    """The path of a file; one that is published is fetched once, into the user's cache."""
+    """The path of a file; one at https:// or hf://datasets/OWNER/NAME/ is fetched once, into the user's cache."""
+    if source.startswith(HUB):
+        import huggingface_hub
+
+        owner, name, file = (source.removeprefix(HUB) + "//").split("/", 2)
+        try:
+            return Path(huggingface_hub.hf_hub_download(f"{owner}/{name}", file.rstrip("/"), repo_type="dataset"))
+        except Exception as error:  # the hub refuses in many ways
+            sys.exit(f"{source}: {str(error).splitlines()[0]}; fetch it elsewhere and give its path")
     if not source.startswith("https://"):
         return Path(source)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlhf_workflow"

@@ -315,6 +315,25 @@ def test_the_published_files_without_a_network(tmp_path):
     assert told.startswith("https://raw.githubusercontent.com/") and "fetch it elsewhere and give its path" in told
 
 
+def test_files_from_the_hub(tmp_path):
+    """What is in its cache is taken; what is not, without a network, is told in one line."""
+    files = mt_bench(tmp_path)
+    snapshot = tmp_path / "hub/datasets--owner--name/snapshots/1234/data"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "hub/datasets--owner--name/refs").mkdir()
+    (tmp_path / "hub/datasets--owner--name/refs/main").write_text("1234")
+    files["--questions_file"].rename(snapshot / "question.jsonl")
+    files["--questions_file"] = "hf://datasets/owner/name/data/question.jsonl"
+    offline = {**ENVIRONMENT, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    with judge_that(stars) as judge:
+        ran(*command("2b_mt_bench", files, tmp_path, judge.url), env=offline)
+    assert json.loads((tmp_path / "out/mt_bench.json").read_text())["judgments"] == 160
+    shutil.rmtree(tmp_path / "out")
+    files["--questions_file"] = "hf://datasets/owner/name/other.jsonl"
+    told = refused("2b_mt_bench", files, tmp_path, env=offline)
+    assert told.startswith("hf://datasets/owner/name/other.jsonl: ") and told.endswith("and give its path\n")
+
+
 # eval/1_answers.py
 
 
