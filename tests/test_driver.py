@@ -298,15 +298,14 @@ def test_a_second_call_does_nothing(short):
 def test_benchmarks_are_added_to_a_finished_run(short):
     """By the world's own judge; a judge that is asked again knows all answers."""
     file, out, _ = short
-    before, names, policies = files(out), ["mt_bench", "arena_hard", "academic"], ["sft", "iter1", "iter2"]
+    before, names, policies = files(out), ["mt_bench", "arena_hard"], ["sft", "iter1", "iter2"]
     evals = " ".join(names)
     status, printed = drive(file, EVALS=evals)
     assert status == 0, printed
     assert steps(printed) == [*(s for p in policies for s in (f"37_{p}", *(f"38_{p}_{n}" for n in names))), 39, 40]
     results = json.loads((out / "results.json").read_text())["benchmarks"]
     assert {name: list(of) for name, of in results.items()} == dict.fromkeys(names, policies)
-    assert {of["judge"] for name in names[:2] for of in results[name].values()} == {"true_reward"}
-    assert list(results["academic"]["iter2"]["tasks"]) == ["tiny_answers", "tiny_choices"]
+    assert {of["judge"] for name in names for of in results[name].values()} == {"true_reward"}
     card = (out / "iter2/policy/README.md").read_text()
     assert f"| Arena-Hard | {results['arena_hard']['iter2']['score']:.1f} | judge true_reward, " in card
     page = (out / "report.html").read_text()
@@ -407,11 +406,12 @@ def test_every_annotator_labels_a_round_and_they_combine(short, tmp_path):
     models = {"SFT_MODEL": "sft", "REWARD_MODEL": "reward_model", "PREFERENCE_MODEL": "preference_model"}
     models = {name: f"{out}/{path}" for name, path in {**models, "ARMORM": "armorm"}.items()}
     names, weights = "reward_model preference_model armorm llm_judge verifier".split(), [1, 2, 0.5, 1, 3]
-    settings = {"OUT": f"{tmp_path}/run", "MEASURE": "none", "ITERATIONS": "1", "TO": "14", **models}
+    settings = {"OUT": f"{tmp_path}/run", "MEASURE": "none", "ITERATIONS": "1", **models}
     settings |= {"ANNOTATOR": " ".join(names), "ANNOTATOR_WEIGHTS": " ".join(map(str, weights))}
-    status, printed = drive(file, **settings)
+    assert drive(file, **settings, TO="0")[0] == 0
+    status, printed = drive(file, **settings, FROM="11", TO="14")
     assert status == 0, printed
-    assert steps(printed) == [0, *range(6, 10), 11, 12, "13a", "13b", "13c", "13d", "13e", 13, 14]
+    assert steps(printed) == [11, 12, "13a", "13b", "13c", "13d", "13e", 13, 14]
     of_each = [read_jsonl(tmp_path / f"run/iter1/rewards_{name}.jsonl") for name in names]
     z = []
     for scored in of_each:
