@@ -83,7 +83,8 @@ def main():
     if bool(args.max_tokens) != bool(args.tokenizer_name):
         parser.error("--max_tokens and --tokenizer_name go together")
     start, counts, taken = time.time(), defaultdict(Counter), Counter()
-    kind = "instructions" if "messages" in next(rows.read(args.input_file)) else "prompts"
+    first = next(rows.read(args.input_file))
+    kind = "instructions" if "messages" in first else "preferences" if "chosen" in first else "prompts"
     stream = rows.read(args.input_file, kind)
     long, short, questions = benchmarks_of(args.evaluation_files)
 
@@ -128,14 +129,14 @@ def main():
                 text = "\n".join(turn["content"] for turn in turns_of(row))
                 words = words_of(text)
                 if reason := reason_of(row, text, words):
-                    counts[row.get("source", "-")][reason] += 1
+                    counts[str(row.get("source", "-"))][reason] += 1
                 else:
                     good.append((row, runs(words, 3) or [" ".join(words)]))
             new = [True] * len(good)
             if args.similarity <= 1:
                 new = kept.add_pairs((str(number + i), shingles) for i, (_, shingles) in enumerate(good))
             for (row, _), is_new in zip(good, new, strict=True):
-                counts[row.get("source", "-")]["left" if is_new else "near duplicate"] += 1
+                counts[str(row.get("source", "-"))]["left" if is_new else "near duplicate"] += 1
                 if is_new:
                     yield row
             number += len(batch)
@@ -145,11 +146,12 @@ def main():
     writer = rows.Writer(args.output_file)
     try:
         writer.add(left())
-    except SystemExit:  # of a bad row
+        total = sum(counts.values(), Counter())
+        total["left"] or sys.exit(f"{args.output_file}: no row is left of {total.total()} ({dict(total)})")
+    except SystemExit:
         writer.partial.unlink()
         raise
     writer.finish()
-    total = sum(counts.values(), Counter())
     lines = []
     for name, of in [*counts.items(), *([("all", total)] if len(counts) > 1 else [])]:
         why = ", ".join(f"{reason}: {count}" for reason, count in of.most_common() if reason != "left")

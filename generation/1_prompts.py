@@ -85,8 +85,9 @@ def converted(datasets, split):
             except (TypeError, KeyError):
                 field, prompt = None, None
             rest = {name: value for name, value in row.items() if name not in FIELDS[1:] and name != "system_prompt"}
-            own = rest.pop("id", None) or Path(dataset).stem
-            name = own if "id" in row and own not in ids else f"{own}-{number}"
+            name = rest.pop("id", None)
+            if name is None or (isinstance(name, str) and name in ids):
+                name = f"{name or Path(dataset).stem}-{number}"
             made = {"id": name, "source": dataset, **rest, "prompt": prompt}
             reason = rows.problem(made, "prompts")
             # In data of others such rows are to be expected, in this project's own they are an error.

@@ -91,6 +91,24 @@ def test_over_long_rows_and_other_languages_go_on_request(tmp_path, sft):
     assert done.returncode == 2 and "--max_tokens and --tokenizer_name go together" in done.stderr
 
 
+def test_preferences_are_cleaned_by_their_prompts_and_chosen_answers(tmp_path):
+    rows = [asked(str(i), text(i, 30)) for i in range(3)]
+    answers = [text(10, 30), text(11, 30), text(12, 30)]
+    rows = [row | {side: [{"role": "assistant", "content": answer}] for side in ("chosen", "rejected")}
+            for row, answer in zip(rows, answers, strict=True)]  # fmt: skip
+    file = write_jsonl(tmp_path / "bench.jsonl", [{"question": answers[1]}])
+    assert cleaned(tmp_path, rows, "--evaluation_files", file)[0] == ["0", "2"]
+
+
+def test_no_row_left(tmp_path):
+    file = write_jsonl(tmp_path / "in.jsonl", [asked("a", "good")])
+    bench = write_jsonl(tmp_path / "bench.jsonl", [{"question": "Good!"}])
+    flags = ["--output_file", tmp_path / "out.jsonl", "--evaluation_files", bench]
+    done = run("data/1_clean.py", "--input_file", file, *flags)
+    assert done.returncode == 1 and "out.jsonl: no row is left of 1 (" in done.stderr
+    assert not list(tmp_path.glob("out*"))
+
+
 @pytest.mark.parametrize(
     ("row", "told"),
     [("{", "in.jsonl:2: row: not a line of JSON"), ({"id": "b", "prompt": []}, "in.jsonl:2: prompt: not one or more")],

@@ -318,6 +318,10 @@ def test_a_prompt_is_drawn_once(tmp_path):
 def test_two_prompts_of_one_id_get_two(tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "prompt": "q 1"}, {"id": "a", "prompt": "q 2"}])
     assert {row["id"] for row in prompts(tmp_path, file, size=2)[0]} == {"a", "a-2"}
+    for bad in ("", 7, {"a": 1}):
+        file = write_jsonl(tmp_path / "bad.jsonl", [{"id": bad, "prompt": "q"}])
+        flags = ["--datasets", file, "--size", 1, "--output_file", tmp_path / "new.jsonl"]
+        assert refused(tmp_path, "generation/1_prompts.py", *flags) == f"{file}:1: id: not a non-empty text"
 
 
 def test_a_draw_is_marked_with_splits(tmp_path):
