@@ -356,19 +356,23 @@ def test_what_lies_downstream_of_a_lost_file_is_done_again(short):
 def test_a_signal_leaves_no_process_and_loses_nothing(short, number, sent, status):
     """Defect 8: servers were ended by a pattern that matched what others ran, or stayed."""
     file, out, _ = short
-    before = files(out)
+
+    def finished():  # what a killed step has got done so far stays, for the next start
+        return {path: when for path, when in files(out).items() if ".partial-" not in str(path)}
+
+    before = finished()
     driver = start(file, FROM=number, TO=number)
     while not steps(file.with_suffix(".log").read_text()):
         assert driver.poll() is None
         time.sleep(0.1)
-    time.sleep(4)  # in the middle of its imports or just after
+    time.sleep(2)  # in the middle of its imports: on a fast machine the whole step takes six seconds
     assert processes(file) and driver.poll() is None
     if sent == signal.SIGINT:
         os.killpg(driver.pid, sent)  # as a terminal does
     else:
         driver.send_signal(sent)
     assert driver.wait() == status and nothing_is_left(file)
-    assert {path: when for path, when in files(out).items() if ".partial-" not in str(path)} == before
+    assert finished() == before
 
 
 def test_a_part_in_two_shards_gives_the_same_rows(short):
