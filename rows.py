@@ -1,6 +1,5 @@
 """The row formats of the JSONL files between the stages: read with checks, write whole or not at all, resume.
-The only code that two folders share. Joins shards, in the order of the rows that they were made from:
-    python rows.py prompts.jsonl responses.jsonl responses.jsonl.0-of-2 responses.jsonl.1-of-2"""
+With shards.py the only code that two folders share."""
 
 import hashlib
 import json
@@ -102,7 +101,7 @@ class Writer:
             self.file = open(self.partial, "w+b" if resume == "new" else "a+b", buffering=0)
         except OSError as error:
             sys.exit(f"{self.path}: {error.strerror}")
-        self.done = {json.loads(line)["id"]: len(line) for line in open(self.partial, "rb") if line.endswith(b"\n")}
+        self.done = {json.loads(line)["id"]: len(line) for line in open(self.partial, "rb") if line[-2:] == b"}\n"}
         self.file.truncate(sum(self.done.values()))  # a line that was cut in half goes
 
     def add(self, rows):
@@ -117,7 +116,9 @@ class Writer:
         return self
 
     def finish(self):
-        """Give the file its name."""
+        """Give the file its name; a shard (NAME.0-of-2) ends with an empty line, which tells that it is whole."""
+        if re.search(r"\.\d+-of-\d+$", self.path.name):
+            self.file.write(b"\n")
         os.fsync(self.file.fileno())
         publish(self.partial, self.path)
 
@@ -140,10 +141,3 @@ def publish(partial, path):
     os.replace(partial, path)
     for stale in [*Path(path).glob("checkpoint-*"), *Path(path).parent.glob(f"{Path(path).name}.partial-*")]:
         shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-
-
-if __name__ == "__main__":  # rows that a shard dropped are left out
-    parts = [part for part in sys.argv[3:] if not os.path.exists(part) or os.path.getsize(part)]
-    place = {row["id"]: i for i, part in enumerate(parts) for row in read(part)}
-    rest, names = [read(part) for part in parts], (row["id"] for row in read(sys.argv[1]))
-    write(sys.argv[2], (next(rest[place[name]]) for name in names if name in place))

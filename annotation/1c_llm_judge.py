@@ -32,6 +32,7 @@ from collections import Counter, deque
 from pathlib import Path
 
 import rows
+import shards
 
 PLACEHOLDERS = {"pairwise": ["{prompt}", "{answer_a}", "{answer_b}"], "rating": ["{prompt}", "{answer}"]}
 VERDICTS = {"pairwise": r"\[\[([ABC])\]\]", "rating": r"\[\[(-?\d+\.?\d*)\]\]"}
@@ -103,9 +104,7 @@ def main():
     parser.add_argument("--concurrency", type=int, default=32, help="requests at once")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for a reply")
     parser.add_argument("--max_retries", type=int, default=6, help="times that a request is tried again")
-    parser.add_argument("--shard", type=int, default=0, help="which share of the rows: 0 to num_shards - 1")
-    parser.add_argument("--num_shards", type=int, default=1, help="shares, one a process; no row is lost")
-    args = parser.parse_args()
+    args = shards.parse(parser)
     args.concurrency > 0 or parser.error("--concurrency: at least 1")
     prompts = prompts_of(args.prompts_file)
     kind, (low, high) = ("rating", prompts["scale"]) if args.method == "rating" else ("pairwise", (0, 1))

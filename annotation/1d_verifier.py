@@ -18,6 +18,7 @@ import sys
 import time
 
 import rows
+import shards
 
 
 def main():
@@ -28,9 +29,7 @@ def main():
     parser.add_argument("--method", choices=["math", "exact"], default="math", help="how answers are compared")
     parser.add_argument("--pattern", help="regular expression; its group, where it matches last, is the final answer")
     parser.add_argument("--chunk_size", type=int, default=512, help="rows between two writes to disk")
-    parser.add_argument("--shard", type=int, default=0, help="which share of the rows: 0 to num_shards - 1")
-    parser.add_argument("--num_shards", type=int, default=1, help="shares, one a process; no row is lost")
-    args = parser.parse_args()
+    args = shards.parse(parser)
     try:
         groups = re.compile(args.pattern or "()").groups
     except re.error as error:

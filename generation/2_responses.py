@@ -12,8 +12,9 @@ Writes: --output_file, the same rows with "responses", "temperatures" and "finis
     python generation/2_responses.py --model_name_or_path runs/tiny/sft --prompts_file runs/tiny/iter1/prompts.jsonl \
         --n 8 --temperatures 1.0 0.7 --max_new_tokens 128 --output_file runs/tiny/iter1/responses.jsonl
 
-One shard of two, on the second GPU; `python rows.py` joins the shards:
-    CUDA_VISIBLE_DEVICES=1 python generation/2_responses.py --shard 1 --num_shards 2 ...
+On two GPUs, by the ranks of the launcher (torchrun, accelerate, srun); shards.py joins what the two write:
+    torchrun --nproc_per_node 2 -- generation/2_responses.py --model_name_or_path runs/tiny/sft ...
+    python shards.py runs/tiny/iter1/prompts.jsonl runs/tiny/iter1/responses.jsonl 2
 """
 
 import argparse
@@ -23,6 +24,7 @@ import sys
 import time
 
 import rows
+import shards
 
 
 def main():
@@ -38,9 +40,7 @@ def main():
     parser.add_argument("--max_model_len", type=int, help="tokens of prompt and response (default: the model's)")
     parser.add_argument("--tensor_parallel_size", type=int, default=1, help="GPUs that share one model")
     parser.add_argument("--chunk_size", type=int, default=512, help="prompts between two writes to disk")
-    parser.add_argument("--shard", type=int, default=0, help="which share of the rows: 0 to num_shards - 1")
-    parser.add_argument("--num_shards", type=int, default=1, help="shares, one a process; no row is lost")
-    args = parser.parse_args()
+    args = shards.parse(parser)
     if args.n % len(args.temperatures):
         parser.error(f"--n {args.n} does not divide by the {len(args.temperatures)} --temperatures")
     prompts = list(rows.read(args.prompts_file, "prompts"))[args.shard :: args.num_shards]
@@ -118,7 +118,7 @@ def main():
         left = seconds / done * (len(todo) - done)
         told = f"{done} of {len(todo)} prompts, {tokens / seconds:.0f} tokens/s, {left:.0f} s left"
         print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
-    if len(prompts) == dropped:
+    if args.num_shards == 1 and len(prompts) == dropped:
         sys.exit(f"{args.prompts_file}: no prompt leaves room for {args.max_new_tokens} new tokens")
     writer.finish()
     print(

@@ -98,6 +98,8 @@ def main():
         peft_config=get_peft_config(model_args),
     )
     trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.state.global_step < trainer.state.max_steps:  # a SIGTERM, after --enable_jit_checkpoint's checkpoint
+        sys.exit(143)
     trainer.evaluate()
     if model_args.use_peft:  # the next stages read whole models
         trainer.model = trainer.model.merge_and_unload()

@@ -151,6 +151,8 @@ def main():
     gate = GateTraining()
     trainer = Trainer(gate, training_args, train_dataset=Pairs(), data_collator=lambda batch: batch)
     trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.state.global_step < trainer.state.max_steps:  # a SIGTERM, after --enable_jit_checkpoint's checkpoint
+        sys.exit(143)
 
     judged, lengths = compared(held_out, "held_out")
     with torch.inference_mode():

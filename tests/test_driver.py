@@ -45,6 +45,16 @@ MEASURES = (
 )
 
 
+# What every Python begins with, in place of a GPU that breaks: shard 1 of the generation fails that many times.
+FAULT = """\
+import pathlib, sys
+left = pathlib.Path(__file__).with_name("12")
+if "generation/2_responses.py" in sys.orig_argv and sys.orig_argv[-3:-2] == ["1"] and int(left.read_text()):
+    left.write_text(str(int(left.read_text()) - 1))
+    sys.exit("a broken GPU")
+"""
+
+
 def recipe(folder, text=""):
     """A short loop below that folder: of several values of a variable the first one counts."""
     file = folder / "short.sh"
@@ -136,6 +146,8 @@ def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
         # The published code's batch grew with the number of GPUs.
         ({"BATCH_SIZE": "9"}, "BATCH_SIZE=9 does not divide by 1 processes x PER_DEVICE_BATCH_SIZE 8"),
         ({"GPUS": "3", "SFT_BATCH_SIZE": "24"}, "RM_BATCH_SIZE=16 does not divide by 3 processes x"),
+        ({"GPUS": "6", "TENSOR_PARALLEL": "4"}, "TENSOR_PARALLEL=4 does not divide the 6 GPUs of a node"),
+        ({"NODES": "2"}, "NODES=2: more than one only in a job of Slurm, see recipes/slurm"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -216,6 +228,47 @@ def test_every_recipe_passes_a_dry_run_on_eight_gpus(tmp_path, name):
             assert sizes[0] * sizes[1] * int(gpus) == 128
             assert (command[:2] == ["accelerate", "launch"]) == (gpus == "8")
             assert gpus == "1" or (ROOT / flags["--config_file"]).is_file()
+
+
+def test_nodes_share_the_rows_and_the_training(tmp_path):
+    """Two nodes of four GPUs, two of which hold one model of vLLM's: each command says where it runs."""
+    nodes = {"GPUS": "4", "NODES": "2", "TENSOR_PARALLEL": "2", "SFT_BATCH_SIZE": "8"}
+    status, printed = drive(recipe(tmp_path), DRY_RUN="1", ITERATIONS="1", **nodes)
+    found = {}
+    for line in printed.splitlines():
+        command, _, step = line.partition(" # step ")
+        found.setdefault(step, shlex.split(command))
+    assert status == 0
+    placed = [
+        [next(word for word in found[f"{step}, shard {i}"] if word.startswith(name)) for i in range(count)]
+        for step, count in (("12", 4), ("13", 8))
+        for name in ("--nodelist=", "CUDA_VISIBLE_DEVICES=")
+    ]
+    assert placed[0] == ["--nodelist=node0"] * 2 + ["--nodelist=node1"] * 2
+    assert placed[1] == [f"CUDA_VISIBLE_DEVICES={gpus}" for gpus in ("0,1", "2,3")] * 2
+    assert placed[2] == ["--nodelist=node0"] * 4 + ["--nodelist=node1"] * 4
+    assert placed[3] == [f"CUDA_VISIBLE_DEVICES={gpu}" for gpu in range(4)] * 2
+    run = tmp_path / "run/iter1"
+    assert found["12"] == ["python", "shards.py", f"{run}/prompts.jsonl", f"{run}/responses.jsonl", "4"]
+    training = found["15"]
+    assert training[0] == "srun" and "--nodes=2" in training and "--ntasks-per-node=1" in training
+    flags = dict(itertools.pairwise(training))
+    assert (flags["--num_machines"], flags["--num_processes"]) == ("2", "8")
+    assert int(flags["--per_device_train_batch_size"]) * int(flags["--gradient_accumulation_steps"]) == 1
+
+
+def test_nodes_with_clocks_apart_are_refused(tmp_path):
+    """What has to be made again is judged by the times of files. The job is made up: two nodes, one of them late."""
+    for name, says in {
+        "scontrol": "printf 'n1\nn2\n'",
+        "srun": 'echo "n1 $(date +%s)"; echo "n2 $(date -d -5min +%s)"',
+    }.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{says}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "1"}
+    status, printed = drive(recipe(tmp_path), PATH=f"{tmp_path}:{os.environ['PATH']}", **job)
+    reason = r"run_loop.sh: the clock of n2 is -30[0-2] s off that of n1: set them, by NTP or chrony\n"
+    assert status == 1 and re.fullmatch(reason, printed), printed
 
 
 # The whole loop, once; the tests below it change it in the order in which they stand, and each leaves it whole
@@ -376,17 +429,29 @@ def test_a_signal_leaves_no_process_and_loses_nothing(short, number, sent, statu
 
 
 def test_a_part_in_two_shards_gives_the_same_rows(short):
-    """Defect 4: 17 prompts, 2 processes."""
+    """Defect 4: 17 prompts, 2 processes. One that fails is tried again, and named if it fails again."""
     file, out, _ = short
     before = {name: read_jsonl(out / f"iter1/{name}.jsonl") for name in ("responses", "rewards")}
     times = files(out)
-    status, printed = drive(file, FROM="12", TO="13", GPUS="2", PER_DEVICE_BATCH_SIZE="1")
+    fault = file.parent / "fault"
+    fault.mkdir()
+    (fault / "sitecustomize.py").write_text(FAULT)
+    some = {"PYTHONPATH": str(fault), "GPUS": "2", "PER_DEVICE_BATCH_SIZE": "1"}
+    (fault / "12").write_text("1")
+    status, printed = drive(file, FROM="12", TO="13", **some)
     assert status == 0 and steps(printed) == [12, 13] and nothing_is_left(file)
+    assert f"[12] shard 1 of 2 failed; once more, {out}/log/12.1.again.log" in printed
     assert read_jsonl(out / "iter1/responses.jsonl") == before["responses"]
     for row, old in zip(read_jsonl(out / "iter1/rewards.jsonl"), before["rewards"], strict=True):
         assert row == {**old, "rewards": pytest.approx(old["rewards"], abs=1e-4)}
     changed = {str(path.relative_to(out)) for path, when in files(out).items() if times.get(path) != when}
     assert changed == {"iter1/responses.jsonl", "iter1/rewards.jsonl"}
+
+    (fault / "12").write_text("2")
+    status, printed = drive(file, FROM="12", TO="12", **some)
+    assert status == 1 and nothing_is_left(file)
+    assert f"step 12, shard 1 of 2, failed; the end of {out}/log/12.1.again.log:\na broken GPU\n" in printed
+    (out / "iter1/responses.jsonl.0-of-2").unlink()
 
 
 def test_a_failed_step_shows_its_last_lines_and_how_to_repeat_it(short):

@@ -20,7 +20,7 @@ PROGRAMS = sorted(
     for path in folder.rglob("[0-9]*_*.py")
 )
 ARGPARSE = [script for script in PROGRAMS if "ArgumentParser" in (ROOT / script).read_text()]
-SOURCES = "".join((ROOT / name).read_text() for name in ["rows.py", "setup.sh", "run_loop.sh", *PROGRAMS])
+SOURCES = "".join((ROOT / name).read_text() for name in ["rows.py", "shards.py", "setup.sh", "run_loop.sh", *PROGRAMS])
 
 
 @functools.cache
@@ -52,11 +52,11 @@ def docstring(script):
 def commands(text):
     """(variables, script, its words) of every line that starts a script, however it is continued."""
     for line in text.replace("\\\n", " ").splitlines():
-        if not re.match(r"\s*(\w+=\S*\s+)*(python|bash|source|accelerate launch) (?!-m)", line):
+        if not re.match(r"\s*(\w+=\S*\s+)*(python|bash|source|sbatch|torchrun|accelerate launch) (?!-m)", line):
             continue
         words = shlex.split(line, comments=True)
         start = next(i for i, word in enumerate(words) if "=" not in word)
-        script = next(i for i, word in enumerate(words) if re.search(r"\.(py|sh)$", word) and i > start)
+        script = next(i for i, word in enumerate(words) if re.search(r"\.(py|sh|sbatch)$", word) and i > start)
         yield [word.split("=")[0] for word in words[:start]], words[script], words[script + 1 :]
 
 
@@ -77,7 +77,7 @@ def table():
             yield names, default.strip()
 
 
-@pytest.mark.parametrize("source", ["README.md", "run_loop.sh", "rows.py", *PROGRAMS])
+@pytest.mark.parametrize("source", ["README.md", "run_loop.sh", "shards.py", *PROGRAMS])
 def test_commands_name_scripts_and_flags_that_exist(source):
     """What can be copied can be run: from the README, the docstring of a script, the driver's dry run."""
     found = list(commands({"README.md": fences, "run_loop.sh": dry_run}.get(source, lambda: docstring(source))()))
@@ -88,7 +88,7 @@ def test_commands_name_scripts_and_flags_that_exist(source):
         assert given <= (flags_of(script) if script in PROGRAMS else set()), script
         if script == "run_loop.sh":
             assert set(variable) <= set(variables())
-    if source in PROGRAMS or source == "rows.py":
+    if source in PROGRAMS or source == "shards.py":
         assert source in [script for _, script, _ in found], "a docstring shows its own script's command"
 
 
@@ -143,7 +143,7 @@ def test_the_readmes_defaults_are_the_drivers():
     defaults = dict(re.findall(r'"\$\{([A-Z_0-9]+):=([^}$]*)\}"', DRIVER))
     assert len(defaults) > 20
     for names, default in table():
-        if names[0] not in ("RECIPE", "OUT", "GPUS"):
+        if names[0] not in ("RECIPE", "OUT", "GPUS", "NODES"):
             told = [value.strip(' "') for value in default.split(", ")] if default else [""] * len(names)
             assert [defaults[name] for name in names] == told, names
 

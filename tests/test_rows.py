@@ -306,42 +306,6 @@ def test_unfinished_work_is_gone_on_with_by_the_same_command_only(tmp_path):
     assert len({first, second, rows.fingerprint(command)}) == 3
 
 
-@pytest.mark.parametrize("shards", [2, 3])
-def test_shards_that_do_not_divide_lose_no_row_and_keep_the_order(tmp_path, shards):
-    """Defect 4: every shard was cut to the same size, the last prompts were lost, and the merge shuffled."""
-    order = [{"id": f"{i}", "prompt": [turn("user")]} for i in (3, 0, 6, 2, 5, 1, 4)]
-    file = write_jsonl(tmp_path / "in.jsonl", order)
-    parts = [
-        write_jsonl(tmp_path / f"out.{i}", [{**row, "shard": i} for row in order[i::shards]]) for i in range(shards)
-    ]
-    ran("rows.py", file, tmp_path / "out.jsonl", *reversed(parts))
-    merged = read_jsonl(tmp_path / "out.jsonl")
-    assert [(row["id"], row["shard"]) for row in merged] == [(row["id"], i % shards) for i, row in enumerate(order)]
-
-
-def test_a_row_that_a_shard_dropped_stays_dropped(tmp_path):
-    file = write_jsonl(tmp_path / "in.jsonl", [{"id": name} for name in "abcd"])
-    parts = [write_jsonl(tmp_path / "0", [{"id": "c"}]), write_jsonl(tmp_path / "1", [{"id": "b"}, {"id": "d"}])]
-    ran("rows.py", file, tmp_path / "out.jsonl", *parts)
-    assert read_jsonl(tmp_path / "out.jsonl") == [{"id": "b"}, {"id": "c"}, {"id": "d"}]
-
-
-def test_a_shard_may_be_empty(tmp_path):
-    """There can be more processes than rows."""
-    file = write_jsonl(tmp_path / "in.jsonl", [{"id": "a"}])
-    parts = [write_jsonl(tmp_path / "0", [{"id": "a"}]), write_jsonl(tmp_path / "1", [])]
-    ran("rows.py", file, tmp_path / "out.jsonl", *parts)
-    assert read_jsonl(tmp_path / "out.jsonl") == [{"id": "a"}]
-
-
-def test_a_missing_shard_stops_the_merge(tmp_path):
-    file = write_jsonl(tmp_path / "in.jsonl", [{"id": "a"}, {"id": "b"}])
-    out = write_jsonl(tmp_path / "out.jsonl", [{"id": "old"}])
-    done = run("rows.py", file, out, write_jsonl(tmp_path / "0", [{"id": "a"}]), tmp_path / "1")
-    assert done.returncode == 1 and done.stderr == f"{tmp_path}/1: No such file or directory\n"
-    assert read_jsonl(out) == [{"id": "old"}]
-
-
 def test_training_goes_on_from_the_last_whole_checkpoint(tmp_path):
     """By age, not by name: 10 is after 9. What a kill left half written does not count."""
     partial = tmp_path / "model.partial-abc"

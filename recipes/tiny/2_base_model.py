@@ -107,6 +107,8 @@ def main():
         LlamaForCausalLM(config), training_args, train_dataset=Dataset.from_dict(blocks), processing_class=tokenizer
     )
     trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.state.global_step < trainer.state.max_steps:  # a SIGTERM, after --enable_jit_checkpoint's checkpoint
+        sys.exit(143)
     trainer.save_model()
     trainer.save_state()
     rows.publish(training_args.output_dir, final)

@@ -1,0 +1,82 @@
+"""Rows shared out over processes, and their files joined again.
+
+A script takes its rows by --shard and --num_shards, or by the rank and the number of processes that torchrun,
+accelerate or Slurm's srun gives it; then the processes that were launched together write NAME.0-of-2, NAME.1-of-2, and
+each takes GPUs of its own. Row i is of shard i modulo num_shards: no row is lost where they do not divide.
+
+Joins two shards of responses.jsonl in the order of the rows that they were made from, if all of them are whole:
+    python shards.py prompts.jsonl responses.jsonl 2
+"""
+
+import os
+import sys
+
+import rows
+
+LAUNCHERS = [  # variables of rank, processes, rank on the node; srun's only inside a step, not in a batch script
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+]
+
+
+def parse(parser):
+    """Parse the arguments of a script whose processes share rows: adds shard, num_shards, and, for the processes of a
+    launcher, the shard to the name of output_file."""
+    parser.add_argument("--shard", type=int, help="which share of the rows: 0 to num_shards - 1 (default: the rank)")
+    parser.add_argument("--num_shards", type=int, help="shares, no row is lost (default: processes of the launcher)")
+    args = parser.parse_args()
+    if (args.shard is None) != (args.num_shards is None):
+        parser.error("--shard and --num_shards: give both or none")
+    if args.shard is not None:
+        if not 0 <= args.shard < args.num_shards:
+            parser.error(f"--shard {args.shard}: not one of 0 to {args.num_shards - 1}")
+        return args
+    args.shard, args.num_shards = 0, 1
+    for names in LAUNCHERS:
+        rank, processes, local = (int(os.environ.get(name, 0)) for name in names)
+        if processes > 1:
+            args.shard, args.num_shards = rank, processes
+            args.output_file += f".{rank}-of-{processes}"
+            take_gpus(local, getattr(args, "tensor_parallel_size", 1))
+            break
+    return args
+
+
+def take_gpus(local_rank, count):
+    """Leave this process its own GPUs; its engine shall not wait for the other processes either."""
+    several = list(map(str, range((local_rank + 1) * count)))
+    visible = os.environ["CUDA_VISIBLE_DEVICES"].split(",") if "CUDA_VISIBLE_DEVICES" in os.environ else several
+    if len(visible) > count:  # else the launcher has given each its own
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[local_rank * count :][:count])
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+
+
+def join(order, file, count):
+    """Write `file` from its shards; one that is missing, cut off or not of these rows ends the program."""
+    place, parts = {}, [f"{file}.{i}-of-{count}" for i in range(count)]
+    names = [row["id"] for row in rows.read(order)]
+    shard_of = {name: i % count for i, name in enumerate(names)}
+    for i, part in enumerate(parts):
+        try:
+            with open(part, "rb") as opened:
+                opened.seek(max(0, os.path.getsize(part) - 2))
+                end = opened.read()
+        except OSError as error:
+            sys.exit(f"{part}: {error.strerror}")
+        if end not in (b"\n", b"\n\n"):
+            sys.exit(f"{part}: cut off, a whole shard ends with an empty line; make it again")
+        for row in rows.read(part) if len(end) > 1 else ():  # a shard may be empty
+            if row["id"] in place or shard_of.get(row["id"]) != i:
+                told = f"not of this shard of {order}" if shard_of.get(row["id"]) != i else "stands twice"
+                sys.exit(f"{part}: id: {row['id']!r} {told}")
+            place[row["id"]] = i
+    place or sys.exit(f"{file}: no shard of it holds a row")
+    rest = [rows.read(part) for part in parts]  # a file is opened when its first row is asked for
+    rows.write(file, (next(rest[place[name]]) for name in names if name in place))  # without what a shard dropped
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4 or not sys.argv[3].isdigit():
+        sys.exit("usage: python shards.py ORDER FILE NUMBER_OF_SHARDS")
+    join(sys.argv[1], sys.argv[2], int(sys.argv[3]))
