@@ -1,5 +1,5 @@
 """The row formats of the JSONL files between the stages: read with checks, write whole or not at all, resume.
-With shards.py the only code that two folders share."""
+With shards.py and training.py the only code that two folders share."""
 
 import hashlib
 import json
@@ -126,13 +126,6 @@ class Writer:
 def write(path, rows):
     """Write all rows, or nothing."""
     Writer(path).add(rows).finish()
-
-
-def unfinished_model(path, resume):
-    """(directory, last whole checkpoint or None) of the unfinished model `path`; its last file tells what is whole."""
-    partial = f"{path}.partial-{resume}"
-    whole = [s for s in Path(partial).glob("checkpoint-*/trainer_state.json") if s.read_text().endswith("}\n")]
-    return partial, str(max(whole, key=os.path.getmtime).parent) if whole else None
 
 
 def publish(partial, path):

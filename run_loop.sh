@@ -78,7 +78,7 @@ one_of REFERENCE "initial previous"
 one_of DISTRIBUTED "ddp zero2 zero3 zero3_offload fsdp"
 one_of START "initial previous"
 one_of HISTORY "round all"
-one_of PAIRING "best_worst best_random random_random"
+one_of PAIRING "best_worst best_random random_random offline"
 one_of ANNOTATOR "reward_model preference_model armorm llm_judge verifier" some
 one_of MEASURE "none reward_model preference_model armorm llm_judge verifier" some
 one_of EVALS "none alpaca_eval mt_bench arena_hard academic" some
@@ -95,6 +95,11 @@ read -ra weights <<<"$ANNOTATOR_WEIGHTS"
 uses() { # uses ANNOTATOR: it is asked to annotate the responses of a round, or to be measured
   [[ " $ANNOTATOR $MEASURE " == *" $1 "* ]]
 }
+online=$ITERATIONS # rounds in which the policy answers
+if [[ $PAIRING == offline ]]; then
+  online=0
+  ((ITERATIONS == 1)) && [[ -n $OFFLINE_PAIRS ]] || die "PAIRING=offline: set OFFLINE_PAIRS, and ITERATIONS=1"
+fi
 [[ -n $PROMPTS ]] || die "$RECIPE: PROMPTS must be set"
 [[ -n $SFT_MODEL || (-n $BASE_MODEL && -n $SFT_DATA) ]] || die "$RECIPE: set SFT_MODEL, or BASE_MODEL and SFT_DATA"
 [[ -n $REWARD_MODEL || -n $PREFERENCES ]] || die "$RECIPE: set REWARD_MODEL or PREFERENCES"
@@ -284,7 +289,7 @@ step() { # step N FILE COMMAND...: make FILE by COMMAND
   done
   pids=()
   if ((shards > 1)); then
-    python shards.py "$order" "$file" "$shards"
+    python shards.py "$order" "$file" "$shards" || exit 1
     rm -- "${parts[@]}"
   fi
   [[ -e $file ]] || die "step $id left no $file, see ${logs[0]}"
@@ -313,8 +318,7 @@ train() { # train N DIRECTORY SCRIPT FLAGS...: TRL's flags that every training s
   local precision=(--bf16 False --gradient_checkpointing False --dataloader_pin_memory False)
   [[ $DTYPE == float32 ]] || precision=(--bf16 True --gradient_checkpointing True)
   step "$id" "$directory" "${launcher[@]}" "$@" --output_dir "$directory" --seed "$SEED" "${precision[@]}" \
-    --logging_steps 10 --logging_first_step True --save_steps 0.2 --save_total_limit 1 --enable_jit_checkpoint True \
-    --disable_tqdm True
+    --logging_steps 10 --logging_first_step True --save_steps 0.2 --save_total_limit 1 --disable_tqdm True
 }
 
 declare -A letter=([reward_model]=a [preference_model]=b [armorm]=c [llm_judge]=d [verifier]=e)
@@ -408,6 +412,37 @@ clean() { # clean ROWS WHAT_IS_LEFT: by the flags of CLEAN
   step 2 "$2" python data/1_clean.py --input_file "$1" --output_file "$2" $CLEAN
 }
 
+seen=() pairs=() # prompts of earlier rounds, and what DPO trains on
+sample_and_pair() { # the steps 1 to 4 of a round: the policy's responses to new prompts, best against worst
+  local name rewards=()
+  # shellcheck disable=SC2086
+  step 1 "$dir/prompts.jsonl" python generation/1_prompts.py --datasets $PROMPTS --exclude_files "${seen[@]}" \
+    --size "$PROMPTS_PER_ITERATION" --seed "$SEED" --output_file "$dir/prompts.jsonl"
+  seen+=("$dir/prompts.jsonl")
+  # shellcheck disable=SC2086
+  shards=$groups order=$dir/prompts.jsonl step 2 "$dir/responses.jsonl" python generation/2_responses.py \
+    --model_name_or_path "$policy" --prompts_file "$dir/prompts.jsonl" --n "$N" --temperatures $TEMPERATURES \
+    --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" --seed "$SEED" \
+    --output_file "$dir/responses.jsonl"
+  local shards=$processes order=$dir/responses.jsonl
+  for name in "${annotators[@]}"; do
+    if ((${#annotators[@]} == 1)); then
+      annotate 3 "$name" "$dir/responses.jsonl" "$dir/rewards.jsonl" --n "$N"
+    else
+      rewards+=("$dir/rewards_$name.jsonl")
+      part=${letter[$name]} annotate 3 "$name" "$dir/responses.jsonl" "${rewards[-1]}" --n "$N"
+    fi
+  done
+  shards=1
+  # shellcheck disable=SC2086
+  [[ -z ${rewards[*]} ]] || step 3 "$dir/rewards.jsonl" python annotation/1e_combined.py \
+    --rewards_files "${rewards[@]}" ${ANNOTATOR_WEIGHTS:+--weights $ANNOTATOR_WEIGHTS} --output_file "$dir/rewards.jsonl"
+  step 4 "$dir/pairs.jsonl" python annotation/2_pairs.py --rewards_file "$dir/rewards.jsonl" --n "$N" \
+    --pairing "$PAIRING" --min_margin "$MIN_MARGIN" --length_penalty "$LENGTH_PENALTY" --seed "$SEED" \
+    --output_file "$dir/pairs.jsonl"
+  pairs+=("$dir/pairs.jsonl")
+}
+
 # Iteration 0: data, base model, initial policy pi_0, reward model.
 t=0
 trained=() policies=()
@@ -471,47 +506,25 @@ if [[ -n $CLEAN ]]; then # the pool of all rounds
   PROMPTS=$OUT/prompts.jsonl
   part=d clean "$OUT/prompts_all.jsonl" "$PROMPTS"
 fi
+if [[ -n $OFFLINE_PAIRS ]]; then
+  # shellcheck disable=SC2086
+  part=_offline step 4 "$OUT/offline_pairs.jsonl" python reward_modeling/1_preferences.py --datasets $OFFLINE_PAIRS \
+    --output_file "$OUT/offline_pairs.jsonl"
+fi
 policy=$SFT_MODEL
 seen=("$EVAL_PROMPTS")
-pairs=()
 for ((t = 1; t <= ITERATIONS; t++)); do
   dir=$OUT/iter$t
-  # shellcheck disable=SC2086
-  step 1 "$dir/prompts.jsonl" python generation/1_prompts.py --datasets $PROMPTS --exclude_files "${seen[@]}" \
-    --size "$PROMPTS_PER_ITERATION" --seed "$SEED" --output_file "$dir/prompts.jsonl"
-  seen+=("$dir/prompts.jsonl")
-  # shellcheck disable=SC2086
-  shards=$groups order=$dir/prompts.jsonl step 2 "$dir/responses.jsonl" python generation/2_responses.py \
-    --model_name_or_path "$policy" --prompts_file "$dir/prompts.jsonl" --n "$N" --temperatures $TEMPERATURES \
-    --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" --seed "$SEED" \
-    --output_file "$dir/responses.jsonl"
-  rewards=()
-  shards=$processes order=$dir/responses.jsonl
-  for name in "${annotators[@]}"; do
-    if ((${#annotators[@]} == 1)); then
-      annotate 3 "$name" "$dir/responses.jsonl" "$dir/rewards.jsonl" --n "$N"
-    else
-      rewards+=("$dir/rewards_$name.jsonl")
-      part=${letter[$name]} annotate 3 "$name" "$dir/responses.jsonl" "${rewards[-1]}" --n "$N"
-    fi
-  done
-  shards=1
-  # shellcheck disable=SC2086
-  [[ -z ${rewards[*]} ]] || step 3 "$dir/rewards.jsonl" python annotation/1e_combined.py \
-    --rewards_files "${rewards[@]}" ${ANNOTATOR_WEIGHTS:+--weights $ANNOTATOR_WEIGHTS} --output_file "$dir/rewards.jsonl"
-  step 4 "$dir/pairs.jsonl" python annotation/2_pairs.py --rewards_file "$dir/rewards.jsonl" --n "$N" \
-    --pairing "$PAIRING" --min_margin "$MIN_MARGIN" --length_penalty "$LENGTH_PENALTY" --seed "$SEED" \
-    --output_file "$dir/pairs.jsonl"
   [[ $HISTORY == all ]] || pairs=()
-  pairs+=("$dir/pairs.jsonl")
+  if ((online)); then sample_and_pair; fi # not by ||, which would switch -e off in it
   reference=$SFT_MODEL start=$SFT_MODEL
   [[ $REFERENCE == initial ]] || reference=$policy
   [[ $START == initial ]] || start=$policy
   policy=$dir/policy
   # shellcheck disable=SC2086
   train 5 "$policy" dpo/1_dpo.py --model_name_or_path "$start" --ref_model_name_or_path "$reference" \
-    --dataset_name "${pairs[@]}" $OFFLINE_PAIRS --loss_type $LOSS --beta "$BETA" --learning_rate "$LEARNING_RATE" \
-    --num_train_epochs "$EPOCHS" --max_length "$MAX_LENGTH" $dpo_batch $DPO_OPTIONS
+    --dataset_name "${pairs[@]}" ${OFFLINE_PAIRS:+"$OUT/offline_pairs.jsonl"} --loss_type $LOSS --beta "$BETA" \
+    --learning_rate "$LEARNING_RATE" --num_train_epochs "$EPOCHS" --max_length "$MAX_LENGTH" $dpo_batch $DPO_OPTIONS
   trained+=("$policy") policies+=("$policy")
   evaluate "iter$t" "$policy"
 done
@@ -533,18 +546,18 @@ if [[ $MEASURE != none ]]; then
     [[ $name != preference_model && $name != llm_judge ]] || method=(--method all_pairs)
     shards=$processes order=$dir/bench.jsonl annotate 2 "$name" "$dir/bench.jsonl" "${benched[-1]}" --n 0 "${method[@]}"
     [[ $name != llm_judge ]] || method=()
-    ((ITERATIONS == 0)) ||
+    ((online == 0)) ||
       annotate 3 "$name" "$OUT/iter1/responses.jsonl" "${sampled[-1]}" --shard 0 --num_shards 8 "${method[@]}"
   done
   part=""
   step 4 "$dir/rewardbench.json" python reward_modeling/3_rewardbench.py --bench_file "$dir/bench.jsonl" \
     --rewards_files "${benched[@]}" --names "${names[@]}" --output_dir "$dir"
-  ((ITERATIONS == 0)) || step 5 "$dir/length_bias.json" python reward_modeling/4_length_bias.py \
+  ((online == 0)) || step 5 "$dir/length_bias.json" python reward_modeling/4_length_bias.py \
     --rewards_files "${sampled[@]}" --names "${names[@]}" --output_dir "$dir"
   [[ ${#bench[@]} == 1 ]] || step 6 "$dir/calibration.json" python reward_modeling/5_calibration.py \
     --rewards_files "${benched[@]}" --names "${names[@]}" --output_dir "$dir"
   report=(--measures "$dir/rewardbench.json")
-  ((ITERATIONS == 0)) || report+=("$dir/length_bias.json")
+  ((online == 0)) || report+=("$dir/length_bias.json")
   [[ ${#bench[@]} == 1 ]] || report+=("$dir/calibration.json")
 fi
 benchmark sft "$SFT_MODEL"

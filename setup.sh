@@ -18,7 +18,7 @@ def version(name):
 root, requirements = sys.argv[1:]
 pins = [line.split("#")[0].strip().split("==") for line in open(requirements) if "==" in line.split("#")[0]]
 wrong = [f"{n}=={want} ({version(n) or 'none'})" for n, want in pins if version(n).split("+")[0] != want]
-for name in ("rows", "shards"):
+for name in ("rows", "shards", "training"):
     found = importlib.util.find_spec(name)
     if not found or os.path.realpath(found.origin or "") != os.path.realpath(os.path.join(root, f"{name}.py")):
         wrong.append(f"-e . (this checkout's {name}.py)")

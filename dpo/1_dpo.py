@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from trl import DPOConfig, ModelConfig, TrlParser
 
 import rows
+import training
 
 
 @dataclass
@@ -46,7 +47,7 @@ def main():
     data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
     pairs = [row for name in data.dataset_name for row in rows.read(name, "preferences")]
     final = training_args.output_dir
-    training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
 
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -78,9 +79,7 @@ def main():
         processing_class=tokenizer,
         peft_config=get_peft_config(model_args),
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.state.global_step < trainer.state.max_steps:  # a SIGTERM, after --enable_jit_checkpoint's checkpoint
-        sys.exit(143)
+    training.train(trainer, checkpoint)
     if model_args.use_peft:  # vLLM and the next stages read whole models
         trainer.model = trainer.model.merge_and_unload()
     trainer.save_model()

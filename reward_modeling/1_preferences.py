@@ -5,13 +5,14 @@ Reads:  --datasets, any of
             names of hub datasets               NAME, or NAME:DIRECTORY in it (Anthropic/hh-rlhf:harmless-base)
             files                               .jsonl, .jsonl.gz, .json, .parquet
         whose rows are of a published schema (preference_datasets.py: HH-RLHF, SHP, HelpSteer, PKU-SafeRLHF-30K,
-        UltraFeedback, UltraInteract, CodeUltraFeedback, Argilla-Math, OpenOrca, Capybara, Summarization) or TRL's:
+        UltraFeedback, UltraInteract, CodeUltraFeedback, Argilla-Math, OpenOrca, Capybara, Summarization, Nectar) or
+        TRL's:
             {"prompt", "chosen", "rejected"}    each a text or messages
             {"chosen", "rejected"}              whole conversations that share all but the last message
 Writes: --output_file, {"id", "prompt", "chosen", "rejected", "source", "margin"?} in messages, where margin is the
         difference of absolute scores; other keys of TRL's rows pass through
-        --held_out_file, the same for a share of the prompts, none of which stands in --output_file; conversations that
-        open with the same words are on one side
+        --held_out_file, if given, the same for a share of the prompts, none of which stands in --output_file;
+        conversations that open with the same words are on one side
         a table like the paper's Table 5 beside --output_file, with the suffix .md
 
 Every comparison of a prompt's answers counts. Dropped, and counted by source: ties, small margins, SHP's score ratios
@@ -72,7 +73,7 @@ def main():
     parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, mix1, mix2")
     parser.add_argument("--split", default="train", help="split of a hub dataset")
     parser.add_argument("--output_file", required=True)
-    parser.add_argument("--held_out_file", required=True)
+    parser.add_argument("--held_out_file", help="(default: nothing is held out)")
     parser.add_argument("--held_out", type=float, default=0.05, help="share of the prompts to hold out")
     parser.add_argument(
         "--min_margin", type=float, default=0.5,
@@ -118,9 +119,9 @@ def main():
     # Splitting by prompt keeps every comparison of a held-out prompt out of training.
     prompts = sorted({openings[pair] for pair in sides if sides[pair] < 3})
     random.Random(args.seed).shuffle(prompts)
-    size = round(args.held_out * len(prompts))
+    size = round(args.held_out * len(prompts)) if args.held_out_file else 0
     held_out = set(prompts[:size])
-    if not 0 < size < len(prompts):
+    if size == len(prompts) or (args.held_out_file and not size):
         sys.exit(f"{args.output_file}: {len(prompts) - size} prompts for training, {size} held out ({dict(counts)})")
 
     def kept():
@@ -136,7 +137,8 @@ def main():
                 yield source, row, opening in held_out
 
     # The second time: write.
-    written = {True: rows.Writer(args.held_out_file), False: rows.Writer(args.output_file)}
+    files = {False: args.output_file} | ({True: args.held_out_file} if args.held_out_file else {})
+    written = {held: rows.Writer(file) for held, file in files.items()}
     stream = kept()
     while batch := list(itertools.islice(stream, 5000)):
         for held, writer in written.items():

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from trl import ModelConfig, RewardConfig, TrlParser
 
 import rows
+import training
 
 
 @dataclass
@@ -50,7 +51,7 @@ def main():
     while len(held_out) % (training_args.per_device_eval_batch_size * processes):
         training_args.per_device_eval_batch_size -= 1
     final = training_args.output_dir
-    training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
 
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
@@ -89,9 +90,7 @@ def main():
         processing_class=tokenizer,
         peft_config=get_peft_config(model_args),
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.state.global_step < trainer.state.max_steps:  # a SIGTERM, after --enable_jit_checkpoint's checkpoint
-        sys.exit(143)
+    training.train(trainer, checkpoint)
     trainer.evaluate()
     if model_args.use_peft:  # vLLM and the next stages read whole models
         trainer.model = trainer.model.merge_and_unload()

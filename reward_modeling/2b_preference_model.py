@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from trl import ModelConfig, SFTConfig, TrlParser
 
 import rows
+import training
 
 
 @dataclass
@@ -54,7 +55,7 @@ def main():
     if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:
         sys.exit(f"{data.held_out_name}: prompt: some prompts stand in {data.dataset_name} too")
     final = training_args.output_dir
-    training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
 
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -97,9 +98,7 @@ def main():
         processing_class=tokenizer,
         peft_config=get_peft_config(model_args),
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.state.global_step < trainer.state.max_steps:  # a SIGTERM, after --enable_jit_checkpoint's checkpoint
-        sys.exit(143)
+    training.train(trainer, checkpoint)
     trainer.evaluate()
     if model_args.use_peft:  # the next stages read whole models
         trainer.model = trainer.model.merge_and_unload()

@@ -29,6 +29,7 @@ from transformers import TrainingArguments
 from trl import ModelConfig, TrlParser
 
 import rows
+import training
 
 
 @dataclass
@@ -60,7 +61,7 @@ def main():
     if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:
         sys.exit(f"{data.held_out_name}: prompt: some prompts stand in {data.dataset_name} too")
     final = training_args.output_dir
-    training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
     training_args._n_gpu = 1  # with several at hand, Trainer would make the batch as many times larger
 
     import numpy as np
@@ -150,9 +151,7 @@ def main():
 
     gate = GateTraining()
     trainer = Trainer(gate, training_args, train_dataset=Pairs(), data_collator=lambda batch: batch)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.state.global_step < trainer.state.max_steps:  # a SIGTERM, after --enable_jit_checkpoint's checkpoint
-        sys.exit(143)
+    training.train(trainer, checkpoint)
 
     judged, lengths = compared(held_out, "held_out")
     with torch.inference_mode():

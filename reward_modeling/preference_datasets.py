@@ -140,17 +140,33 @@ def split_conversations(chosen, rejected):
     return (chosen[:-1], chosen[-1:], rejected[-1:]) if shared else None
 
 
+def transcript(row, field):
+    """The messages of a text "\\n\\nHuman: ...\\n\\nAssistant: ..."."""
+    start, *turns = re.split(r"\n\n(Human|Assistant):", text(row, field))
+    if start.strip() or not turns:
+        raise ValueError(f"{field}: not a transcript that starts with Human: or Assistant:")
+    pairs = zip(turns[::2], turns[1::2], strict=True)
+    return [(user if who == "Human" else assistant)(said.strip())[0] for who, said in pairs]
+
+
 def hh_rlhf(row, seen, min_margin):
-    """Anthropic/hh-rlhf: chosen, rejected, each a transcript "\\n\\nHuman: ...\\n\\nAssistant: ..."."""
-    conversations = []
-    for field in SIDES:
-        start, *turns = re.split(r"\n\n(Human|Assistant):", text(row, field))
-        if start.strip() or not turns:
-            raise ValueError(f"{field}: not a transcript that starts with Human: or Assistant:")
-        pairs = zip(turns[::2], turns[1::2], strict=True)
-        conversations.append([(user if who == "Human" else assistant)(said.strip())[0] for who, said in pairs])
-    parts = split_conversations(*conversations)
+    """Anthropic/hh-rlhf: chosen, rejected, each a transcript."""
+    parts = split_conversations(*(transcript(row, field) for field in SIDES))
     yield dict(zip(("prompt", *SIDES), parts, strict=True)) if parts else "different prompts"
+
+
+def nectar(row, seen, min_margin):
+    """berkeley-nest/Nectar: prompt (a transcript that ends where the answer begins), answers [{answer, rank}], seven as
+    GPT-4 ranks them. For the paper's offline DPO (B.3): a pair of the best and the worst, as the rounds make it; all
+    comparisons would be 3.8 million."""
+    *prompt, last = transcript(row, "prompt")
+    answers = sorted((number(answer, "rank") or 0, text(answer, "answer")) for answer in listed(row, "answers"))
+    if last["role"] != "assistant" or last["content"]:
+        raise ValueError("prompt: does not end with Assistant:")
+    if len(answers) < 2 or answers[0][0] == answers[-1][0]:
+        yield "fewer than two answers" if len(answers) < 2 else "tie"
+    else:
+        yield {"prompt": prompt, "chosen": assistant(answers[0][1]), "rejected": assistant(answers[-1][1])}
 
 
 def shp(row, seen, min_margin):
@@ -304,6 +320,7 @@ FORMATS = [  # the short name, the fields that tell the dataset, its converter
     ("Capybara", "source chosen rejected chosen_rating rejected_rating chosen_model rejected_model", capybara),
     ("Capybara", "source conversation chosen rejected rating_chosen rating_rejected", capybara),
     ("Summarization", "info summaries choice", summarization),
+    ("Nectar", "prompt answers good_natured", nectar),
 ]
 
 

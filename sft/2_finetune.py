@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from trl import ModelConfig, SFTConfig, TrlParser
 
 import rows
+import training
 
 
 @dataclass
@@ -40,7 +41,7 @@ def main():
     data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
     messages = [{"messages": row["messages"]} for row in rows.read(data.dataset_name, "instructions")]
     final = training_args.output_dir
-    training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
 
     from datasets import Dataset
     from transformers import AutoTokenizer
@@ -62,9 +63,7 @@ def main():
         train_dataset=Dataset.from_list(messages),
         peft_config=get_peft_config(model_args),
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.state.global_step < trainer.state.max_steps:  # a SIGTERM, after --enable_jit_checkpoint's checkpoint
-        sys.exit(143)
+    training.train(trainer, checkpoint)
     if model_args.use_peft:  # vLLM and the next stages read whole models
         trainer.model = trainer.model.merge_and_unload()
     trainer.save_model()

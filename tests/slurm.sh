@@ -73,9 +73,7 @@ stop_in() { # stop_in STEP LOG TEXT RESTARTS: once that step has said that; as t
   done
   scancel --batch --signal=TERM "$job"
   until [[ $(restarts) == "$4" ]]; do sleep 1; done
-  echo "stopped in step $1, and back in the queue"
-  sleep 5
-  scontrol update job "$job" StartTime=now 2>/dev/null || true # it would wait for two minutes
+  echo "stopped in step $1, and back in the queue, where Slurm leaves it for two minutes"
 }
 stop_in 1 1.log "'epoch': '0.3" 1 # in the training of the base model
 saved=$(find "$OUT" -path "*base.partial*" -name "checkpoint-[0-9]*" -printf "%f ")

@@ -139,13 +139,14 @@ def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
     [
         ({"RECIPE": "recipes/none.sh"}, "recipes/none.sh: no such recipe"),
         ({"REFERENCE": "foo"}, "REFERENCE=foo: one of initial previous"),
-        ({"PAIRING": "best"}, "PAIRING=best: one of best_worst best_random random_random"),
+        ({"PAIRING": "best"}, "PAIRING=best: one of best_worst best_random random_random offline"),
         ({"ANNOTATOR": "oracle"}, "ANNOTATOR=oracle: one or several of reward_model preference_model armorm llm_judge"),
         ({"EVALS": "none mt_bench"}, "EVALS=none mt_bench: none, or others"),
         ({"MEASURE": "armorm oracle"}, "MEASURE=armorm oracle: one or several of none reward_model preference_model"),
         # The published code's batch grew with the number of GPUs.
         ({"BATCH_SIZE": "9"}, "BATCH_SIZE=9 does not divide by 1 processes x PER_DEVICE_BATCH_SIZE 8"),
         ({"GPUS": "3", "SFT_BATCH_SIZE": "24"}, "RM_BATCH_SIZE=16 does not divide by 3 processes x"),
+        ({"PAIRING": "offline", "ITERATIONS": "1"}, "PAIRING=offline: set OFFLINE_PAIRS, and ITERATIONS=1"),
         ({"GPUS": "6", "TENSOR_PARALLEL": "4"}, "TENSOR_PARALLEL=4 does not divide the 6 GPUs of a node"),
         ({"NODES": "2"}, "NODES=2: more than one only in a job of Slurm, see recipes/slurm"),
     ],
@@ -218,10 +219,10 @@ def test_every_recipe_passes_a_dry_run_on_eight_gpus(tmp_path, name):
         commands = [shlex.split(line, comments=True) for line in done.stdout.splitlines()]
         sampled = [command for command in commands if "generation/2_responses.py" in command]
         assert [c[c.index("--shard") + 1] for c in sampled if "--shard" in c] == (
-            list("01234567") * 7 if gpus == "8" else []
+            list("01234567") * (2 if "offline" in name else 7) if gpus == "8" else []
         )
         found = [command for command in commands if "dpo/1_dpo.py" in command]
-        assert len(found) == 3 and not (tmp_path / "run").exists()
+        assert len(found) == (1 if "offline" in name else 3) and not (tmp_path / "run").exists()
         for command in found:
             flags = dict(itertools.pairwise(command))
             sizes = [int(flags[f"--{name}"]) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")]

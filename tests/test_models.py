@@ -347,9 +347,9 @@ def test_a_killed_training_goes_on_from_its_last_whole_checkpoint(policy, sft, t
 
 
 def test_a_training_that_is_asked_to_stop_saves_its_state_first(policy, sft, tmp_path):
-    """As a cluster asks that needs the machine. One step at most is done twice. transformers waits 3 s first."""
+    """As a cluster asks that needs the machine. No step is done twice."""
     out = tmp_path / "policy"
-    command = ["dpo/1_dpo.py", "--output_dir", out, *TRAINING, "--enable_jit_checkpoint", "True", "--max_steps", 150]
+    command = ["dpo/1_dpo.py", "--output_dir", out, *TRAINING, "--max_steps", 60]
     command += dpo(sft, sft, policy.with_name("pairs.jsonl"))
     process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     told = 0
@@ -360,10 +360,10 @@ def test_a_training_that_is_asked_to_stop_saves_its_state_first(policy, sft, tmp
     assert process.wait() == 143 and not out.exists()
     (state,) = tmp_path.glob("policy.partial-*/checkpoint-*/trainer_state.json")
     saved = json.loads(state.read_text())["global_step"]
-    assert saved < 150 and told in (saved, saved + 1)
+    assert told == saved < 60
     done = ran(*command)
-    assert done.stdout.count("'loss':") == 150 - saved
-    assert [entry["step"] for entry in history(out) if "loss" in entry] == [*range(1, 151)]
+    assert done.stdout.count("'loss':") == 60 - saved
+    assert [entry["step"] for entry in history(out) if "loss" in entry] == [*range(1, 61)]
 
 
 # eval/2_kl.py

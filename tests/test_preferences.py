@@ -130,6 +130,12 @@ def openorca(status, rating, chosen_score, **more):
     }  # fmt: skip
 
 
+def nectar(prompt, *answers):
+    answers = [{"answer": text, "model": "m", "rank": rank} for text, rank in answers]
+    more = {"turns": 1, "num_responses": len(answers), "source": ["sharegpt"], "good_natured": True}
+    return {"prompt": prompt, "answers": answers, **more}
+
+
 def capybara(chosen_rating, rejected_rating, **more):
     conversations = {side: [user("q"), assistant("a"), user("r"), assistant(side)] for side in ("chosen", "rejected")}
     ratings = {"chosen_rating": chosen_rating, "rejected_rating": rejected_rating}
@@ -270,6 +276,16 @@ DATASETS = {  # the rows, the pairs (prompt, chosen, rejected, margin), what is 
         ],
         [("News.\n\nTL;DR:", "summary 1", "summary 0", None), (TLDR, "summary 0", "summary 1", None)],
         {"prompt: an empty turn": 2},
+    ),
+    "Nectar": (
+        [
+            nectar("\n\nHuman: q\n\nAssistant: ", ("c", 3.0), ("a", 1.0), ("b", 2.0)),
+            nectar("\n\nHuman: q\n\nAssistant: s\n\nHuman: r\n\nAssistant: ", ("b", 2.0), ("a", 1.0)),
+            nectar("\n\nHuman: t\n\nAssistant: ", ("a", 1.0), ("b", 1.0)),
+            nectar("\n\nHuman: t\n\nAssistant: ", ("a", 1)),
+        ],
+        [("q", "a", "c", None), ("q", "s", "r", "a", "b", None)],
+        {"tie": 1, "fewer than two answers": 1},
     ),
 }  # fmt: skip
 
@@ -506,6 +522,7 @@ BAD = {  # a second row, and how it is called
         (GOOD["Summarization"] | {"choice": -1}, "choice: -1 is none of 0, 1"),
         (GOOD["Summarization"] | {"summaries": []}, "summaries: not two, or no info about what they sum up"),
     ],
+    "Nectar": [(nectar("\n\nHuman: q\n\nAssistant: s", ("a", 1.0)), "prompt: does not end with Assistant:")],
     "HH-RLHF": [
         ({"chosen": "good", "rejected": "bad"}, "chosen: not a transcript that starts with Human: or Assistant:"),
         ([1], "row: not a JSON object"),

@@ -12,6 +12,7 @@ import pytest
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 
 import rows
+import training
 
 OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
@@ -313,9 +314,9 @@ def test_training_goes_on_from_the_last_whole_checkpoint(tmp_path):
         (partial / f"checkpoint-{step}").mkdir(parents=True)
         if state:
             (partial / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    found = rows.unfinished_model(tmp_path / "model", "abc")
+    found = training.unfinished_model(tmp_path / "model", "abc")
     assert found == (str(partial), str(partial / "checkpoint-10"))
-    assert rows.unfinished_model(tmp_path / "model", "other") == (str(tmp_path / "model.partial-other"), None)
+    assert training.unfinished_model(tmp_path / "model", "other") == (str(tmp_path / "model.partial-other"), None)
 
 
 def test_a_finished_model_takes_the_place_of_the_older_one(tmp_path):

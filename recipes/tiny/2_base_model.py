@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from trl import TrlParser
 
 import rows
+import training
 
 # What a pairwise preference model reads around the texts; unknown to the tokenizer each would take ten tokens.
 MARKERS = ["[CONTEXT]", "[RESPONSE A]", "[RESPONSE B]", "<turn> user"]
@@ -71,7 +72,7 @@ def main():
     world, training_args = TrlParser((World, Config)).parse_args_and_config()
     texts = [row["text"] for row in rows.read(world.dataset_name)]
     final = training_args.output_dir
-    training_args.output_dir, checkpoint = rows.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
 
     from datasets import Dataset
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, set_seed
@@ -106,9 +107,7 @@ def main():
     trainer = Trainer(
         LlamaForCausalLM(config), training_args, train_dataset=Dataset.from_dict(blocks), processing_class=tokenizer
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.state.global_step < trainer.state.max_steps:  # a SIGTERM, after --enable_jit_checkpoint's checkpoint
-        sys.exit(143)
+    training.train(trainer, checkpoint)
     trainer.save_model()
     trainer.save_state()
     rows.publish(training_args.output_dir, final)

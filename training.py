@@ -1,0 +1,38 @@
+"""What all trainings share: they go on from their last whole checkpoint, and save one when they are asked to stop."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+
+def unfinished_model(path, resume):
+    """(directory, last whole checkpoint or None) of the unfinished model `path`; its last file tells what is whole."""
+    partial = f"{path}.partial-{resume}"
+    whole = [s for s in Path(partial).glob("checkpoint-*/trainer_state.json") if s.read_text().endswith("}\n")]
+    return partial, str(max(whole, key=os.path.getmtime).parent) if whole else None
+
+
+def train(trainer, checkpoint):
+    """Train from that checkpoint, or from the start; after a SIGTERM save the state and exit with status 143.
+
+    A cluster sends SIGTERM before it takes a machine away. All processes stop after the same step: they ask one another
+    at the end of each (transformers' --enable_jit_checkpoint does not, and its collectives then get mixed up)."""
+    from transformers import TrainerCallback
+
+    asked = []
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            import torch
+
+            count = torch.tensor([len(asked)], device=args.device)
+            if trainer.accelerator.reduce(count).item():
+                control.should_save = control.should_training_stop = True
+
+    trainer.add_callback(Stop())
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    trainer.train(resume_from_checkpoint=checkpoint)
+    signal.signal(signal.SIGTERM, before)
+    if trainer.state.global_step < trainer.state.max_steps:
+        sys.exit(143)
