@@ -27,7 +27,7 @@ SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEAR
   BATCH_SIZE MAX_LENGTH DPO_OPTIONS REFERENCE START HISTORY OFFLINE_PAIRS DTYPE BENCHMARKS ALPACA_EVAL_OPTIONS
   ACADEMIC_OPTIONS)
 # Variables that decide how it is run.
-MANNER=(OUT GPUS NODES DISTRIBUTED TENSOR_PARALLEL PER_DEVICE_BATCH_SIZE GRACE EVALS FROM TO DRY_RUN)
+MANNER=(OUT GPUS NODES DISTRIBUTED TENSOR_PARALLEL PER_DEVICE_BATCH_SIZE GPU_MEMORY GRACE CHECK EVALS FROM TO DRY_RUN)
 
 given="" # what the caller set, to repeat it in a message
 for name in "${SETTINGS[@]}" OUT GPUS NODES DISTRIBUTED TENSOR_PARALLEL PER_DEVICE_BATCH_SIZE EVALS; do
@@ -65,7 +65,7 @@ source "$RECIPE"
 : "${EVALS:=none}" "${BENCHMARKS:=}" "${ALPACA_EVAL_OPTIONS:=}" "${ACADEMIC_OPTIONS:=}"
 : "${GPUS:=$(nvidia-smi -L 2>/dev/null | wc -l)}" "${NODES:=${SLURM_JOB_NUM_NODES:-1}}" "${DISTRIBUTED:=ddp}"
 : "${TENSOR_PARALLEL:=1}" "${PER_DEVICE_BATCH_SIZE:=1}" "${GRACE:=60}"
-: "${FROM:=}" "${TO:=}" "${DRY_RUN:=}"
+: "${GPU_MEMORY:=}" "${CHECK:=yes}" "${FROM:=}" "${TO:=}" "${DRY_RUN:=}"
 
 one_of() { # one_of NAME VALUES [some]: with a third argument, one or several of them
   local value values=("${!1}")
@@ -75,6 +75,7 @@ one_of() { # one_of NAME VALUES [some]: with a third argument, one or several of
   done
 }
 one_of REFERENCE "initial previous"
+one_of CHECK "yes no"
 one_of DISTRIBUTED "ddp zero2 zero3 zero3_offload fsdp"
 one_of START "initial previous"
 one_of HISTORY "round all"
@@ -136,9 +137,14 @@ dpo_batch=$(batch BATCH_SIZE)
 
 export PYTHONUNBUFFERED=1 TQDM_DISABLE=1 # the logs get plain lines instead of bars
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=$GRACE # of accelerate's launcher, which hands a SIGTERM on
+# shellcheck source=setup.sh
+source ./setup.sh
+variables=() # as they are given; the steps below fill in some
+for name in "${SETTINGS[@]}" "${MANNER[@]}"; do variables+=("$name=${!name}"); done
+check() { # the hub, the disk, the GPUs: what would stop the run later
+  [[ $CHECK == no ]] || env "${variables[@]}" python recipes/check.py || die "CHECK=no goes on without these checks"
+}
 if [[ -z $DRY_RUN ]]; then
-  # shellcheck source=setup.sh
-  source ./setup.sh
   mkdir -p "$OUT/log"
   exec {lock}>"$OUT/.lock"
   flock -n "$lock" || die "$OUT: another run_loop.sh is at work there"
@@ -236,6 +242,7 @@ launch_shard() { # launch_shard I LOG COMMAND...: the step's command on a share 
 }
 
 ran=0
+checked=""
 shards=1 # processes that share the rows of a step's ORDER file
 order=""
 part="" # a letter, where a step consists of several commands
@@ -256,6 +263,8 @@ step() { # step N FILE COMMAND...: make FILE by COMMAND
     return 0
   fi
   if [[ -z $FROM$TO ]] && fresh "$file" "$@"; then return 0; fi
+  [[ -n $checked ]] || check
+  checked=1
   echo "[$id] $(date +%T) $*"
   [[ $* != *" --judge_model "* ]] || serve_judge
   pids=()
@@ -570,6 +579,7 @@ step 9 "$OUT/results.json" python eval/3_report.py --answers "${measured[@]}" --
 t=$((t + 1))
 ((${#policies[@]} == 0)) || step 0 "${policies[-1]}/README.md" python eval/4_model_cards.py \
   --results_file "$OUT/results.json" --policies "${policies[@]}"
+[[ -z $DRY_RUN ]] || check
 [[ -n $DRY_RUN ]] || ((ran)) || echo "All is up to date: $OUT/report.md, $OUT/report.html, $OUT/results.json"
 exit
 }

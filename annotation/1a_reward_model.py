@@ -143,7 +143,7 @@ def main():
     parser.add_argument("--output_file", required=True)
     parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
     parser.add_argument(
-        "--batch_tokens", type=int, help="tokens a batch, padding included (default: 16384 on a GPU, 1024 on the CPU)"
+        "--batch_tokens", type=int, help="tokens a batch, padding included (default: by device and memory)"
     )
     parser.add_argument("--dtype", default="float32", help="of weights and activations: float32, bfloat16")
     parser.add_argument("--chunk_size", type=int, default=512, help="rows between two writes to disk")
@@ -154,11 +154,16 @@ def main():
         return itertools.islice(checked, args.shard, None, args.num_shards)
 
     total = sum(1 for _ in answered())
+
+    import torch
+
     model, tokenizer = load(args.model_name_or_path, args.dtype, args.trust_remote_code)
     # The cache of a prompt serves models that attend to everything and score by the library's own code.
     own = not type(model).__module__.startswith("transformers.")
     share = not own and not getattr(model.config, "sliding_window", None)
-    batch_tokens = args.batch_tokens or (1024 if model.device.type == "cpu" else 16_384)
+    on_cpu = model.device.type == "cpu"
+    small = not on_cpu and torch.cuda.get_device_properties(model.device).total_memory < 40 * 2**30
+    batch_tokens = args.batch_tokens or (1024 if on_cpu else 4096 if small else 16_384)
     scorer = Scorer(model, tokenizer, batch_tokens, share)
     names = getattr(model.config, "objectives", None)
 

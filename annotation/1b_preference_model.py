@@ -90,7 +90,7 @@ def main():
     parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
     parser.add_argument("--method", choices=[*METHODS], default="tournament", help="which responses meet")
     parser.add_argument(
-        "--batch_tokens", type=int, help="tokens a batch, padding included (default: 16384 on a GPU, 2048 on the CPU)"
+        "--batch_tokens", type=int, help="tokens a batch, padding included (default: by device and memory)"
     )
     parser.add_argument("--dtype", default="float32", help="of weights and activations: float32, bfloat16")
     parser.add_argument("--chunk_size", type=int, default=512, help="rows between two writes to disk")
@@ -133,7 +133,9 @@ def main():
         args.model_name_or_path, dtype=args.dtype, device_map="cuda" if torch.cuda.is_available() else "cpu"
     ).eval()
 
-    batch_tokens = args.batch_tokens or (2048 if model.device.type == "cpu" else 16_384)
+    on_cpu = model.device.type == "cpu"
+    small = not on_cpu and torch.cuda.get_device_properties(model.device).total_memory < 40 * 2**30
+    batch_tokens = args.batch_tokens or (2048 if on_cpu else 4096 if small else 16_384)
 
     @torch.inference_mode()
     def probabilities(compared):

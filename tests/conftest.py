@@ -3,9 +3,11 @@
 import os
 import shutil
 import subprocess
+import threading
 
 import pytest
 from commands import ran, read_jsonl, write_jsonl
+from scripted_hub import Hub
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches for the network
 # What every training is given here; the losses of all steps are in trainer_state.json.
@@ -70,6 +72,14 @@ def reward_model(sft, world):
     flags += ["--dataset_name", training, "--held_out_name", held_out]
     train("reward_modeling/2a_bradley_terry.py", out, "--model_name_or_path", start, *flags)
     return out
+
+
+@pytest.fixture
+def hub():
+    with Hub() as hub:
+        threading.Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
+        yield hub
+        hub.shutdown()
 
 
 @pytest.fixture

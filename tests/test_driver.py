@@ -16,6 +16,7 @@ from statistics import fmean, pstdev
 
 import pytest
 from commands import ROOT, read_jsonl
+from scripted_hub import machine
 
 SHORT = """\
 : "${OUT:=@OUT@}"
@@ -166,7 +167,8 @@ def test_a_dry_run_prints_the_commands_and_makes_nothing(tmp_path, reference, fi
     file = recipe(tmp_path)
     variables = {"REFERENCE": reference, "START": first, "HISTORY": history, "ITERATIONS": "3"}
     status, printed = drive(file, DRY_RUN="1", **variables)
-    lines = [line for line in printed.splitlines() if "4_judge.py" not in line]  # of the world's server, no step
+    lines = [line for line in printed.splitlines() if "4_judge.py" not in line and line[0] != "#"]  # without the
+    # world's server, which is no step, and the checks
     commands = [shlex.split(line, comments=True) for line in lines]
     assert status == 0 and not (tmp_path / "run").exists()
     assert all(command[0] == "python" and (ROOT / command[1]).is_file() for command in commands)
@@ -188,7 +190,7 @@ def test_a_dry_run_prints_the_commands_and_makes_nothing(tmp_path, reference, fi
     ]
     assert sampled == [policies[0]] + [p for t in (1, 2, 3) for p in (policies[t - 1], f"{run}/iter{t}/policy")]
     _, part = drive(file, DRY_RUN="1", FROM="22", TO="24", **variables)
-    part = [line for line in part.splitlines() if "4_judge.py" not in line]
+    part = [line for line in part.splitlines() if "4_judge.py" not in line and line[0] != "#"]
     assert part == lines[numbers.index("22") : numbers.index("25")]
 
 
@@ -206,23 +208,28 @@ def test_cleaning_stands_before_training_and_before_the_rounds(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "recipes").glob("*.sh") if path.stem != "tiny"))
-def test_every_recipe_passes_a_dry_run_on_eight_gpus(tmp_path, name):
+def test_every_recipe_passes_a_dry_run_on_eight_gpus(tmp_path, hub, name):
     """Its head says what it is; the global batches are the paper's whatever the number of GPUs (defect 7)."""
     head = (ROOT / f"recipes/{name}.sh").read_text()
     assert head.startswith("# ") and "Machine: " in head and "Not run here" in head
+    needed, mib = re.search(r"Machine: (\d)", head)[1], 24_564 if "24 GB" in head else 81_559
+    rounds = {"llama3_8b_offline_dpo": 1, "llama3_8b_reward_models": 0}.get(name, 3)
     for gpus in ("1", "8"):
-        environment = {**os.environ, "RECIPE": f"recipes/{name}.sh", "OUT": f"{tmp_path}/run", "GPUS": gpus}
+        environment = {**os.environ, **machine(tmp_path, hub, [mib] * 8), "RECIPE": f"recipes/{name}.sh", "GPUS": gpus}
+        environment |= {"CHECK": "yes" if gpus == needed else "no", "REQUIREMENTS": "requirements-cpu.txt"}
+        del environment["HF_HUB_OFFLINE"]
         done = subprocess.run(
             ["bash", "run_loop.sh"], cwd=ROOT, env=environment | {"DRY_RUN": "1"}, capture_output=True, text=True
         )
         assert done.returncode == 0 and not done.stderr, done.stderr
+        assert ("# hub: " in done.stdout) == (environment["CHECK"] == "yes")
         commands = [shlex.split(line, comments=True) for line in done.stdout.splitlines()]
         sampled = [command for command in commands if "generation/2_responses.py" in command]
         assert [c[c.index("--shard") + 1] for c in sampled if "--shard" in c] == (
-            list("01234567") * (2 if "offline" in name else 7) if gpus == "8" else []
+            list("01234567") * (1 + rounds + rounds * ("offline" not in name)) if gpus == "8" else []
         )
         found = [command for command in commands if "dpo/1_dpo.py" in command]
-        assert len(found) == (1 if "offline" in name else 3) and not (tmp_path / "run").exists()
+        assert len(found) == rounds and not (tmp_path / "run").exists()
         for command in found:
             flags = dict(itertools.pairwise(command))
             sizes = [int(flags[f"--{name}"]) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")]

@@ -1,0 +1,180 @@
+"""Check at once what would stop a run of run_loop.sh later: names on the hub, disk, GPUs and their memory, batches.
+
+A name counts if a step that is not skipped reads it. The hub is asked whether it exists, whether this account may read
+it and how large it is; with HF_HUB_OFFLINE=1 it has to be in the cache. Disk and memory are budget.py's estimates.
+
+Reads:  run_loop.sh's variables from the environment (not there: empty); recipes/hub_names.md, for names that stand for
+        several; nvidia-smi or GPU_MEMORY, the GiB of a GPU; df; the hub, and the addresses of benchmarks
+Writes: nothing. Standard output tells what is well, in lines that start with #. Standard error has one line for each
+        problem; the exit status is then 1.
+
+    SFT_MODEL=RLHFlow/LLaMA3-SFT PROMPTS=RLHFlow/prompt-collection-v0.1 python recipes/check.py
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import budget
+from needs import ANNOTATORS, BELOW_OUT, FILE, check_names, flag, number, problem, problems, trainings, value, wanted
+
+PREFIX = {"sft": "SFT_", "reward_model": "RM_", "preference_model": "PM_", "dpo": "DPO_"}  # of variables
+VLLM = 0.92  # of a GPU's memory
+
+
+def many(count, word):
+    return f"{count} {word}" + ("" if count == 1 else "es" if word.endswith("s") else "s")
+
+
+def processes():
+    return max(number("GPUS"), 1) * max(number("NODES"), 1)
+
+
+def distributed():
+    return (value("DISTRIBUTED") or "ddp") if processes() > 1 else "ddp"
+
+
+def batch_of(stage):
+    """(global batch, rows a process at once) of a training."""
+    whole = number(f"{PREFIX[stage]}BATCH_SIZE".removeprefix("DPO_"))
+    return whole, min(number("PER_DEVICE_BATCH_SIZE") or 1, whole // processes())
+
+
+def options_of(stage):
+    """(tokens of a row, LoRA's rank or 0)"""
+    name = f"{PREFIX.get(stage, 'ARMORM_')}OPTIONS"
+    length = flag(name, "--max_length") or [3072 if stage == "preference_model" else number("MAX_LENGTH")]
+    lora = "--use_peft" in value(name).replace("=", " ").split() and flag(name, "--use_peft") != ["False"]
+    return int(length[0]), int((flag(name, "--lora_r") or [16])[0]) if lora else 0
+
+
+def shape_of(model, reachable):
+    """The shape of a model, of one that the run makes that of its start; None if it is not known."""
+    starts = trainings()
+    while (stage := Path(model).name) in starts and Path(model).parent == Path(value("OUT")):
+        model = starts.pop(stage)
+    path = Path(model, "config.json")
+    try:
+        if model and not (path.exists() or model.startswith(BELOW_OUT) or re.fullmatch(FILE, model)):
+            from huggingface_hub import hf_hub_download
+
+            path = hf_hub_download(model, "config.json", local_files_only=not reachable)
+        return budget.shape(json.loads(Path(path).read_text(encoding="utf-8")))
+    except Exception:  # no such file, a gated model, a kind that budget.py does not know
+        return None
+
+
+def check_disk(download, reachable):
+    """The models that are not yet made, the rows, the downloads; by df, which knows the mount point."""
+    out, models, checkpoints, rounds = value("OUT") or ".", 0, 0, 0
+    for stage, model in trainings().items():
+        made = [f"{out}/{stage}"]
+        if stage == "dpo":
+            made = [f"{out}/iter{t}/policy" for t in range(1, number("ITERATIONS") + 1)]
+        missing = [stage for path in made if not os.path.exists(path)]
+        rounds = len(missing) if stage == "dpo" and value("PAIRING") != "offline" else 0
+        if missing and (shape := shape_of(model, reachable)):
+            rank = options_of(stage)[1]
+            parts = budget.disk(shape, trained=missing, distributed=distributed(), lora_rank=rank)
+            models, checkpoints = models + parts["models"], max(checkpoints, parts["checkpoints"])
+    tokens = rounds * number("PROMPTS_PER_ITERATION") * number("N") * number("MAX_NEW_TOKENS")
+    rows = budget.disk(budget.SHAPES["llama3_8b"], trained=["dpo"], tokens=tokens)["rows"]
+    needs, places = {out: {"models": models, "checkpoints": checkpoints, "rows": rows}}, {}
+    if download:
+        from huggingface_hub import constants
+
+        needs[constants.HF_HUB_CACHE] = {"downloads": download / budget.GIB}
+    for path, need in needs.items():
+        path = next(folder for folder in (Path(path).absolute() / "-").parents if folder.exists())
+        told = subprocess.run(["df", "-Pk", path], capture_output=True, text=True, check=True).stdout
+        _, _, _, free, _, mount = told.splitlines()[-1].split(None, 5)
+        places.setdefault((mount, int(free) / 2**20), {}).update(need)
+    for (mount, free), need in places.items():
+        parts = ", ".join(f"{name} {size:.1f}" for name, size in need.items() if size >= 0.05) or "next to nothing"
+        told = f"disk: {mount}: {sum(need.values()):.1f} GiB needed ({parts}), {free:.1f} free"
+        problem(told) if sum(need.values()) > free else print(f"# {told}")
+
+
+def stages(reachable, memory):
+    """Yields (what, its GiB by part or None, what to change) of every stage that loads a model."""
+    for stage, model in trainings().items():
+        (sequence, rank), batch = options_of(stage), stage in PREFIX and batch_of(stage)[1]
+        if sequence and batch:  # but ArmoRM, which trains no more than heads
+            how = {"gpus": processes(), "sequence": sequence, "batch": batch, "distributed": distributed()}
+            shape = shape_of(model, reachable)
+            flags = f"{PREFIX[stage]}OPTIONS (--max_length, LoRA by --use_peft True)"
+            parts = shape and budget.training(shape, stage, lora_rank=rank, **how)
+            yield stage, parts, f"DISTRIBUTED, PER_DEVICE_BATCH_SIZE, or {flags}"
+    shape = shape_of(value("SFT_MODEL") or value("BASE_MODEL"), reachable)
+    split = number("TENSOR_PARALLEL") or 1
+    parts = shape and budget.generation(shape, sequence=shape.max_length, tensor_parallel=split)
+    yield "generation", parts, "TENSOR_PARALLEL"
+    tokens = 4096 if 0 < memory <= 40 else 16384  # as the annotators have it
+    for name in ["reward_model", *(name for name in ("preference_model", "armorm") if name in ANNOTATORS)]:
+        variable = {"armorm": "ARMORM"}.get(name, name.upper())
+        shape = shape_of(value(variable) or f"{value('OUT')}/{name}", reachable)
+        yield (
+            f"scoring by {variable}",
+            shape and budget.scoring(shape, batch_tokens=tokens),
+            f"{variable} for a smaller model",
+        )
+
+
+def check_gpus(reachable):
+    """Their number, and the memory of each against every stage."""
+    gpus, listed = number("GPUS"), []
+    if shutil.which("nvidia-smi"):
+        command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+        told = subprocess.run(command, capture_output=True, text=True)
+        listed = told.stdout.split() if told.returncode == 0 else []
+    if not gpus:
+        return print("# GPUs: none asked for, the run is the CPU's")
+    if not listed:
+        print(f"# GPUs: none here, {gpus} asked for: not checked")
+    elif gpus > len(listed):
+        problem(f"GPUS={gpus}: this machine has {len(listed)}")
+    else:
+        print(f"# GPUs: {len(listed)} here, {gpus} asked for")
+    try:
+        memory = float(value("GPU_MEMORY") or min((int(mib) / 1024 for mib in listed if mib.isdigit()), default=0))
+    except ValueError:
+        return problem(f"GPU_MEMORY={value('GPU_MEMORY')}: not a number (GiB)")
+    fits, unknown = [], []
+    for what, parts, change in stages(reachable, memory):
+        room = memory * (VLLM if what == "generation" else 1)
+        if not parts:
+            unknown.append(what)
+        elif memory and parts["total"] > room:
+            told = ", ".join(f"{name} {size:.1f}" for name, size in parts.items() if size >= 0.05 and name != "total")
+            problem(f"GPU memory: {what} needs {parts['total']:.1f} GiB of {room:.1f} ({told}); change {change}")
+        else:
+            fits.append(f"{what} {parts['total']:.1f}")
+    known = f"{memory:.1f} GiB" if memory else "unknown, set GPU_MEMORY (GiB) to check"
+    if fits:
+        print(f"# GPU memory: {known}; needed: {', '.join(fits)}")
+    if unknown:
+        print(f"# GPU memory: not checked, of an unknown shape: {', '.join(unknown)}")
+
+
+def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    found = wanted()
+    download, reachable = check_names(found) if found else (0, False)
+    check_disk(download, reachable)
+    check_gpus(reachable)
+    for stage in (stage for stage in PREFIX if stage in trainings()):
+        if size := batch_of(stage)[1]:
+            whole, name = batch_of(stage)[0], PREFIX[stage].rstrip("_")
+            steps, word = many(whole // (size * processes()), "step"), "GPU" if number("GPUS") else "process"
+            print(f"# batches: {name} {whole} = {size} a {word} x {many(processes(), word)} x {steps}")
+    if problems:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

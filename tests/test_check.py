@@ -1,0 +1,455 @@
+"""recipes/check.py against a scripted hub, scripted nvidia-smi and df; and its table of names against the scripts."""
+
+import importlib.util
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from commands import ROOT, run
+from scripted_hub import LLAMA_8B, NAME, TABLE, machine, split
+
+sys.path.append(str(ROOT / "recipes"))
+import budget
+
+RECIPES = sorted(path.name for path in ROOT.glob("recipes/*.sh"))
+LLAMA_70B = LLAMA_8B | {
+    "num_hidden_layers": 80, "hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64,
+}  # fmt: skip
+QUICK = {"GPUS": "8", "RECIPE": "recipes/llama3_8b_quick.sh", "EVALS": "none"}
+TOLD = "# hub: SFT_MODEL=RLHFlow/LLaMA3-SFT: open"
+
+
+@pytest.fixture
+def check(tmp_path, hub):
+    """Runs it as run_loop.sh does, with all of its variables: (exit status, lines that are well, problems)."""
+
+    def checked(*, gpus=(), free=100_000, recipe=None, flags=(), **variables):
+        environment = {**machine(tmp_path, hub, gpus, free), "PYTHON": sys.executable, **variables}
+        # The recipe's values and the driver's defaults, each read where it stands.
+        sourced = """set -a; source "$RECIPE"; source <(grep -E '^: "\\$\\{[A-Z]' run_loop.sh); exec "$PYTHON" "$@" """
+        command = ["bash", "-c", sourced, "-", *flags, "recipes/check.py"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
+
+    return checked
+
+
+# The table of names
+
+
+def dataset_of(task):
+    """The data set of lm-eval's task or group, by its YAML files and those that they include."""
+    tasks = Path(importlib.util.find_spec("lm_eval").submodule_search_locations[0], "tasks")
+    of_task = rf"^\"?(task|group)\"?: \"?{task}\"?$"
+    file = next(path for path in tasks.rglob("*.yaml") if re.search(of_task, path.read_text(), re.MULTILINE))
+    if file.name.startswith("_"):  # a group: its tasks lie beside it
+        file = next(path for path in sorted(file.parent.glob("*.yaml")) if not path.name.startswith("_"))
+    while not (found := re.search(r"^\"?dataset_path\"?: (\S+)", file.read_text(), re.MULTILINE)):
+        file = file.parent / re.search(r"^\"?include\"?: \"?([\w.-]+)", file.read_text(), re.MULTILINE)[1]
+    return found[1]
+
+
+def test_the_table_and_the_scripts_name_the_same():
+    published = runpy.run_path(str(ROOT / "eval/published.py"))
+    preferences = runpy.run_path(str(ROOT / "reward_modeling/preference_datasets.py"))
+    expected = defaultdict(set)
+    expected["SFT_DATA=paper"] = set(runpy.run_path(str(ROOT / "sft/1_instructions.py"))["PAPER"])
+    expected["PROMPTS=paper"] = set(runpy.run_path(str(ROOT / "generation/1_prompts.py"))["PAPER"])
+    for mix, names in preferences["MIXES"].items():
+        for name in names:
+            repo, _, part = split(name)
+            revision = preferences["REVISIONS"].get(repo)
+            name = repo + (f"@{revision}" if revision else "") + (f":{part}" if part else "")
+            expected[f"PREFERENCES={mix}"].add(name)
+    code = re.search(r"^CODE = (\[.*\])", (ROOT / "eval/2d_academic.py").read_text(), re.MULTILINE)[1]
+    for task in published["ACADEMIC"]:
+        variable = "ACADEMIC_OPTIONS=--run_generated_code" if task in code else "EVALS=academic"
+        expected[variable] |= {dataset_of(task)}
+        expected[f"--tasks={task}"] |= {dataset_of(task)}
+    for name, address in published["PUBLISHED"].items():
+        expected[f"EVALS={re.match('alpaca_eval|mt_bench|arena_hard', name)[0]}"] |= {address}
+    gamed = re.search(r'hf_hub_download\("(\S+)", "(\S+)", repo', (ROOT / "eval/2a_alpaca_eval.py").read_text())
+    expected["--gamed_file=default"] = {f"hf://datasets/{gamed[1]}/{gamed[2]}"}
+    for path in [*ROOT.glob("recipes/*.sh"), ROOT / "run_loop.sh", ROOT / "reward_modeling/3_rewardbench.py"]:
+        text = "\n".join(re.findall(r"^: .*", path.read_text(), re.MULTILINE))  # the variables
+        found = re.findall(rf"(?<=[= \"])[A-Za-z]{NAME}(?::[\w./-]+)?(?=[ }},])", text)
+        if path.suffix == ".py":
+            found = re.findall(r"allenai/[\w-]+", path.read_text())
+        if names := {name for name in found if name.split("/")[0] not in ("runs", "recipes")}:
+            expected[path.name] = names
+    told = defaultdict(set)
+    for name, kind, gated, used_by in TABLE:
+        assert kind == "file" if name.startswith("https://") else kind in ("model", "dataset"), name
+        assert gated == ("yes" if name.startswith("meta-llama/") else "no"), name
+        for token in used_by.split(", "):
+            told[token].add(name)
+    assert told == expected
+    assert len(expected["SFT_DATA=paper"]) == 9 and len(expected["PROMPTS=paper"]) == 6
+    assert len({name for name, *_ in TABLE}) == len(TABLE)
+
+
+# Names
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_passes(check, hub, recipe):
+    status, well, problems = check(RECIPE=f"recipes/{recipe}", GPUS="8", EVALS="academic")
+    assert (status, problems) == (0, [])
+    assert all(line.startswith("# ") for line in well)
+    wanted = {split(name)[0] for name, kind, _, used_by in TABLE if recipe in used_by.split(", ")}
+    assert wanted <= set(hub.asked)
+    if recipe == "tiny.sh":
+        assert not hub.asked
+
+
+def test_what_it_tells_of_the_papers_run(check):
+    status, well, problems = check(RECIPE="recipes/llama3_8b.sh", GPUS="8", gpus=[81559] * 8)
+    shape, room = budget.SHAPES["llama3_8b"], {"gpus": 8, "batch": 2, "distributed": "zero3"}
+    sft = budget.training(shape, "sft", sequence=8192, **room)["total"]
+    rm = budget.training(shape, "reward_model", sequence=4096, **room)["total"]
+    dpo = budget.training(shape, "dpo", sequence=2048, **room)["total"]
+    generation, scoring = budget.generation(shape, sequence=8192)["total"], budget.scoring(shape)["total"]
+    disk = budget.disk(shape, trained=["sft", "reward_model", "dpo", "dpo", "dpo"], tokens=3 * 20000 * 8 * 2048)
+    used = {"EVALS=academic", "PROMPTS=paper", "SFT_DATA=paper", "PREFERENCES=mix2", "run_loop.sh", "llama3_8b.sh"}
+    sets = [name for name, kind, _, by in TABLE if kind == "dataset" and ":" not in name and used & {*by.split(", ")}]
+    downloads = 32 + 3 * len(sets)  # two models of 16 GiB in safetensors; of a set its GiB and what is made of it
+    models, checkpoints, rows = (disk[name] for name in ("models", "checkpoints", "rows"))
+    assert (status, problems) == (0, [])
+    assert well == [
+        "# hub: BASE_MODEL=meta-llama/Meta-Llama-3-8B: open",
+        "# hub: RM_START=meta-llama/Meta-Llama-3-8B-Instruct: open",
+        "# hub: SFT_DATA=paper: 9 open",
+        "# hub: PROMPTS=paper: 6 open",
+        "# hub: PREFERENCES=mix2: 12 open",
+        "# hub: BENCH=allenai/reward-bench: open",
+        "# hub: SFT_OPTIONS=meta-llama/Meta-Llama-3-8B-Instruct: open",
+        "# hub: CLEAN=openai/gsm8k:main/test-00000-of-00001.parquet: open",
+        "# hub: CLEAN=openai/openai_humaneval: open",
+        "# hub: EVALS=academic: 4 open",
+        f"# disk: /the disk: {models + checkpoints + rows + downloads:.1f} GiB needed (models {models:.1f}, "
+        f"checkpoints {checkpoints:.1f}, rows {rows:.1f}, downloads {downloads:.1f}), 100000.0 free",
+        "# GPUs: 8 here, 8 asked for",
+        f"# GPU memory: 79.6 GiB; needed: sft {sft:.1f}, reward_model {rm:.1f}, dpo {dpo:.1f}, "
+        f"generation {generation:.1f}, scoring by REWARD_MODEL {scoring:.1f}",
+        "# batches: SFT 32 = 2 a GPU x 8 GPUs x 2 steps",
+        "# batches: RM 512 = 2 a GPU x 8 GPUs x 32 steps",
+        "# batches: DPO 128 = 2 a GPU x 8 GPUs x 8 steps",
+    ]
+
+
+def test_a_gated_name_is_told_once_with_what_to_do(check, hub):
+    """It is needed twice, as a model and as a tokenizer."""
+    status, well, problems = check(RECIPE="recipes/llama3_8b.sh", HF_TOKEN="bad", GPUS="8")
+    told = "check: meta-llama/{} ({}): gated, and not open to this account: visit {}/meta-llama/{}, accept its terms, "
+    told += "set HF_TOKEN"
+    base, chat = "Meta-Llama-3-8B", "Meta-Llama-3-8B-Instruct"
+    assert status == 1
+    assert problems == [
+        told.format(base, "BASE_MODEL", hub.url, base), told.format(chat, "RM_START, SFT_OPTIONS", hub.url, chat),
+    ]  # fmt: skip
+    assert "# hub: SFT_DATA=paper: 9 open" in well and not any("BASE_MODEL" in line for line in well)
+
+
+def test_a_missing_name_is_told_with_the_variable_that_names_it(check, hub):
+    hub.missing = {"RLHFlow/LLaMA3-SFT", "LDJnr/Capybara"}
+    cleaned = "--evaluation_files nobody/questions:test.jsonl openai/gsm8k:main/no.parquet --similarity 2"
+    status, well, problems = check(**QUICK | {"PROMPTS": "paper", "SFT_MODEL": "RLHFlow/LLaMA3-SFT", "CLEAN": cleaned})
+    assert status == 1
+    assert problems == [
+        "check: RLHFlow/LLaMA3-SFT (SFT_MODEL): no such model on the hub, or a private one",
+        "check: LDJnr/Capybara (PROMPTS=paper): no such dataset on the hub, or a private one",
+        "check: nobody/questions (CLEAN=nobody/questions:test.jsonl): it holds no test.jsonl",
+        "check: openai/gsm8k (CLEAN=openai/gsm8k:main/no.parquet): it holds no main/no.parquet",
+    ]
+    assert "# hub: PROMPTS=paper: 5 of 6 open" in well
+
+
+def test_a_set_that_lies_on_another_branch_is_looked_for_there(check):
+    """The main branch of Summarization holds no data."""
+    sets = "mix1 openai/summarize_from_feedback:comparisons"
+    status, well, problems = check(RECIPE="recipes/llama3_8b.sh", GPUS="8", PREFERENCES=sets)
+    assert (status, problems) == (0, [])
+    assert "# hub: PREFERENCES=mix1: 6 open" in well
+    assert "# hub: PREFERENCES=openai/summarize_from_feedback:comparisons: open" in well
+
+
+def test_a_hub_out_of_reach_is_told_once_after_three_tries(check, hub):
+    hub.broken = 1000
+    status, well, problems = check(RECIPE="recipes/llama3_8b.sh", GPUS="8")
+    assert status == 1 and len(hub.asked) == 3 and len(set(hub.asked)) == 1
+    (told,) = problems
+    way = r"with HF_HUB_OFFLINE=1 and all 30 names in the cache the run needs no hub"
+    assert re.fullmatch(rf"check: the hub at {re.escape(hub.url)} is out of reach \(.+\); {way}", told)
+    assert not any(line.startswith("# hub") for line in well)
+
+
+def test_a_hub_that_stumbles_is_asked_again(check, hub):
+    hub.broken = 2
+    status, well, problems = check(**QUICK)
+    assert (status, problems) == (0, []) and TOLD in well
+    assert hub.asked[:3] == ["RLHFlow/LLaMA3-SFT"] * 3 and hub.asked.count("sfairXC/FsfairX-LLaMA3-RM-v0.1") == 1
+
+
+def test_only_what_a_step_reads_is_asked_for(check, hub):
+    """Skipped stages, unused annotators, and a benchmark without measures ask for nothing."""
+    models = ("BASE_MODEL", "RM_START", "PM_START", "PREFERENCE_MODEL", "ARMORM", "SFT_DATA", "PREFERENCES", "BENCH")
+    unused = {name: f"no/{name}" for name in models} | {"SFT_OPTIONS": "--chat_template_path no/tokenizer"}
+    status, _, problems = check(**QUICK | unused)
+    assert (status, problems) == (0, [])
+    assert set(hub.asked) == {
+        "RLHFlow/LLaMA3-SFT", "sfairXC/FsfairX-LLaMA3-RM-v0.1", "RLHFlow/prompt-collection-v0.1"
+    }  # fmt: skip
+    hub.asked.clear()
+    used = {"ANNOTATOR": "preference_model armorm", "MEASURE": "reward_model"}
+    status, _, problems = check(**QUICK | unused | used)
+    assert status == 0
+    assert {name for name in hub.asked if name.startswith("no/")} == {"no/PREFERENCE_MODEL", "no/ARMORM", "no/BENCH"}
+    hub.asked.clear()
+    for idle in {"ITERATIONS": "0"}, {"ITERATIONS": "1", "PAIRING": "offline", "OFFLINE_PAIRS": "mix1"}:
+        _, well, _ = check(**QUICK | idle, EVAL_PROMPTS="README.md")  # any file that is there
+        assert "RLHFlow/prompt-collection-v0.1" not in hub.asked
+    assert "# hub: OFFLINE_PAIRS=mix1: 6 open" in well
+
+
+def test_local_files_have_to_be_there(check, hub, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "here.jsonl").write_text("{}\n")
+    local = {"SFT_MODEL": f"{tmp_path}/model", "REWARD_MODEL": "runs/nowhere/reward_model"}
+    local["PROMPTS"] = f"my_prompts.parquet {tmp_path}/here.jsonl {tmp_path}/run/made.jsonl"
+    local |= {"RATINGS": "some/ratings"}  # 2c_armorm.py reads files alone
+    local |= {"ANNOTATOR": "armorm", "PREFERENCES": f"{tmp_path}/here.jsonl"}
+    status, _, problems = check(**QUICK | local)
+    assert status == 1 and not hub.asked
+    assert problems == [
+        "check: REWARD_MODEL=runs/nowhere/reward_model: no such file",
+        "check: RATINGS=some/ratings: no such file",
+        "check: PROMPTS=my_prompts.parquet: no such file",
+    ]
+
+
+# Without network
+
+
+def test_without_network_every_name_has_to_be_in_the_cache(check, hub, tmp_path):
+    hf, offline = tmp_path / "hf", {"HF_HUB_OFFLINE": "1", "EVALS": "alpaca_eval", "CLEAN": "--tokenizer_name a/b"}
+    offline |= {"JUDGE_MODEL": "judge", "JUDGE_URL": "http://127.0.0.1:1"}
+    status, well, problems = check(**QUICK | offline)
+    reason = "not in the cache, and HF_HUB_OFFLINE is set"
+    file = next(name for name, kind, _, used_by in TABLE if kind == "file" and used_by == "EVALS=alpaca_eval")
+    assert status == 1 and not any(line.startswith("# hub") for line in well)
+    assert problems == [
+        f"check: RLHFlow/LLaMA3-SFT (SFT_MODEL): {reason}",
+        f"check: sfairXC/FsfairX-LLaMA3-RM-v0.1 (REWARD_MODEL): {reason}",
+        f"check: RLHFlow/prompt-collection-v0.1 (PROMPTS): {reason}",
+        f"check: a/b (CLEAN): {reason}",
+        f"check: {file} (EVALS=alpaca_eval): {reason}",
+        f"check: tatsu-lab/alpaca_eval (--gamed_file=default): {reason}",
+    ]
+    for folder, files in {
+        "hub/models--RLHFlow--LLaMA3-SFT": ["config.json", "model.safetensors"],
+        "hub/models--sfairXC--FsfairX-LLaMA3-RM-v0.1": ["config.json", "pytorch_model.bin"],
+        "hub/models--a--b": ["tokenizer.json"],
+        "hub/datasets--tatsu-lab--alpaca_eval": ["df_gamed.csv"],
+    }.items():
+        for name in files:
+            path = hf / folder / "snapshots/0" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(LLAMA_8B))
+    made = hf / "datasets/RLHFlow___prompt-collection-v0.1/default/0.0.0/0123/dataset_info.json"
+    made.parent.mkdir(parents=True)
+    made.write_text("{}")
+    address = tmp_path / ".cache/rlhf_workflow" / file.removeprefix("https://").replace("/", "_")
+    address.parent.mkdir(parents=True)
+    address.write_text("")
+    status, well, problems = check(**QUICK | offline)
+    assert (status, problems) == (0, []) and not hub.asked
+    assert "# hub: EVALS=alpaca_eval: in the cache" in well and TOLD.replace("open", "in the cache") in well
+
+
+def test_a_file_that_is_given_is_not_asked_for(check, hub):
+    judged = {"EVALS": "alpaca_eval", "HF_HUB_OFFLINE": "1"}
+    for options, needed in {"--no_logprobs": 1, "--gamed_file my_df_gamed.csv": 0}.items():
+        _, _, problems = check(**QUICK | judged, ALPACA_EVAL_OPTIONS=options)
+        assert sum("--gamed_file=default" in line for line in problems) == needed
+
+
+def test_a_config_alone_is_no_model_in_the_cache(check, hub, tmp_path):
+    """This very check leaves config.json files in the cache."""
+    check(**QUICK, GPU_MEMORY="80")
+    assert [*tmp_path.glob("hf/hub/models--RLHFlow--LLaMA3-SFT/snapshots/*/config.json")]
+    status, _, problems = check(**QUICK, HF_HUB_OFFLINE="1")
+    assert status == 1 and len(problems) == 3
+
+
+def test_the_data_sets_cache_is_where_datasets_keeps_it(tmp_path):
+    """Its own folder for a name; an installed version that moves it would make the check blind."""
+    needs = runpy.run_path(str(ROOT / "recipes/needs.py"))
+    from datasets.naming import camelcase_to_snakecase
+
+    for name in ("openbmb/UltraFeedback", "argilla/distilabel-intel-orca-dpo-pairs", "TIGER-Lab/MathInstruct"):
+        owner, dataset = name.split("/")
+        folder = tmp_path / f"{owner}___{camelcase_to_snakecase(dataset)}/default/0.0.0/0123"
+        os.environ["HF_DATASETS_CACHE"] = str(tmp_path)
+        try:
+            assert not needs["cached"]("dataset", name)
+            folder.mkdir(parents=True)
+            (folder / "dataset_info.json").write_text("{}")
+            assert needs["cached"]("dataset", name)
+        finally:
+            del os.environ["HF_DATASETS_CACHE"]
+
+
+# Benchmarks
+
+
+def test_the_benchmarks_addresses_are_asked_or_a_directory_stands_for_them(check, hub, tmp_path):
+    judged = {"EVALS": "mt_bench arena_hard", "JUDGE_MODEL": "judge", "JUDGE_URL": "http://127.0.0.1:1"}
+    status, _, problems = check(**QUICK | judged, https_proxy="http://127.0.0.1:9")
+    (told,) = problems
+    first = next(name for name, _, _, used_by in TABLE if used_by == "EVALS=mt_bench")
+    assert status == 1
+    way = "BENCHMARKS can name a directory of such files"
+    assert re.fullmatch(rf"check: {re.escape(first)} is out of reach \(.*refused.*\); {way}", told)
+    status, _, problems = check(**QUICK | judged, BENCHMARKS=str(tmp_path))
+    assert (status, problems) == (0, [])
+    status, _, problems = check(**QUICK | judged, BENCHMARKS="runs/nowhere/benchmarks")
+    assert (status, problems) == (1, ["check: BENCHMARKS=runs/nowhere/benchmarks: no such file"])
+    hub.parts["me/bench", None] = ["v1/mt_bench_questions.jsonl"]
+    status, well, problems = check(**QUICK | judged, BENCHMARKS="hf://datasets/me/bench/v1")
+    assert (status, problems) == (0, []) and "# hub: BENCHMARKS=hf://datasets/me/bench/v1: open" in well
+
+
+def test_of_the_academic_ones_those_that_run(check, hub):
+    academic = {**QUICK, "EVALS": "academic"}
+    _, well, _ = check(**academic, ACADEMIC_OPTIONS="--run_generated_code")
+    assert "# hub: ACADEMIC_OPTIONS=--run_generated_code: 2 open" in well and "# hub: EVALS=academic: 4 open" in well
+    _, well, _ = check(**academic, ACADEMIC_OPTIONS="--tasks mmlu my_task --seed 3")
+    assert "# hub: --tasks=mmlu: open" in well and not any("EVALS" in line for line in well)
+    assert "# hub: --tasks=my_task: not in recipes/hub_names.md, its data is not checked" in well
+
+
+# Disk, GPUs, batches
+
+
+def test_too_little_disk(check, hub):
+    """The shape comes from the model's config.json on the hub; what is there already is not counted again."""
+    hub.configs["RLHFlow/LLaMA3-SFT"] = LLAMA_70B
+    status, _, problems = check(**QUICK, free=900)
+    need = budget.disk(budget.SHAPES["llama3_70b"], trained=["dpo"] * 3, tokens=3 * 20000 * 8 * 2048)
+    models, checkpoints, rows = (need[name] for name in ("models", "checkpoints", "rows"))
+    assert models + checkpoints > 1024
+    assert (status, problems) == (
+        1,
+        [f"check: disk: /the disk: {models + checkpoints + rows + 35:.1f} GiB needed (models {models:.1f}, "
+         f"checkpoints {checkpoints:.1f}, rows {rows:.1f}, downloads 35.0), 900.0 free"],
+    )  # fmt: skip
+
+
+def test_what_is_made_already_needs_no_disk(check, tmp_path):
+    for i in (1, 2, 3):
+        (tmp_path / f"run/iter{i}/policy").mkdir(parents=True)
+    snapshot = tmp_path / "hf/hub/models--RLHFlow--LLaMA3-SFT/snapshots/0"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").write_text("")
+    status, well, problems = check(**QUICK, free=20)
+    assert (status, problems) == (0, [])
+    assert "# disk: /the disk: 19.0 GiB needed (downloads 19.0), 20.0 free" in well
+
+
+def test_more_gpus_than_there_are(check):
+    status, well, problems = check(**QUICK, gpus=[81559])
+    assert (status, problems) == (1, ["check: GPUS=8: this machine has 1"])
+    status, well, problems = check(**QUICK)
+    assert (status, problems) == (0, []) and "# GPUs: none here, 8 asked for: not checked" in well
+
+
+def test_too_little_memory(check, hub):
+    """By parts, with what to change; GPU_MEMORY wins over nvidia-smi."""
+    shape, flags = budget.SHAPES["llama3_8b"], {"DISTRIBUTED": "ddp"}
+    parts = budget.training(shape, "dpo", gpus=8, sequence=2048, batch=2, distributed="ddp")
+    told = ", ".join(f"{name} {size:.1f}" for name, size in parts.items() if size >= 0.05 and name != "total")
+    dpo = (
+        f"check: GPU memory: dpo needs {parts['total']:.1f} GiB of 79.6 ({told}); change DISTRIBUTED, "
+        "PER_DEVICE_BATCH_SIZE, or DPO_OPTIONS (--max_length, LoRA by --use_peft True)"
+    )
+    assert parts["total"] > 79.6
+    status, _, problems = check(**QUICK | flags, gpus=[81559] * 8)
+    assert (status, problems) == (1, [dpo])
+    status, _, problems = check(**QUICK | flags, gpus=[81559] * 8, GPU_MEMORY="1000")
+    assert (status, problems) == (0, [])
+    status, _, problems = check(**QUICK | flags, gpus=[81559] * 8, DPO_OPTIONS="--use_peft True --lora_r 8")
+    assert (status, problems) == (0, [])
+    status, _, problems = check(**QUICK, GPU_MEMORY="12", TENSOR_PARALLEL="1")
+    assert status == 1
+    assert [re.match(r"check: GPU memory: (.*) needs .*; change (\w+)", line).groups() for line in problems] == [
+        ("dpo", "DISTRIBUTED"), ("generation", "TENSOR_PARALLEL"), ("scoring by REWARD_MODEL", "REWARD_MODEL")
+    ]  # fmt: skip
+    assert " of 12.0 (" in problems[0] and " of 11.0 (" in problems[1]  # vLLM takes 0.92 of it
+    _, _, problems = check(**QUICK, GPU_MEMORY="12", TENSOR_PARALLEL="4")
+    assert not any("generation" in line for line in problems)
+    status, _, problems = check(**QUICK, GPU_MEMORY="80GB")
+    assert (status, problems) == (1, ["check: GPU_MEMORY=80GB: not a number (GiB)"])
+
+
+def test_without_a_known_memory_it_tells_what_is_needed(check, hub):
+    hub.configs["sfairXC/FsfairX-LLaMA3-RM-v0.1"] = {"model_type": "other"}
+    status, well, _ = check(**QUICK)
+    shape = budget.SHAPES["llama3_8b"]
+    dpo = budget.training(shape, "dpo", gpus=8, sequence=2048, batch=2, distributed="zero3")["total"]
+    generation = budget.generation(shape, sequence=8192)["total"]
+    assert status == 0
+    told = f"needed: dpo {dpo:.1f}, generation {generation:.1f}"
+    assert f"# GPU memory: unknown, set GPU_MEMORY (GiB) to check; {told}" in well
+    assert "# GPU memory: not checked, of an unknown shape: scoring by REWARD_MODEL" in well
+
+
+def test_several_machines_share_a_batch(check):
+    _, well, _ = check(RECIPE="recipes/llama3_8b.sh", GPUS="8", NODES="4")
+    assert [line for line in well if "batches" in line] == [
+        "# batches: SFT 32 = 1 a GPU x 32 GPUs x 1 step",
+        "# batches: RM 512 = 2 a GPU x 32 GPUs x 8 steps",
+        "# batches: DPO 128 = 2 a GPU x 32 GPUs x 2 steps",
+    ]
+
+
+# Costs nothing
+
+
+def imports(stderr):
+    return {line.split("|")[-1].strip().split(".")[0] for line in stderr if line.startswith("import time:")}
+
+
+def test_the_tiny_recipe_needs_the_standard_library_alone(check):
+    """Nor does --help import more."""
+    flags = ["-X", "importtime"]
+    always = imports(run(*flags, "-c", "").stderr.splitlines()) | {
+        "budget",
+        "needs",
+        "org",
+    }  # `copy` looks for Jython's
+    status, _, told = check(RECIPE="recipes/tiny.sh", GPUS="0", flags=flags)
+    assert status == 0 and "argparse" in imports(told)
+    assert imports(told) - always <= sys.stdlib_module_names
+    done = run(*flags, "recipes/check.py", "--help")
+    assert done.returncode == 0 and "Check at once" in done.stdout
+    assert imports(done.stderr.splitlines()) - always <= sys.stdlib_module_names
+
+
+def test_the_tiny_recipe_asks_no_hub(check, hub):
+    status, well, problems = check(RECIPE="recipes/tiny.sh", GPUS="0")
+    assert (status, problems) == (0, []) and not hub.asked
+    assert well == [
+        "# disk: /the disk: 0.0 GiB needed (next to nothing), 100000.0 free",
+        "# GPUs: none asked for, the run is the CPU's",
+        "# batches: SFT 4 = 4 a process x 1 process x 1 step",
+        "# batches: RM 16 = 16 a process x 1 process x 1 step",
+        "# batches: PM 8 = 8 a process x 1 process x 1 step",
+        "# batches: DPO 32 = 32 a process x 1 process x 1 step",
+    ]
