@@ -170,14 +170,12 @@ pids=()
 servers=() # processes that live longer than a step
 # shellcheck disable=SC2329 # the trap calls it
 stop_children() {
-  local asked=("${pids[@]}")
+  local ask=TERM
   [[ -n $DRY_RUN ]] && return
-  ((NODES == 1 || ${#pids[@]} == 0)) || { # srun itself would kill what it has started
-    scancel --signal=TERM "$SLURM_JOB_ID" || true
-    asked=()
-  }
+  ((NODES == 1)) || ask=USR1 # srun hands it on, see recipes/slurm/launch.sh
+  for pid in "${pids[@]}"; do kill "-$ask" -- "-$pid" 2>/dev/null || true; done
+  for pid in "${servers[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
   pids+=("${servers[@]}")
-  for pid in "${asked[@]}" "${servers[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
   for ((i = 0; i < 10 * GRACE; i++)); do # trainings save their state
     ((i != 50)) || echo "run_loop.sh: waiting for what is still at work, at most $GRACE s" >&2
     for pid in "${pids[@]}"; do kill -0 -- "-$pid" 2>/dev/null && sleep 0.1 && continue 2; done
@@ -317,10 +315,8 @@ train() { # train N DIRECTORY SCRIPT FLAGS...: TRL's flags that every training s
     else
       port=$((20000 + ${SLURM_JOB_ID:-0} % 10000))
       while [[ -z $DRY_RUN ]] && (: <"/dev/tcp/localhost/$port") 2>/dev/null; do port=$((port + 1)); done
-      # shellcheck disable=SC2016 # each node fills in its own number
-      launcher=("${srun[@]}" --nodes="$NODES" --ntasks-per-node=1
-        bash -c 'exec accelerate launch --machine_rank "$SLURM_NODEID" --main_process_ip "$SLURM_LAUNCH_NODE_IPADDR" "$@"'
-        accelerate "${flags[@]}" --num_machines "$NODES" --main_process_port "$port")
+      launcher=("${srun[@]}" --nodes="$NODES" --ntasks-per-node=1 bash recipes/slurm/launch.sh "${flags[@]}"
+        --num_machines "$NODES" --main_process_port "$port")
     fi
     ((GPUS)) || set -- "$@" --use_cpu True
   fi

@@ -5,6 +5,8 @@ import signal
 import sys
 from pathlib import Path
 
+import rows
+
 
 def unfinished_model(path, resume):
     """(directory, last whole checkpoint or None) of the unfinished model `path`; its last file tells what is whole."""
@@ -36,3 +38,15 @@ def train(trainer, checkpoint):
     signal.signal(signal.SIGTERM, before)
     if trainer.state.global_step < trainer.state.max_steps:
         sys.exit(143)
+
+
+def save(trainer, path):
+    """Save the whole model and the curve of its training, and give them their name."""
+    if hasattr(trainer.model, "merge_and_unload"):  # LoRA: vLLM and the next stages read whole models
+        trainer.model = trainer.model.merge_and_unload()
+    trainer.save_model()
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        rows.publish(trainer.args.output_dir, path)
+    trainer.accelerator.wait_for_everyone()  # a launcher ends all processes when one has trouble in its last moments
+    trainer.accelerator.end_training()

@@ -80,18 +80,12 @@ def main():
         peft_config=get_peft_config(model_args),
     )
     training.train(trainer, checkpoint)
-    if model_args.use_peft:  # vLLM and the next stages read whole models
-        trainer.model = trainer.model.merge_and_unload()
-    trainer.save_model()
-    trainer.save_state()
+    training.save(trainer, final)
     if trainer.is_world_process_zero():
-        rows.publish(training_args.output_dir, final)
         kept, steps = len(trainer.train_dataset), trainer.state.global_step
         print(
             f"{final} pairs in: {len(pairs)}, dropped, too long: {len(pairs) - kept}, trained on: {kept}, {steps} steps"
         )
-    trainer.accelerator.wait_for_everyone()  # a launcher ends all processes when one has trouble in its last moments
-    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -64,14 +64,7 @@ def main():
         peft_config=get_peft_config(model_args),
     )
     training.train(trainer, checkpoint)
-    if model_args.use_peft:  # vLLM and the next stages read whole models
-        trainer.model = trainer.model.merge_and_unload()
-    trainer.save_model()
-    trainer.save_state()
-    if trainer.is_world_process_zero():
-        rows.publish(training_args.output_dir, final)
-    trainer.accelerator.wait_for_everyone()  # a launcher ends all processes when one has trouble in its last moments
-    trainer.accelerator.end_training()
+    training.save(trainer, final)
 
 
 if __name__ == "__main__":

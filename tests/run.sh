@@ -6,5 +6,5 @@ cd "$(dirname "$0")/.."
 source ./setup.sh
 ruff check .
 ruff format --check .
-shellcheck -s bash -x ./*.sh recipes/*.sh tests/*.sh .ci/run
+shellcheck -s bash -x ./*.sh recipes/*.sh recipes/slurm/* tests/*.sh .ci/run
 exec python -m pytest -q tests "$@"

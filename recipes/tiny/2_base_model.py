@@ -108,9 +108,7 @@ def main():
         LlamaForCausalLM(config), training_args, train_dataset=Dataset.from_dict(blocks), processing_class=tokenizer
     )
     training.train(trainer, checkpoint)
-    trainer.save_model()
-    trainer.save_state()
-    rows.publish(training_args.output_dir, final)
+    training.save(trainer, final)
 
 
 if __name__ == "__main__":
