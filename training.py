@@ -8,6 +8,14 @@ from pathlib import Path
 import rows
 
 
+def attention(training_args, model_args):
+    """FlashAttention 2 where it is installed and the training is in bfloat16, or what --attn_implementation says."""
+    from transformers.utils import is_flash_attn_2_available
+
+    there = training_args.bf16 and is_flash_attn_2_available()
+    return model_args.attn_implementation or ("flash_attention_2" if there else None)
+
+
 def unfinished_model(path, resume):
     """(directory, last whole checkpoint or None) of the unfinished model `path`; its last file tells what is whole."""
     partial = f"{path}.partial-{resume}"

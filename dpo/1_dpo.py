@@ -61,9 +61,11 @@ def main():
         if not tokenizer.chat_template:
             sys.exit(f"{name}: its tokenizer has no chat template")
 
+    attention = training.attention(training_args, model_args)
+
     def model(name):  # policy and reference in the same precision, or their ratio is off from the first step
         return AutoModelForCausalLM.from_pretrained(
-            name, dtype=model_args.dtype or "float32", attn_implementation=model_args.attn_implementation
+            name, dtype=model_args.dtype or "float32", attn_implementation=attention
         )
 
     stored = f"{training_args.output_dir}/checkpoint-pairs"

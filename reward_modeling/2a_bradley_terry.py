@@ -65,9 +65,9 @@ def main():
         sys.exit(f"{model_args.model_name_or_path}: its tokenizer has no chat template")
 
     set_seed(training_args.seed)  # the scoring head starts at random
-    dtype = model_args.dtype or "float32"
+    dtype, attention = model_args.dtype or "float32", training.attention(training_args, model_args)
     model = AutoModelForSequenceClassification.from_pretrained(
-        model_args.model_name_or_path, num_labels=1, dtype=dtype, attn_implementation=model_args.attn_implementation
+        model_args.model_name_or_path, num_labels=1, dtype=dtype, attn_implementation=attention
     )
     if tokenizer.pad_token in (None, tokenizer.eos_token):
         tokenizer.add_special_tokens({"pad_token": "[PAD]"})

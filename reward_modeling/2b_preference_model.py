@@ -85,10 +85,11 @@ def main():
         print(f"{name} rows in: {len(part)}, dropped, too long: {len(part) - len(fit)}, rows out: {len(fit)}")
         return fit or sys.exit(f"{name}: no comparison has at most --max_length {training_args.max_length} tokens")
 
+    attention = training.attention(training_args, model_args)
     model = AutoModelForCausalLM.from_pretrained(  # a reward model too can be the start: its score is left out
         model_args.model_name_or_path,
         dtype=model_args.dtype or "float32",
-        attn_implementation=model_args.attn_implementation,
+        attn_implementation=attention,
     )
     trainer = SFTTrainer(
         model,

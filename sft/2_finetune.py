@@ -54,9 +54,8 @@ def main():
     if not (tokenizer.chat_template or training_args.chat_template_path):
         sys.exit(f"{model_args.model_name_or_path}: its tokenizer has no chat template, give --chat_template_path")
 
-    training_args.model_init_kwargs = {"dtype": model_args.dtype} if model_args.dtype else {}
-    if model_args.attn_implementation:
-        training_args.model_init_kwargs["attn_implementation"] = model_args.attn_implementation
+    chosen = {"dtype": model_args.dtype, "attn_implementation": training.attention(training_args, model_args)}
+    training_args.model_init_kwargs = {name: value for name, value in chosen.items() if value}
     trainer = SFTTrainer(
         model_args.model_name_or_path,
         training_args,

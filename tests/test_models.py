@@ -369,6 +369,35 @@ def test_a_training_that_is_asked_to_stop_saves_its_state_first(policy, sft, tmp
 # eval/2_kl.py
 
 
+def test_flash_attention_is_used_where_it_is(monkeypatch):
+    from types import SimpleNamespace
+
+    import transformers.utils
+
+    import training
+
+    chosen = []
+    for there, bf16, flag in [(True, True, None), (True, False, None), (False, True, None), (True, True, "sdpa")]:
+        monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda there=there: there)
+        chosen.append(training.attention(SimpleNamespace(bf16=bf16), SimpleNamespace(attn_implementation=flag)))
+    assert chosen == ["flash_attention_2", None, None, "sdpa"]
+
+
+def test_a_model_in_a_warm_cache_needs_no_hub(scored, reward_model, tmp_path):
+    """By its name on the hub; one that is not there is told in one line."""
+    file, scored, _ = scored
+    cache = tmp_path / "models--owner--name"
+    shutil.copytree(reward_model, cache / "snapshots/1234")
+    (cache / "refs").mkdir()
+    (cache / "refs/main").write_text("1234")
+    offline = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    ran(*annotation("owner/name", file), "--output_file", tmp_path / "out.jsonl", env=offline)
+    assert [row["rewards"] for row in read_jsonl(tmp_path / "out.jsonl")] == [row["rewards"] for row in scored]
+    done = run(*annotation("owner/other", file), "--output_file", tmp_path / "out.jsonl", env=offline)
+    assert done.returncode == 1 and done.stderr.startswith("owner/other: no model there (")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_kl_is_the_difference_of_log_probabilities_over_the_answer(policy, sft, world, tmp_path):
     """With EOS, unless the answer was cut off. Nothing depends on what shares a batch."""
     prompts = read_jsonl(world / "prompts.jsonl")[:3]
