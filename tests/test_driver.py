@@ -1,5 +1,6 @@
 """run_loop.sh on a loop of minutes: what it refuses, what it redoes, and what is left of it when it is killed."""
 
+import contextlib
 import fcntl
 import itertools
 import json
@@ -9,6 +10,7 @@ import random
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -265,18 +267,34 @@ def test_nodes_share_the_rows_and_the_training(tmp_path):
     assert int(flags["--per_device_train_batch_size"]) * int(flags["--gradient_accumulation_steps"]) == 1
 
 
+def job(folder, srun, number=1):
+    """The environment of a made-up job of Slurm on two nodes; its srun does that."""
+    for name, does in {"scontrol": "printf 'n1\nn2\n'", "srun": srun}.items():
+        (folder / name).write_text(f"#!/usr/bin/env bash\n{does}\n")
+        (folder / name).chmod(0o755)
+    told = {"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": str(number)}
+    return {"PATH": f"{folder}:{os.environ['PATH']}", **told}
+
+
 def test_nodes_with_clocks_apart_are_refused(tmp_path):
-    """What has to be made again is judged by the times of files. The job is made up: two nodes, one of them late."""
-    for name, says in {
-        "scontrol": "printf 'n1\nn2\n'",
-        "srun": 'echo "n1 $(date +%s)"; echo "n2 $(date -d -5min +%s)"',
-    }.items():
-        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{says}\n")
-        (tmp_path / name).chmod(0o755)
-    job = {"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "1"}
-    status, printed = drive(recipe(tmp_path), PATH=f"{tmp_path}:{os.environ['PATH']}", **job)
+    """What has to be made again is judged by the times of files."""
+    late = 'echo "n1 $(date +%s)"; echo "n2 $(date -d -5min +%s)"'
+    status, printed = drive(recipe(tmp_path), **job(tmp_path, late))
     reason = r"run_loop.sh: the clock of n2 is -30[0-2] s off that of n1: set them, by NTP or chrony\n"
     assert status == 1 and re.fullmatch(reason, printed), printed
+
+
+def test_a_port_that_is_taken_is_passed_over(tmp_path):
+    """The processes of a training find one another at a port that follows from the job's number."""
+    clocks = '[[ $* == *launch.sh* ]] && exit 1; echo "n1 $(date +%s)"; echo "n2 $(date +%s)"'
+    for port in range(20_000, 30_000):
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", port + 1)).close()
+            taken = socket.create_server(("127.0.0.1", port))
+            break
+    with taken:
+        status, printed = drive(recipe(tmp_path), **job(tmp_path, clocks, port - 20_000), FROM="1", TO="1")
+    assert status == 1 and f" --main_process_port {port + 1} " in printed
 
 
 # The whole loop, once; the tests below it change it in the order in which they stand, and each leaves it whole
