@@ -1,18 +1,15 @@
 """recipes/budget.py against what the libraries really make, and against numbers computed by hand."""
 
 import dataclasses
-import importlib.util
 import json
 import time
 
+import budget
 import pytest
 import torch
-from commands import ROOT, ran, run
+from commands import ran, run
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig, Qwen2Config
 
-specification = importlib.util.spec_from_file_location("budget", ROOT / "recipes/budget.py")
-budget = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(budget)
 LLAMA = budget.SHAPES["llama3_8b"]
 N, GIB = 8_030_261_248, 2**30
 TINY = {"vocab_size": 1000, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3,

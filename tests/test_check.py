@@ -10,12 +10,10 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import budget
 import pytest
 from commands import ROOT, run
 from scripted_hub import LLAMA_8B, NAME, TABLE, machine, split
-
-sys.path.append(str(ROOT / "recipes"))
-import budget
 
 RECIPES = sorted(path.name for path in ROOT.glob("recipes/*.sh"))
 LLAMA_70B = LLAMA_8B | {
