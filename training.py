@@ -45,6 +45,7 @@ def train(trainer, checkpoint):
     trainer.train(resume_from_checkpoint=checkpoint)
     signal.signal(signal.SIGTERM, before)
     if trainer.state.global_step < trainer.state.max_steps:
+        trainer.accelerator.wait_for_everyone()  # the first to leave takes the others with it, saved or not
         sys.exit(143)
 
 
