@@ -288,7 +288,10 @@ step() { # step N FILE COMMAND...: make FILE by COMMAND
       wait "${pids[-1]}" || status=$?
     fi
     ((status)) || continue
-    ((status != 143)) || exit 143 # somebody stopped it, as a cluster does that needs the machine
+    if ((status == 143)); then # as a cluster does that needs the machine
+      echo "run_loop.sh: step $id was stopped by a SIGTERM; to go on, give the same command again" >&2
+      exit 143
+    fi
     echo "run_loop.sh: step $id${numbers[i]+, shard ${numbers[i]} of $shards,} failed; the end of ${logs[i]}:" >&2
     tail -n 5 "${logs[i]}" >&2
     (($(df -Pk "$OUT" | awk 'END {print $4}') > 1024)) || echo "No space is left on the disk of $OUT." >&2
