@@ -54,12 +54,13 @@ def run(program):
     else:  # in a user namespace root cannot become another user
         command += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
         command += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    command += ["--size", str(TMP), "--perms", "1777", "--tmpfs", "/tmp"]  # first: the packages may lie below it
     for path in map(Path, read_only):
         for parent in reversed(path.parents[:-1]):
             command += ["--perms", "0755", "--dir", str(parent)]  # else root's alone
         command += ["--ro-bind-try", str(path), str(path)]
     command += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    command += ["--size", str(TMP), "--perms", "1777", "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
+    command += ["--remount-ro", "/", "--chdir", "/tmp"]
     token = secrets.token_hex(16)
     with tempfile.TemporaryFile() as told:
         try:
