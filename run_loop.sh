@@ -218,7 +218,7 @@ fresh() { # fresh FILE COMMAND...: FILE is there, and none of what the command r
   [[ -e $file ]] || return 1
   for argument in "$@"; do
     [[ $argument != "$OUT"/* || $argument == "$file" || $before == --output_dir || $before == --log_dir ||
-      ! $argument -nt $file ]] || return 1
+      $before == --held_out_file || ! $argument -nt $file ]] || return 1
     before=$argument
   done
 }

@@ -137,7 +137,7 @@ def main():
                 yield source, row, opening in held_out
 
     # The second time: write.
-    files = {False: args.output_file} | ({True: args.held_out_file} if args.held_out_file else {})
+    files = ({True: args.held_out_file} if args.held_out_file else {}) | {False: args.output_file}
     written = {held: rows.Writer(file) for held, file in files.items()}
     stream = kept()
     while batch := list(itertools.islice(stream, 5000)):
