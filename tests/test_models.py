@@ -349,7 +349,7 @@ def test_a_killed_training_goes_on_from_its_last_whole_checkpoint(policy, sft, t
 def test_a_training_that_is_asked_to_stop_saves_its_state_first(policy, sft, tmp_path):
     """As a cluster asks that needs the machine. No step is done twice."""
     out = tmp_path / "policy"
-    command = ["dpo/1_dpo.py", "--output_dir", out, *TRAINING, "--max_steps", 60]
+    command = ["dpo/1_dpo.py", "--output_dir", out, *TRAINING, "--max_steps", 40]
     command += dpo(sft, sft, policy.with_name("pairs.jsonl"))
     process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     told = 0
@@ -360,10 +360,10 @@ def test_a_training_that_is_asked_to_stop_saves_its_state_first(policy, sft, tmp
     assert process.wait() == 143 and not out.exists()
     (state,) = tmp_path.glob("policy.partial-*/checkpoint-*/trainer_state.json")
     saved = json.loads(state.read_text())["global_step"]
-    assert told == saved < 60
+    assert told == saved < 40
     done = ran(*command)
-    assert done.stdout.count("'loss':") == 60 - saved
-    assert [entry["step"] for entry in history(out) if "loss" in entry] == [*range(1, 61)]
+    assert done.stdout.count("'loss':") == 40 - saved
+    assert [entry["step"] for entry in history(out) if "loss" in entry] == [*range(1, 41)]
 
 
 # eval/2_kl.py

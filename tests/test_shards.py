@@ -136,19 +136,25 @@ def test_the_ranks_of_torchrun_answer_as_one_process(answered, tmp_path):
     assert read_jsonl(out) == read_jsonl(alone) and len(read_jsonl(out)) == 101
 
 
-@pytest.mark.parametrize("launcher", [accelerate, srun])
-def test_the_ranks_of_a_launcher_score_as_one_process(answered, reward_model, tmp_path, launcher):
-    """To 1e-4: the shards make other batches."""
+@pytest.fixture(scope="module")
+def scored(answered, reward_model):
+    """(the command that scores the responses, what one process wrote)."""
     _, _, responses = answered
-    out, alone = tmp_path / "rewards.jsonl", tmp_path / "alone.jsonl"
     command = ["annotation/1a_reward_model.py", "--model_name_or_path", reward_model, "--responses_file", responses]
+    alone = responses.with_name("rewards.jsonl")
     ran(*command, "--output_file", alone, env={**os.environ, "SLURM_NTASKS": "2", "SLURM_PROCID": "0"})
+    return command, read_jsonl(alone)
+
+
+@pytest.mark.parametrize("launcher", [accelerate, srun])
+def test_the_ranks_of_a_launcher_score_as_one_process(scored, tmp_path, launcher):
+    """To 1e-4: the shards make other batches."""
+    command, alone = scored
+    out = tmp_path / "rewards.jsonl"
     launcher(*command, "--output_file", out)
-    assert not out.exists()
-    ran("shards.py", responses, out, 2)
-    scored = read_jsonl(alone)
-    assert len(scored) == 101
-    assert read_jsonl(out) == [{**row, "rewards": pytest.approx(row["rewards"], abs=1e-4)} for row in scored]
+    assert not out.exists() and len(alone) == 101
+    ran("shards.py", command[-1], out, 2)
+    assert read_jsonl(out) == [{**row, "rewards": pytest.approx(row["rewards"], abs=1e-4)} for row in alone]
 
 
 def test_each_process_of_a_node_takes_its_own_gpus(monkeypatch):
