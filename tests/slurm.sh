@@ -44,6 +44,8 @@ daemons=()
 stop() {
   [[ -z ${job:-} ]] || scancel "$job" 2>/dev/null || true
   kill "${daemons[@]}" 2>/dev/null || true
+  sleep 3
+  kill -KILL "${daemons[@]}" 2>/dev/null || true # a slurmd may wait for a step
 }
 trap stop EXIT
 dd if=/dev/urandom of="$work/munge/key" bs=1024 count=1 status=none
