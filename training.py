@@ -49,8 +49,8 @@ def train(trainer, checkpoint):
         sys.exit(143)
 
 
-def save(trainer, path):
-    """Save the whole model and the curve of its training, and give them their name."""
+def finish(trainer, path):
+    """Save the whole model and the curve of its training, give them their name, and end the process."""
     if hasattr(trainer.model, "merge_and_unload"):  # LoRA: vLLM and the next stages read whole models
         trainer.model = trainer.model.merge_and_unload()
     trainer.save_model()
@@ -59,3 +59,6 @@ def save(trainer, path):
         rows.publish(trainer.args.output_dir, path)
     trainer.accelerator.wait_for_everyone()  # a launcher ends all processes when one has trouble in its last moments
     trainer.accelerator.end_training()
+    if trainer.accelerator.num_processes > 1:  # threads of gloo and DeepSpeed may abort an interpreter that winds down
+        sys.stdout.flush()
+        os._exit(0)

@@ -82,12 +82,12 @@ def main():
         peft_config=get_peft_config(model_args),
     )
     training.train(trainer, checkpoint)
-    training.save(trainer, final)
     if trainer.is_world_process_zero():
         kept, steps = len(trainer.train_dataset), trainer.state.global_step
         print(
             f"{final} pairs in: {len(pairs)}, dropped, too long: {len(pairs) - kept}, trained on: {kept}, {steps} steps"
         )
+    training.finish(trainer, final)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def main():
     )
     training.train(trainer, checkpoint)
     trainer.evaluate()
-    training.save(trainer, final)
+    training.finish(trainer, final)
 
 
 if __name__ == "__main__":

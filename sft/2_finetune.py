@@ -63,7 +63,7 @@ def main():
         peft_config=get_peft_config(model_args),
     )
     training.train(trainer, checkpoint)
-    training.save(trainer, final)
+    training.finish(trainer, final)
 
 
 if __name__ == "__main__":

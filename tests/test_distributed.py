@@ -45,12 +45,6 @@ def launch(how):
     return [*command, "--main_process_port", port]
 
 
-def trained(*command):
-    """Runs a training. DeepSpeed on the CPU now and then aborts when all is done, while the processes end."""
-    done = run(*command)
-    assert done.returncode == 0 or "terminate called without an active exception" in done.stderr, done.stderr
-
-
 def log(out, key="loss"):
     history = json.loads((out / "trainer_state.json").read_text())["log_history"]
     return [entry[key] for entry in history if key in entry]
@@ -89,7 +83,7 @@ def test_two_processes_that_were_stopped_and_go_on_train_as_one(commands, alone,
         time.sleep(0.02)
     os.killpg(process.pid, sent)
     assert process.wait() and not out.exists()
-    trained(*launch(how), *command)
+    ran(*launch(how), *command)
     assert len(log(alone[name])) == 6 and log(out) == pytest.approx(log(alone[name]), abs=1e-3)
     if name == "reward_model":
         assert log(out, "eval_accuracy") == pytest.approx(log(alone[name], "eval_accuracy"))

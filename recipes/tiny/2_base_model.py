@@ -108,7 +108,7 @@ def main():
         LlamaForCausalLM(config), training_args, train_dataset=Dataset.from_dict(blocks), processing_class=tokenizer
     )
     training.train(trainer, checkpoint)
-    training.save(trainer, final)
+    training.finish(trainer, final)
 
 
 if __name__ == "__main__":
