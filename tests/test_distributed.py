@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from commands import ROOT, ran, read_jsonl, run, write_jsonl
+from commands import ROOT, ran, read_jsonl, write_jsonl
 from conftest import TRAINING
 
 # Without when to save. Six steps are less than an epoch, whose last batch two processes fill up from its start.
