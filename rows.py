@@ -12,6 +12,7 @@ from pathlib import Path
 FIELDS = {  # that a kind of row must have; keys beyond them pass through
     "instructions": ["id", "messages"],
     "preferences": ["id", "prompt", "chosen", "rejected"],
+    "unpaired": ["id", "prompt", "completion", "label"],
     "prompts": ["id", "prompt"],
     "responses": ["id", "prompt", "responses", "finish_reasons"],
     "verifiable": ["id", "prompt", "responses", "finish_reasons", "answer"],
@@ -19,7 +20,9 @@ FIELDS = {  # that a kind of row must have; keys beyond them pass through
     "ratings": ["id", "messages", "ratings"],
 }
 ROLES = {"messages": r"(system )?user assistant( user assistant)*", "prompt": r"(system )?user( assistant user)*"}
-ROLES |= dict.fromkeys(["chosen", "rejected"], r"assistant( user assistant)*")  # their order in these fields
+ROLES |= dict.fromkeys(
+    ["chosen", "rejected", "completion"], r"assistant( user assistant)*"
+)  # their order in these fields
 
 
 def problem(row, kind, n=None):
@@ -31,6 +34,8 @@ def problem(row, kind, n=None):
             return f"{field}: missing"
         if field in ("id", "answer") and not (value and isinstance(value, str)):
             return f"{field}: not a non-empty text"
+        if field == "label" and not isinstance(value, bool):
+            return "label: neither true nor false"
         if field in ROLES:
             try:
                 roles, contents = zip(*((turn["role"] + "", turn["content"].strip()) for turn in value), strict=True)

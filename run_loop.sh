@@ -4,6 +4,7 @@
 #
 #   bash run_loop.sh                                    the default recipe, recipes/tiny.sh
 #   RECIPE=recipes/my.sh N=4 bash run_loop.sh           another recipe; a variable from the environment wins over it
+#   RECIPE="recipes/optimisers/kto.sh recipes/tiny.sh"  of several the first that sets a variable wins
 #   FROM=22 TO=24 bash run_loop.sh                      run these steps again: 2 to 4 of iteration 2
 #   DRY_RUN=1 bash run_loop.sh                          print every command, ready to paste
 #
@@ -24,7 +25,7 @@ SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEAR
   PREFERENCE_MODEL PM_START PM_LEARNING_RATE PM_EPOCHS PM_BATCH_SIZE PM_OPTIONS PM_METHOD ARMORM ARMORM_OPTIONS RATINGS JUDGE_URL JUDGE_MODEL JUDGE_METHOD VERIFIER_METHOD
   VERIFIER_PATTERN ANNOTATOR ANNOTATOR_WEIGHTS MEASURE BENCH CLEAN PROMPTS EVAL_PROMPTS ITERATIONS
   PROMPTS_PER_ITERATION N TEMPERATURES MAX_NEW_TOKENS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA LEARNING_RATE EPOCHS
-  BATCH_SIZE MAX_LENGTH DPO_OPTIONS REFERENCE START HISTORY OFFLINE_PAIRS DTYPE BENCHMARKS ALPACA_EVAL_OPTIONS
+  BATCH_SIZE MAX_LENGTH DPO_OPTIONS REFERENCE START HISTORY ENHANCER OFFLINE_PAIRS OFFLINE_SIZE DTYPE BENCHMARKS ALPACA_EVAL_OPTIONS
   ACADEMIC_OPTIONS)
 # Variables that decide how it is run.
 MANNER=(OUT GPUS NODES DISTRIBUTED TENSOR_PARALLEL PER_DEVICE_BATCH_SIZE GPU_MEMORY GRACE CHECK EVALS FROM TO DRY_RUN)
@@ -34,21 +35,27 @@ for name in "${SETTINGS[@]}" OUT GPUS NODES DISTRIBUTED TENSOR_PARALLEL PER_DEVI
   [[ -z ${!name:-} ]] || given+="$name=$(printf %q "${!name}") "
 done
 : "${RECIPE:=recipes/tiny.sh}"
-[[ -f $RECIPE ]] || die "$RECIPE: no such recipe"
-number=0
-while IFS= read -r line || [[ -n $line ]]; do
-  number=$((number + 1))
-  [[ $line =~ ^[[:space:]]*(#.*)?$ ]] && continue
-  [[ $line =~ ^:\ \"\$\{([A-Z_0-9]+):=.*\}\"[[:space:]]*(#.*)?$ ]] ||
-    die "$RECIPE:$number: not of the form : \"\${NAME:=value}\""
-  [[ " ${SETTINGS[*]} ${MANNER[*]} " == *" ${BASH_REMATCH[1]} "* ]] ||
-    die "$RECIPE:$number: ${BASH_REMATCH[1]}: run_loop.sh has no such variable"
-done <"$RECIPE"
-# shellcheck source=recipes/tiny.sh
-source "$RECIPE"
+read -ra recipes <<<"$RECIPE"
+for recipe in "${recipes[@]}"; do
+  [[ -f $recipe ]] || die "$recipe: no such recipe"
+  number=0
+  while IFS= read -r line || [[ -n $line ]]; do
+    number=$((number + 1))
+    [[ $line =~ ^[[:space:]]*(#.*)?$ ]] && continue
+    [[ $line =~ ^:\ \"\$\{([A-Z_0-9]+):=.*\}\"[[:space:]]*(#.*)?$ ]] ||
+      die "$recipe:$number: not of the form : \"\${NAME:=value}\""
+    [[ " ${SETTINGS[*]} ${MANNER[*]} " == *" ${BASH_REMATCH[1]} "* ]] ||
+      die "$recipe:$number: ${BASH_REMATCH[1]}: run_loop.sh has no such variable"
+  done <"$recipe"
+done
+: "${OUT:=runs/$(basename "${recipes[0]}" .sh)}" # before the second of them names another
+for recipe in "${recipes[@]}"; do
+  # shellcheck source=recipes/tiny.sh
+  source "$recipe"
+done
 
 # Defaults, the paper's where it gives one.
-: "${OUT:=runs/$(basename "$RECIPE" .sh)}" "${SEED:=0}" "${WORLD:=}" "${WORLD_OPTIONS:=}" "${DTYPE:=bfloat16}"
+: "${SEED:=0}" "${WORLD:=}" "${WORLD_OPTIONS:=}" "${DTYPE:=bfloat16}"
 : "${BASE_MODEL:=}" "${SFT_DATA:=}" "${SFT_MODEL:=}" "${PREFERENCES:=}" "${REWARD_MODEL:=}"
 : "${SFT_LEARNING_RATE:=2e-5}" "${SFT_EPOCHS:=1}" "${SFT_BATCH_SIZE:=32}" "${SFT_OPTIONS:=}" "${CLEAN:=}"
 : "${RM_START:=}" "${RM_LEARNING_RATE:=2e-6}" "${RM_EPOCHS:=1}" "${RM_BATCH_SIZE:=512}" "${RM_OPTIONS:=}"
@@ -61,7 +68,8 @@ source "$RECIPE"
 : "${TEMPERATURES:=1.0 0.7}" "${MAX_NEW_TOKENS:=2048}" "${MAX_LENGTH:=2048}"
 : "${PAIRING:=best_worst}" "${MIN_MARGIN:=0}" "${LENGTH_PENALTY:=0}"
 : "${LOSS:=sigmoid}" "${BETA:=0.1}" "${LEARNING_RATE:=5e-7}" "${EPOCHS:=2}" "${BATCH_SIZE:=128}" "${DPO_OPTIONS:=}"
-: "${REFERENCE:=initial}" "${START:=previous}" "${HISTORY:=round}" "${OFFLINE_PAIRS:=}"
+: "${REFERENCE:=initial}" "${START:=previous}" "${HISTORY:=round}" "${ENHANCER:=none}"
+: "${OFFLINE_PAIRS:=}" "${OFFLINE_SIZE:=0}"
 : "${EVALS:=none}" "${BENCHMARKS:=}" "${ALPACA_EVAL_OPTIONS:=}" "${ACADEMIC_OPTIONS:=}"
 : "${GPUS:=$(nvidia-smi -L 2>/dev/null | wc -l)}" "${NODES:=${SLURM_JOB_NUM_NODES:-1}}" "${DISTRIBUTED:=ddp}"
 : "${TENSOR_PARALLEL:=1}" "${PER_DEVICE_BATCH_SIZE:=1}" "${GRACE:=60}"
@@ -79,8 +87,11 @@ one_of CHECK "yes no"
 one_of DISTRIBUTED "ddp zero2 zero3 zero3_offload fsdp"
 one_of START "initial previous"
 one_of HISTORY "round all"
-one_of PAIRING "best_worst best_random random_random offline"
-one_of ANNOTATOR "reward_model preference_model armorm llm_judge verifier" some
+one_of PAIRING "best_worst best_random random_random offline self_play"
+one_of ENHANCER "none initial previous mixture"
+one_of LOSS "sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop sft
+sigmoid_norm slic sppo xpo selm kto raft rloo" some
+one_of ANNOTATOR "reward_model preference_model armorm llm_judge verifier policy" some
 one_of MEASURE "none reward_model preference_model armorm llm_judge verifier" some
 one_of EVALS "none alpaca_eval mt_bench arena_hard academic" some
 one_of PM_METHOD "tournament all_pairs"
@@ -96,11 +107,16 @@ read -ra weights <<<"$ANNOTATOR_WEIGHTS"
 uses() { # uses ANNOTATOR: it is asked to annotate the responses of a round, or to be measured
   [[ " $ANNOTATOR $MEASURE " == *" $1 "* ]]
 }
+if [[ $PAIRING == offline || $OFFLINE_SIZE != 0 ]]; then : "${OFFLINE_PAIRS:=$PREFERENCES}"; fi
+if [[ $PAIRING == self_play ]]; then PROMPTS=$SFT_DATA; fi # whose answers are the better ones
 online=$ITERATIONS # rounds in which the policy answers
 if [[ $PAIRING == offline ]]; then
   online=0
   ((ITERATIONS == 1)) && [[ -n $OFFLINE_PAIRS ]] || die "PAIRING=offline: set OFFLINE_PAIRS, and ITERATIONS=1"
 fi
+[[ $LOSS != rloo || $ITERATIONS == 1 || $REFERENCE == previous ]] ||
+  die "LOSS=rloo: its reference is the policy it starts from; set ITERATIONS=1 or REFERENCE=previous"
+[[ $ENHANCER == none ]] || ((N % 2 == 0)) || die "N=$N: with ENHANCER=$ENHANCER each policy gives half of them"
 [[ -n $PROMPTS ]] || die "$RECIPE: PROMPTS must be set"
 [[ -n $SFT_MODEL || (-n $BASE_MODEL && -n $SFT_DATA) ]] || die "$RECIPE: set SFT_MODEL, or BASE_MODEL and SFT_DATA"
 [[ -n $REWARD_MODEL || -n $PREFERENCES ]] || die "$RECIPE: set REWARD_MODEL or PREFERENCES"
@@ -329,7 +345,7 @@ train() { # train N DIRECTORY SCRIPT FLAGS...: TRL's flags that every training s
     --logging_steps 10 --logging_first_step True --save_steps 0.2 --save_total_limit 1 --disable_tqdm True
 }
 
-declare -A letter=([reward_model]=a [preference_model]=b [armorm]=c [llm_judge]=d [verifier]=e)
+declare -A letter=([reward_model]=a [preference_model]=b [armorm]=c [llm_judge]=d [verifier]=e [policy]=f)
 annotate() { # annotate N ANNOTATOR RESPONSES REWARDS FLAGS...
   local id=$1 name=$2 from=$3 to=$4 shards=$shards by
   shift 4
@@ -338,8 +354,10 @@ annotate() { # annotate N ANNOTATOR RESPONSES REWARDS FLAGS...
     armorm)
       by=(annotation/1a_reward_model.py --model_name_or_path "$ARMORM" --trust_remote_code --dtype "$DTYPE")
       ;;
-    preference_model)
-      by=(annotation/1b_preference_model.py --model_name_or_path "$PREFERENCE_MODEL" --dtype "$DTYPE" --method "$PM_METHOD")
+    preference_model | policy) # self-rewarding: the policy of the round compares its own responses
+      by=(annotation/1b_preference_model.py --dtype "$DTYPE" --method "$PM_METHOD")
+      [[ $name != policy ]] || by+=(--model_name_or_path "$policy")
+      [[ $name == policy ]] || by+=(--model_name_or_path "$PREFERENCE_MODEL")
       ;;
     llm_judge) # many requests at once by one process, beside the world's own judge
       shards=1 by=(annotation/1c_llm_judge.py --judge_model "$JUDGE_MODEL" --method "$JUDGE_METHOD")
@@ -421,17 +439,53 @@ clean() { # clean ROWS WHAT_IS_LEFT: by the flags of CLEAN
 }
 
 seen=() pairs=() # prompts of earlier rounds, and what DPO trains on
+sample() { # sample FILE POLICY N SEED TEMPERATURES: N responses to each prompt of the round
+  # shellcheck disable=SC2086
+  shards=$groups order=$dir/prompts.jsonl step 2 "$1" python generation/2_responses.py \
+    --model_name_or_path "$2" --prompts_file "$dir/prompts.jsonl" --n "$3" --temperatures $5 \
+    --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" --seed "$4" \
+    --output_file "$1"
+}
+
+sample_with_enhancer() { # half of the responses of each policy
+  local enhancer=$SFT_MODEL files=("$dir/responses_main.jsonl" "$dir/responses_enhancer.jsonl")
+  [[ $ENHANCER != previous ]] || enhancer=$previous
+  if [[ $ENHANCER == mixture ]]; then
+    enhancer=$dir/mixture
+    part=m step 2 "$enhancer" python dpo/2_interpolate.py --models "$policy" "$SFT_MODEL" --output_dir "$enhancer"
+  fi
+  part=a sample "${files[0]}" "$policy" $((N / 2)) "$SEED" "$TEMPERATURES"
+  part=b sample "${files[1]}" "$enhancer" $((N / 2)) $((SEED + 1)) "$TEMPERATURES"
+  step 2 "$dir/responses.jsonl" python generation/2b_merge.py --responses_files "${files[@]}" \
+    --output_file "$dir/responses.jsonl"
+}
+
+seen=() pairs=() # prompts of earlier rounds, and what the policy is trained on
 sample_and_pair() { # the steps 1 to 4 of a round: the policy's responses to new prompts, best against worst
-  local name rewards=()
+  local name rewards=() more=() made=$dir/pairs.jsonl
   # shellcheck disable=SC2086
   step 1 "$dir/prompts.jsonl" python generation/1_prompts.py --datasets $PROMPTS --exclude_files "${seen[@]}" \
     --size "$PROMPTS_PER_ITERATION" --seed "$SEED" --output_file "$dir/prompts.jsonl"
   seen+=("$dir/prompts.jsonl")
-  # shellcheck disable=SC2086
-  shards=$groups order=$dir/prompts.jsonl step 2 "$dir/responses.jsonl" python generation/2_responses.py \
-    --model_name_or_path "$policy" --prompts_file "$dir/prompts.jsonl" --n "$N" --temperatures $TEMPERATURES \
-    --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" --seed "$SEED" \
-    --output_file "$dir/responses.jsonl"
+  if [[ $LOSS == rloo ]]; then # samples while it trains
+    pairs+=("$dir/prompts.jsonl")
+    return
+  fi
+  if [[ $ENHANCER == none ]]; then
+    sample "$dir/responses.jsonl" "$policy" "$N" "$SEED" "$TEMPERATURES"
+  else
+    sample_with_enhancer
+  fi
+  case $LOSS in # the response that optimism is about
+    xpo) part=x sample "$dir/explored.jsonl" "$SFT_MODEL" 1 $((SEED + 1)) 1.0 ;;
+    selm) part=x sample "$dir/explored.jsonl" "$policy" 1 $((SEED + 1)) 0.0 ;;
+  esac
+  if [[ $PAIRING == self_play ]]; then
+    step 4 "$made" python annotation/2c_self_play.py --instructions_file "$PROMPTS" \
+      --responses_file "$dir/responses.jsonl" --output_file "$made"
+    pairs+=("$made")
+    return
+  fi
   local shards=$processes order=$dir/responses.jsonl
   for name in "${annotators[@]}"; do
     if ((${#annotators[@]} == 1)); then
@@ -445,10 +499,37 @@ sample_and_pair() { # the steps 1 to 4 of a round: the policy's responses to new
   # shellcheck disable=SC2086
   [[ -z ${rewards[*]} ]] || step 3 "$dir/rewards.jsonl" python annotation/1e_combined.py \
     --rewards_files "${rewards[@]}" ${ANNOTATOR_WEIGHTS:+--weights $ANNOTATOR_WEIGHTS} --output_file "$dir/rewards.jsonl"
-  step 4 "$dir/pairs.jsonl" python annotation/2_pairs.py --rewards_file "$dir/rewards.jsonl" --n "$N" \
-    --pairing "$PAIRING" --min_margin "$MIN_MARGIN" --length_penalty "$LENGTH_PENALTY" --seed "$SEED" \
-    --output_file "$dir/pairs.jsonl"
-  pairs+=("$dir/pairs.jsonl")
+  case $LOSS in
+    raft)
+      made=$dir/best.jsonl
+      step 4 "$made" python annotation/2b_best.py --rewards_file "$dir/rewards.jsonl" --n "$N" \
+        --length_penalty "$LENGTH_PENALTY" --drop_truncated --output_file "$made"
+      pairs+=("$made")
+      return
+      ;;
+    sppo) more=(--win_probabilities) ;;
+    xpo | selm) more=(--explored_file "$dir/explored.jsonl") ;;
+  esac
+  step 4 "$made" python annotation/2_pairs.py --rewards_file "$dir/rewards.jsonl" --n "$N" \
+    --pairing "$PAIRING" --min_margin "$MIN_MARGIN" --length_penalty "$LENGTH_PENALTY" --seed "$SEED" "${more[@]}" \
+    --output_file "$made"
+  pairs+=("$made")
+}
+
+optimise() { # optimise START REFERENCE: step 5, the next policy by LOSS
+  local script=dpo/1_dpo.py flags=(--ref_model_name_or_path "$2" --beta "$BETA" --max_length "$MAX_LENGTH")
+  # shellcheck disable=SC2206
+  case $LOSS in
+    kto) script=dpo/1b_kto.py ;;
+    raft) script=sft/2_finetune.py flags=(--max_length "$MAX_LENGTH") ;;
+    rloo) script=dpo/1c_rloo.py flags=(--reward_model_name_or_path "$REWARD_MODEL" --beta "$BETA"
+      --num_generations "$N" --max_completion_length "$MAX_NEW_TOKENS") ;;
+    *) flags+=(--loss_type $LOSS) ;;
+  esac
+  # shellcheck disable=SC2086
+  train 5 "$policy" "$script" --model_name_or_path "$1" "${flags[@]}" \
+    --dataset_name "${pairs[@]}" ${OFFLINE_PAIRS:+"$OUT/offline_pairs.jsonl"} \
+    --learning_rate "$LEARNING_RATE" --num_train_epochs "$EPOCHS" $dpo_batch $DPO_OPTIONS
 }
 
 # Iteration 0: data, base model, initial policy pi_0, reward model.
@@ -517,9 +598,9 @@ fi
 if [[ -n $OFFLINE_PAIRS ]]; then
   # shellcheck disable=SC2086
   part=_offline step 4 "$OUT/offline_pairs.jsonl" python reward_modeling/1_preferences.py --datasets $OFFLINE_PAIRS \
-    --output_file "$OUT/offline_pairs.jsonl"
+    --size "$OFFLINE_SIZE" --seed "$SEED" --output_file "$OUT/offline_pairs.jsonl"
 fi
-policy=$SFT_MODEL
+policy=$SFT_MODEL previous=$SFT_MODEL
 seen=("$EVAL_PROMPTS")
 for ((t = 1; t <= ITERATIONS; t++)); do
   dir=$OUT/iter$t
@@ -528,11 +609,8 @@ for ((t = 1; t <= ITERATIONS; t++)); do
   reference=$SFT_MODEL start=$SFT_MODEL
   [[ $REFERENCE == initial ]] || reference=$policy
   [[ $START == initial ]] || start=$policy
-  policy=$dir/policy
-  # shellcheck disable=SC2086
-  train 5 "$policy" dpo/1_dpo.py --model_name_or_path "$start" --ref_model_name_or_path "$reference" \
-    --dataset_name "${pairs[@]}" ${OFFLINE_PAIRS:+"$OUT/offline_pairs.jsonl"} --loss_type $LOSS --beta "$BETA" \
-    --learning_rate "$LEARNING_RATE" --num_train_epochs "$EPOCHS" --max_length "$MAX_LENGTH" $dpo_batch $DPO_OPTIONS
+  previous=$policy policy=$dir/policy
+  optimise "$start" "$reference"
   trained+=("$policy") policies+=("$policy")
   evaluate "iter$t" "$policy"
 done

@@ -6,13 +6,17 @@ undoes the penalty where the two disagree.
 
 Reads:  --rewards_file, {"id", "prompt", "responses", "finish_reasons", "rewards", ...}
 Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "rejected_reward", ...}, the rewards
-        without penalty. Dropped and counted: rows with fewer than two whole responses (a truncated one teaches to
-        stop in mid-sentence), identical pairs, ties, margins below --min_margin.
+        without penalty; with --win_probabilities "chosen_win_probability" and "rejected_win_probability", the mean
+        probability sigmoid(difference of scores) to win against the prompt's other whole responses (SPPO); with
+        --explored_file "explored", the response of that file's row (XPO, SELM). Dropped and counted: rows with fewer
+        than two whole responses (a truncated one teaches to stop in mid-sentence), identical pairs, ties, margins below
+        --min_margin.
 
     python annotation/2_pairs.py --rewards_file runs/tiny/iter1/rewards.jsonl --output_file runs/tiny/iter1/pairs.jsonl
 """
 
 import argparse
+import math
 import random
 import sys
 import time
@@ -32,10 +36,17 @@ def main():
     )  # fmt: skip
     parser.add_argument("--length_penalty", type=float, default=0.0, help="lambda a character (eq. 9; Table 4: 0.001)")
     parser.add_argument("--min_margin", type=float, default=0.0, help="smallest difference of scores to keep")
+    parser.add_argument("--win_probabilities", action="store_true", help="by Bradley-Terry from the scores")
+    parser.add_argument("--explored_file", help="JSONL file of responses to the same prompts, one each")
     parser.add_argument("--keep_truncated", action="store_true", help="let truncated responses into pairs")
     parser.add_argument("--seed", type=int, default=0, help="of the random choices")
     args = parser.parse_args()
-    start, counts = time.time(), Counter()
+    start, counts, explored = time.time(), Counter(), {}
+    if args.explored_file:
+        explored = {row["id"]: row["responses"][0] for row in rows.read(args.explored_file, "responses", n=1)}
+
+    def win_probability(i, whole, score):
+        return sum(1 / (1 + math.exp(min(score[j] - score[i], 700))) for j in whole if j != i) / (len(whole) - 1)
 
     def pairs():
         for row in rows.read(args.rewards_file, "rewards", n=args.n):
@@ -62,12 +73,21 @@ def main():
             else:
                 n = len(row["responses"])  # what the row holds for each response is left out
                 of_responses = [k for k, v in row.items() if isinstance(v, list) and len(v) == n and k != "prompt"]
+                more = {}
+                if args.win_probabilities:
+                    more["chosen_win_probability"] = win_probability(chosen, whole, score)
+                    more["rejected_win_probability"] = win_probability(rejected, whole, score)
+                if args.explored_file:
+                    if row["id"] not in explored:
+                        sys.exit(f"{args.explored_file}: id: {row['id']!r} of {args.rewards_file} is missing")
+                    more["explored"] = explored[row["id"]]
                 yield {
                     **{key: value for key, value in row.items() if key not in [*of_responses, "judgement"]},
                     "chosen": [{"role": "assistant", "content": row["responses"][chosen]}],
                     "rejected": [{"role": "assistant", "content": row["responses"][rejected]}],
                     "chosen_reward": row["rewards"][chosen],
                     "rejected_reward": row["rewards"][rejected],
+                    **more,
                 }
 
     # Read twice: a bad row stops all before a pair is written, and memory does not grow with the file.

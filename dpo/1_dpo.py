@@ -3,10 +3,12 @@
 In the paper every round starts from the previous policy (--model_name_or_path) and keeps the initial policy pi_0 as
 reference (--ref_model_name_or_path). The reference's log-probabilities are computed once, before training. The
 defaults are the paper's; every other flag of TRL's DPOConfig (--loss_type, --beta, ...) and ModelConfig passes
-through. A run that was killed continues from its last checkpoint (--save_steps) when the same command is given again.
+through. Beside TRL's losses --loss_type takes slic, sppo, xpo and selm, which losses.py defines. A run that was killed
+continues from its last checkpoint (--save_steps) when the same command is given again.
 
 Reads:  --dataset_name, one or several files of {"id", "prompt", "chosen", "rejected"}: this round's pairs, earlier
-        rounds', an offline preference set
+        rounds', an offline preference set. sppo reads "chosen_win_probability" and "rejected_win_probability" as
+        well, xpo and selm "explored", a response's text
 Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve. The first loss of
         sigmoid DPO is ln 2 where start and reference are the same.
 
@@ -19,7 +21,8 @@ import os
 import sys
 from dataclasses import dataclass, field
 
-from trl import DPOConfig, ModelConfig, TrlParser
+import losses
+from trl import DPOConfig, DPOTrainer, ModelConfig, TrlParser
 
 import rows
 import training
@@ -41,17 +44,29 @@ class Config(DPOConfig):
     max_length: int = field(default=2048, metadata={"help": "tokens; longer responses are cut (published code)"})
     precompute_ref_log_probs: bool = field(default=True, metadata={"help": "once for all epochs"})
     logging_first_step: bool = field(default=True, metadata={"help": "the first loss tells which reference was used"})
+    slic_delta: float = field(default=1.0, metadata={"help": "margin of slic, in nats"})
+    slic_weight: float = field(default=0.1, metadata={"help": "weight of slic's regulariser"})
+    optimism: float = field(default=1e-5, metadata={"help": "alpha of xpo (1e-5 or 5e-6) and selm (1e-4)"})
 
 
 def main():
     data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
-    pairs = [row for name in data.dataset_name for row in rows.read(name, "preferences")]
+    own = [name for name in training_args.loss_type if name in losses.NEEDS]
+    if own and len(training_args.loss_type) > 1:
+        sys.exit(f"--loss_type {own[0]}: not together with another loss")
+    fields = ["prompt", "chosen", "rejected", *(losses.NEEDS[own[0]] if own else ())]
+    pairs = []
+    for name in data.dataset_name:
+        for number, row in enumerate(rows.read(name, "preferences"), 1):
+            if missing := [field for field in fields if field not in row]:
+                sys.exit(f"{name}: row {number}: {missing[0]}: missing, --loss_type {own[0]} needs it")
+            pairs.append({field: row[field] for field in fields})
     final = training_args.output_dir
     training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
 
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOTrainer, get_peft_config
+    from trl import get_peft_config
 
     for name in (model_args.model_name_or_path, data.ref_model_name_or_path):
         try:
@@ -71,13 +86,18 @@ def main():
     stored = f"{training_args.output_dir}/checkpoint-pairs"
     with training_args.main_process_first(local=False):  # the others read the reference's log-probabilities beside it
         if not os.path.exists(f"{stored}/dataset_info.json"):
-            kept = [{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in pairs]
-            Dataset.from_list(kept).save_to_disk(stored)
-    trainer = DPOTrainer(
+            Dataset.from_list(pairs).save_to_disk(stored)
+    trainer_class, collator = DPOTrainer, None
+    if own:
+        training_args.remove_unused_columns = False
+        collator = losses.Collator(tokenizer.pad_token_id, training_args.max_length, tokenizer=tokenizer)
+        trainer_class = losses.PairTrainer
+    trainer = trainer_class(
         model(model_args.model_name_or_path),
         model(data.ref_model_name_or_path),
         training_args,
         train_dataset=Dataset.load_from_disk(stored),
+        data_collator=collator,
         processing_class=tokenizer,
         peft_config=get_peft_config(model_args),
     )

@@ -79,6 +79,7 @@ def main():
         "--min_margin", type=float, default=0.5,
         help="smallest difference of absolute scores to keep (paper B.1, without a number); 0 drops only ties",
     )  # fmt: skip
+    parser.add_argument("--size", type=int, default=0, help="prompts to draw, with all their pairs (0: all)")
     parser.add_argument("--tokenizer_name", help="whose tokens the table counts (default: words)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -119,6 +120,10 @@ def main():
     # Splitting by prompt keeps every comparison of a held-out prompt out of training.
     prompts = sorted({openings[pair] for pair in sides if sides[pair] < 3})
     random.Random(args.seed).shuffle(prompts)
+    if len(prompts) < args.size:
+        sys.exit(f"{args.output_file}: {args.size} prompts asked for, {len(prompts)} are left ({dict(counts)})")
+    prompts = prompts[: args.size or None]
+    drawn = set(prompts)
     size = round(args.held_out * len(prompts)) if args.held_out_file else 0
     held_out = set(prompts[:size])
     if size == len(prompts) or (args.held_out_file and not size):
@@ -132,6 +137,9 @@ def main():
             if sides[pair] == 3:
                 sources[source]["dropped"]["contradicted by another pair"] += 1
                 counts["dropped, contradicted by another pair"] += 1
+            elif opening not in drawn:
+                sources[source]["dropped"]["not drawn"] += 1
+                counts["dropped, not drawn"] += 1
             else:
                 sources[source]["prompts"].add(prompt)
                 yield source, row, opening in held_out

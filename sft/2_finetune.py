@@ -4,7 +4,7 @@ The loss is taken on the assistant's tokens only, and conversations are packed i
 another. The defaults are the paper's; every other flag of TRL's SFTConfig and ModelConfig passes through. A run that
 was killed continues from its last checkpoint (--save_steps) when the same command is given again.
 
-Reads:  --dataset_name, {"id", "messages"} from 1_instructions.py; --model_name_or_path
+Reads:  --dataset_name, files of {"id", "messages"} from 1_instructions.py; --model_name_or_path
 Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve
 
     accelerate launch sft/2_finetune.py --model_name_or_path meta-llama/Meta-Llama-3-8B \
@@ -23,7 +23,7 @@ import training
 
 @dataclass
 class Data:
-    dataset_name: str = field(metadata={"help": "JSONL file of instructions"})
+    dataset_name: list[str] = field(metadata={"help": "JSONL files of instructions"})
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Config(SFTConfig):
 
 def main():
     data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
-    messages = [{"messages": row["messages"]} for row in rows.read(data.dataset_name, "instructions")]
+    instructions = [row for name in data.dataset_name for row in rows.read(name, "instructions")]
     final = training_args.output_dir
     training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
 
@@ -59,7 +59,7 @@ def main():
     trainer = SFTTrainer(
         model_args.model_name_or_path,
         training_args,
-        train_dataset=Dataset.from_list(messages),
+        train_dataset=Dataset.from_list([{"messages": row["messages"]} for row in instructions]),
         peft_config=get_peft_config(model_args),
     )
     training.train(trainer, checkpoint)

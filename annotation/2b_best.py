@@ -1,0 +1,55 @@
+"""Keep the best of each prompt's responses: best-of-n answers, and data for fine-tuning on them.
+
+The latter, iterated, is rejection-sampling fine-tuning (RAFT, arXiv 2304.06767). The score of a response is its reward
+minus --length_penalty times its characters. Of equal scores the first counts.
+
+Reads:  --rewards_file, {"id", "prompt", "responses", "finish_reasons", "rewards", ...}
+Writes: --output_file, the same rows with the best response alone in each list, and "messages", the prompt and that
+        response in the assistant's turn, as sft/2_finetune.py reads them. With --drop_truncated responses that were
+        cut off are passed over, and rows that are left with none dropped and counted.
+
+    python annotation/2b_best.py --rewards_file runs/tiny/iter1/rewards.jsonl --output_file runs/tiny/iter1/best.jsonl
+"""
+
+import argparse
+import sys
+import time
+
+import rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rewards_file", required=True)
+    parser.add_argument("--output_file", required=True)
+    parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
+    parser.add_argument("--length_penalty", type=float, default=0.0, help="lambda a character (paper, eq. 9)")
+    parser.add_argument("--drop_truncated", action="store_true", help="for training: a cut answer is no example")
+    args = parser.parse_args()
+    start, counts = time.time(), {"in": 0, "dropped": 0}
+
+    def best():
+        for row in rows.read(args.rewards_file, "rewards", n=args.n):
+            counts["in"] += 1
+            score = [r - args.length_penalty * len(t) for r, t in zip(row["rewards"], row["responses"], strict=True)]
+            reasons, n = row["finish_reasons"], len(row["responses"])
+            whole = [i for i in range(n) if reasons[i] != "length" or not args.drop_truncated]
+            if not whole:
+                counts["dropped"] += 1
+                continue
+            first = max(whole, key=lambda i: score[i])
+            for key, value in row.items():
+                if isinstance(value, list) and len(value) == n and key != "prompt":
+                    row[key] = [value[first]]
+            yield {**row, "messages": [*row["prompt"], {"role": "assistant", "content": row["responses"][0]}]}
+
+    kept = list(best())
+    if not kept:
+        sys.exit(f"{args.rewards_file}: no whole response in {counts['in']} rows")
+    rows.write(args.output_file, kept)
+    told = f"rows in: {counts['in']}, dropped, truncated: {counts['dropped']}, rows out: {len(kept)}"
+    print(f"{args.output_file} {told}, {time.time() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

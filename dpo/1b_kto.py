@@ -1,0 +1,93 @@
+"""Kahneman-Tversky optimisation by TRL's KTOTrainer (arXiv 2402.01306): from responses that are good or bad, unpaired.
+
+With z0 = max(0, the mean l of mismatched prompts and responses), the loss is w (1 - sigmoid(beta (l - z0))) for a
+desirable response, w (1 - sigmoid(beta (z0 - l))) for an undesirable one; l = log pi/pi_ref. Every other flag of TRL's
+KTOConfig and ModelConfig passes through. A run that was killed continues from its last checkpoint (--save_steps) when
+the same command is given again.
+
+Reads:  --dataset_name, one or several files of {"id", "prompt", "completion", "label"}, or of pairs, {"id", "prompt",
+        "chosen", "rejected"}, each of which gives a desirable and an undesirable row; shuffled by --seed
+Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve
+
+    accelerate launch dpo/1b_kto.py --model_name_or_path runs/my/iter1/policy --ref_model_name_or_path runs/my/sft \
+        --dataset_name runs/my/iter2/pairs.jsonl --output_dir runs/my/iter2/policy \
+        --per_device_train_batch_size 4 --gradient_accumulation_steps 4
+"""
+
+import random
+import sys
+from dataclasses import dataclass, field
+
+from trl import KTOConfig, ModelConfig, TrlParser
+
+import rows
+import training
+
+
+@dataclass
+class Data:
+    dataset_name: list[str] = field(metadata={"help": "JSONL files of labelled responses or of pairs"})
+    ref_model_name_or_path: str = field(metadata={"help": "reference policy pi_0"})
+
+
+@dataclass
+class Config(KTOConfig):
+    learning_rate: float = field(default=5e-7, metadata={"help": "peak learning rate (arXiv 2402.01306, 4.1)"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule, as DPO's"})
+    warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share, as DPO's"})
+    num_train_epochs: float = field(default=2, metadata={"help": "epochs a round, as DPO's"})
+    max_length: int = field(default=2048, metadata={"help": "tokens; longer responses are cut"})
+    precompute_ref_log_probs: bool = field(default=True, metadata={"help": "once for all epochs"})
+
+
+def unpaired(names, seed):
+    """The labelled responses of these files, shuffled: the estimate of z0 takes neighbours as mismatched."""
+    labelled = []
+    for name in names:
+        kind = "unpaired" if "completion" in next(rows.read(name)) else "preferences"
+        for row in rows.read(name, kind):
+            of = {True: row["completion"]} if kind == "unpaired" else {True: row["chosen"], False: row["rejected"]}
+            for label, completion in of.items():
+                label = row["label"] if kind == "unpaired" else label
+                labelled.append({"prompt": row["prompt"], "completion": completion, "label": label})
+    random.Random(seed).shuffle(labelled)
+    return labelled
+
+
+def main():
+    data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
+    labelled = unpaired(data.dataset_name, training_args.seed)
+    if training_args.per_device_train_batch_size < 2:
+        sys.exit("--per_device_train_batch_size 1: KTO takes its mismatched responses from the batch, give 2 or more")
+    final = training_args.output_dir
+    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import KTOTrainer, get_peft_config
+
+    attention = training.attention(training_args, model_args)
+    models = []
+    for name in (model_args.model_name_or_path, data.ref_model_name_or_path):  # in the same precision
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            models.append(AutoModelForCausalLM.from_pretrained(
+                name, dtype=model_args.dtype or "float32", attn_implementation=attention
+            ))  # fmt: skip
+        except (OSError, ValueError) as error:
+            sys.exit(f"{name}: no model there ({str(error).splitlines()[0]})")
+    trainer = KTOTrainer(
+        *models,
+        training_args,
+        train_dataset=Dataset.from_list(labelled),
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_args),
+    )
+    training.train(trainer, checkpoint)
+    if trainer.is_world_process_zero():
+        print(f"{final} responses in: {len(labelled)}, trained on: {len(trainer.train_dataset)}")
+    training.finish(trainer, final)
+
+
+if __name__ == "__main__":
+    main()

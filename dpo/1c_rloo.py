@@ -1,0 +1,74 @@
+"""On-policy reinforcement learning by TRL's RLOOTrainer (arXiv 2402.14740): the baseline without pairs.
+
+Samples --num_generations responses to a prompt, scores them by the reward model, and follows the policy gradient with
+the mean of the others' scores as baseline; --beta weights the KL to the reference, which is the policy that it starts
+from. Every other flag of TRL's RLOOConfig and ModelConfig passes through. A run that was killed continues from its last
+checkpoint (--save_steps) when the same command is given again.
+
+Reads:  --dataset_name, one or several files of {"id", "prompt"}; --reward_model_name_or_path, a sequence classifier
+Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve
+
+    accelerate launch dpo/1c_rloo.py --model_name_or_path runs/my/sft --reward_model_name_or_path runs/my/reward_model \
+        --dataset_name runs/my/iter1/prompts.jsonl --output_dir runs/my/iter1/policy \
+        --per_device_train_batch_size 16 --gradient_accumulation_steps 4 --num_generations 4
+"""
+
+import sys
+from dataclasses import dataclass, field
+
+from trl import ModelConfig, RLOOConfig, TrlParser
+
+import rows
+import training
+
+
+@dataclass
+class Data:
+    dataset_name: list[str] = field(metadata={"help": "JSONL files of prompts"})
+    reward_model_name_or_path: str = field(metadata={"help": "reward model, one score a sequence"})
+
+
+@dataclass
+class Config(RLOOConfig):
+    num_generations: int = field(default=4, metadata={"help": "responses a prompt (arXiv 2402.14740, 4)"})
+    max_completion_length: int = field(default=2048, metadata={"help": "tokens a response at most, as paper 3.3"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule, as DPO's"})
+    warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share, as DPO's"})
+
+
+def main():
+    data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
+    prompts = [{"prompt": row["prompt"]} for name in data.dataset_name for row in rows.read(name, "prompts")]
+    final = training_args.output_dir
+    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from trl import RLOOTrainer, get_peft_config
+
+    dtype = model_args.dtype or "float32"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path, padding_side="left")
+        name = data.reward_model_name_or_path
+        reward_model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, dtype=dtype)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{model_args.model_name_or_path} or its reward model: not there ({str(error).splitlines()[0]})")
+    training_args.model_init_kwargs = {"dtype": dtype}
+    if implementation := training.attention(training_args, model_args):
+        training_args.model_init_kwargs["attn_implementation"] = implementation
+    trainer = RLOOTrainer(
+        model_args.model_name_or_path,
+        reward_model,
+        training_args,
+        train_dataset=Dataset.from_list(prompts),
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_args),
+    )
+    training.train(trainer, checkpoint)
+    if trainer.is_world_process_zero():
+        print(f"{final} prompts in: {len(prompts)}, {trainer.state.global_step} steps")
+    training.finish(trainer, final)
+
+
+if __name__ == "__main__":
+    main()

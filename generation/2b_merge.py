@@ -1,0 +1,42 @@
+"""Put the responses of several policies to the same prompts into one file: the main agent's and the enhancer's (3.2).
+
+Reads:  --responses_files, {"id", "prompt", "responses", ...}, all with the same prompts in the same order
+Writes: --output_file, the rows of the first with the lists of all, one after another, and "policies", one name for each
+        response
+
+    python generation/2b_merge.py --responses_files my_main.jsonl my_enhancer.jsonl --output_file my_responses.jsonl
+"""
+
+import argparse
+import sys
+from itertools import zip_longest
+
+import rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--responses_files", nargs="+", required=True)
+    parser.add_argument("--output_file", required=True)
+    args = parser.parse_args()
+
+    def merged():
+        files = [rows.read(name, "responses") for name in args.responses_files]
+        for number, parts in enumerate(zip_longest(*files), 1):
+            for name, part in zip(args.responses_files, parts, strict=True):
+                if part is None or any(part[key] != (parts[0] or part)[key] for key in ("id", "prompt")):
+                    sys.exit(f"{name}:{number}: id: not the prompts of {args.responses_files[0]} in their order")
+            row = dict(parts[0])
+            for key, value in row.items():
+                if isinstance(value, list) and len(value) == len(row["responses"]) and key != "prompt":
+                    row[key] = [entry for part in parts for entry in part[key]]
+            row["policies"] = [part.get("policy") for part in parts for _ in part["responses"]]
+            yield row
+
+    total = sum(1 for _ in merged())  # a bad row stops all before one is written
+    rows.write(args.output_file, merged())
+    print(f"{args.output_file} rows in each: {total}, files: {len(args.responses_files)}, rows out: {total}")
+
+
+if __name__ == "__main__":
+    main()

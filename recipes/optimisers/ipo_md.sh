@@ -1,0 +1,5 @@
+# IPO-MD (arXiv 2403.08635), an equivalent of Nash-MD by pairs: opponents from a mixture of policy and pi_0, compared by
+# the preference model. The mixture is of weights, not of the sources' logits.
+: "${LOSS:=ipo}"
+: "${ENHANCER:=mixture}"
+: "${ANNOTATOR:=preference_model}"

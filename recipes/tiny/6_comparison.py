@@ -1,0 +1,130 @@
+"""One table of the policy optimisers that compare.sh ran, and what they do to proxy and true reward; the tiny world's.
+
+Reads:  --directory, seedS/NAME/ of compare.sh, as many seeds and names as there are
+Writes: in it COMPARISON.md, comparison.json (the table's numbers), kl.png (true and proxy reward against KL, a point a
+        round), compute.png (win rate against seconds)
+
+    python recipes/tiny/6_comparison.py --directory runs/compare
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from statistics import fmean
+
+import comparing
+
+import rows
+
+HEAD = [
+    "optimiser",
+    "seeds",
+    "win rate",
+    "95%",
+    "true",
+    "proxy",
+    "accuracy",
+    "length",
+    "KL",
+    "s",
+    "generated",
+    "trained",
+]
+
+
+def measure(runs, name, policy):
+    """A row of the table; cost where the policy is one of three rounds' last."""
+    seeds = runs.seeds(name, policy)
+    row = {"optimiser": name, "policy": policy, "seeds": seeds}
+    row["win_rate"], row["low"], row["high"] = comparing.interval(runs.values(name, "win_rate", policy))
+    for metric in ("true_reward", "proxy_reward", "accuracy", "length", "kl"):
+        row[metric] = fmean(values.mean() for values in runs.values(name, metric, policy).values())
+    costs = [runs.cost(name, seed) for seed in seeds]
+    return row | {key: fmean(cost[key] for cost in costs) for key in costs[0]}
+
+
+def line(row):
+    shown = [row["optimiser"], len(row["seeds"]), f"{row['win_rate']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}"]
+    shown += [f"{row[key]:.3f}" for key in ("true_reward", "proxy_reward", "accuracy")]
+    shown += [f"{row['length']:.1f}", f"{row['kl']:.2f}"]
+    shown += [f"{row[key]:.0f}" if row[key] else "-" for key in ("seconds", "generated", "trained")]
+    return "| " + " | ".join(map(str, shown)) + " |"
+
+
+def figures(curves, table, directory):
+    """curves: {optimiser: its rounds' rows}."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    colours = pyplot.get_cmap("nipy_spectral")
+    figure, axes = pyplot.subplots(1, 2, figsize=(14, 6))
+    for axis, metric in zip(axes, ("true_reward", "proxy_reward"), strict=True):
+        for i, (name, points) in enumerate(curves.items()):
+            colour = colours(i / max(1, len(curves) - 1) * 0.95)
+            axis.plot([p["kl"] for p in points], [p[metric] for p in points], "o-", ms=4, color=colour, label=name)
+        axis.set_xlabel("KL to the fine-tuned policy, nats")
+        axis.set_ylabel(metric.replace("_", " "))
+    axes[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    figure.suptitle("The tiny world: a point a round")
+    figure.savefig(directory / "kl.png", dpi=110, bbox_inches="tight")
+    figure, axis = pyplot.subplots(figsize=(9, 6))
+    for row in (row for row in table if row["seconds"]):
+        spread = [[row["win_rate"] - row["low"]], [row["high"] - row["win_rate"]]]
+        axis.errorbar(row["seconds"], row["win_rate"], spread, fmt="o", ms=4, lw=1)
+        axis.annotate(
+            row["optimiser"], (row["seconds"], row["win_rate"]), fontsize=7, xytext=(4, 3), textcoords="offset points"
+        )
+    axis.set_xlabel("seconds on this machine, without evaluation")
+    axis.set_ylabel("win rate against the fine-tuned policy")
+    axis.set_title("The tiny world: win rate and compute")
+    figure.savefig(directory / "compute.png", dpi=110, bbox_inches="tight")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--directory", required=True)
+    args = parser.parse_args()
+    runs, directory = comparing.Runs(args.directory), Path(args.directory)
+    names = sorted({name for name, _, _ in runs.answers} - {"base"})
+    if not names:
+        sys.exit(f"{directory}: no run of compare.sh is there")
+    base = measure(runs, "base", "sft") | {"optimiser": "sft"}
+    curves = {name: [measure(runs, name, policy) for policy in runs.policies(name)] for name in names}
+    table = []
+    for name, points in curves.items():
+        if name == "best_of_n":  # its policies are no rounds
+            table += [point | {"optimiser": point["policy"]} for point in points]
+        else:
+            table.append(points[-1])
+    table = [base, *sorted(table, key=lambda row: -row["win_rate"])]
+    seeds = sorted({seed for row in table for seed in row["seeds"]})
+    text = (
+        f"""# The policy optimisers in the tiny world
+
+    SEEDS="{" ".join(map(str, seeds))}" bash recipes/tiny/compare.sh
+
+The tiny world's numbers, not to be set beside those of other models. The last policy of each run (no round is chosen by
+validation) on 600 test prompts a seed, one answer each at temperature 1; the win rate by the true reward is against the
+fine-tuned policy's answers; 95% by a bootstrap over seeds and prompts (with one seed: prompts). s: seconds of sampling,
+annotating and training, without evaluation and what all share; tokens generated and trained on (chosen and rejected,
+prompts with each), means over seeds; "-": none, or not counted.
+
+| {" | ".join(HEAD)} |
+|{"---|" * len(HEAD)}
+"""
+        + "\n".join(map(line, table))
+        + "\n\n![true and proxy reward against KL](kl.png)\n\n![win rate and compute](compute.png)\n"
+    )
+    partial = Path(f"{directory}/COMPARISON.md.partial")
+    partial.write_text(text, encoding="utf-8")
+    (directory / "comparison.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
+    figures({"sft": [base]} | {name: [base, *points] for name, points in curves.items()}, table, directory)
+    rows.publish(partial, directory / "COMPARISON.md")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Compare the policy optimisers of recipes/optimisers in the tiny world; writes $OUT/COMPARISON.md and its figures.
+#
+#   bash recipes/tiny/compare.sh                    all, at seeds 0 1 2
+#   bash recipes/tiny/compare.sh short              a short set, at seed 0
+#   SEEDS="0 1" bash recipes/tiny/compare.sh dpo kto best_of_n
+#
+# For each seed a base is made once: world, fine-tuned policy, reward model, preference model. Give the same command again
+# to go on; what is finished is not run again, and the tables hold all that is below $OUT.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+: "${OUT:=runs/compare}"
+# shellcheck source=setup.sh
+source ./setup.sh
+last=interpolation # needs two of the others
+all=(best_of_n) # no recipe: it takes no training
+for file in recipes/optimisers/*.sh; do all+=("$(basename "$file" .sh)"); done
+names=("${@:-all}")
+case ${names[*]} in
+  all) names=("${all[@]}" "$last") ;;
+  short) names=(dpo offline_dpo ipo kto raft sppo best_of_n) SEEDS=${SEEDS:-0} ;;
+esac
+: "${SEEDS:=0 1 2}"
+for name in "${names[@]}"; do
+  [[ " ${all[*]} $last " == *" $name "* ]] || { echo "compare.sh: $name: one of ${all[*]} $last" >&2; exit 1; }
+done
+
+loop() { # loop DIRECTORY RECIPE VARIABLE=VALUE...: one run of the driver
+  local directory=$1 recipe=$2
+  shift 2
+  env "$@" OUT="$directory" SEED="$seed" RECIPE="$recipe recipes/tiny/comparison.sh recipes/tiny.sh" bash run_loop.sh
+}
+
+own() { # own FILE COMMAND...: make FILE, which the command takes as its last argument, unless it is there
+  local file=$1
+  shift
+  [[ -e $file ]] || "$@" "$file"
+}
+
+respond() { # respond DIRECTORY POLICY N: its responses to the evaluation prompts, with rewards and true rewards
+  local dtype=float32
+  mkdir -p "$1"
+  own "$1/answers.jsonl" python generation/2_responses.py --model_name_or_path "$2" --n "$3" --temperatures 1.0 \
+    --prompts_file "$base/world/evaluation.jsonl" --max_new_tokens 128 --dtype $dtype --seed "$seed" --output_file
+  own "$1/rewards.jsonl" python annotation/1a_reward_model.py --model_name_or_path "$base/reward_model" --n "$3" \
+    --responses_file "$1/answers.jsonl" --dtype $dtype --output_file
+  own "$1/true_rewards.jsonl" python recipes/tiny/3_true_reward.py --rewards_file "$1/rewards.jsonl" --output_file
+}
+
+interpolate() { # of a policy for the reward and one for short answers
+  local from=$OUT/seed$seed
+  for part in dpo concise; do [[ -e $from/$part/results.json ]] || optimiser "$part"; done
+  own "$from/$last/policy" python dpo/2_interpolate.py --models "$from"/{dpo,concise}/iter3/policy --output_dir
+  respond "$from/$last/eval/half" "$from/$last/policy" 1
+  own "$from/$last/eval/half/kl.jsonl" python eval/2_kl.py --model_name_or_path "$from/$last/policy" --dtype float32 \
+    --ref_model_name_or_path "$base/sft" --responses_file "$from/$last/eval/half/true_rewards.jsonl" --output_file
+}
+
+best_of_n() {
+  local of=$OUT/seed$seed/best_of_n/eval n
+  respond "$of/samples" "$base/sft" 32
+  for n in 2 4 8 16; do
+    mkdir -p "$of/best_of_$n"
+    own "$of/best_of_$n/kl.jsonl" python recipes/tiny/5_best_of_n.py --rewards_file "$of/samples/true_rewards.jsonl" \
+      --n "$n" --output_file
+  done
+}
+
+optimiser() { # optimiser NAME: three rounds from the base, whose evaluation of the fine-tuned policy it shares
+  local directory=$OUT/seed$seed/$1
+  if [[ ! -e $directory/eval ]]; then
+    mkdir -p "$directory"
+    cp -al "$base/world" "$base/eval" "$directory" # links, with their times
+  fi
+  loop "$directory" "recipes/optimisers/$1.sh" SFT_MODEL="$base/sft" REWARD_MODEL="$base/reward_model" \
+    PREFERENCE_MODEL="$base/preference_model"
+}
+
+for seed in $SEEDS; do
+  base=$OUT/seed$seed/base
+  loop "$base" recipes/optimisers/dpo.sh ITERATIONS=0 ANNOTATOR="reward_model preference_model"
+  for name in "${names[@]}"; do
+    case $name in
+      best_of_n) best_of_n ;;
+      "$last") interpolate ;;
+      *) optimiser "$name" ;;
+    esac
+  done
+done
+python recipes/tiny/6_comparison.py --directory "$OUT"
