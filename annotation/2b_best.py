@@ -8,7 +8,7 @@ Writes: --output_file, the same rows with the best response alone in each list, 
         response in the assistant's turn, as sft/2_finetune.py reads them. With --drop_truncated responses that were
         cut off are passed over, and rows that are left with none dropped and counted.
 
-    python annotation/2b_best.py --rewards_file runs/tiny/iter1/rewards.jsonl --output_file runs/tiny/iter1/best.jsonl
+    python annotation/2b_best.py --rewards_file runs/tiny/iter1/rewards.jsonl --output_file my_best.jsonl
 """
 
 import argparse

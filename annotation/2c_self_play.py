@@ -6,7 +6,7 @@ Writes: --output_file, {"id", "prompt", "chosen", "rejected"}: the reference ans
         Dropped and counted: rows without a whole response, and responses that are the reference answer.
 
     python annotation/2c_self_play.py --instructions_file runs/tiny/world/instructions.jsonl \
-        --responses_file runs/tiny/iter1/responses.jsonl --output_file runs/tiny/iter1/self_play.jsonl
+        --responses_file my_responses.jsonl --output_file my_pairs.jsonl
 """
 
 import argparse

@@ -26,9 +26,9 @@ def main():
             for name, part in zip(args.responses_files, parts, strict=True):
                 if part is None or any(part[key] != (parts[0] or part)[key] for key in ("id", "prompt")):
                     sys.exit(f"{name}:{number}: id: not the prompts of {args.responses_files[0]} in their order")
-            row = dict(parts[0])
+            row, n = dict(parts[0]), len(parts[0]["responses"])
             for key, value in row.items():
-                if isinstance(value, list) and len(value) == len(row["responses"]) and key != "prompt":
+                if isinstance(value, list) and len(value) == n and key != "prompt":
                     row[key] = [entry for part in parts for entry in part[key]]
             row["policies"] = [part.get("policy") for part in parts for _ in part["responses"]]
             yield row

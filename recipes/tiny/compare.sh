@@ -1,28 +1,39 @@
 #!/usr/bin/env bash
 # Compare the policy optimisers of recipes/optimisers in the tiny world; writes $OUT/COMPARISON.md and its figures.
 #
-#   bash recipes/tiny/compare.sh                    all, at seeds 0 1 2
+#   bash recipes/tiny/compare.sh                    all optimisers, at seeds 0 1 2
 #   bash recipes/tiny/compare.sh short              a short set, at seed 0
+#   bash recipes/tiny/compare.sh claims             what CLAIMS.md needs
+#   bash recipes/tiny/compare.sh explorations       the other choices of the loop
 #   SEEDS="0 1" bash recipes/tiny/compare.sh dpo kto best_of_n
 #
-# For each seed a base is made once: world, fine-tuned policy, reward model, preference model. Give the same command again
-# to go on; what is finished is not run again, and the tables hold all that is below $OUT.
+# For each seed a base is made once: world, fine-tuned policy, reward model, preference model. Give the same command
+# again to go on; what is finished is not run again, and the tables hold all that is below $OUT.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+{ # read at once, so that an edit does not reach a run under way
 : "${OUT:=runs/compare}"
 # shellcheck source=setup.sh
 source ./setup.sh
-last=interpolation # needs two of the others
-all=(best_of_n) # no recipe: it takes no training
-for file in recipes/optimisers/*.sh; do all+=("$(basename "$file" .sh)"); done
+optimisers=(dpo offline_dpo ipo hinge slic infonca rpo xpo selm sppo kto raft self_play online_dpo ipo_md rloo best_of_n
+  concise interpolation)
+claims=(dpo offline_dpo concise long far far_one_round best_random random_random restart reference_previous best_of_n
+  alignment_tax)
+explorations=(dpo n_2 n_4 n_16 temperature_1 enhancer_initial enhancer_previous history_all offline_mixed)
 names=("${@:-all}")
 case ${names[*]} in
-  all) names=("${all[@]}" "$last") ;;
+  all) names=("${optimisers[@]}") ;;
   short) names=(dpo offline_dpo ipo kto raft sppo best_of_n) SEEDS=${SEEDS:-0} ;;
+  claims) names=("${claims[@]}") ;;
+  explorations) names=("${explorations[@]}") ;;
 esac
 : "${SEEDS:=0 1 2}"
+known=" ${optimisers[*]} ${claims[*]} ${explorations[*]} "
 for name in "${names[@]}"; do
-  [[ " ${all[*]} $last " == *" $name "* ]] || { echo "compare.sh: $name: one of ${all[*]} $last" >&2; exit 1; }
+  [[ $known == *" $name "* ]] || {
+    echo "compare.sh: $name: all, short, claims, explorations, or some of$known" >&2
+    exit 1
+  }
 done
 
 loop() { # loop DIRECTORY RECIPE VARIABLE=VALUE...: one run of the driver
@@ -49,11 +60,24 @@ respond() { # respond DIRECTORY POLICY N: its responses to the evaluation prompt
 
 interpolate() { # of a policy for the reward and one for short answers
   local from=$OUT/seed$seed
+  local to=$from/interpolation
   for part in dpo concise; do [[ -e $from/$part/results.json ]] || optimiser "$part"; done
-  own "$from/$last/policy" python dpo/2_interpolate.py --models "$from"/{dpo,concise}/iter3/policy --output_dir
-  respond "$from/$last/eval/half" "$from/$last/policy" 1
-  own "$from/$last/eval/half/kl.jsonl" python eval/2_kl.py --model_name_or_path "$from/$last/policy" --dtype float32 \
-    --ref_model_name_or_path "$base/sft" --responses_file "$from/$last/eval/half/true_rewards.jsonl" --output_file
+  own "$to/policy" python dpo/2_interpolate.py --models "$from"/{dpo,concise}/iter3/policy --output_dir
+  respond "$to/eval/half" "$to/policy" 1
+  own "$to/eval/half/kl.jsonl" python eval/2_kl.py --model_name_or_path "$to/policy" --dtype float32 \
+    --ref_model_name_or_path "$base/sft" --responses_file "$to/eval/half/true_rewards.jsonl" --output_file
+}
+
+alignment_tax() { # the tiny benchmarks of lm-eval, before and after
+  local run=$OUT/seed$seed/dpo to policy
+  [[ -e $run/results.json ]] || optimiser dpo
+  for to in sft iter3; do
+    policy=$base/sft
+    [[ $to == sft ]] || policy=$run/iter3/policy
+    [[ -e $run/academic/$to/academic.json ]] || python eval/2d_academic.py --model_name_or_path "$policy" \
+      --dtype float32 --include_path "$base/world/benchmarks/lm_eval" --tasks tiny_answers tiny_choices \
+      --output_dir "$run/academic/$to"
+  done
 }
 
 best_of_n() {
@@ -82,9 +106,13 @@ for seed in $SEEDS; do
   for name in "${names[@]}"; do
     case $name in
       best_of_n) best_of_n ;;
-      "$last") interpolate ;;
+      interpolation) interpolate ;;
+      alignment_tax) alignment_tax ;;
       *) optimiser "$name" ;;
     esac
   done
 done
 python recipes/tiny/6_comparison.py --directory "$OUT"
+python recipes/tiny/7_claims.py --directory "$OUT"
+exit
+}

@@ -4,8 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
-
 import rows
 
 FIELDS = {"true_reward": "true_rewards", "proxy_reward": "rewards", "accuracy": "correct", "kl": "kl"}
@@ -15,6 +13,8 @@ class Runs:
     """The answers of all policies to the test prompts, one a prompt."""
 
     def __init__(self, directory):
+        import numpy as np
+
         self.directory, self.answers = Path(directory), {}
         for path in sorted(self.directory.glob("seed*/*/eval/*/kl.jsonl")):
             seed, name, _, policy = path.relative_to(self.directory).parts[:4]
@@ -26,7 +26,7 @@ class Runs:
             self.answers[name, policy, int(seed[4:])] = values
         for (_, _, seed), values in self.answers.items():
             base = self.answers["base", "sft", seed]["true_reward"]
-            values["win_rate"] = ((values["true_reward"] > base) + (values["true_reward"] >= base)) / 2
+            values["win_rate"] = np.heaviside(values["true_reward"] - base, 0.5)  # a tie counts one half
 
     def policies(self, name):
         """Its policies, the earliest round first."""
@@ -60,6 +60,8 @@ def interval(per_seed, resamples=2000):
     """(mean, low, high): over seeds and prompts, and 95% of a bootstrap that draws seeds, then prompts of each.
 
     per_seed: {seed: array}, one number a prompt. With one seed the interval tells of the prompts alone."""
+    import numpy as np
+
     groups, draw = list(per_seed.values()), np.random.default_rng(0)
     means = []
     for _ in range(resamples):
