@@ -91,7 +91,7 @@ one_of PAIRING "best_worst best_random random_random offline self_play"
 one_of ENHANCER "none initial previous mixture"
 losses="sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop sft" # TRL's
 one_of LOSS "$losses sigmoid_norm slic sppo xpo selm kto raft rloo" some
-one_of ANNOTATOR "reward_model preference_model armorm llm_judge verifier" some
+one_of ANNOTATOR "reward_model preference_model armorm llm_judge verifier policy" some
 one_of MEASURE "none reward_model preference_model armorm llm_judge verifier" some
 one_of EVALS "none alpaca_eval mt_bench arena_hard academic" some
 one_of PM_METHOD "tournament all_pairs"
@@ -345,7 +345,7 @@ train() { # train N DIRECTORY SCRIPT FLAGS...: TRL's flags that every training s
     --logging_steps 10 --logging_first_step True --save_steps 0.2 --save_total_limit 1 --disable_tqdm True
 }
 
-declare -A letter=([reward_model]=a [preference_model]=b [armorm]=c [llm_judge]=d [verifier]=e)
+declare -A letter=([reward_model]=a [preference_model]=b [armorm]=c [llm_judge]=d [verifier]=e [policy]=f)
 annotate() { # annotate N ANNOTATOR RESPONSES REWARDS FLAGS...
   local id=$1 name=$2 from=$3 to=$4 shards=$shards by
   shift 4
@@ -356,6 +356,9 @@ annotate() { # annotate N ANNOTATOR RESPONSES REWARDS FLAGS...
       ;;
     preference_model)
       by=(annotation/1b_preference_model.py --model_name_or_path "$PREFERENCE_MODEL" --dtype "$DTYPE" --method "$PM_METHOD")
+      ;;
+    policy) # self-rewarding: the round's policy compares its own responses
+      by=(annotation/1b_preference_model.py --model_name_or_path "$policy" --dtype "$DTYPE" --method "$PM_METHOD")
       ;;
     llm_judge) # many requests at once by one process, beside the world's own judge
       shards=1 by=(annotation/1c_llm_judge.py --judge_model "$JUDGE_MODEL" --method "$JUDGE_METHOD")

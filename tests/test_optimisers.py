@@ -415,6 +415,26 @@ def test_pairs_carry_what_sppo_and_xpo_read(tmp_path):
     assert done.returncode == 1 and done.stderr == f"{explored}: id: 'a' of {rewarded} is missing\n"
 
 
+def test_judgements_name_the_better_response_on_either_side(tmp_path, world):
+    preferences = write_jsonl(tmp_path / "in.jsonl", read_jsonl(world / "preferences.jsonl")[:40])
+    command = ["sft/1b_judgements.py", "--preferences_file", preferences, "--output_file", tmp_path / "out.jsonl"]
+    ran(*command)
+    judgements = {r["id"].removeprefix("judgement-"): r["messages"] for r in read_jsonl(tmp_path / "out.jsonl")}
+    sides = set()
+    for pair in read_jsonl(preferences):
+        question, answer = (turn["content"] for turn in judgements[pair["id"]])
+        texts = [pair[name][0]["content"] for name in ("chosen", "rejected")]
+        a, b = texts if answer == "A" else texts[::-1]
+        asked = pair["prompt"][0]["content"]
+        assert question == f"[CONTEXT] \n\n<turn> user\n {asked} [RESPONSE A] {a} [RESPONSE B] {b}"
+        sides.add(answer)
+    assert sides == {"A", "B"}
+    ran(*command, "--size", 7)
+    assert len(read_jsonl(tmp_path / "out.jsonl")) == 7
+    done = run(*command, "--size", 41)
+    assert done.returncode == 1 and done.stderr == f"{preferences}: 41 pairs asked for, 40 are there\n"
+
+
 # recipes/tiny
 
 

@@ -15,7 +15,7 @@ cd "$(dirname "$0")/../.."
 : "${OUT:=runs/compare}"
 # shellcheck source=setup.sh
 source ./setup.sh
-optimisers=(dpo offline_dpo ipo hinge slic infonca rpo xpo selm sppo kto raft self_play online_dpo ipo_md rloo best_of_n
+optimisers=(dpo offline_dpo ipo hinge slic infonca rpo xpo selm sppo kto raft self_play self_rewarding online_dpo ipo_md rloo best_of_n
   concise interpolation)
 claims=(dpo offline_dpo concise long far far_one_round best_random random_random restart reference_previous best_of_n
   alignment_tax)
@@ -49,16 +49,15 @@ own() { # own FILE COMMAND...: make FILE, which the command takes as its last ar
 }
 
 respond() { # respond DIRECTORY POLICY N: its responses to the evaluation prompts, with rewards and true rewards
-  local dtype=float32
   mkdir -p "$1"
   own "$1/answers.jsonl" python generation/2_responses.py --model_name_or_path "$2" --n "$3" --temperatures 1.0 \
-    --prompts_file "$base/world/evaluation.jsonl" --max_new_tokens 128 --dtype $dtype --seed "$seed" --output_file
+    --prompts_file "$base/world/evaluation.jsonl" --max_new_tokens 128 --dtype float32 --seed "$seed" --output_file
   own "$1/rewards.jsonl" python annotation/1a_reward_model.py --model_name_or_path "$base/reward_model" --n "$3" \
-    --responses_file "$1/answers.jsonl" --dtype $dtype --output_file
+    --responses_file "$1/answers.jsonl" --dtype float32 --output_file
   own "$1/true_rewards.jsonl" python recipes/tiny/3_true_reward.py --rewards_file "$1/rewards.jsonl" --output_file
 }
 
-interpolate() { # of a policy for the reward and one for short answers
+interpolation() { # of a policy for the reward and one for short answers
   local from=$OUT/seed$seed
   local to=$from/interpolation
   for part in dpo concise; do [[ -e $from/$part/results.json ]] || optimiser "$part"; done
@@ -80,6 +79,18 @@ alignment_tax() { # the tiny benchmarks of lm-eval, before and after
   done
 }
 
+self_rewarding() { # from a policy that was taught to judge
+  local to=$OUT/seed$seed/judge
+  mkdir -p "$to"
+  own "$to/judgements.jsonl" python sft/1b_judgements.py --preferences_file "$base/preferences.jsonl" --size 6000 \
+    --seed "$seed" --output_file
+  own "$to/start" python sft/2_finetune.py --model_name_or_path "$base/sft" --seed "$seed" --bf16 False \
+    --dataset_name "$to/judgements.jsonl" "$base/world/instructions.jsonl" --learning_rate 5e-4 --max_length 256 \
+    --per_device_train_batch_size 8 --packing False --train_sampling_strategy group_by_length \
+    --gradient_checkpointing False --dataloader_pin_memory False --disable_tqdm True --save_strategy no --output_dir
+  optimiser self_rewarding SFT_MODEL="$to/start"
+}
+
 best_of_n() {
   local of=$OUT/seed$seed/best_of_n/eval n
   respond "$of/samples" "$base/sft" 32
@@ -90,14 +101,15 @@ best_of_n() {
   done
 }
 
-optimiser() { # optimiser NAME: three rounds from the base, whose evaluation of the fine-tuned policy it shares
-  local directory=$OUT/seed$seed/$1
+optimiser() { # optimiser NAME [VARIABLE=VALUE...]: three rounds from the base, which it shares the evaluation with
+  local name=$1 directory=$OUT/seed$seed/$1
+  shift
   if [[ ! -e $directory/eval ]]; then
     mkdir -p "$directory"
-    cp -al "$base/world" "$base/eval" "$directory" # links, with their times
+    cp -alf "$base/world" "$base/eval" "$directory" # links, with their times
   fi
-  loop "$directory" "recipes/optimisers/$1.sh" SFT_MODEL="$base/sft" REWARD_MODEL="$base/reward_model" \
-    PREFERENCE_MODEL="$base/preference_model"
+  loop "$directory" "recipes/optimisers/$name.sh" SFT_MODEL="$base/sft" REWARD_MODEL="$base/reward_model" \
+    PREFERENCE_MODEL="$base/preference_model" "$@"
 }
 
 for seed in $SEEDS; do
@@ -106,8 +118,9 @@ for seed in $SEEDS; do
   for name in "${names[@]}"; do
     case $name in
       best_of_n) best_of_n ;;
-      interpolation) interpolate ;;
       alignment_tax) alignment_tax ;;
+      self_rewarding) self_rewarding ;;
+      interpolation) interpolation ;;
       *) optimiser "$name" ;;
     esac
   done
