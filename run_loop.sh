@@ -87,7 +87,7 @@ one_of CHECK "yes no"
 one_of DISTRIBUTED "ddp zero2 zero3 zero3_offload fsdp"
 one_of START "initial previous"
 one_of HISTORY "round all"
-one_of PAIRING "best_worst best_random random_random offline self_play"
+one_of PAIRING "best_worst best_random random_random uncertain offline self_play"
 one_of ENHANCER "none initial previous mixture"
 losses="sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop sft" # TRL's
 one_of LOSS "$losses sigmoid_norm slic sppo xpo selm kto raft rloo" some
@@ -114,6 +114,7 @@ if [[ $PAIRING == offline ]]; then
   online=0
   ((ITERATIONS == 1)) && [[ -n $OFFLINE_PAIRS ]] || die "PAIRING=offline: set OFFLINE_PAIRS, and ITERATIONS=1"
 fi
+[[ $PAIRING != uncertain || ! $LOSS =~ sppo|xpo|selm ]] || die "PAIRING=uncertain: not with LOSS=$LOSS"
 [[ $LOSS != rloo || $ITERATIONS == 1 || $REFERENCE == previous ]] ||
   die "LOSS=rloo: its reference is the policy it starts from; set ITERATIONS=1 or REFERENCE=previous"
 [[ $ENHANCER == none ]] || ((N % 2 == 0)) || die "N=$N: with ENHANCER=$ENHANCER each policy gives half of them"
@@ -511,6 +512,12 @@ sample_and_pair() { # the steps 1 to 4 of a round: the policy's responses to new
     sppo) more=(--win_probabilities) ;;
     xpo | selm) more=(--explored_file "$dir/explored.jsonl") ;;
   esac
+  if [[ $PAIRING == uncertain ]]; then
+    step 4 "$made" python annotation/2d_uncertain_pairs.py --model_name_or_path "$REWARD_MODEL" --n "$N" \
+      --rewards_file "$dir/rewards.jsonl" --length_penalty "$LENGTH_PENALTY" --dtype "$DTYPE" --output_file "$made"
+    pairs+=("$made")
+    return
+  fi
   step 4 "$made" python annotation/2_pairs.py --rewards_file "$dir/rewards.jsonl" --n "$N" \
     --pairing "$PAIRING" --min_margin "$MIN_MARGIN" --length_penalty "$LENGTH_PENALTY" --seed "$SEED" "${more[@]}" \
     --output_file "$made"

@@ -435,6 +435,50 @@ def test_judgements_name_the_better_response_on_either_side(tmp_path, world):
     assert done.returncode == 1 and done.stderr == f"{preferences}: 41 pairs asked for, 40 are there\n"
 
 
+def test_the_pair_of_most_information_is_chosen(tmp_path, reward_model, world):
+    """By numpy over the hidden states of each sequence alone; the second row's choice depends on the first's."""
+    import numpy
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(reward_model)
+    model = AutoModelForSequenceClassification.from_pretrained(reward_model, dtype="float32").eval()
+    texts = ["one", "It is two.", "The answer is one. I am glad to help!", "three", "two, two"]
+    made = [row(name, texts, rewards=[float(len(t)) for t in texts]) for name in "abcd"]
+    made[1]["finish_reasons"][3] = "length"
+    made[3]["responses"] = ["same"] * 5
+    file, phi = write_jsonl(tmp_path / "in.jsonl", made), []
+    for one in made:
+        for text in one["responses"]:
+            chat = tokenizer.apply_chat_template(
+                [*one["prompt"], {"role": "assistant", "content": text}], tokenize=False
+            )
+            ids = torch.tensor([tokenizer(chat, add_special_tokens=False)["input_ids"]])
+            with torch.inference_mode():
+                phi.append(model.base_model(ids).last_hidden_state[0, -1].double().numpy())
+    phi = numpy.array(phi) - numpy.mean(phi, axis=0)
+    phi /= numpy.linalg.norm(phi, axis=1).mean()
+    sigma, expected = 0.1 * numpy.eye(phi.shape[1]), {}
+    for i in range(3):
+        of_row, best = phi[5 * i : 5 * i + 5], 2
+        others = [j for j in range(5) if j != best and made[i]["finish_reasons"][j] != "length"]
+        inverse = numpy.linalg.inv(sigma)
+        norms = {j: (of_row[best] - of_row[j]) @ inverse @ (of_row[best] - of_row[j]) for j in others}
+        other = max(norms, key=norms.get)
+        sigma += numpy.outer(of_row[best] - of_row[other], of_row[best] - of_row[other])
+        expected["abc"[i]] = (texts[other], norms[other] ** 0.5)
+    out = tmp_path / "out.jsonl"
+    command = ["annotation/2d_uncertain_pairs.py", "--model_name_or_path", reward_model, "--rewards_file", file]
+    done = ran(*command, "--ridge", 0.1, "--output_file", out)
+    assert "rows in: 4, dropped, identical or truncated: 1, rows out: 3" in done.stdout
+    for pair in read_jsonl(out):
+        text, uncertainty = expected[pair["id"]]
+        assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == (texts[2], text)
+        assert pair["uncertainty"] == pytest.approx(uncertainty, rel=1e-3)
+    gained = numpy.linalg.slogdet(sigma / 0.1)[1]
+    assert float(done.stdout.split("ridge: ")[1].split(",")[0]) == pytest.approx(gained, abs=0.02)
+
+
 # recipes/tiny
 
 

@@ -19,7 +19,7 @@ optimisers=(dpo offline_dpo ipo hinge slic infonca rpo xpo selm sppo kto raft se
   concise interpolation)
 claims=(dpo offline_dpo concise long far far_one_round best_random random_random restart reference_previous best_of_n
   alignment_tax)
-explorations=(dpo n_2 n_4 n_16 temperature_1 enhancer_initial enhancer_previous history_all offline_mixed)
+explorations=(dpo uncertain n_2 n_4 n_16 temperature_1 enhancer_initial enhancer_previous history_all offline_mixed)
 names=("${@:-all}")
 case ${names[*]} in
   all) names=("${optimisers[@]}") ;;
