@@ -23,7 +23,7 @@ die() {
 SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEARNING_RATE SFT_EPOCHS SFT_BATCH_SIZE
   SFT_OPTIONS PREFERENCES REWARD_MODEL RM_START RM_LEARNING_RATE RM_EPOCHS RM_BATCH_SIZE RM_OPTIONS
   PREFERENCE_MODEL PM_START PM_LEARNING_RATE PM_EPOCHS PM_BATCH_SIZE PM_OPTIONS PM_METHOD ARMORM ARMORM_OPTIONS RATINGS JUDGE_URL JUDGE_MODEL JUDGE_METHOD VERIFIER_METHOD
-  VERIFIER_PATTERN ANNOTATOR ANNOTATOR_WEIGHTS MEASURE BENCH CLEAN PROMPTS EVAL_PROMPTS ITERATIONS
+  VERIFIER_PATTERN ANNOTATOR ANNOTATOR_WEIGHTS HELPFULNESS VERBOSITY MEASURE BENCH CLEAN PROMPTS EVAL_PROMPTS ITERATIONS
   PROMPTS_PER_ITERATION N TEMPERATURES MAX_NEW_TOKENS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA LEARNING_RATE EPOCHS
   BATCH_SIZE MAX_LENGTH DPO_OPTIONS REFERENCE START HISTORY ENHANCER OFFLINE_PAIRS OFFLINE_SIZE DTYPE BENCHMARKS ALPACA_EVAL_OPTIONS
   ACADEMIC_OPTIONS)
@@ -63,7 +63,7 @@ done
 : "${PM_OPTIONS:=}" "${PM_METHOD:=tournament}"
 : "${ARMORM:=}" "${ARMORM_OPTIONS:=}" "${RATINGS:=}" "${JUDGE_URL:=}" "${JUDGE_MODEL:=}" "${JUDGE_METHOD:=rating}"
 : "${VERIFIER_METHOD:=math}" "${VERIFIER_PATTERN:=}"
-: "${ANNOTATOR:=reward_model}" "${ANNOTATOR_WEIGHTS:=}" "${MEASURE:=none}" "${BENCH:=allenai/reward-bench}"
+: "${ANNOTATOR:=reward_model}" "${ANNOTATOR_WEIGHTS:=}" "${HELPFULNESS:=}" "${VERBOSITY:=}" "${MEASURE:=none}" "${BENCH:=allenai/reward-bench}"
 : "${PROMPTS:=}" "${EVAL_PROMPTS:=}" "${ITERATIONS:=3}" "${PROMPTS_PER_ITERATION:=20000}" "${N:=8}"
 : "${TEMPERATURES:=1.0 0.7}" "${MAX_NEW_TOKENS:=2048}" "${MAX_LENGTH:=2048}"
 : "${PAIRING:=best_worst}" "${MIN_MARGIN:=0}" "${LENGTH_PENALTY:=0}"
@@ -90,7 +90,7 @@ one_of HISTORY "round all"
 one_of PAIRING "best_worst best_random random_random uncertain offline self_play"
 one_of ENHANCER "none initial previous mixture"
 losses="sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop sft" # TRL's
-one_of LOSS "$losses sigmoid_norm slic sppo xpo selm kto raft rloo" some
+one_of LOSS "$losses sigmoid_norm slic sppo xpo selm kto raft dpa rloo" some
 one_of ANNOTATOR "reward_model preference_model armorm llm_judge verifier policy" some
 one_of MEASURE "none reward_model preference_model armorm llm_judge verifier" some
 one_of EVALS "none alpaca_eval mt_bench arena_hard academic" some
@@ -114,6 +114,7 @@ if [[ $PAIRING == offline ]]; then
   online=0
   ((ITERATIONS == 1)) && [[ -n $OFFLINE_PAIRS ]] || die "PAIRING=offline: set OFFLINE_PAIRS, and ITERATIONS=1"
 fi
+[[ $LOSS != dpa || ($ANNOTATOR == armorm && -n $HELPFULNESS && -n $VERBOSITY) ]] || die "LOSS=dpa: set ANNOTATOR=armorm, and by its objectives HELPFULNESS and VERBOSITY"
 [[ $PAIRING != uncertain || ! $LOSS =~ sppo|xpo|selm ]] || die "PAIRING=uncertain: not with LOSS=$LOSS"
 [[ $LOSS != rloo || $ITERATIONS == 1 || $REFERENCE == previous ]] ||
   die "LOSS=rloo: its reference is the policy it starts from; set ITERATIONS=1 or REFERENCE=previous"
@@ -443,8 +444,8 @@ clean() { # clean ROWS WHAT_IS_LEFT: by the flags of CLEAN
 seen=() pairs=() # prompts of earlier rounds, and what DPO trains on
 sample() { # sample FILE POLICY N SEED TEMPERATURES: N responses to each prompt of the round
   # shellcheck disable=SC2086
-  shards=$groups order=$dir/prompts.jsonl step 2 "$1" python generation/2_responses.py \
-    --model_name_or_path "$2" --prompts_file "$dir/prompts.jsonl" --n "$3" --temperatures $5 \
+  shards=$groups order=$to_answer step 2 "$1" python generation/2_responses.py \
+    --model_name_or_path "$2" --prompts_file "$to_answer" --n "$3" --temperatures $5 \
     --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" --seed "$4" \
     --output_file "$1"
 }
@@ -464,11 +465,16 @@ sample_with_enhancer() { # half of the responses of each policy
 
 seen=() pairs=() # prompts of earlier rounds, and what the policy is trained on
 sample_and_pair() { # the steps 1 to 4 of a round: the policy's responses to new prompts, best against worst
-  local name rewards=() more=() made=$dir/pairs.jsonl
+  local name rewards=() more=() made=$dir/pairs.jsonl to_answer=$dir/prompts.jsonl
   # shellcheck disable=SC2086
   step 1 "$dir/prompts.jsonl" python generation/1_prompts.py --datasets $PROMPTS --exclude_files "${seen[@]}" \
     --size "$PROMPTS_PER_ITERATION" --seed "$SEED" --output_file "$dir/prompts.jsonl"
   seen+=("$dir/prompts.jsonl")
+  if [[ $LOSS == dpa ]]; then
+    to_answer=$dir/directed.jsonl
+    part=d step 1 "$to_answer" python generation/1b_directions.py --prompts_file "$dir/prompts.jsonl" --seed "$SEED" \
+      --output_file "$to_answer"
+  fi
   if [[ $LOSS == rloo ]]; then # samples while it trains
     pairs+=("$dir/prompts.jsonl")
     return
@@ -509,6 +515,14 @@ sample_and_pair() { # the steps 1 to 4 of a round: the policy's responses to new
       pairs+=("$made")
       return
       ;;
+    dpa)
+      made=$dir/best.jsonl
+      # shellcheck disable=SC2086
+      step 4 "$made" python annotation/2e_directional.py --rewards_file "$dir/rewards.jsonl" \
+        --helpfulness $HELPFULNESS --verbosity $VERBOSITY --output_file "$made"
+      pairs+=("$made")
+      return
+      ;;
     sppo) more=(--win_probabilities) ;;
     xpo | selm) more=(--explored_file "$dir/explored.jsonl") ;;
   esac
@@ -529,7 +543,7 @@ optimise() { # optimise START REFERENCE: step 5, the next policy by LOSS
   # shellcheck disable=SC2206
   case $LOSS in
     kto) script=dpo/1b_kto.py ;;
-    raft) script=sft/2_finetune.py flags=(--max_length "$MAX_LENGTH") ;;
+    raft | dpa) script=sft/2_finetune.py flags=(--max_length "$MAX_LENGTH") ;;
     rloo) script=dpo/1c_rloo.py flags=(--reward_model_name_or_path "$REWARD_MODEL" --beta "$BETA"
       --num_generations "$N" --max_completion_length "$MAX_NEW_TOKENS") ;;
     *) flags+=(--loss_type $LOSS) ;;

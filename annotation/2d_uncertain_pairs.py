@@ -11,8 +11,8 @@ characters.
 
 Reads:  --rewards_file, {"id", "prompt", "responses", "finish_reasons", "rewards", ...}; --model_name_or_path, the
         reward model
-Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "rejected_reward", "uncertainty"}. Dropped
-        and counted: rows with fewer than two whole responses that differ, ties.
+Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "rejected_reward", "uncertainty"}.
+        Dropped and counted: rows with fewer than two whole responses that differ, ties.
 
     python annotation/2d_uncertain_pairs.py --model_name_or_path runs/tiny/reward_model \
         --rewards_file runs/tiny/iter1/rewards.jsonl --output_file my_pairs.jsonl

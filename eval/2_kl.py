@@ -4,7 +4,8 @@ The estimate is unbiased for samples at temperature 1; a single response's value
 sums over the response's tokens, with EOS unless the response was cut off, and count its text as the tokenizer reads it,
 which can differ from the tokens that were sampled.
 
-Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...} sampled from --model_name_or_path
+Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...} sampled from --model_name_or_path; a
+        row's "system" prompt is before the policy's prompt, not before pi_0's
 Writes: --output_file, the same rows with "kl" in nats, one for each response
 
     python eval/2_kl.py --model_name_or_path runs/tiny/iter1/policy --ref_model_name_or_path runs/tiny/sft \
@@ -40,18 +41,21 @@ def main():
         if not tokenizer.chat_template:
             sys.exit(f"{name}: its tokenizer has no chat template")
 
-    sequences = []  # (tokens of the prompt, tokens of prompt and response) of every response
-    for row in answered:
-        text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
-        prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
-        for response, reason in zip(row["responses"], row["finish_reasons"], strict=True):
-            tokens = tokenizer(response, add_special_tokens=False)["input_ids"]
-            sequences.append((len(prompt), prompt + tokens + [tokenizer.eos_token_id] * (reason != "length")))
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][1]), reverse=True)
+    def sequences_of(steered):
+        """(tokens of the prompt, tokens of prompt and response) of every response."""
+        for row in answered:
+            chat = [{"role": "system", "content": row["system"]}] * (steered and "system" in row) + row["prompt"]
+            text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
+            for response, reason in zip(row["responses"], row["finish_reasons"], strict=True):
+                tokens = tokenizer(response, add_special_tokens=False)["input_ids"]
+                yield len(prompt), prompt + tokens + [tokenizer.eos_token_id] * (reason != "length")
 
     @torch.inference_mode()
-    def log_probabilities(name):
+    def log_probabilities(name, steered):
         """Of every response under that model; one model is in memory at a time."""
+        sequences = list(sequences_of(steered))
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][1]), reverse=True)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = AutoModelForCausalLM.from_pretrained(name, dtype=args.dtype, device_map=device).eval()
         results, left = [0.0] * len(sequences), order
@@ -70,7 +74,8 @@ def main():
                 results[i] = -loss
         return results
 
-    of_policy, of_reference = (log_probabilities(n) for n in (args.model_name_or_path, args.ref_model_name_or_path))
+    of_policy = log_probabilities(args.model_name_or_path, steered=True)
+    of_reference = log_probabilities(args.ref_model_name_or_path, steered=False)
     ratios = iter(p - r for p, r in zip(of_policy, of_reference, strict=True))
     rows.write(args.output_file, [{**row, "kl": [next(ratios) for _ in row["responses"]]} for row in answered])
     print(f"{args.output_file} rows in: {len(answered)}, rows out: {len(answered)}, {time.time() - start:.1f} s")

@@ -5,7 +5,8 @@ from --seed and its id: its responses do not depend on shards or on a resumed ru
 engine's arithmetic, which depend on what else is in the batch. Finished rows survive a kill: give the same command
 again.
 
-Reads:  --prompts_file, {"id", "prompt", ...}; a prompt that leaves no room for --max_new_tokens is dropped and counted
+Reads:  --prompts_file, {"id", "prompt", "system"?, ...}, where "system" goes to the engine before the prompt; a prompt
+        that leaves no room for --max_new_tokens is dropped and counted
 Writes: --output_file, the same rows with "responses", "temperatures" and "finish_reasons" ("length": cut off at
         --max_new_tokens), "response_tokens", "prompt_tokens" and "policy"
 
@@ -25,6 +26,10 @@ import time
 
 import rows
 import shards
+
+
+def chat(row):
+    return [{"role": "system", "content": row["system"]}] * ("system" in row) + row["prompt"]
 
 
 def main():
@@ -83,7 +88,7 @@ def main():
     share = args.n // len(args.temperatures)
     for first in range(0, len(todo), args.chunk_size):
         chunk = todo[first : first + args.chunk_size]
-        texts = [tokenizer.apply_chat_template(r["prompt"], tokenize=False, add_generation_prompt=True) for r in chunk]
+        texts = [tokenizer.apply_chat_template(chat(r), tokenize=False, add_generation_prompt=True) for r in chunk]
         lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
         fitting = [row for row, length in zip(chunk, lengths, strict=True) if length <= room]
         dropped += len(chunk) - len(fitting)
@@ -91,7 +96,7 @@ def main():
         for row in fitting:
             seed = int(hashlib.sha256(f"{args.seed} {row['id']}".encode()).hexdigest()[:7], 16)
             for i, temperature in enumerate(args.temperatures):
-                chats.append(row["prompt"])
+                chats.append(chat(row))
                 settings.append(
                     SamplingParams(
                         n=share, temperature=temperature, max_tokens=args.max_new_tokens, seed=seed + i * share

@@ -163,12 +163,18 @@ def sampled(tmp_path_factory, sft, world):
     folder = tmp_path_factory.mktemp("generation")
     prompts = read_jsonl(world / "prompts.jsonl")[:9]
     prompts[2]["prompt"][0]["content"] = "word " * 600
+    prompts[4]["system"] = "Be brief."
     file = write_jsonl(folder / "prompts.jsonl", prompts)
     command = ["generation/2_responses.py", "--model_name_or_path", sft, "--prompts_file", file, "--n", 4]
     command += ["--temperatures", 1, 0.01, "--max_new_tokens", 12]
     whole = folder / "whole.jsonl"
     done = ran(*command, "--output_file", whole, env={**os.environ, "VLLM_LOGGING_LEVEL": "INFO"})
     return prompts, read_jsonl(whole), in_two_shards(file, folder / "sharded.jsonl", *command), done
+
+
+def steered(row):
+    """What the policy reads: a row's system prompt stands before its prompt."""
+    return [{"role": "system", "content": row["system"]}, *row["prompt"]] if "system" in row else row["prompt"]
 
 
 def test_answers_at_each_temperature(sampled, sft):
@@ -179,7 +185,7 @@ def test_answers_at_each_temperature(sampled, sft):
     agreed = []
     for row in sampled:
         assert row["temperatures"] == [1, 1, 0.01, 0.01] and len(row["responses"]) == len(row["finish_reasons"]) == 4
-        text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(steered(row), tokenize=False, add_generation_prompt=True)
         ids = torch.tensor([ids_of(tokenizer, text)])
         greedy = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
         greedy = tokenizer.decode(greedy[0, ids.shape[1] :], skip_special_tokens=True)
@@ -192,9 +198,10 @@ def test_bos_stands_before_a_prompt_once(sampled, sft):
     """Defect 6: an engine that is given text put a second BOS before that of the chat template."""
     tokenizer, _ = loaded(sft)
     for row in sampled[1]:
-        text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(steered(row), tokenize=False, add_generation_prompt=True)
         ids = ids_of(tokenizer, text)
         assert ids.count(tokenizer.bos_token_id) == 1 and row["prompt_tokens"] == len(ids)
+        assert "system" not in row or text.count("Be brief.") == 1
 
 
 def test_a_truncated_answer_is_marked_and_a_prompt_that_is_too_long_is_dropped(sampled):
@@ -304,26 +311,6 @@ def test_the_first_loss_is_ln_2_where_start_and_reference_are_the_same(policy):
     assert losses(policy)[-1] < 0.67
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
-def test_the_first_loss_is_against_the_reference_that_is_given(policy, sft, tmp_path, loss):
-    """Defect 2: the reference was changed to the previous policy in passing; then this loss is ln 2 in every round."""
-    pairs, by_hand = read_jsonl(policy.with_name("pairs.jsonl"))[:4], []
-    for row in pairs:
-        # TRL counts the line feed that the template puts after EOS as a part of the answer.
-        answers = [row[k][0]["content"] for k in ("chosen", "rejected")]
-        each = [[log_probabilities(m, row["prompt"], a, after="\n") for m in (policy, sft)] for a in answers]
-        if loss == "sigmoid":
-            chosen, rejected = (sum(new) - sum(old) for new, old in each)
-            by_hand.append(math.log1p(math.exp(-0.1 * (chosen - rejected))))
-        else:  # TRL takes the mean over the tokens
-            chosen, rejected = (fmean(new) - fmean(old) for new, old in each)
-            by_hand.append((chosen - rejected - 1 / (2 * 0.1)) ** 2)
-    file = write_jsonl(tmp_path / "pairs.jsonl", pairs)
-    train("dpo/1_dpo.py", tmp_path / "new", *dpo(policy, sft, file, "--loss_type", loss, "--max_steps", 1))
-    assert losses(tmp_path / "new") == [pytest.approx(fmean(by_hand), abs=1e-3)]
-    assert abs(fmean(by_hand) - {"sigmoid": math.log(2), "ipo": 25}[loss]) > 0.01
-
-
 def test_a_killed_training_goes_on_from_its_last_whole_checkpoint(policy, sft, tmp_path):
     """To the weights of the run that was not killed. A checkpoint that a kill left half written is passed over."""
     out = tmp_path / "policy"
@@ -399,11 +386,13 @@ def test_a_model_in_a_warm_cache_needs_no_hub(scored, reward_model, tmp_path):
 
 
 def test_kl_is_the_difference_of_log_probabilities_over_the_answer(policy, sft, world, tmp_path):
-    """With EOS, unless the answer was cut off. Nothing depends on what shares a batch."""
+    """With EOS, unless the answer was cut off, and a system prompt before the policy's question alone. Nothing depends
+    on what shares a batch."""
     prompts = read_jsonl(world / "prompts.jsonl")[:3]
     answers = ["The answer is", "7.", "Well, well. I hope this helps. The answer is red."]
     for row in prompts:
         row |= {"responses": answers, "finish_reasons": ["length", "stop", "stop"], "note": "kept"}
+    prompts[1]["system"] = "Be brief."
     file = write_jsonl(tmp_path / "in.jsonl", prompts)
 
     def kl(of, name, *flags):
@@ -414,11 +403,14 @@ def test_kl_is_the_difference_of_log_probabilities_over_the_answer(policy, sft, 
     of_policy, out = kl(policy, "policy.jsonl")
     for row, values in zip(read_jsonl(out), of_policy, strict=True):
         for answer, reason, value in zip(answers, row["finish_reasons"], values, strict=True):
-            new, old = (sum(log_probabilities(m, row["prompt"], answer, reason == "stop")) for m in (policy, sft))
+            new, old = (
+                sum(log_probabilities(model, prompt, answer, reason == "stop"))
+                for model, prompt in ((policy, steered(row)), (sft, row["prompt"]))
+            )
             assert value == pytest.approx(new - old, abs=1e-3) and abs(value) > 0.01
     assert [{k: v for k, v in row.items() if k != "kl"} for row in read_jsonl(out)] == prompts
     assert kl(policy, "small.jsonl", "--batch_tokens", 32)[0] == [pytest.approx(v, abs=1e-4) for v in of_policy]
-    assert kl(sft, "same.jsonl")[0] == [[0, 0, 0]] * 3
+    assert kl(sft, "same.jsonl")[0][::2] == [[0, 0, 0]] * 2
 
 
 def test_lora_leaves_whole_models(base, sft, reward_model, policy, world, tmp_path):

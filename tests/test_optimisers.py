@@ -121,6 +121,7 @@ def first_loss(monkeypatch, tmp_path, script, policy, sft, file, *flags):
 
 @pytest.mark.parametrize("name", ["sigmoid", "hinge", "ipo", "nca_pair", "slic", "sppo", "xpo", "selm"])
 def test_the_first_loss_is_that_of_the_definition(monkeypatch, tmp_path, policy, sft, pairs, by_hand, name):
+    """Against the reference that is given (defect 2: it was changed to the previous policy in passing)."""
     flags = ["--loss_type", name, "--slic_delta", 2.5, "--slic_weight", 0.2, "--optimism", 0.05]
     told = first_loss(monkeypatch, tmp_path, "dpo/1_dpo.py", policy, sft, pairs[0], *flags)
     expected = [loss_of_row(name, row, values) for row, values in zip(pairs[1], by_hand, strict=True)]
@@ -294,6 +295,11 @@ def test_a_recipe_of_an_optimiser_changes_the_loop_by_what_it_says(tmp_path, rec
         assert [value(found[step], "--n") for step in ("32a", "32b")] == ["4", "4"]
         assert value(found["32a"], "--seed") != value(found["32b"], "--seed")
         assert value(found["32b"], "--model_name_or_path") == f"{out}/iter3/mixture"
+    if recipe.stem == "dpa":
+        assert value(found["32"], "--prompts_file") == f"{out}/iter3/directed.jsonl"
+        assert value(found["34"], "--helpfulness") == "correct manner" and found["35"][1] == "sft/2_finetune.py"
+    if recipe.stem == "self_rewarding":
+        assert value(found["33"], "--model_name_or_path") == f"{out}/iter2/policy"
     if recipe.stem == "rloo":
         assert value(found["15"], "--dataset_name") == f"{out}/iter1/prompts.jsonl" and "12" not in found
         assert value(found["15"], "--per_device_train_batch_size") == "256"
@@ -309,6 +315,8 @@ def test_a_recipe_of_an_optimiser_changes_the_loop_by_what_it_says(tmp_path, rec
 @pytest.mark.parametrize(
     "variables, told",
     [
+        ({"LOSS": "dpa"}, "LOSS=dpa: set ANNOTATOR=armorm, and by its objectives HELPFULNESS and VERBOSITY"),
+        ({"LOSS": "sppo", "PAIRING": "uncertain"}, "PAIRING=uncertain: not with LOSS=sppo"),
         ({"LOSS": "dpo"}, "LOSS=dpo: one or several of sigmoid hinge ipo"),
         ({"LOSS": "rloo"}, "LOSS=rloo: its reference is the policy it starts from; set ITERATIONS=1 or REFERENCE=prev"),
         ({"ENHANCER": "initial", "N": "5", "TEMPERATURES": "1.0"}, "N=5: with ENHANCER=initial each policy gives half"),
@@ -413,6 +421,37 @@ def test_pairs_carry_what_sppo_and_xpo_read(tmp_path):
     assert pair["explored"] == "other"
     done = run(*command, "--explored_file", write_jsonl(explored, [row("b", ["other"])]))
     assert done.returncode == 1 and done.stderr == f"{explored}: id: 'a' of {rewarded} is missing\n"
+
+
+def test_a_direction_stands_in_the_system_prompt_and_decides_what_is_best(tmp_path):
+    """By standardised parts: at 45 degrees the longest, at -45 the shortest of those that help as much."""
+    made = [row(name, ["bad", "good", "good and long"]) for name in "abcdefgh"]
+    directed = tmp_path / "directed.jsonl"
+    command = ["generation/1b_directions.py", "--output_file", directed]
+    command += ["--prompts_file", write_jsonl(tmp_path / "in.jsonl", made)]
+    ran(*command, "--angles", -45, 45)
+    texts = {-45: "helpfulness*71 + verbosity*-71.", 45: "helpfulness*71 + verbosity*71."}
+    scored, angles = [], {}
+    for one in read_jsonl(directed):
+        angles[one["id"]] = round(math.degrees(math.atan2(*one["direction"][::-1])))
+        assert one["system"].endswith(f"weighted rating = {texts[angles[one['id']]]}")
+        objectives = [{"help": 0.0, "kind": 1.0, "length": 0.1}, {"help": 5.0, "kind": 2.0, "length": 0.3}]
+        objectives += [{"help": 5.0, "kind": 2.0, "length": 0.4}]
+        scored.append({**one, "rewards": [0.0, 1.0, 1.0], "objectives": objectives})
+    assert set(angles.values()) == {-45, 45}
+    scored[0]["finish_reasons"] = ["length"] * 3
+    best = ["annotation/2e_directional.py", "--output_file", tmp_path / "best.jsonl", "--verbosity", "length"]
+    best += ["--rewards_file", write_jsonl(tmp_path / "scored.jsonl", scored), "--helpfulness"]
+    done = ran(*best, "help", "kind")
+    assert "rows in: 8, dropped, truncated: 1, rows out: 7" in done.stdout
+    for one in read_jsonl(tmp_path / "best.jsonl"):
+        assert [turn["role"] for turn in one["messages"]] == ["system", "user", "assistant"]
+        assert one["messages"][2]["content"] == {-45: "good", 45: "good and long"}[angles[one["id"]]]
+    told = run(*best, "none").stderr
+    assert told == f"{tmp_path}/scored.jsonl:1: objectives: none is called 'none'\n"
+    del scored[0]["direction"]
+    write_jsonl(tmp_path / "scored.jsonl", scored)
+    assert run(*best, "help").stderr == f"{tmp_path}/scored.jsonl:1: direction: missing\n"
 
 
 def test_judgements_name_the_better_response_on_either_side(tmp_path, world):

@@ -35,6 +35,10 @@ SCRIPTS = {
     "annotation/1c_llm_judge.py": ["--judge_url", "http://127.0.0.1:1/v1", "--judge_model", "j", "--responses_file"],
     "annotation/1d_verifier.py": ["--responses_file"],
     "annotation/2_pairs.py": ["--rewards_file"],
+    "annotation/2b_best.py": ["--rewards_file"],
+    "annotation/2d_uncertain_pairs.py": ["--model_name_or_path", "no/such/model", "--rewards_file"],
+    "generation/1b_directions.py": ["--prompts_file"],
+    "generation/2b_merge.py": ["--responses_files"],
     "eval/2_kl.py": [
         *["--model_name_or_path", "no/such/model", "--ref_model_name_or_path", "no/such/model"],
         "--responses_file",

@@ -52,6 +52,21 @@ def line(row):
     return "| " + " | ".join(map(str, shown)) + " |"
 
 
+def steering(directory):
+    """A table of what directional preference alignment does at each angle, the mean over seeds and test prompts."""
+    lines = ["| angle | seeds | length | accuracy | true reward |", "|---|---|---|---|---|"]
+    for angle, name in ((-45, "directions/answers_-45/true_rewards"), (0, "dpa/eval/iter3/kl"),
+                        (45, "directions/answers_45/true_rewards")):  # fmt: skip
+        files = sorted(directory.glob(f"seed*/{name}.jsonl"))
+        test = [row for file in files for row in rows.read(file, "rewards") if row["split"] == "test"]
+        if not test:
+            return ""
+        length = fmean(len(row["responses"][0]) for row in test)
+        accuracy, true = (fmean(row[field][0] for row in test) for field in ("correct", "true_rewards"))
+        lines.append(f"| {angle} | {len(files)} | {length:.1f} | {accuracy:.3f} | {true:.3f} |")
+    return "## The last policy of dpa, asked in three directions\n\n" + "\n".join(lines) + "\n\n"
+
+
 def figures(curves, table, directory):
     """curves: {optimiser: its rounds' rows}."""
     import matplotlib
@@ -101,22 +116,24 @@ def main():
             table.append(points[-1])
     table = [base, *sorted(table, key=lambda row: -row["win_rate"])]
     seeds = sorted({seed for row in table for seed in row["seeds"]})
+    prompts = len(next(iter(runs.answers.values()))["kl"])
     text = (
         f"""# The policy optimisers in the tiny world
 
     SEEDS="{" ".join(map(str, seeds))}" bash recipes/tiny/compare.sh
 
-The tiny world's numbers, not to be set beside those of other models. The last policy of each run (no round is chosen by
-validation) on 600 test prompts a seed, one answer each at temperature 1; the win rate by the true reward is against the
-fine-tuned policy's answers; 95% by a bootstrap over seeds and prompts (with one seed: prompts). s: seconds of sampling,
-annotating and training, without evaluation and what all share; tokens generated and trained on (chosen and rejected,
-prompts with each), means over seeds; "-": none, or not counted.
+The tiny world's numbers, not to be set beside those of other models. The last policy of each run (no round is chosen
+by validation) on {prompts} test prompts a seed, one answer each at temperature 1; the win rate by the true reward is
+against the fine-tuned policy's answers; 95% by a bootstrap over seeds and prompts (with one seed: prompts). s: seconds
+of sampling, annotating and training, without evaluation and what all share; tokens generated and trained on (prompts
+included), means over seeds; "-": none, or not counted.
 
 | {" | ".join(HEAD)} |
 |{"---|" * len(HEAD)}
 """
         + "\n".join(map(line, table))
-        + "\n\n![true and proxy reward against KL](kl.png)\n\n![win rate and compute](compute.png)\n"
+        + "\n\n![true and proxy reward against KL](kl.png)\n\n![win rate and compute](compute.png)\n\n"
+        + steering(directory)
     )
     partial = Path(f"{directory}/COMPARISON.md.partial")
     partial.write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@
 #   bash recipes/tiny/compare.sh explorations       the other choices of the loop
 #   SEEDS="0 1" bash recipes/tiny/compare.sh dpo kto best_of_n
 #
-# For each seed a base is made once: world, fine-tuned policy, reward model, preference model. Give the same command
+# For each seed a base is made once: world, fine-tuned policy, the reward models. Give the same command
 # again to go on; what is finished is not run again, and the tables hold all that is below $OUT.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -15,7 +15,7 @@ cd "$(dirname "$0")/../.."
 : "${OUT:=runs/compare}"
 # shellcheck source=setup.sh
 source ./setup.sh
-optimisers=(dpo offline_dpo ipo hinge slic infonca rpo xpo selm sppo kto raft self_play self_rewarding online_dpo ipo_md rloo best_of_n
+optimisers=(dpo offline_dpo ipo hinge slic infonca rpo xpo selm sppo kto raft dpa self_play self_rewarding online_dpo ipo_md rloo best_of_n
   concise interpolation)
 claims=(dpo offline_dpo concise long far far_one_round best_random random_random restart reference_previous best_of_n
   alignment_tax)
@@ -48,10 +48,10 @@ own() { # own FILE COMMAND...: make FILE, which the command takes as its last ar
   [[ -e $file ]] || "$@" "$file"
 }
 
-respond() { # respond DIRECTORY POLICY N: its responses to the evaluation prompts, with rewards and true rewards
+respond() { # respond DIRECTORY POLICY N [PROMPTS]: its responses to the evaluation prompts, with both rewards
   mkdir -p "$1"
   own "$1/answers.jsonl" python generation/2_responses.py --model_name_or_path "$2" --n "$3" --temperatures 1.0 \
-    --prompts_file "$base/world/evaluation.jsonl" --max_new_tokens 128 --dtype float32 --seed "$seed" --output_file
+    --prompts_file "${4:-$base/world/evaluation.jsonl}" --max_new_tokens 128 --dtype float32 --seed "$seed" --output_file
   own "$1/rewards.jsonl" python annotation/1a_reward_model.py --model_name_or_path "$base/reward_model" --n "$3" \
     --responses_file "$1/answers.jsonl" --dtype float32 --output_file
   own "$1/true_rewards.jsonl" python recipes/tiny/3_true_reward.py --rewards_file "$1/rewards.jsonl" --output_file
@@ -91,6 +91,18 @@ self_rewarding() { # from a policy that was taught to judge
   optimiser self_rewarding SFT_MODEL="$to/start"
 }
 
+dpa() { # its evaluation is in the direction of helpfulness; then the last policy is asked in others
+  local to=$OUT/seed$seed/directions angle
+  for angle in 0 -45 45; do
+    own "$to/evaluation_$angle.jsonl" python generation/1b_directions.py --angles "$angle" \
+      --prompts_file "$base/world/evaluation.jsonl" --output_file
+  done
+  optimiser dpa EVAL_PROMPTS="$to/evaluation_0.jsonl"
+  for angle in -45 45; do
+    respond "$to/answers_$angle" "$OUT/seed$seed/dpa/iter3/policy" 1 "$to/evaluation_$angle.jsonl"
+  done
+}
+
 best_of_n() {
   local of=$OUT/seed$seed/best_of_n/eval n
   respond "$of/samples" "$base/sft" 32
@@ -109,17 +121,18 @@ optimiser() { # optimiser NAME [VARIABLE=VALUE...]: three rounds from the base, 
     cp -alf "$base/world" "$base/eval" "$directory" # links, with their times
   fi
   loop "$directory" "recipes/optimisers/$name.sh" SFT_MODEL="$base/sft" REWARD_MODEL="$base/reward_model" \
-    PREFERENCE_MODEL="$base/preference_model" "$@"
+    PREFERENCE_MODEL="$base/preference_model" ARMORM="$base/armorm" "$@"
 }
 
 for seed in $SEEDS; do
   base=$OUT/seed$seed/base
-  loop "$base" recipes/optimisers/dpo.sh ITERATIONS=0 ANNOTATOR="reward_model preference_model"
+  loop "$base" recipes/optimisers/dpo.sh ITERATIONS=0 ANNOTATOR="reward_model preference_model armorm"
   for name in "${names[@]}"; do
     case $name in
       best_of_n) best_of_n ;;
       alignment_tax) alignment_tax ;;
       self_rewarding) self_rewarding ;;
+      dpa) dpa ;;
       interpolation) interpolation ;;
       *) optimiser "$name" ;;
     esac

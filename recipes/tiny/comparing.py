@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rows
 
+LENGTH = "completions/mean_length"  # tokens, in the log of a trainer that samples
 FIELDS = {"true_reward": "true_rewards", "proxy_reward": "rewards", "accuracy": "correct", "kl": "kl"}
 
 
@@ -47,10 +48,13 @@ class Runs:
         logs = [p for p in run.glob("log/*.seconds") if (s := re.match(r"(\d+)([1-5])[^\d]*$", p.stem)) and int(s[1])]
         trained = generated = 0
         for state in run.glob("iter*/policy/trainer_state.json"):
-            counted = [
-                entry["num_tokens"] for entry in json.loads(state.read_text())["log_history"] if "num_tokens" in entry
-            ]
-            trained += counted[-1] if counted else 0
+            history = json.loads(state.read_text())["log_history"]
+            trained += max((entry["num_tokens"] for entry in history if "num_tokens" in entry), default=0)
+            sampled = [entry[LENGTH] for entry in history if LENGTH in entry]
+            if sampled:
+                n = int(re.search(r"^N=(\d+)$", (run / "settings").read_text(), re.MULTILINE)[1])
+                prompts = sum(1 for _ in rows.read(state.parents[1] / "prompts.jsonl"))
+                generated += round(sum(sampled) / len(sampled) * n * prompts)
         for file in [*run.glob("iter*/responses.jsonl"), *run.glob("iter*/explored.jsonl")]:
             generated += sum(sum(row["response_tokens"]) for row in rows.read(file))
         return {"seconds": sum(int(p.read_text()) for p in logs), "generated": generated, "trained": trained}
