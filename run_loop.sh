@@ -48,10 +48,10 @@ for recipe in "${recipes[@]}"; do
       die "$recipe:$number: ${BASH_REMATCH[1]}: run_loop.sh has no such variable"
   done <"$recipe"
 done
-: "${OUT:=runs/$(basename "${recipes[0]}" .sh)}" # before the second of them names another
 for recipe in "${recipes[@]}"; do
   # shellcheck source=recipes/tiny.sh
   source "$recipe"
+  : "${OUT:=runs/$(basename "$recipe" .sh)}" # the first's name, before another sets it
 done
 
 # Defaults, the paper's where it gives one.
@@ -112,7 +112,7 @@ if [[ $PAIRING == self_play ]]; then PROMPTS=$SFT_DATA; fi # whose answers are t
 online=$ITERATIONS # rounds in which the policy answers
 if [[ $PAIRING == offline ]]; then
   online=0
-  ((ITERATIONS == 1)) && [[ -n $OFFLINE_PAIRS ]] || die "PAIRING=offline: set OFFLINE_PAIRS, and ITERATIONS=1"
+  ((ITERATIONS == 1)) && [[ -n $OFFLINE_PAIRS ]] || die "PAIRING=offline: set ITERATIONS=1, and OFFLINE_PAIRS or PREFERENCES"
 fi
 [[ $LOSS != dpa || ($ANNOTATOR == armorm && -n $HELPFULNESS && -n $VERBOSITY) ]] || die "LOSS=dpa: set ANNOTATOR=armorm, and by its objectives HELPFULNESS and VERBOSITY"
 [[ $PAIRING != uncertain || ! $LOSS =~ sppo|xpo|selm ]] || die "PAIRING=uncertain: not with LOSS=$LOSS"
@@ -539,19 +539,19 @@ sample_and_pair() { # the steps 1 to 4 of a round: the policy's responses to new
 }
 
 optimise() { # optimise START REFERENCE: step 5, the next policy by LOSS
-  local script=dpo/1_dpo.py flags=(--ref_model_name_or_path "$2" --beta "$BETA" --max_length "$MAX_LENGTH")
+  local loss=() script=dpo/1_dpo.py flags=(--ref_model_name_or_path "$2" --beta "$BETA" --max_length "$MAX_LENGTH")
   # shellcheck disable=SC2206
   case $LOSS in
     kto) script=dpo/1b_kto.py ;;
     raft | dpa) script=sft/2_finetune.py flags=(--max_length "$MAX_LENGTH") ;;
     rloo) script=dpo/1c_rloo.py flags=(--reward_model_name_or_path "$REWARD_MODEL" --beta "$BETA"
       --num_generations "$N" --max_completion_length "$MAX_NEW_TOKENS") ;;
-    *) flags+=(--loss_type $LOSS) ;;
+    *) loss=(--loss_type $LOSS) ;;
   esac
   # shellcheck disable=SC2086
   train 5 "$policy" "$script" --model_name_or_path "$1" "${flags[@]}" \
     --dataset_name "${pairs[@]}" ${OFFLINE_PAIRS:+"$OUT/offline_pairs.jsonl"} \
-    --learning_rate "$LEARNING_RATE" --num_train_epochs "$EPOCHS" $dpo_batch $DPO_OPTIONS
+    "${loss[@]}" --learning_rate "$LEARNING_RATE" --num_train_epochs "$EPOCHS" $dpo_batch $DPO_OPTIONS
 }
 
 # Iteration 0: data, base model, initial policy pi_0, reward model.

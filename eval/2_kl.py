@@ -44,7 +44,9 @@ def main():
     def sequences_of(steered):
         """(tokens of the prompt, tokens of prompt and response) of every response."""
         for row in answered:
-            chat = [{"role": "system", "content": row["system"]}] * (steered and "system" in row) + row["prompt"]
+            chat = row["prompt"]
+            if steered and "system" in row:
+                chat = [{"role": "system", "content": row["system"]}, *chat]
             text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
             prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
             for response, reason in zip(row["responses"], row["finish_reasons"], strict=True):

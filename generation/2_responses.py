@@ -29,7 +29,7 @@ import shards
 
 
 def chat(row):
-    return [{"role": "system", "content": row["system"]}] * ("system" in row) + row["prompt"]
+    return [{"role": "system", "content": row["system"]}, *row["prompt"]] if "system" in row else row["prompt"]
 
 
 def main():

@@ -143,14 +143,14 @@ def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
     [
         ({"RECIPE": "recipes/none.sh"}, "recipes/none.sh: no such recipe"),
         ({"REFERENCE": "foo"}, "REFERENCE=foo: one of initial previous"),
-        ({"PAIRING": "best"}, "PAIRING=best: one of best_worst best_random random_random offline"),
+        ({"PAIRING": "best"}, "PAIRING=best: one of best_worst best_random random_random uncertain"),
         ({"ANNOTATOR": "oracle"}, "ANNOTATOR=oracle: one or several of reward_model preference_model armorm llm_judge"),
         ({"EVALS": "none mt_bench"}, "EVALS=none mt_bench: none, or others"),
         ({"MEASURE": "armorm oracle"}, "MEASURE=armorm oracle: one or several of none reward_model preference_model"),
         # The published code's batch grew with the number of GPUs.
         ({"BATCH_SIZE": "9"}, "BATCH_SIZE=9 does not divide by 1 processes x PER_DEVICE_BATCH_SIZE 8"),
         ({"GPUS": "3", "SFT_BATCH_SIZE": "24"}, "RM_BATCH_SIZE=16 does not divide by 3 processes x"),
-        ({"PAIRING": "offline", "ITERATIONS": "1"}, "PAIRING=offline: set OFFLINE_PAIRS, and ITERATIONS=1"),
+        ({"PAIRING": "offline"}, "PAIRING=offline: set ITERATIONS=1, and OFFLINE_PAIRS or PREFERENCES"),
         ({"GPUS": "6", "TENSOR_PARALLEL": "4"}, "TENSOR_PARALLEL=4 does not divide the 6 GPUs of a node"),
         ({"NODES": "2"}, "NODES=2: more than one only in a job of Slurm, see recipes/slurm"),
     ],
