@@ -12,7 +12,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 { # read at once, so that an edit does not reach a run under way
-: "${OUT:=runs/compare}"
+: "${OUT:=runs/compare}" "${JUDGEMENTS:=6000}" # pairs that the policy of self_rewarding learns to judge by
 # shellcheck source=setup.sh
 source ./setup.sh
 optimisers=(dpo offline_dpo ipo hinge slic infonca rpo xpo selm sppo kto raft dpa self_play self_rewarding online_dpo ipo_md rloo best_of_n
@@ -82,7 +82,7 @@ alignment_tax() { # the tiny benchmarks of lm-eval, before and after
 self_rewarding() { # from a policy that was taught to judge
   local to=$OUT/seed$seed/judge
   mkdir -p "$to"
-  own "$to/judgements.jsonl" python sft/1b_judgements.py --preferences_file "$base/preferences.jsonl" --size 6000 \
+  own "$to/judgements.jsonl" python sft/1b_judgements.py --preferences_file "$base/preferences.jsonl" --size "$JUDGEMENTS" \
     --seed "$seed" --output_file
   own "$to/start" python sft/2_finetune.py --model_name_or_path "$base/sft" --seed "$seed" --bf16 False \
     --dataset_name "$to/judgements.jsonl" "$base/world/instructions.jsonl" --learning_rate 5e-4 --max_length 256 \
