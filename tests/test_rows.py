@@ -283,10 +283,10 @@ def test_a_killed_process_loses_no_row_that_it_added(tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment
         )
-        while int(process.stdout.readline()) < wanted:
+        while (told := int(process.stdout.readline())) < wanted:
             pass
         process.send_signal(signal.SIGKILL)
-        last = [wanted, *map(int, process.stdout.read().split())][-1]
+        last = [told, *map(int, process.stdout.read().split())][-1]
         process.wait()
         writer = rows.Writer(tmp_path / "out.jsonl", "abc")
         assert len(writer.done) - last in (1, 2), "ids from 0 to the last told, or one more"
