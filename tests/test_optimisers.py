@@ -564,3 +564,46 @@ def test_the_comparison_is_of_the_last_round_with_its_cost(tmp_path):
     assert (tmp_path / "kl.png").stat().st_size > 5000 and (tmp_path / "compute.png").exists()
     done = run("recipes/tiny/6_comparison.py", "--directory", tmp_path / "none")
     assert done.returncode == 1 and done.stderr.endswith("none: no run of compare.sh is there\n")
+
+
+def made_run(directory, seed, name, policy, true, proxy=None, text="four"):
+    """What a run of compare.sh leaves of one policy: a row a test prompt."""
+    made = [
+        row(f"{i}", [text], rewards=[float(p)], true_rewards=[float(t)], correct=[1.0], kl=[0.5], split="test")
+        for i, (t, p) in enumerate(zip(true, proxy or true, strict=True))
+    ]
+    folder = directory / f"seed{seed}" / name / "eval" / policy
+    folder.mkdir(parents=True)
+    write_jsonl(folder / "kl.jsonl", made)
+
+
+def test_a_claim_holds_fails_or_is_undecided_by_its_interval(tmp_path):
+    """Forty prompts a seed: offline DPO wins eight of ten, iterative DPO nine of ten; random pairs as often as the best,
+    prompt by prompt; best against random always. The penalised answers are shorter and lose as rarely."""
+    base = [0.0, 1.0] * 20
+    wins = {"offline_dpo": 32, "dpo": 36, "random_random": 36, "best_random": 40, "concise": 36}
+    for seed in (0, 1):
+        made_run(tmp_path, seed, "base", "sft", base)
+        for name, won in wins.items():
+            true = [b + (1 if i < won else -1) for i, b in enumerate(base)]
+            if name == "random_random":
+                true = true[::-1] if seed else true
+            made_run(tmp_path, seed, name, "iter3", true, text="or" if name == "concise" else "four")
+            run_of = tmp_path / f"seed{seed}" / name
+            (run_of / "iter3/policy").mkdir(parents=True)
+            (run_of / "settings").write_text("BETA=0.3\n")
+            log = [{"rewards/chosen": value} for value in (0.0, 0.9, *[-0.6 if name == "offline_dpo" else 0.6] * 3)]
+            (run_of / "iter3/policy/trainer_state.json").write_text(json.dumps({"log_history": log}))
+    done = ran("recipes/tiny/7_claims.py", "--directory", tmp_path)
+    assert (tmp_path / "CLAIMS.md").read_text().endswith(done.stdout)
+    told = {line.split(" | ")[1]: line for line in done.stdout.splitlines()[2:]}
+    verdicts = {runs: line.rsplit("| ", 1)[1].removesuffix(" |") for runs, line in told.items()}
+    assert verdicts["dpo offline_dpo"] == "holds" and verdicts["dpo concise"] == "holds"
+    assert verdicts["dpo best_random"] == "fails" and verdicts["dpo random_random"] == "undecided"
+    assert (
+        verdicts["dpo long"] == verdicts["far"] == verdicts["best_of_n"] == verdicts["dpo alignment_tax"] == "not run"
+    )
+    assert verdicts["offline_dpo"] == "holds" and "iter3 -2.00 -2.00" in told["offline_dpo"]
+    assert verdicts["dpo"] == "fails"
+    assert "win rate, dpo - offline_dpo: +0.100 (" in told["dpo offline_dpo"]
+    assert "length, concise - dpo: -2.000 (-2.000 to -2.000)" in told["dpo concise"]
