@@ -566,6 +566,15 @@ def test_the_comparison_is_of_the_last_round_with_its_cost(tmp_path):
     assert done.returncode == 1 and done.stderr.endswith("none: no run of compare.sh is there\n")
 
 
+def test_the_comparison_names_what_it_knows():
+    done = subprocess.run(["bash", ROOT / "recipes/tiny/compare.sh", "dpo", "ppo"], capture_output=True, text=True)
+    told = "compare.sh: ppo: all, short, claims, explorations, or some of dpo offline_dpo ipo"
+    assert done.returncode == 1 and done.stderr.startswith(told) and not done.stdout
+    known = done.stderr.split("some of ")[1].split()
+    recipes = {path.stem for path in ROOT.glob("recipes/optimisers/*.sh")}
+    assert set(known) == recipes | {"best_of_n", "interpolation", "alignment_tax"}
+
+
 def made_run(directory, seed, name, policy, true, proxy=None, text="four"):
     """What a run of compare.sh leaves of one policy: a row a test prompt."""
     made = [
@@ -578,8 +587,8 @@ def made_run(directory, seed, name, policy, true, proxy=None, text="four"):
 
 
 def test_a_claim_holds_fails_or_is_undecided_by_its_interval(tmp_path):
-    """Forty prompts a seed: offline DPO wins eight of ten, iterative DPO nine of ten; random pairs as often as the best,
-    prompt by prompt; best against random always. The penalised answers are shorter and lose as rarely."""
+    """Forty prompts a seed: offline DPO wins eight of ten, iterative DPO nine of ten; random pairs as often, but on
+    other prompts; best against random always. The penalised answers are shorter and lose as rarely."""
     base = [0.0, 1.0] * 20
     wins = {"offline_dpo": 32, "dpo": 36, "random_random": 36, "best_random": 40, "concise": 36}
     for seed in (0, 1):
