@@ -8,11 +8,13 @@
 #   SEEDS="0 1" bash recipes/tiny/compare.sh dpo kto best_of_n
 #
 # For each seed a base is made once: world, fine-tuned policy, the reward models. Give the same command
-# again to go on; what is finished is not run again, and the tables hold all that is below $OUT.
+# again to go on; what is finished is not run again, and the tables hold all that is below $OUT. JOBS optimisers run at a
+# time (2), each with its log, $OUT/seedS/NAME.log: most of the time is one core's, in starting programs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 { # read at once, so that an edit does not reach a run under way
-: "${OUT:=runs/compare}" "${JUDGEMENTS:=6000}" # pairs that the policy of self_rewarding learns to judge by
+: "${OUT:=runs/compare}" "${JOBS:=2}"
+: "${JUDGEMENTS:=6000}" # pairs that the policy of self_rewarding learns to judge by
 # shellcheck source=setup.sh
 source ./setup.sh
 optimisers=(dpo offline_dpo ipo hinge slic infonca rpo xpo selm sppo kto raft dpa self_play self_rewarding online_dpo ipo_md rloo best_of_n
@@ -124,21 +126,59 @@ optimiser() { # optimiser NAME [VARIABLE=VALUE...]: three rounds from the base, 
     PREFERENCE_MODEL="$base/preference_model" ARMORM="$base/armorm" "$@"
 }
 
+finished() { # wait for all that runs, and name what failed
+  local name status=0
+  for name in "${!running[@]}"; do
+    wait "${running[$name]}" || {
+      status=1
+      echo "compare.sh: seed $seed: $name failed; the end of $OUT/seed$seed/$name.log:" >&2
+      tail -n 5 "$OUT/seed$seed/$name.log" >&2
+    }
+  done
+  running=()
+  return $status
+}
+
+start() { # start NAME FUNCTION [ARGUMENT...]: in the background, when there is room
+  local name=$1
+  shift
+  while (($(jobs -rp | wc -l) >= JOBS)); do wait -n || true; done # `finished` tells of failures
+  (
+    begun=$SECONDS
+    "$@" >"$OUT/seed$seed/$name.log" 2>&1
+    echo "seed $seed: $name took $((SECONDS - begun)) s"
+  ) &
+  running[$name]=$!
+}
+
+declare -A running
+set -m # each job is a group of its own, which can be stopped whole
+trap 'for pid in "${running[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done; wait' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+failed=""
 for seed in $SEEDS; do
   base=$OUT/seed$seed/base
-  loop "$base" recipes/optimisers/dpo.sh ITERATIONS=0 ANNOTATOR="reward_model preference_model armorm"
+  mkdir -p "$OUT/seed$seed"
+  start base loop "$base" recipes/optimisers/dpo.sh ITERATIONS=0 ANNOTATOR="reward_model preference_model armorm"
+  finished || exit 1
+  export OMP_NUM_THREADS=$((JOBS > $(nproc) ? 1 : $(nproc) / JOBS))
   for name in "${names[@]}"; do
     case $name in
-      best_of_n) best_of_n ;;
-      alignment_tax) alignment_tax ;;
-      self_rewarding) self_rewarding ;;
-      dpa) dpa ;;
-      interpolation) interpolation ;;
-      *) optimiser "$name" ;;
+      best_of_n | self_rewarding | dpa) start "$name" "$name" ;;
+      interpolation | alignment_tax) ;; # of what the others have made
+      *) start "$name" optimiser "$name" ;;
     esac
   done
+  finished || failed=1
+  for name in interpolation alignment_tax; do
+    [[ " ${names[*]} " != *" $name "* ]] || start "$name" "$name"
+  done
+  finished || failed=1
+  unset OMP_NUM_THREADS
 done
 python recipes/tiny/6_comparison.py --directory "$OUT"
-python recipes/tiny/7_claims.py --directory "$OUT"
+python recipes/tiny/7_claims.py --directory "$OUT" >/dev/null
+[[ -z $failed ]] || exit 1
 exit
 }
