@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 source ./setup.sh
 ruff check .
 ruff format --check .
-shellcheck -s bash -x ./*.sh recipes/*.sh recipes/slurm/* tests/*.sh .ci/run
+shellcheck -s bash -x ./*.sh recipes/*.sh recipes/{slurm,optimisers}/* recipes/tiny/*.sh tests/*.sh .ci/run
 # Two files of tests at a time, one thread each: most of the time is one core's, in imports.
 export OMP_NUM_THREADS=1
 exec python -m pytest -q -n 2 --dist loadfile tests "$@"

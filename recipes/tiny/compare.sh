@@ -10,6 +10,7 @@
 # For each seed a base is made once: world, fine-tuned policy, the reward models. Give the same command
 # again to go on; what is finished is not run again, and the tables hold all that is below $OUT. JOBS optimisers run at a
 # time (2), each with its log, $OUT/seedS/NAME.log: most of the time is one core's, in starting programs.
+# shellcheck disable=SC2329 # `start` calls the functions
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 { # read at once, so that an edit does not reach a run under way
