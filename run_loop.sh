@@ -108,7 +108,7 @@ uses() { # uses ANNOTATOR: it is asked to annotate the responses of a round, or 
   [[ " $ANNOTATOR $MEASURE " == *" $1 "* ]]
 }
 if [[ $PAIRING == offline || $OFFLINE_SIZE != 0 ]]; then : "${OFFLINE_PAIRS:=$PREFERENCES}"; fi
-if [[ $PAIRING == self_play ]]; then PROMPTS=$SFT_DATA; fi # whose answers are the better ones
+[[ $PAIRING != self_play || -n $SFT_DATA ]] || die "PAIRING=self_play: set SFT_DATA, whose answers are the better ones"
 online=$ITERATIONS # rounds in which the policy answers
 if [[ $PAIRING == offline ]]; then
   online=0
@@ -569,12 +569,14 @@ if [[ -z $EVAL_PROMPTS ]]; then # a thousand of the pool
   part=e step 2 "$EVAL_PROMPTS" python generation/1_prompts.py --datasets $PROMPTS --size 1000 \
     --splits validation test --seed "$SEED" --output_file "$EVAL_PROMPTS"
 fi
-if [[ -z $SFT_MODEL ]]; then
-  SFT_MODEL=$OUT/sft
+if [[ -z $SFT_MODEL || $PAIRING == self_play ]]; then
   converted=$OUT/instructions${CLEAN:+_all}.jsonl
   # shellcheck disable=SC2086
   part=${CLEAN:+a} step 2 "$converted" python sft/1_instructions.py --datasets $SFT_DATA --output_file "$converted"
   [[ -z $CLEAN ]] || part=b clean "$converted" "$OUT/instructions.jsonl"
+fi
+if [[ -z $SFT_MODEL ]]; then
+  SFT_MODEL=$OUT/sft
   # shellcheck disable=SC2086
   train 3 "$SFT_MODEL" sft/2_finetune.py --model_name_or_path "$BASE_MODEL" --dataset_name "$OUT/instructions.jsonl" \
     --learning_rate "$SFT_LEARNING_RATE" --num_train_epochs "$SFT_EPOCHS" --max_length "$MAX_LENGTH" $sft_batch $SFT_OPTIONS
@@ -617,6 +619,7 @@ if [[ -n $CLEAN ]]; then # the pool of all rounds
   PROMPTS=$OUT/prompts.jsonl
   part=d clean "$OUT/prompts_all.jsonl" "$PROMPTS"
 fi
+[[ $PAIRING != self_play ]] || PROMPTS=$OUT/instructions.jsonl
 if [[ -n $OFFLINE_PAIRS ]]; then
   # shellcheck disable=SC2086
   part=_offline step 4 "$OUT/offline_pairs.jsonl" python reward_modeling/1_preferences.py --datasets $OFFLINE_PAIRS \

@@ -307,7 +307,8 @@ def test_a_recipe_of_an_optimiser_changes_the_loop_by_what_it_says(tmp_path, rec
         assert value(found["4_offline"], "--size") == {"offline_dpo": "950", "offline_mixed": "300"}[recipe.stem]
         assert value(found["4_offline"], "--datasets") == f"{out}/world/preferences.jsonl"
     if recipe.stem == "self_play":
-        assert value(found["31"], "--datasets") == f"{out}/world/instructions.jsonl" and "33" not in found
+        assert value(found["31"], "--datasets") == f"{out}/instructions.jsonl" and "33" not in found
+        assert value(found["34"], "--instructions_file") == f"{out}/instructions.jsonl"
     if recipe.stem == "sppo":
         assert "--win_probabilities" in found["34"]
 
