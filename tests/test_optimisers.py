@@ -602,11 +602,12 @@ def test_a_claim_holds_fails_or_is_undecided_by_its_interval(tmp_path):
             run_of = tmp_path / f"seed{seed}" / name
             (run_of / "iter3/policy").mkdir(parents=True)
             (run_of / "settings").write_text("BETA=0.3\n")
+            write_jsonl(run_of / ("offline_pairs.jsonl" if name == "offline_dpo" else "iter3/pairs.jsonl"), [{}] * won)
             log = [{"rewards/chosen": value} for value in (0.0, 0.9, *[-0.6 if name == "offline_dpo" else 0.6] * 3)]
             (run_of / "iter3/policy/trainer_state.json").write_text(json.dumps({"log_history": log}))
     done = ran("recipes/tiny/7_claims.py", "--directory", tmp_path)
     assert (tmp_path / "CLAIMS.md").read_text().endswith(done.stdout)
-    told = {line.split(" | ")[1]: line for line in done.stdout.splitlines()[2:]}
+    told = {line.split(" | ")[1].removeprefix("compare.sh "): line for line in done.stdout.splitlines()[2:]}
     verdicts = {runs: line.rsplit("| ", 1)[1].removesuffix(" |") for runs, line in told.items()}
     assert verdicts["dpo offline_dpo"] == "holds" and verdicts["dpo concise"] == "holds"
     assert verdicts["dpo best_random"] == "fails" and verdicts["dpo random_random"] == "undecided"
@@ -616,4 +617,5 @@ def test_a_claim_holds_fails_or_is_undecided_by_its_interval(tmp_path):
     assert verdicts["offline_dpo"] == "holds" and "iter3 -2.00 -2.00" in told["offline_dpo"]
     assert verdicts["dpo"] == "fails"
     assert "win rate, dpo - offline_dpo: +0.100 (" in told["dpo offline_dpo"]
+    assert "; pairs: dpo 36, offline_dpo 32 | holds |" in told["dpo offline_dpo"]
     assert "length, concise - dpo: -2.000 (-2.000 to -2.000)" in told["dpo concise"]

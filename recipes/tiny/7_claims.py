@@ -104,6 +104,19 @@ def bounded(runs):
     return ", ".join(shown), "holds" if all(below) else "fails"
 
 
+def budget(runs, *names):
+    """What each was trained on, which a comparison wants to be equal: pairs, the mean over seeds. No verdict."""
+    counts = []
+    for name in names:
+        of_seeds = []
+        for seed in runs.seeds(name, runs.policies(name)[-1]):
+            run = runs.directory / f"seed{seed}" / name
+            files = [*run.glob("iter*/pairs.jsonl"), *run.glob("offline_pairs.jsonl")]
+            of_seeds.append(sum(len(file.read_bytes().splitlines()) for file in files))
+        counts.append(f"{name} {fmean(of_seeds):.0f}")
+    return f"pairs: {', '.join(counts)}", "holds"
+
+
 def faster(runs, first, second):
     """Of: the first takes fewer seconds than the second, on the mean over seeds."""
     means = [fmean(runs.cost(name, seed)["seconds"] for seed in runs.seeds(name, "iter3")) for name in (first, second)]
@@ -112,7 +125,8 @@ def faster(runs, first, second):
 
 CLAIMS = [  # what it says and where, the runs it needs, the parts
     ("Iterative DPO beats offline DPO on as many pairs, and that beats fine-tuning (Table 2)", "dpo offline_dpo",
-     lambda r: [differs(r, "win_rate", "dpo", "offline_dpo"), differs(r, "win_rate", "offline_dpo", ("base", "sft"))]),
+     lambda r: [differs(r, "win_rate", "dpo", "offline_dpo"), differs(r, "win_rate", "offline_dpo", ("base", "sft")),
+                budget(r, "dpo", "offline_dpo")]),
     ("The length penalty shortens answers and costs little (Table 4)", "dpo concise",
      lambda r: [differs(r, "length", "concise", "dpo", -1), differs(r, "win_rate", "concise", "dpo", bound=-LITTLE)]),
     ("A reward model with more length bias gives longer answers and less true reward (Table 4)", "dpo long",
@@ -122,11 +136,13 @@ CLAIMS = [  # what it says and where, the runs it needs, the parts
     ("Online data mends it: three rounds keep closer to the truth than one on as many prompts (1.2)",
      "far far_one_round",
      lambda r: [parted(r, ("far_one_round", None), ("far", None)),
-                differs(r, "true_reward", "far", "far_one_round")]),
+                differs(r, "true_reward", "far", "far_one_round"), budget(r, "far", "far_one_round")]),
     ("Best against worst beats best against random, for as many labels (3.3)", "dpo best_random",
-     lambda r: [differs(r, "win_rate", "dpo", "best_random")]),
+     lambda r: [differs(r, "win_rate", "dpo", "best_random"), budget(r, "dpo", "best_random")]),
     ("Best against worst beats random pairs, for as many labels (3.3)", "dpo random_random",
-     lambda r: [differs(r, "win_rate", "dpo", "random_random")]),
+     lambda r: [differs(r, "win_rate", "dpo", "random_random"), budget(r, "dpo", "random_random")]),
+    ("Best against the most informative beats best against worst, for as many labels (3.2)", "dpo uncertain",
+     lambda r: [differs(r, "win_rate", "uncertain", "dpo"), budget(r, "dpo", "uncertain")]),
     ("To go on from the previous policy costs little against restarting from pi_0 on all pairs, and saves time (3.3)",
      "dpo restart",
      lambda r: [differs(r, "win_rate", "dpo", "restart", bound=-LITTLE), faster(r, "dpo", "restart")]),
@@ -148,15 +164,17 @@ def main():
     runs, directory = comparing.Runs(args.directory), Path(args.directory)
     there = {name for name, _, _ in runs.answers}
     there |= {"alignment_tax"} if list(directory.glob("seed*/dpo/academic/iter3/academic.json")) else set()
-    lines = ["| claim | runs | seeds | seen | verdict |", "|---|---|---|---|---|"]
+    lines = ["| claim | command | seeds | seen | verdict |", "|---|---|---|---|---|"]
     for text, needed, parts in CLAIMS:
         seen, told, seeds = "", "not run", 0
         if set(needed.split()) <= there:
-            seen, told = together(parts(runs))
             of = [runs.seeds(name, runs.policies(name)[-1]) for name in needed.split() if name != "alignment_tax"]
             seeds = len(set.intersection(*map(set, of)))
-        lines.append(f"| {text} | {needed} | {seeds} | {seen} | {told} |")
-    head = "# The claims in the tiny world\n\n    bash recipes/tiny/compare.sh claims\n\nThe tiny world's verdicts. "
+        if seeds:
+            seen, told = together(parts(runs))
+        lines.append(f"| {text} | compare.sh {needed} | {seeds} | {seen} | {told} |")
+    head = "# The claims in the tiny world\n\n    bash recipes/tiny/compare.sh claims\n\n"
+    head += "The tiny world's verdicts. The command of one claim is bash recipes/tiny/ and what stands in its row. "
     about = " ".join(__doc__.split("\n\n")[1].split())
     (directory / "CLAIMS.md").write_text(f"{head}{about}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))

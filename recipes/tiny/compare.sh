@@ -4,7 +4,7 @@
 #   bash recipes/tiny/compare.sh                    all optimisers, at seeds 0 1 2
 #   bash recipes/tiny/compare.sh short              a short set, at seed 0
 #   bash recipes/tiny/compare.sh claims             what CLAIMS.md needs
-#   bash recipes/tiny/compare.sh explorations       the other choices of the loop
+#   bash recipes/tiny/compare.sh explorations       the other choices of the loop; several sets may be named, too
 #   SEEDS="0 1" bash recipes/tiny/compare.sh dpo kto best_of_n
 #
 # For each seed a base is made once: world, fine-tuned policy, the reward models. Give the same command
@@ -20,24 +20,31 @@ cd "$(dirname "$0")/../.."
 source ./setup.sh
 optimisers=(dpo offline_dpo ipo hinge slic infonca rpo xpo selm sppo kto raft dpa self_play self_rewarding online_dpo ipo_md rloo best_of_n
   concise interpolation)
-claims=(dpo offline_dpo concise long far far_one_round best_random random_random restart reference_previous best_of_n
-  alignment_tax)
-explorations=(dpo uncertain n_2 n_4 n_16 temperature_1 enhancer_initial enhancer_previous history_all offline_mixed)
-names=("${@:-all}")
-case ${names[*]} in
-  all) names=("${optimisers[@]}") ;;
-  short) names=(dpo offline_dpo ipo kto raft sppo best_of_n) SEEDS=${SEEDS:-0} ;;
-  claims) names=("${claims[@]}") ;;
-  explorations) names=("${explorations[@]}") ;;
-esac
-: "${SEEDS:=0 1 2}"
+claims=(dpo offline_dpo concise long far far_one_round best_random random_random uncertain restart reference_previous
+  best_of_n alignment_tax)
+explorations=(dpo n_2 n_4 n_16 temperature_1 enhancer_initial enhancer_previous history_all offline_mixed)
+short=(dpo offline_dpo ipo kto raft sppo best_of_n)
 known=" ${optimisers[*]} ${claims[*]} ${explorations[*]} "
-for name in "${names[@]}"; do
-  [[ $known == *" $name "* ]] || {
-    echo "compare.sh: $name: all, short, claims, explorations, or some of$known" >&2
-    exit 1
-  }
+names=()
+for name in "${@:-all}"; do
+  case $name in
+    all) names+=("${optimisers[@]}") ;;
+    short) names+=("${short[@]}") SEEDS=${SEEDS:-0} ;;
+    claims) names+=("${claims[@]}") ;;
+    explorations) names+=("${explorations[@]}") ;;
+    *)
+      [[ $known == *" $name "* ]] || {
+        echo "compare.sh: $name: all, short, claims, explorations, or some of$known" >&2
+        exit 1
+      }
+      names+=("$name")
+      ;;
+  esac
 done
+[[ " ${names[*]} " != *" interpolation "* ]] || names+=(dpo concise)
+[[ " ${names[*]} " != *" alignment_tax "* ]] || names+=(dpo)
+mapfile -t names < <(printf '%s\n' "${names[@]}" | awk '!seen[$0]++')
+: "${SEEDS:=0 1 2}"
 
 loop() { # loop DIRECTORY RECIPE VARIABLE=VALUE...: one run of the driver
   local directory=$1 recipe=$2
@@ -63,7 +70,6 @@ respond() { # respond DIRECTORY POLICY N [PROMPTS]: its responses to the evaluat
 interpolation() { # of a policy for the reward and one for short answers
   local from=$OUT/seed$seed
   local to=$from/interpolation
-  for part in dpo concise; do [[ -e $from/$part/results.json ]] || optimiser "$part"; done
   own "$to/policy" python dpo/2_interpolate.py --models "$from"/{dpo,concise}/iter3/policy --output_dir
   respond "$to/eval/half" "$to/policy" 1
   own "$to/eval/half/kl.jsonl" python eval/2_kl.py --model_name_or_path "$to/policy" --dtype float32 \
@@ -72,7 +78,6 @@ interpolation() { # of a policy for the reward and one for short answers
 
 alignment_tax() { # the tiny benchmarks of lm-eval, before and after
   local run=$OUT/seed$seed/dpo to policy
-  [[ -e $run/results.json ]] || optimiser dpo
   for to in sft iter3; do
     policy=$base/sft
     [[ $to == sft ]] || policy=$run/iter3/policy
@@ -132,8 +137,8 @@ finished() { # wait for all that runs, and name what failed
   for name in "${!running[@]}"; do
     wait "${running[$name]}" || {
       status=1
-      echo "compare.sh: seed $seed: $name failed; the end of $OUT/seed$seed/$name.log:" >&2
-      tail -n 5 "$OUT/seed$seed/$name.log" >&2
+      echo "compare.sh: $name failed; the end of $OUT/$name.log:" >&2
+      tail -n 5 "$OUT/$name.log" >&2
     }
   done
   running=()
@@ -141,15 +146,21 @@ finished() { # wait for all that runs, and name what failed
 }
 
 start() { # start NAME FUNCTION [ARGUMENT...]: in the background, when there is room
-  local name=$1
+  local name=seed$seed/$1
   shift
   while (($(jobs -rp | wc -l) >= JOBS)); do wait -n || true; done # `finished` tells of failures
   (
     begun=$SECONDS
-    "$@" >"$OUT/seed$seed/$name.log" 2>&1
-    echo "seed $seed: $name took $((SECONDS - begun)) s"
+    "$@" >"$OUT/$name.log" 2>&1
+    echo "$name took $((SECONDS - begun)) s"
   ) &
   running[$name]=$!
+}
+
+share_cores() { # share_cores COUNT: so many run at a time, or JOBS if that is fewer
+  local jobs=$(($1 < JOBS ? $1 : JOBS)) cores
+  cores=$(nproc)
+  export OMP_NUM_THREADS=$((cores > jobs ? cores / jobs : 1))
 }
 
 declare -A running
@@ -158,12 +169,16 @@ trap 'for pid in "${running[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; 
 trap 'exit 130' INT
 trap 'exit 143' TERM
 failed=""
+share_cores "$(wc -w <<<"$SEEDS")"
+for seed in $SEEDS; do
+  mkdir -p "$OUT/seed$seed"
+  start base loop "$OUT/seed$seed/base" recipes/optimisers/dpo.sh ITERATIONS=0 \
+    ANNOTATOR="reward_model preference_model armorm"
+done
+finished || exit 1
+share_cores "$JOBS"
 for seed in $SEEDS; do
   base=$OUT/seed$seed/base
-  mkdir -p "$OUT/seed$seed"
-  start base loop "$base" recipes/optimisers/dpo.sh ITERATIONS=0 ANNOTATOR="reward_model preference_model armorm"
-  finished || exit 1
-  export OMP_NUM_THREADS=$((JOBS > $(nproc) ? 1 : $(nproc) / JOBS))
   for name in "${names[@]}"; do
     case $name in
       best_of_n | self_rewarding | dpa) start "$name" "$name" ;;
@@ -171,13 +186,15 @@ for seed in $SEEDS; do
       *) start "$name" optimiser "$name" ;;
     esac
   done
-  finished || failed=1
+done
+finished || failed=1
+for seed in $SEEDS; do
+  base=$OUT/seed$seed/base
   for name in interpolation alignment_tax; do
     [[ " ${names[*]} " != *" $name "* ]] || start "$name" "$name"
   done
-  finished || failed=1
-  unset OMP_NUM_THREADS
 done
+finished || failed=1
 python recipes/tiny/6_comparison.py --directory "$OUT"
 python recipes/tiny/7_claims.py --directory "$OUT" >/dev/null
 [[ -z $failed ]] || exit 1
