@@ -9,7 +9,8 @@
 #
 # For each seed a base is made once: world, fine-tuned policy, the reward models. Give the same command
 # again to go on; what is finished is not run again, and the tables hold all that is below $OUT. JOBS optimisers run at a
-# time (2), each with its log, $OUT/seedS/NAME.log: most of the time is one core's, in starting programs.
+# time (2), each with its log, $OUT/seedS/NAME.log. Their Python has its libraries imported already (warm.py), since
+# else most of the time would go into that.
 # shellcheck disable=SC2329 # `start` calls the functions
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -165,7 +166,8 @@ share_cores() { # share_cores COUNT: so many run at a time, or JOBS if that is f
 
 declare -A running
 set -m # each job is a group of its own, which can be stopped whole
-trap 'for pid in "${running[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done; wait' EXIT
+warm="" # the process that warm.py is
+trap 'for pid in "${running[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done; wait; [[ -z $warm ]] || kill "$warm"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 failed=""
@@ -177,6 +179,19 @@ for seed in $SEEDS; do
 done
 finished || exit 1
 share_cores "$JOBS"
+rm -f "$OUT/warm/bin/python"
+python recipes/tiny/warm.py "$OUT/warm" >"$OUT/warm.log" 2>&1 &
+warm=$!
+disown "$warm"
+until [[ -x $OUT/warm/bin/python ]]; do
+  kill -0 "$warm" 2>/dev/null || {
+    tail -n 5 "$OUT/warm.log" >&2
+    exit 1
+  }
+  sleep 0.2
+done
+VIRTUAL_ENV=$(realpath "$OUT/warm")
+export VIRTUAL_ENV PATH=$VIRTUAL_ENV/bin:$PATH
 for seed in $SEEDS; do
   base=$OUT/seed$seed/base
   for name in "${names[@]}"; do
