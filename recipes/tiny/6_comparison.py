@@ -1,8 +1,9 @@
 """One table of the policy optimisers that compare.sh ran, and what they do to proxy and true reward; the tiny world's.
 
 Reads:  --directory, seedS/NAME/ of compare.sh, as many seeds and names as there are
-Writes: in it COMPARISON.md, comparison.json (the table's numbers), kl.png (true and proxy reward against KL, a point a
-        round), compute.png (win rate against seconds)
+Writes: in it COMPARISON.md, comparison.json (the table's numbers), kl.png (what true and proxy reward have gained over
+        the fine-tuned policy, in its standard deviations, against KL, a point a round), compute.png (win rate against
+        seconds)
 
     python recipes/tiny/6_comparison.py --directory runs/compare
 """
@@ -31,6 +32,7 @@ HEAD = [
     "generated",
     "trained",
 ]
+COLOURS = {"true_reward": "tab:blue", "proxy_reward": "tab:orange"}
 
 
 def measure(runs, name, policy):
@@ -40,6 +42,8 @@ def measure(runs, name, policy):
     row["win_rate"], row["low"], row["high"] = comparing.interval(runs.values(name, "win_rate", policy))
     for metric in ("true_reward", "proxy_reward", "accuracy", "length", "kl"):
         row[metric] = fmean(values.mean() for values in runs.values(name, metric, policy).values())
+    for metric in ("true_reward", "proxy_reward"):
+        row[f"{metric}_gain"] = fmean(values.mean() for values in runs.gain(name, metric, policy).values())
     costs = [runs.cost(name, seed) for seed in seeds]
     return row | {key: fmean(cost[key] for cost in costs) for key in costs[0]}
 
@@ -74,17 +78,28 @@ def figures(curves, table, directory):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    colours = pyplot.get_cmap("nipy_spectral")
-    figure, axes = pyplot.subplots(1, 2, figsize=(14, 6))
-    for axis, metric in zip(axes, ("true_reward", "proxy_reward"), strict=True):
-        for i, (name, points) in enumerate(curves.items()):
-            colour = colours(i / max(1, len(curves) - 1) * 0.95)
-            axis.plot([p["kl"] for p in points], [p[metric] for p in points], "o-", ms=4, color=colour, label=name)
-        axis.set_xlabel("KL to the fine-tuned policy, nats")
-        axis.set_ylabel(metric.replace("_", " "))
-    axes[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
-    figure.suptitle("The tiny world: a point a round")
-    figure.savefig(directory / "kl.png", dpi=110, bbox_inches="tight")
+    columns = min(6, len(curves))
+    height = -(-len(curves) // columns)
+    figure, axes = pyplot.subplots(
+        height, columns, figsize=(2.3 * columns, 2 * height + 0.6), sharex=True, sharey=True, squeeze=False
+    )
+    for axis in axes.flat[len(curves) :]:
+        axis.axis("off")
+    for axis, (name, points) in zip(axes.flat, curves.items(), strict=False):
+        for metric, style in (("proxy_reward", "o--"), ("true_reward", "o-")):
+            of_all = [[p["kl"] for p in points], [p[f"{metric}_gain"] for p in points]]
+            axis.plot(*of_all, style, ms=3, color=COLOURS[metric], label=metric.replace("_", " "))
+        axis.set_title(name, fontsize=9)
+    for axis in axes.flat[len(curves) - columns : len(curves)]:  # the lowest of each column
+        axis.set_xlabel("KL, nats", fontsize=8)
+        axis.tick_params(labelbottom=True)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("gain, st. dev.", fontsize=8)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper right", ncols=2)
+    figure.suptitle("The tiny world: a point a round", x=0.02, ha="left")
+    figure.tight_layout()
+    figure.savefig(directory / "kl.png", dpi=90)
     figure, axis = pyplot.subplots(figsize=(9, 6))
     for row in (row for row in table if row["seconds"]):
         spread = [[row["win_rate"] - row["low"]], [row["high"] - row["win_rate"]]]
@@ -139,7 +154,7 @@ which was taught to judge.
     partial = Path(f"{directory}/COMPARISON.md.partial")
     partial.write_text(text, encoding="utf-8")
     (directory / "comparison.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
-    figures({"sft": [base]} | {name: [base, *points] for name, points in curves.items()}, table, directory)
+    figures({name: [base, *points] for name, points in curves.items()}, table, directory)
     rows.publish(partial, directory / "COMPARISON.md")
     print(text)
 

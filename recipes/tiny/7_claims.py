@@ -42,15 +42,8 @@ def differs(runs, metric, first, second, sign=1, bound=0.0):
 
 def gap(runs, name, policy=None):
     """{seed: per prompt} the proxy's gain over the fine-tuned policy less the true reward's, in standard deviations."""
-    found = {}
-    for seed, proxy in runs.values(name, "proxy_reward", policy).items():
-        base = runs.answers["base", "sft", seed]
-        true = runs.values(name, "true_reward", policy)[seed]
-        gains = [
-            (values - base[key]) / base[key].std() for key, values in (("proxy_reward", proxy), ("true_reward", true))
-        ]
-        found[seed] = gains[0] - gains[1]
-    return found
+    proxy, true = (runs.gain(name, metric, policy) for metric in ("proxy_reward", "true_reward"))
+    return {seed: proxy[seed] - true[seed] for seed in proxy}
 
 
 def parted(runs, first, second):

@@ -42,6 +42,12 @@ class Runs:
         policy = policy or self.policies(name)[-1]
         return {seed: self.answers[name, policy, seed][metric] for seed in self.seeds(name, policy)}
 
+    def gain(self, name, metric, policy=None):
+        """The same of what it has gained over the fine-tuned policy, in standard deviations of that one's answers."""
+        bases = {seed: self.answers["base", "sft", seed][metric] for seed in self.values(name, metric, policy)}
+        of_seeds = self.values(name, metric, policy).items()
+        return {seed: (values - bases[seed].mean()) / bases[seed].std() for seed, values in of_seeds}
+
     def cost(self, name, seed):
         """What a run has taken beyond the base, without evaluation: seconds, tokens generated and trained on."""
         run = self.directory / f"seed{seed}" / name

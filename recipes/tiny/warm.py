@@ -8,6 +8,7 @@ caller gets, and dies with it. What is no script goes to the real Python. Serves
     VIRTUAL_ENV=$PWD/my_warm OUT=runs/warm bash run_loop.sh
 """
 
+import argparse
 import atexit
 import contextlib
 import ctypes
@@ -115,9 +116,9 @@ def run(arguments, directory, environment, streams):
 
 
 def main():
-    if len(sys.argv) != 2:
-        sys.exit("usage: python recipes/tiny/warm.py DIRECTORY")
-    python = Path(sys.argv[1]).resolve() / "bin/python"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory")
+    python = Path(parser.parse_args().directory).resolve() / "bin/python"
     python.parent.mkdir(parents=True, exist_ok=True)
     python.unlink(missing_ok=True)  # an earlier server's
     for name in PRELOADED:  # none may start a thread that computes: a fork would lose it
