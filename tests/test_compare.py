@@ -1,0 +1,82 @@
+"""recipes/tiny/compare.sh, whole on a small world: stopped in the middle, gone on, asked again, with one that fails."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from commands import ROOT, read_jsonl
+
+SMALL = {
+    "WORLD_OPTIONS": "--corpus 2000 --instructions 200 --preferences 100 --prompts 60 --validation 10 --test 20 "
+    "--bench 10",
+    "SEEDS": "0", "SFT_EPOCHS": "1", "RM_EPOCHS": "1", "ARMORM_OPTIONS": "--gate_size 8 --max_steps 5", "N": "4",
+    "PROMPTS_PER_ITERATION": "12", "MAX_NEW_TOKENS": "48", "BATCH_SIZE": "4", "PER_DEVICE_BATCH_SIZE": "4",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("compare") / "runs"
+
+
+def start(out, *names):
+    environment = {**os.environ, **SMALL, "OUT": str(out)}
+    return subprocess.Popen(
+        ["bash", "recipes/tiny/compare.sh", *names], cwd=ROOT, env=environment, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def left(out):
+    """The processes that have that directory in their environment."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            found += [file.parent.name] if str(out).encode() in file.read_bytes() else []
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+def test_it_goes_on_where_it_was_stopped(out):
+    process = start(out, "dpo", "best_of_n")
+    while not (out / "seed0/dpo/iter1/rewards.jsonl").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    made = {path: path.stat().st_mtime_ns for path in out.glob("seed0/*/iter1/*.jsonl")}
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    for _ in range(50):
+        if not left(out):
+            break
+        time.sleep(0.1)
+    assert not left(out) and not (out / "COMPARISON.md").exists()
+    process = start(out, "dpo", "best_of_n")
+    printed, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert made == {path: path.stat().st_mtime_ns for path in made}
+    assert (out / "seed0/base.log").read_text().startswith("All is up to date: ")
+    rows = [line.split(" | ")[0].strip("| ") for line in printed.splitlines() if line.startswith("| ")]
+    assert rows[:2] == ["optimiser", "sft"] and {"dpo", *(f"best_of_{n}" for n in (2, 4, 8, 16))} == set(rows[2:])
+    assert (out / "COMPARISON.md").read_text() in printed
+    claims = {
+        line.split(" | ")[1]: line for line in (out / "CLAIMS.md").read_text().splitlines() if "compare.sh" in line
+    }
+    assert claims["compare.sh best_of_n"].endswith("| holds |") and "| not run |" in claims["compare.sh dpo concise"]
+    assert len(read_jsonl(out / "seed0/dpo/eval/iter3/kl.jsonl")) == 30
+    assert not left(out)
+
+
+def test_what_fails_is_named_and_the_rest_is_told(out):
+    """A directory of another experiment. What is finished takes no time again."""
+    (out / "seed0/kto").mkdir()
+    (out / "seed0/kto/settings").write_text("BETA=7\n")
+    process = start(out, "dpo", "kto")
+    printed, errors = process.communicate()
+    assert process.returncode == 1
+    told = f"compare.sh: seed0/kto failed; the end of {out}/seed0/kto.log:\n"
+    assert told in errors and "< BETA=7" in (out / "seed0/kto.log").read_text()
+    assert (out / "seed0/dpo.log").read_text().startswith("All is up to date: ") and "| dpo | 1 | " in printed
