@@ -62,9 +62,8 @@ def test_it_goes_on_where_it_was_stopped(out):
     rows = [line.split(" | ")[0].strip("| ") for line in printed.splitlines() if line.startswith("| ")]
     assert rows[:2] == ["optimiser", "sft"] and {"dpo", *(f"best_of_{n}" for n in (2, 4, 8, 16))} == set(rows[2:])
     assert (out / "COMPARISON.md").read_text() in printed
-    claims = {
-        line.split(" | ")[1]: line for line in (out / "CLAIMS.md").read_text().splitlines() if "compare.sh" in line
-    }
+    claims = (out / "CLAIMS.md").read_text().splitlines()
+    claims = {line.split(" | ")[1]: line for line in claims if "| compare.sh " in line}
     assert claims["compare.sh best_of_n"].endswith("| holds |") and "| not run |" in claims["compare.sh dpo concise"]
     assert len(read_jsonl(out / "seed0/dpo/eval/iter3/kl.jsonl")) == 30
     assert not left(out)

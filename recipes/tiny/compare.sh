@@ -170,15 +170,7 @@ warm="" # the process that warm.py is
 trap 'for pid in "${running[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done; wait; [[ -z $warm ]] || kill "$warm"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-failed=""
-share_cores "$(wc -w <<<"$SEEDS")"
-for seed in $SEEDS; do
-  mkdir -p "$OUT/seed$seed"
-  start base loop "$OUT/seed$seed/base" recipes/optimisers/dpo.sh ITERATIONS=0 \
-    ANNOTATOR="reward_model preference_model armorm"
-done
-finished || exit 1
-share_cores "$JOBS"
+mkdir -p "$OUT"
 rm -f "$OUT/warm/bin/python"
 python recipes/tiny/warm.py "$OUT/warm" >"$OUT/warm.log" 2>&1 &
 warm=$!
@@ -192,6 +184,15 @@ until [[ -x $OUT/warm/bin/python ]]; do
 done
 VIRTUAL_ENV=$(realpath "$OUT/warm")
 export VIRTUAL_ENV PATH=$VIRTUAL_ENV/bin:$PATH
+failed=""
+share_cores "$(wc -w <<<"$SEEDS")"
+for seed in $SEEDS; do
+  mkdir -p "$OUT/seed$seed"
+  start base loop "$OUT/seed$seed/base" recipes/optimisers/dpo.sh ITERATIONS=0 \
+    ANNOTATOR="reward_model preference_model armorm"
+done
+finished || exit 1
+share_cores "$JOBS"
 for seed in $SEEDS; do
   base=$OUT/seed$seed/base
   for name in "${names[@]}"; do

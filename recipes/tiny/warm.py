@@ -88,6 +88,8 @@ def serve(listener):
 
 def run(arguments, directory, environment, streams):
     """The script in this fork, to its end. An interpreter that winds down would tell of what it does not free."""
+    import torch
+
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: not to outlive the server
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}[number])
@@ -97,6 +99,7 @@ def run(arguments, directory, environment, streams):
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
+    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS") or os.cpu_count()))  # read by the server, once
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
     sys.argv, sys.path[0] = arguments, str(Path(arguments[0]).resolve().parent)
     status = 0
