@@ -2,14 +2,15 @@
 
 Reads:  --directory, seedS/NAME/ of compare.sh, as many seeds and names as there are
 Writes: in it COMPARISON.md, comparison.json (the table's numbers), kl.png (what true and proxy reward have gained over
-        the fine-tuned policy, in its standard deviations, against KL, a point a round), compute.png (win rate against
-        seconds)
+        the fine-tuned policy, in its standard deviations, against the square root of KL as in arXiv 2210.10760, a point
+        a round), compute.png (win rate against seconds)
 
     python recipes/tiny/6_comparison.py --directory runs/compare
 """
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -87,11 +88,11 @@ def figures(curves, table, directory):
         axis.axis("off")
     for axis, (name, points) in zip(axes.flat, curves.items(), strict=False):
         for metric, style in (("proxy_reward", "o--"), ("true_reward", "o-")):
-            of_all = [[p["kl"] for p in points], [p[f"{metric}_gain"] for p in points]]
+            of_all = [[math.sqrt(max(0, p["kl"])) for p in points], [p[f"{metric}_gain"] for p in points]]
             axis.plot(*of_all, style, ms=3, color=COLOURS[metric], label=metric.replace("_", " "))
         axis.set_title(name, fontsize=9)
     for axis in axes.flat[len(curves) - columns : len(curves)]:  # the lowest of each column
-        axis.set_xlabel("KL, nats", fontsize=8)
+        axis.set_xlabel("square root of KL", fontsize=8)
         axis.tick_params(labelbottom=True)
     for axis in axes[:, 0]:
         axis.set_ylabel("gain, st. dev.", fontsize=8)
