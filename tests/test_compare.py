@@ -1,5 +1,6 @@
 """recipes/tiny/compare.sh, whole on a small world: stopped in the middle, gone on, asked again, with one that fails."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -30,15 +31,20 @@ def start(out, *names):
     )  # fmt: skip
 
 
-def left(out):
-    """The processes that have that directory in their environment."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            found += [file.parent.name] if str(out).encode() in file.read_bytes() else []
-        except OSError:  # it has just ended
-            continue
-    return found
+def nothing_is_left(out):
+    """No process has that directory in its environment; the last one takes a moment to end."""
+
+    def left():
+        for file in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):  # it has just ended
+                if str(out).encode() in file.read_bytes():
+                    return True
+
+    for _ in range(100):
+        if not left():
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def test_it_goes_on_where_it_was_stopped(out):
@@ -49,11 +55,7 @@ def test_it_goes_on_where_it_was_stopped(out):
     made = {path: path.stat().st_mtime_ns for path in out.glob("seed0/*/iter1/*.jsonl")}
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143
-    for _ in range(50):
-        if not left(out):
-            break
-        time.sleep(0.1)
-    assert not left(out) and not (out / "COMPARISON.md").exists()
+    assert nothing_is_left(out) and not (out / "COMPARISON.md").exists()
     process = start(out, "dpo", "best_of_n")
     printed, errors = process.communicate()
     assert process.returncode == 0, errors
@@ -66,7 +68,7 @@ def test_it_goes_on_where_it_was_stopped(out):
     claims = {line.split(" | ")[1]: line for line in claims if "| compare.sh " in line}
     assert claims["compare.sh best_of_n"].endswith("| holds |") and "| not run |" in claims["compare.sh dpo concise"]
     assert len(read_jsonl(out / "seed0/dpo/eval/iter3/kl.jsonl")) == 30
-    assert not left(out)
+    assert nothing_is_left(out)
 
 
 def test_what_fails_is_named_and_the_rest_is_told(out):
