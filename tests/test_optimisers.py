@@ -269,6 +269,7 @@ EXPECTED = {  # what the third round's training is, in words of its command
                 " ".join(f"OUT/iter{t}/pairs.jsonl" for t in (1, 2, 3))}),
     "reference_previous": ("dpo/1_dpo.py", {"--ref_model_name_or_path": "OUT/iter2/policy"}),
     "offline_mixed": ("dpo/1_dpo.py", {"--dataset_name": "OUT/iter3/pairs.jsonl OUT/offline_pairs.jsonl"}),
+    "online_dpo": ("dpo/1_dpo.py", {"--lr_scheduler_type": "constant", "--warmup_steps": "0"}),
     "self_play": ("dpo/1_dpo.py", {"--ref_model_name_or_path": "OUT/iter2/policy"}),
 }  # fmt: skip
 
@@ -562,6 +563,7 @@ def test_the_comparison_is_of_the_last_round_with_its_cost(tmp_path):
     assert 'SEEDS="0 1" bash recipes/tiny/compare.sh' in text
     assert "| dpo | 2 | 0.875 | 0.625 to 1.000 | 2.000 | 3.000 | 1.000 | 4.0 | 0.50 | 18 | 7 | 30 |" in text
     assert "| sft | 2 | 0.500 | 0.500 to 0.500 | 1.000 |" in text
+    assert "does not improve" not in text
     assert (tmp_path / "kl.png").stat().st_size > 5000 and (tmp_path / "compute.png").exists()
     done = run("recipes/tiny/6_comparison.py", "--directory", tmp_path / "none")
     assert done.returncode == 1 and done.stderr.endswith("none: no run of compare.sh is there\n")
@@ -605,6 +607,10 @@ def test_a_claim_holds_fails_or_is_undecided_by_its_interval(tmp_path):
             write_jsonl(run_of / ("offline_pairs.jsonl" if name == "offline_dpo" else "iter3/pairs.jsonl"), [{}] * won)
             log = [{"rewards/chosen": value} for value in (0.0, 0.9, *[-0.6 if name == "offline_dpo" else 0.6] * 3)]
             (run_of / "iter3/policy/trainer_state.json").write_text(json.dumps({"log_history": log}))
+    made_run(tmp_path, 0, "self_play", "iter3", [b - (i < 9) for i, b in enumerate(base)])
+    ran("recipes/tiny/6_comparison.py", "--directory", tmp_path)
+    text = (tmp_path / "COMPARISON.md").read_text()
+    assert text.count("does not improve") == 1 and "- self_play does not improve: its target is what" in text
     done = ran("recipes/tiny/7_claims.py", "--directory", tmp_path)
     assert (tmp_path / "CLAIMS.md").read_text().endswith(done.stdout)
     told = {line.split(" | ")[1].removeprefix("compare.sh "): line for line in done.stdout.splitlines()[2:]}

@@ -33,6 +33,10 @@ HEAD = [
     "generated",
     "trained",
 ]
+NO_GAIN = {  # the likely reason, told if a row's interval does not lie above one half
+    "self_play": "its target is what the policy was fine-tuned on, a third of it wrong, and no reward says so",
+    "online_dpo": "six steps, one a round, are few",
+}
 COLOURS = {"true_reward": "tab:blue", "proxy_reward": "tab:orange"}
 
 
@@ -55,6 +59,13 @@ def line(row):
     shown += [f"{row['length']:.1f}", f"{row['kl']:.2f}"]
     shown += [f"{row[key]:.0f}" if row[key] else "-" for key in ("seconds", "generated", "trained")]
     return "| " + " | ".join(map(str, shown)) + " |"
+
+
+def no_gain(table):
+    """A line for each row that is no better than the fine-tuned policy, with the likely reason where one is known."""
+    names = [row["optimiser"] for row in table if row["low"] <= 0.5 and row["optimiser"] != "sft"]
+    lines = [f"- {name} does not improve: {NO_GAIN.get(name, 'why, is open')}." for name in names]
+    return "\n".join(lines) + "\n\n" if lines else ""
 
 
 def steering(directory):
@@ -149,7 +160,9 @@ which was taught to judge.
 |{"---|" * len(HEAD)}
 """
         + "\n".join(map(line, table))
-        + "\n\n![true and proxy reward against KL](kl.png)\n\n![win rate and compute](compute.png)\n\n"
+        + "\n\n"
+        + no_gain(table)
+        + "![true and proxy reward against KL](kl.png)\n\n![win rate and compute](compute.png)\n\n"
         + steering(directory)
     )
     partial = Path(f"{directory}/COMPARISON.md.partial")
