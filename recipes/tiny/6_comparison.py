@@ -149,7 +149,8 @@ def main():
 
     SEEDS="{" ".join(map(str, seeds))}" bash recipes/tiny/compare.sh
 
-The tiny world's numbers, not to be set beside those of other models. The last policy of each run (no round is chosen
+The tiny world's numbers, not to be set beside those of other models. Each row tells how many of the seeds were run of it.
+The last policy of each run (no round is chosen
 by validation) on {prompts} test prompts a seed, one answer each at temperature 1; the win rate by the true reward is
 against the fine-tuned policy's answers; 95% by a bootstrap over seeds and prompts (with one seed: prompts). s: seconds
 of sampling, annotating and training, without evaluation and what all share; tokens generated and trained on (prompts
