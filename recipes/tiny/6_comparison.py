@@ -35,7 +35,6 @@ HEAD = [
 ]
 NO_GAIN = {  # the likely reason, told if a row's interval does not lie above one half
     "self_play": "its target is what the policy was fine-tuned on, a third of it wrong, and no reward says so",
-    "online_dpo": "six steps, one a round, are few",
 }
 COLOURS = {"true_reward": "tab:blue", "proxy_reward": "tab:orange"}
 
@@ -149,9 +148,8 @@ def main():
 
     SEEDS="{" ".join(map(str, seeds))}" bash recipes/tiny/compare.sh
 
-The tiny world's numbers, not to be set beside those of other models. Each row tells how many of the seeds were run of it.
-The last policy of each run (no round is chosen
-by validation) on {prompts} test prompts a seed, one answer each at temperature 1; the win rate by the true reward is
+The tiny world's numbers, not to be set beside those of other models. "seeds" is how many were run of a row. The last
+policy of each run (no round is chosen by validation) on {prompts} test prompts a seed, one answer each at temperature 1; the win rate by the true reward is
 against the fine-tuned policy's answers; 95% by a bootstrap over seeds and prompts (with one seed: prompts). s: seconds
 of sampling, annotating and training, without evaluation and what all share; tokens generated and trained on (prompts
 included), means over seeds; "-": none, or not counted. The KL of self_rewarding is to the policy that it starts from,
