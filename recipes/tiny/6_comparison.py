@@ -149,11 +149,11 @@ def main():
     SEEDS="{" ".join(map(str, seeds))}" bash recipes/tiny/compare.sh
 
 The tiny world's numbers, not to be set beside those of other models. "seeds" is how many were run of a row. The last
-policy of each run (no round is chosen by validation) on {prompts} test prompts a seed, one answer each at temperature 1;
-the win rate by the true reward is against the fine-tuned policy's answers; 95% by a bootstrap over seeds and prompts (with one seed: prompts). s: seconds
-of sampling, annotating and training, without evaluation and what all share; tokens generated and trained on (prompts
-included), means over seeds; "-": none, or not counted. The KL of self_rewarding is to the policy that it starts from,
-which was taught to judge.
+policy of each run (no round is chosen by validation) on {prompts} test prompts a seed, one answer each at temperature
+1; the win rate by the true reward is against the fine-tuned policy's answers; 95% by a bootstrap over seeds and prompts
+(with one seed: prompts). s: seconds of sampling, annotating and training, without evaluation and what all share; tokens
+generated and trained on (prompts included), means over seeds; "-": none, or not counted. The KL of self_rewarding is to
+the policy that it starts from, which was taught to judge.
 
 | {" | ".join(HEAD)} |
 |{"---|" * len(HEAD)}
