@@ -129,7 +129,7 @@ def main():
     print("| model | stage | trained | GiB computed | GiB measured | s a step | tokens/s | TFLOP/s | MFU |")
     print("| --- " * 9 + "|")
     for name, shape in shapes.items():
-        model = directory / Path(name).name
+        model = directory / f"random-{Path(name).name}"  # not one of the user, since it is removed
         for stage, rank in itertools.product(args.stages, (0, LORA_RANK)):
             pairs, how = stage != "sft", {"gpus": 1, "sequence": args.sequence, "batch": BATCH, "lora_rank": rank}
             computed = BUDGET["training"](shape, stage, **how)["total"]
