@@ -1,8 +1,8 @@
 """Give each prompt a direction in the plane of helpfulness and verbosity (directional preference alignment).
 
-An angle t is drawn for each prompt, or given, and stands in the system prompt as w = round(100 cos t) for helpfulness
-and round(100 sin t) for verbosity (DPA, arXiv 2402.18571). generation/2_responses.py puts "system" before the prompt;
-the annotators do not see it.
+An angle t is drawn for each prompt, or given, and stands in the system prompt as round(100 cos t) for helpfulness and
+round(100 sin t) for verbosity (DPA, arXiv 2402.18571). generation/2_responses.py puts "system" before the prompt; the
+annotators do not see it.
 
 Reads:  --prompts_file, {"id", "prompt", ...}
 Writes: --output_file, the same rows with "system", the text, and "direction", [cos t, sin t]
@@ -27,14 +27,17 @@ def main():
     parser.add_argument("--prompts_file", required=True)
     parser.add_argument("--output_file", required=True)
     parser.add_argument("--angles", type=float, nargs="+", default=[-45.0, 0.0, 45.0], help="degrees to draw from")
+    parser.add_argument("--system_prompt", default=TEXT, help="with {helpfulness} and {verbosity} for the numbers")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if missing := [name for name in ("{helpfulness}", "{verbosity}") if name not in args.system_prompt]:
+        parser.error(f"--system_prompt: {missing[0]} is missing")
     made = []
     for row in rows.read(args.prompts_file, "prompts"):
         angle = math.radians(random.Random(f"{args.seed} {row['id']}").choice(args.angles))
         direction = [math.cos(angle), math.sin(angle)]
         helpfulness, verbosity = (round(100 * part) for part in direction)
-        text = TEXT.format(helpfulness=helpfulness, verbosity=verbosity)
+        text = args.system_prompt.replace("{helpfulness}", str(helpfulness)).replace("{verbosity}", str(verbosity))
         made.append({**row, "system": text, "direction": direction})
     rows.write(args.output_file, made)
     print(f"{args.output_file} rows in: {len(made)}, rows out: {len(made)}, angles: {len(args.angles)}")

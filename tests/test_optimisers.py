@@ -293,10 +293,11 @@ def test_a_recipe_of_an_optimiser_changes_the_loop_by_what_it_says(tmp_path, rec
         assert value(found["34"], "--explored_file") == f"{out}/iter3/explored.jsonl"
     if recipe.stem == "ipo_md":
         assert value(found["32m"], "--models") == f"{out}/iter2/policy {out}/sft"
-        assert [value(found[step], "--n") for step in ("32a", "32b")] == ["4", "4"]
+        assert [value(found[step], "--n") for step in ("32a", "32b")] == ["2", "2"]
         assert value(found["32a"], "--seed") != value(found["32b"], "--seed")
         assert value(found["32b"], "--model_name_or_path") == f"{out}/iter3/mixture"
     if recipe.stem == "dpa":
+        assert value(found["31d"], "--system_prompt") == "{helpfulness}, {verbosity}."
         assert value(found["32"], "--prompts_file") == f"{out}/iter3/directed.jsonl"
         assert value(found["34"], "--helpfulness") == "correct manner" and found["35"][1] == "sft/2_finetune.py"
     if recipe.stem == "self_rewarding":
@@ -318,6 +319,7 @@ def test_a_recipe_of_an_optimiser_changes_the_loop_by_what_it_says(tmp_path, rec
     "variables, told",
     [
         ({"LOSS": "dpa"}, "LOSS=dpa: set ANNOTATOR=armorm, and by its objectives HELPFULNESS and VERBOSITY"),
+        ({"DIRECTION_PROMPT": "{verbosity}"}, "DIRECTION_PROMPT={verbosity}: {helpfulness} is missing"),
         ({"LOSS": "sppo", "PAIRING": "uncertain"}, "PAIRING=uncertain: not with LOSS=sppo"),
         ({"LOSS": "dpo"}, "LOSS=dpo: one or several of sigmoid hinge ipo"),
         ({"LOSS": "rloo"}, "LOSS=rloo: its reference is the policy it starts from; set ITERATIONS=1 or REFERENCE=prev"),
@@ -454,6 +456,10 @@ def test_a_direction_stands_in_the_system_prompt_and_decides_what_is_best(tmp_pa
     del scored[0]["direction"]
     write_jsonl(tmp_path / "scored.jsonl", scored)
     assert run(*best, "help").stderr == f"{tmp_path}/scored.jsonl:1: direction: missing\n"
+    ran(*command, "--angles", -45, "--system_prompt", "{verbosity} and {helpfulness}{}")
+    assert {one["system"] for one in read_jsonl(directed)} == {"-71 and 71{}"}
+    done = run(*command, "--system_prompt", "{helpfulness}")
+    assert done.returncode == 2 and done.stderr.endswith("error: --system_prompt: {verbosity} is missing\n")
 
 
 def test_judgements_name_the_better_response_on_either_side(tmp_path, world):

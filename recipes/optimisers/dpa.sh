@@ -1,7 +1,12 @@
 # Directional preference alignment (arXiv 2402.18571): rejection-sampling fine-tuning on a reward vector times a
-# direction, which the system prompt states. ArmoRM's objectives are the vector.
+# direction, which the system prompt states. ArmoRM's objectives are the vector. The steps are those of fine-tuning. The
+# prompt is the bare numbers: of the published sentence, 75 tokens here, a model of this size does not learn to read them.
 : "${LOSS:=dpa}"
 : "${ANNOTATOR:=armorm}"
 : "${HELPFULNESS:=correct manner}"
 : "${VERBOSITY:=verbosity}"
+: "${DIRECTION_PROMPT:={helpfulness\}, {verbosity\}.}"
+: "${LEARNING_RATE:=1e-3}"
+: "${BATCH_SIZE:=4}"
+: "${PER_DEVICE_BATCH_SIZE:=4}"
 : "${DPO_OPTIONS:=--packing False}"
