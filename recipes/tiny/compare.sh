@@ -9,8 +9,8 @@
 #
 # For each seed a base is made once: world, fine-tuned policy, the reward models. Give the same command
 # again to go on; what is finished is not run again, and the tables hold all that is below $OUT. JOBS optimisers run at a
-# time (2), each with its log, $OUT/seedS/NAME.log. Their Python has its libraries imported already (warm.py), since
-# else most of the time would go into that.
+# time (2), each with its log, $OUT/seedS/NAME.log. Without a GPU their Python has its libraries imported already
+# (warm.py), since else most of the time would go into that.
 # shellcheck disable=SC2329 # `start` calls the functions
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -173,19 +173,21 @@ trap 'for pid in "${running[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; 
 trap 'exit 130' INT
 trap 'exit 143' TERM
 mkdir -p "$OUT"
-rm -f "$OUT/warm/bin/python"
-python recipes/tiny/warm.py "$OUT/warm" >"$OUT/warm.log" 2>&1 &
-warm=$!
-disown "$warm"
-until [[ -x $OUT/warm/bin/python ]]; do
-  kill -0 "$warm" 2>/dev/null || {
-    tail -n 5 "$OUT/warm.log" >&2
-    exit 1
-  }
-  sleep 0.2
-done
-VIRTUAL_ENV=$(realpath "$OUT/warm")
-export VIRTUAL_ENV PATH=$VIRTUAL_ENV/bin:$PATH
+if ! nvidia-smi -L >/dev/null 2>&1; then # a fork cannot be trusted with CUDA
+  rm -f "$OUT/warm/bin/python"
+  python recipes/tiny/warm.py "$OUT/warm" >"$OUT/warm.log" 2>&1 &
+  warm=$!
+  disown "$warm"
+  until [[ -x $OUT/warm/bin/python ]]; do
+    kill -0 "$warm" 2>/dev/null || {
+      tail -n 5 "$OUT/warm.log" >&2
+      exit 1
+    }
+    sleep 0.2
+  done
+  VIRTUAL_ENV=$(realpath "$OUT/warm")
+  export VIRTUAL_ENV PATH=$VIRTUAL_ENV/bin:$PATH
+fi
 failed=""
 share_cores "$(wc -w <<<"$SEEDS")"
 for seed in $SEEDS; do
