@@ -516,7 +516,7 @@ sample_and_pair() { # the steps 1 to 4 of a round: the policy's responses to new
     raft)
       made=$dir/best.jsonl
       step 4 "$made" python annotation/2b_best.py --rewards_file "$dir/rewards.jsonl" --n "$N" \
-        --length_penalty "$LENGTH_PENALTY" --drop_truncated --output_file "$made"
+        --length_penalty "$LENGTH_PENALTY" --for_training --output_file "$made"
       pairs+=("$made")
       return
       ;;

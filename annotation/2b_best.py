@@ -5,8 +5,8 @@ minus --length_penalty times its characters. Of equal scores the first counts.
 
 Reads:  --rewards_file, {"id", "prompt", "responses", "finish_reasons", "rewards", ...}
 Writes: --output_file, the same rows with the best response alone in each list, and "messages", the prompt and that
-        response in the assistant's turn, as sft/2_finetune.py reads them. With --drop_truncated responses that were
-        cut off are passed over, and rows that are left with none dropped and counted.
+        response in the assistant's turn, as sft/2_finetune.py reads them. With --for_training responses that were
+        cut off or are empty are passed over, and rows that are left with none dropped and counted.
 
     python annotation/2b_best.py --rewards_file runs/tiny/iter1/rewards.jsonl --output_file my_best.jsonl
 """
@@ -24,7 +24,7 @@ def main():
     parser.add_argument("--output_file", required=True)
     parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
     parser.add_argument("--length_penalty", type=float, default=0.0, help="lambda a character (paper, eq. 9)")
-    parser.add_argument("--drop_truncated", action="store_true", help="for training: a cut answer is no example")
+    parser.add_argument("--for_training", action="store_true", help="pass over what is cut off or empty: no example")
     args = parser.parse_args()
     start, counts = time.time(), {"in": 0, "dropped": 0}
 
@@ -33,7 +33,8 @@ def main():
             counts["in"] += 1
             score = [r - args.length_penalty * len(t) for r, t in zip(row["rewards"], row["responses"], strict=True)]
             reasons, n = row["finish_reasons"], len(row["responses"])
-            whole = [i for i in range(n) if reasons[i] != "length" or not args.drop_truncated]
+            whole = [i for i in range(n) if reasons[i] != "length" and row["responses"][i].strip()]
+            whole = whole if args.for_training else range(n)
             if not whole:
                 counts["dropped"] += 1
                 continue
@@ -47,7 +48,7 @@ def main():
     if not kept:
         sys.exit(f"{args.rewards_file}: no whole response in {counts['in']} rows")
     rows.write(args.output_file, kept)
-    told = f"rows in: {counts['in']}, dropped, truncated: {counts['dropped']}, rows out: {len(kept)}"
+    told = f"rows in: {counts['in']}, dropped, truncated or empty: {counts['dropped']}, rows out: {len(kept)}"
     print(f"{args.output_file} {told}, {time.time() - start:.1f} s")
 
 

@@ -6,7 +6,8 @@ angle means the same whatever their scales; the parts are means of the annotator
 Reads:  --rewards_file, {"id", "prompt", "system", "direction", "responses", "objectives", ...} from an annotator that
         tells its objectives (ArmoRM)
 Writes: --output_file, {"id", "messages", "direction"}: the system prompt, the prompt, and the best response, as
-        sft/2_finetune.py reads them. A row without a whole response is dropped and counted.
+        sft/2_finetune.py reads them. A row whose responses are all cut off or empty is dropped
+        and counted.
 
     python annotation/2e_directional.py --helpfulness correct manner --verbosity verbosity \
         --rewards_file my_rewards.jsonl --output_file my_best.jsonl
@@ -41,7 +42,8 @@ def main():
     means, deviations = [fmean(column) for column in columns], [pstdev(column) or 1.0 for column in columns]
     made = []
     for row, of_row in zip(scored, parts, strict=True):
-        whole = [i for i, reason in enumerate(row["finish_reasons"]) if reason != "length"]
+        ended = zip(row["responses"], row["finish_reasons"], strict=True)
+        whole = [i for i, (text, reason) in enumerate(ended) if reason != "length" and text.strip()]
         if not whole:
             continue
         scores = [
@@ -55,7 +57,7 @@ def main():
     if not made:
         sys.exit(f"{args.rewards_file}: no whole response in {len(scored)} rows")
     rows.write(args.output_file, made)
-    told = f"rows in: {len(scored)}, dropped, truncated: {len(scored) - len(made)}, rows out: {len(made)}"
+    told = f"rows in: {len(scored)}, dropped, truncated or empty: {len(scored) - len(made)}, rows out: {len(made)}"
     print(f"{args.output_file} {told}")
 
 

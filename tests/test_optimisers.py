@@ -349,23 +349,23 @@ def row(name, responses, **more):
 
 
 def test_the_best_response_becomes_the_assistants_turn(tmp_path):
-    """Not the user's, as the published code of RAFT has it; a response that was cut off is no example."""
+    """Not the user's, as the published code of RAFT has it; a response that was cut off or is empty is no example."""
     rows = [
         row("a", ["short", "longer answer", "mid"], rewards=[1.0, 1.5, 1.2], policy="p", temperatures=[1.0, 0.7, 0.7]),
-        row("b", ["x", "y", "z"], rewards=[2.0, 3.0, 1.0]),
-        row("c", ["x", "y", "z"], rewards=[2.0, 3.0, 1.0]),
+        row("b", ["x", "y", " "], rewards=[2.0, 3.0, 4.0]),
+        row("c", ["x", "y", ""], rewards=[2.0, 3.0, 1.0]),
     ]
     rows[1]["finish_reasons"] = ["stop", "length", "stop"]
-    rows[2]["finish_reasons"] = ["length"] * 3
+    rows[2]["finish_reasons"] = ["length", "length", "stop"]
     file, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     command = ["annotation/2b_best.py", "--rewards_file", file, "--output_file", out]
-    done = ran(*command, "--drop_truncated", "--length_penalty", 0.1)
+    done = ran(*command, "--for_training", "--length_penalty", 0.1)
     a, b = read_jsonl(out)
     assert a["messages"] == [*rows[0]["prompt"], {"role": "assistant", "content": "mid"}]
     assert (a["responses"], a["rewards"], a["temperatures"], a["policy"]) == (["mid"], [1.2], [0.7], "p")
-    assert b["responses"] == ["x"] and "rows in: 3, dropped, truncated: 1, rows out: 2" in done.stdout
+    assert b["responses"] == ["x"] and "rows in: 3, dropped, truncated or empty: 1, rows out: 2" in done.stdout
     ran(*command)
-    assert [r["responses"] for r in read_jsonl(out)] == [["longer answer"], ["y"], ["y"]]
+    assert [r["responses"] for r in read_jsonl(out)] == [["longer answer"], [" "], ["y"]]
 
 
 def test_self_play_sets_the_instructions_answer_above_the_policys_own(tmp_path):
@@ -444,10 +444,12 @@ def test_a_direction_stands_in_the_system_prompt_and_decides_what_is_best(tmp_pa
         scored.append({**one, "rewards": [0.0, 1.0, 1.0], "objectives": objectives})
     assert set(angles.values()) == {-45, 45}
     scored[0]["finish_reasons"] = ["length"] * 3
+    for one in scored[1:4]:  # the least verbose, and nothing to learn from
+        one["responses"][0], one["objectives"][0] = "", {"help": 5.0, "kind": 2.0, "length": -9.0}
     best = ["annotation/2e_directional.py", "--output_file", tmp_path / "best.jsonl", "--verbosity", "length"]
     best += ["--rewards_file", write_jsonl(tmp_path / "scored.jsonl", scored), "--helpfulness"]
     done = ran(*best, "help", "kind")
-    assert "rows in: 8, dropped, truncated: 1, rows out: 7" in done.stdout
+    assert "rows in: 8, dropped, truncated or empty: 1, rows out: 7" in done.stdout
     for one in read_jsonl(tmp_path / "best.jsonl"):
         assert [turn["role"] for turn in one["messages"]] == ["system", "user", "assistant"]
         assert one["messages"][2]["content"] == {-45: "good", 45: "good and long"}[angles[one["id"]]]
