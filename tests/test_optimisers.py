@@ -616,6 +616,10 @@ def test_a_claim_holds_fails_or_is_undecided_by_its_interval(tmp_path):
             log = [{"rewards/chosen": value} for value in (0.0, 0.9, *[-0.6 if name == "offline_dpo" else 0.6] * 3)]
             (run_of / "iter3/policy/trainer_state.json").write_text(json.dumps({"log_history": log}))
     made_run(tmp_path, 0, "self_play", "iter3", [b - (i < 9) for i, b in enumerate(base)])
+    for policy, value in (("sft", 0.5), ("iter3", 0.48)):
+        (tmp_path / f"seed1/dpo/academic/{policy}").mkdir(parents=True)
+        scores = json.dumps({"tasks": {"tiny_answers": {"value": value}}})
+        (tmp_path / f"seed1/dpo/academic/{policy}/academic.json").write_text(scores)
     ran("recipes/tiny/6_comparison.py", "--directory", tmp_path)
     text = (tmp_path / "COMPARISON.md").read_text()
     assert text.count("does not improve") == 1 and "- self_play does not improve: its target is what" in text
@@ -625,9 +629,8 @@ def test_a_claim_holds_fails_or_is_undecided_by_its_interval(tmp_path):
     verdicts = {runs: line.rsplit("| ", 1)[1].removesuffix(" |") for runs, line in told.items()}
     assert verdicts["dpo offline_dpo"] == "holds" and verdicts["dpo concise"] == "holds"
     assert verdicts["dpo best_random"] == "fails" and verdicts["dpo random_random"] == "undecided"
-    assert (
-        verdicts["dpo long"] == verdicts["far"] == verdicts["best_of_n"] == verdicts["dpo alignment_tax"] == "not run"
-    )
+    assert verdicts["dpo long"] == verdicts["far"] == verdicts["best_of_n"] == "not run"
+    assert "| 1 | iter3 - sft, each seed: tiny_answers: -0.020 | holds |" in told["dpo alignment_tax"]
     assert verdicts["offline_dpo"] == "holds" and "iter3 -2.00 -2.00" in told["offline_dpo"]
     assert verdicts["dpo"] == "fails"
     assert "win rate, dpo - offline_dpo: +0.100 (" in told["dpo offline_dpo"]

@@ -35,6 +35,7 @@ HEAD = [
 ]
 NO_GAIN = {  # the likely reason, told if a row's interval does not lie above one half
     "self_play": "its target is what the policy was fine-tuned on, a third of it wrong, and no reward says so",
+    "self_rewarding": "as a judge the policy knows manner but hardly what is right, and its accuracy falls",
 }
 COLOURS = {"true_reward": "tab:blue", "proxy_reward": "tab:orange"}
 
