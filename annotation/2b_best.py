@@ -33,12 +33,13 @@ def main():
             counts["in"] += 1
             score = [r - args.length_penalty * len(t) for r, t in zip(row["rewards"], row["responses"], strict=True)]
             reasons, n = row["finish_reasons"], len(row["responses"])
-            whole = [i for i in range(n) if reasons[i] != "length" and row["responses"][i].strip()]
-            whole = whole if args.for_training else range(n)
-            if not whole:
+            fit = range(n)
+            if args.for_training:  # sft/2_finetune.py refuses an empty turn
+                fit = [i for i in range(n) if reasons[i] != "length" and row["responses"][i].strip()]
+            if not fit:
                 counts["dropped"] += 1
                 continue
-            first = max(whole, key=lambda i: score[i])
+            first = max(fit, key=lambda i: score[i])
             for key, value in row.items():
                 if isinstance(value, list) and len(value) == n and key != "prompt":
                     row[key] = [value[first]]

@@ -6,8 +6,7 @@ angle means the same whatever their scales; the parts are means of the annotator
 Reads:  --rewards_file, {"id", "prompt", "system", "direction", "responses", "objectives", ...} from an annotator that
         tells its objectives (ArmoRM)
 Writes: --output_file, {"id", "messages", "direction"}: the system prompt, the prompt, and the best response, as
-        sft/2_finetune.py reads them. A row whose responses are all cut off or empty is dropped
-        and counted.
+        sft/2_finetune.py reads them. A row whose responses are all cut off or empty is dropped and counted.
 
     python annotation/2e_directional.py --helpfulness correct manner --verbosity verbosity \
         --rewards_file my_rewards.jsonl --output_file my_best.jsonl
