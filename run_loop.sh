@@ -22,13 +22,59 @@ die() {
 # Variables that decide what comes out; $OUT/settings keeps their values.
 SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEARNING_RATE SFT_EPOCHS SFT_BATCH_SIZE
   SFT_OPTIONS PREFERENCES REWARD_MODEL RM_START RM_LEARNING_RATE RM_EPOCHS RM_BATCH_SIZE RM_OPTIONS PREFERENCE_MODEL
-  PM_START PM_LEARNING_RATE PM_EPOCHS PM_BATCH_SIZE PM_OPTIONS PM_METHOD ARMORM ARMORM_OPTIONS RATINGS JUDGE_URL
+  PM_START PM_LEARNING_RATE PM_EPOCHS PM_BATCH_SIZE PM_OPTIONS PM_METHOD ARMORM ARMORM_TRUST_REMOTE_CODE
+  ARMORM_REVISION ARMORM_OPTIONS RATINGS JUDGE_URL
   JUDGE_MODEL JUDGE_METHOD VERIFIER_METHOD VERIFIER_PATTERN ANNOTATOR ANNOTATOR_WEIGHTS HELPFULNESS VERBOSITY
   DIRECTION_PROMPT MEASURE BENCH CLEAN PROMPTS EVAL_PROMPTS ITERATIONS PROMPTS_PER_ITERATION N TEMPERATURES
   MAX_NEW_TOKENS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA LEARNING_RATE EPOCHS BATCH_SIZE MAX_LENGTH DPO_OPTIONS
   REFERENCE START HISTORY ENHANCER OFFLINE_PAIRS OFFLINE_SIZE DTYPE BENCHMARKS ALPACA_EVAL_OPTIONS ACADEMIC_OPTIONS)
 # Variables that decide how it is run.
 MANNER=(OUT GPUS NODES DISTRIBUTED TENSOR_PARALLEL PER_DEVICE_BATCH_SIZE GPU_MEMORY GRACE CHECK EVALS FROM TO DRY_RUN)
+
+expand() { # expand TEXT: sets `expanded`, TEXT with its $NAME, ${NAME} and ${NAME:-TEXT} replaced; nothing is run
+  local rest=$1 made="" name default
+  # shellcheck disable=SC2016 # patterns
+  local plain='^[^\$`"]+' escaped='^\\[]}$`"\\]' bare='^\$([A-Za-z_][A-Za-z_0-9]*)' \
+    braces='^\$\{([A-Za-z_][A-Za-z_0-9]*)(:-([^{}]*))?\}'
+  while [[ -n $rest ]]; do
+    if [[ $rest =~ $plain ]]; then
+      made+=${BASH_REMATCH[0]}
+    elif [[ $rest =~ $escaped ]]; then
+      made+=${BASH_REMATCH[0]:1}
+    elif [[ $rest =~ ^\\ ]]; then
+      made+=${BASH_REMATCH[0]}
+    elif [[ $rest =~ $braces || $rest =~ $bare ]]; then
+      name=${BASH_REMATCH[1]} default=${BASH_REMATCH[3]:-}
+      rest=${rest:${#BASH_REMATCH[0]}}
+      if [[ -n ${!name:-} ]]; then
+        expanded=${!name}
+      else
+        expand "$default" || return 1
+      fi
+      made+=$expanded
+      continue
+    else
+      return 1
+    fi
+    rest=${rest:${#BASH_REMATCH[0]}}
+  done
+  expanded=$made
+}
+
+read_recipe() { # read_recipe FILE: its variables, but those that are set already
+  local number=0 line name
+  while IFS= read -r line || [[ -n $line ]]; do
+    number=$((number + 1))
+    [[ $line =~ ^[[:space:]]*(#.*)?$ ]] && continue
+    [[ $line =~ ^:\ \"\$\{([A-Z_0-9]+):=(.*)\}\"[[:space:]]*(#.*)?$ ]] ||
+      die "$1:$number: not of the form : \"\${NAME:=value}\""
+    name=${BASH_REMATCH[1]}
+    [[ " ${SETTINGS[*]} ${MANNER[*]} " == *" $name "* ]] || die "$1:$number: $name: run_loop.sh has no such variable"
+    expand "${BASH_REMATCH[2]}" || # a second command, or one whose output would be the value
+      die "$1:$number: not of the form : \"\${NAME:=value}\""
+    [[ -n ${!name:-} ]] || printf -v "$name" %s "$expanded"
+  done <"$1"
+}
 
 given="" # what the caller set, to repeat it in a message
 for name in "${SETTINGS[@]}" OUT GPUS NODES DISTRIBUTED TENSOR_PARALLEL PER_DEVICE_BATCH_SIZE EVALS; do
@@ -38,19 +84,9 @@ done
 read -ra recipes <<<"$RECIPE"
 for recipe in "${recipes[@]}"; do
   [[ -f $recipe ]] || die "$recipe: no such recipe"
-  number=0
-  while IFS= read -r line || [[ -n $line ]]; do
-    number=$((number + 1))
-    [[ $line =~ ^[[:space:]]*(#.*)?$ ]] && continue
-    [[ $line =~ ^:\ \"\$\{([A-Z_0-9]+):=.*\}\"[[:space:]]*(#.*)?$ ]] ||
-      die "$recipe:$number: not of the form : \"\${NAME:=value}\""
-    [[ " ${SETTINGS[*]} ${MANNER[*]} " == *" ${BASH_REMATCH[1]} "* ]] ||
-      die "$recipe:$number: ${BASH_REMATCH[1]}: run_loop.sh has no such variable"
-  done <"$recipe"
 done
 for recipe in "${recipes[@]}"; do
-  # shellcheck source=recipes/tiny.sh
-  source "$recipe"
+  read_recipe "$recipe"
   : "${OUT:=runs/$(basename "$recipe" .sh)}" # the first's name, before another sets it
 done
 
@@ -61,7 +97,7 @@ done
 : "${RM_START:=}" "${RM_LEARNING_RATE:=2e-6}" "${RM_EPOCHS:=1}" "${RM_BATCH_SIZE:=512}" "${RM_OPTIONS:=}"
 : "${PREFERENCE_MODEL:=}" "${PM_START:=}" "${PM_LEARNING_RATE:=5e-6}" "${PM_EPOCHS:=1}" "${PM_BATCH_SIZE:=128}"
 : "${PM_OPTIONS:=}" "${PM_METHOD:=tournament}"
-: "${ARMORM:=}" "${ARMORM_OPTIONS:=}" "${RATINGS:=}" "${JUDGE_URL:=}" "${JUDGE_MODEL:=}" "${JUDGE_METHOD:=rating}"
+: "${ARMORM:=}" "${ARMORM_TRUST_REMOTE_CODE:=no}" "${ARMORM_REVISION:=}" "${ARMORM_OPTIONS:=}" "${RATINGS:=}" "${JUDGE_URL:=}" "${JUDGE_MODEL:=}" "${JUDGE_METHOD:=rating}"
 : "${VERIFIER_METHOD:=math}" "${VERIFIER_PATTERN:=}"
 : "${ANNOTATOR:=reward_model}" "${ANNOTATOR_WEIGHTS:=}" "${HELPFULNESS:=}" "${VERBOSITY:=}"
 : "${DIRECTION_PROMPT:=}" "${MEASURE:=none}" "${BENCH:=allenai/reward-bench}"
@@ -83,7 +119,29 @@ one_of() { # one_of NAME VALUES [some]: with a third argument, one or several of
     [[ " $2 " == *" $value "* ]] || die "$1=${!1}: one ${3:+or several }of $2"
   done
 }
+whole() { # whole NAME...: each is a whole number; bash would run what stands in another text that it counts with
+  local name
+  for name in "$@"; do
+    [[ ${!name} =~ ^(0|[1-9][0-9]{0,11})$ ]] || die "$name=${!name}: a whole number is needed"
+  done
+}
+whole SEED ITERATIONS PROMPTS_PER_ITERATION N MAX_NEW_TOKENS OFFLINE_SIZE GPUS NODES TENSOR_PARALLEL GRACE
+whole SFT_BATCH_SIZE RM_BATCH_SIZE PM_BATCH_SIZE BATCH_SIZE PER_DEVICE_BATCH_SIZE
+[[ -z $FROM ]] || whole FROM
+[[ -z $TO ]] || whole TO
+
+# What the settings, the logs and the model cards keep holds no keys.
+[[ ! $JUDGE_URL =~ ^[a-z]+://[^/]*@|[?#] ]] ||
+  die "JUDGE_URL: an address without user, password and query; a key belongs in OPENAI_API_KEY"
+secret_flag='--(hub_token|[a-z_]*(api_key|apikey|secret|password|access_token))([= ]|$)'
+secret_value='(^|[^A-Za-z0-9])(hf_[A-Za-z0-9]{20}|sk-[A-Za-z0-9_-]{16}|gh[ps]_[A-Za-z0-9]{20}|Bearer )'
+for name in "${SETTINGS[@]}"; do
+  [[ ! ${!name} =~ $secret_flag && ! ${!name} =~ $secret_value ]] ||
+    die "$name: it holds a key; give keys in the environment (HF_TOKEN, OPENAI_API_KEY, WANDB_API_KEY)"
+done
+
 one_of REFERENCE "initial previous"
+one_of ARMORM_TRUST_REMOTE_CODE "yes no"
 one_of CHECK "yes no"
 one_of DISTRIBUTED "ddp zero2 zero3 zero3_offload fsdp"
 one_of START "initial previous"
@@ -131,6 +189,10 @@ done
   die "$RECIPE: set PREFERENCE_MODEL or PREFERENCES"
 ! uses armorm || [[ -n $ARMORM || (-n $PREFERENCES && -n $RATINGS) ]] ||
   die "$RECIPE: set ARMORM, or PREFERENCES and RATINGS"
+if uses armorm && [[ -n $ARMORM && ! -e $ARMORM && $ARMORM =~ ^[^/]+/[^/]+$ ]]; then # a name on the hub
+  [[ $ARMORM_TRUST_REMOTE_CODE == yes && $ARMORM_REVISION =~ ^[0-9a-f]{40}$ ]] ||
+    die "ARMORM=$ARMORM: it runs code from the hub: set ARMORM_TRUST_REMOTE_CODE=yes and ARMORM_REVISION to a commit"
+fi
 if uses llm_judge || [[ $EVALS =~ alpaca_eval|mt_bench|arena_hard ]]; then
   [[ -n $JUDGE_MODEL && (-n $JUDGE_URL || -n $WORLD) ]] || die "$RECIPE: set JUDGE_URL and JUDGE_MODEL"
 fi
@@ -167,12 +229,22 @@ for name in "${SETTINGS[@]}" "${MANNER[@]}"; do variables+=("$name=${!name}"); d
 check() { # the hub, the disk, the GPUs: what would stop the run later
   [[ $CHECK == no ]] || env "${variables[@]}" python recipes/check.py || die "CHECK=no goes on without these checks"
 }
+settings_of_before() { # settings_of_before FILE: with the variables that the driver has gained since, at their defaults
+  local name
+  for name in "${SETTINGS[@]}"; do
+    grep "^$name=" "$1" || case $name in
+      ARMORM_TRUST_REMOTE_CODE) echo "$name=no" ;;
+      ARMORM_REVISION) echo "$name=''" ;;
+    esac
+  done
+}
+
 if [[ -z $DRY_RUN ]]; then
   mkdir -p "$OUT/log"
   exec {lock}>"$OUT/.lock"
   flock -n "$lock" || die "$OUT: another run_loop.sh is at work there"
   settings=$(for name in "${SETTINGS[@]}"; do printf '%s=%q\n' "$name" "${!name}"; done)
-  if [[ -e $OUT/settings ]] && ! difference=$(diff "$OUT/settings" - <<<"$settings"); then
+  if [[ -e $OUT/settings ]] && ! difference=$(diff <(settings_of_before "$OUT/settings") - <<<"$settings"); then
     die "$OUT holds a run with other settings (<), give another OUT:"$'\n'"$(grep '^[<>]' <<<"$difference")"
   fi
   [[ -e $OUT/settings ]] || { echo "$settings" >"$OUT/settings.new" && mv "$OUT/settings.new" "$OUT/settings"; }
@@ -326,7 +398,8 @@ step() { # step N FILE COMMAND...: make FILE by COMMAND
     rm -- "${parts[@]}"
   fi
   [[ -e $file ]] || die "step $id left no $file, see ${logs[0]}"
-  echo "$((SECONDS - start))" >"$OUT/log/$id.seconds"
+  { echo "$((SECONDS - start))" >"$OUT/log/$id.seconds.new" && mv "$OUT/log/$id.seconds.new" "$OUT/log/$id.seconds"; } ||
+    die "cannot write into $OUT/log; to go on, give the same command again"
   echo "[$id] $file took $((SECONDS - start)) s"
   ran=$((ran + 1))
 }
@@ -359,7 +432,12 @@ annotate() { # annotate N ANNOTATOR RESPONSES REWARDS FLAGS...
   case $name in
     reward_model) by=(annotation/1a_reward_model.py --model_name_or_path "$REWARD_MODEL" --dtype "$DTYPE") ;;
     armorm)
-      by=(annotation/1a_reward_model.py --model_name_or_path "$ARMORM" --trust_remote_code --dtype "$DTYPE")
+      by=(annotation/1a_reward_model.py --model_name_or_path "$ARMORM")
+      # Its code is this checkout's where a run of ours has made it.
+      if [[ -n $learn_armorm || -e $ARMORM/armorm.json || $ARMORM_TRUST_REMOTE_CODE == yes ]]; then
+        by+=(--trust_remote_code)
+      fi
+      by+=(${ARMORM_REVISION:+--revision "$ARMORM_REVISION"} --dtype "$DTYPE")
       ;;
     preference_model)
       by=(annotation/1b_preference_model.py --model_name_or_path "$PREFERENCE_MODEL" --dtype "$DTYPE" --method "$PM_METHOD")

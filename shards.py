@@ -12,6 +12,7 @@ import os
 import sys
 
 import rows
+from common import arguments
 
 LAUNCHERS = [  # variables of rank, processes, rank on the node; srun's only inside a step, not in a batch script
     ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
@@ -22,13 +23,17 @@ LAUNCHERS = [  # variables of rank, processes, rank on the node; srun's only ins
 def parse(parser):
     """Parse the arguments of a script whose processes share rows: adds shard, num_shards, and, for the processes of a
     launcher, the shard to the name of output_file."""
-    parser.add_argument("--shard", type=int, help="which share of the rows: 0 to num_shards - 1 (default: the rank)")
-    parser.add_argument("--num_shards", type=int, help="shares, no row is lost (default: processes of the launcher)")
+    parser.add_argument(
+        "--shard", type=arguments.whole(0), help="which share of the rows: 0 to num_shards - 1 (default: the rank)"
+    )
+    parser.add_argument(
+        "--num_shards", type=arguments.whole(1), help="shares, no row is lost (default: processes of the launcher)"
+    )
     args = parser.parse_args()
     if (args.shard is None) != (args.num_shards is None):
         parser.error("--shard and --num_shards: give both or none")
     if args.shard is not None:
-        if not 0 <= args.shard < args.num_shards:
+        if args.shard >= args.num_shards:
             parser.error(f"--shard {args.shard}: not one of 0 to {args.num_shards - 1}")
         return args
     args.shard, args.num_shards = 0, 1
@@ -55,7 +60,7 @@ def take_gpus(local_rank, count):
 def join(order, file, count):
     """Write `file` from its shards; one that is missing, cut off or not of these rows ends the program."""
     place, parts = {}, [f"{file}.{i}-of-{count}" for i in range(count)]
-    names = [row["id"] for row in rows.read(order)]
+    names = [row["id"] for row in rows.read(order, "rows")]
     shard_of = {name: i % count for i, name in enumerate(names)}
     for i, part in enumerate(parts):
         try:
@@ -67,6 +72,8 @@ def join(order, file, count):
         if end not in (b"\n", b"\n\n"):
             sys.exit(f"{part}: cut off, a whole shard ends with an empty line; make it again")
         for row in rows.read(part) if len(end) > 1 else ():  # a shard may be empty
+            if reason := rows.problem(row, "rows"):
+                rows.refuse(row, reason)
             if row["id"] in place or shard_of.get(row["id"]) != i:
                 told = f"not of this shard of {order}" if shard_of.get(row["id"]) != i else "stands twice"
                 sys.exit(f"{part}: id: {row['id']!r} {told}")
@@ -77,6 +84,9 @@ def join(order, file, count):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4 or not sys.argv[3].isdigit():
-        sys.exit("usage: python shards.py ORDER FILE NUMBER_OF_SHARDS")
-    join(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    parser = arguments.Parser(__doc__)
+    parser.add_argument("order", help="the rows that the shards were made from")
+    parser.add_output("file", help="what is written; FILE.0-of-2 and so on are its shards")
+    parser.add_argument("count", type=arguments.whole(1), help="shards")
+    args = parser.parse_args()
+    join(args.order, args.file, args.count)

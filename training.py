@@ -1,11 +1,102 @@
-"""What all trainings share: they go on from their last whole checkpoint, and save one when they are asked to stop."""
+"""What all trainings share: their command line, going on from the last whole checkpoint, stopping, publishing.
 
+A training that has met a loss or a weight that is not finite publishes nothing.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import math
 import os
 import signal
 import sys
 from pathlib import Path
 
 import rows
+from common import models, outputs
+
+AT_LEAST = {  # what is out of range would end in a traceback, or train nothing
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "warmup_steps": 0,
+    "max_grad_norm": 0,
+    "beta": 0,
+    "num_train_epochs": 0,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "max_length": 2,
+    "max_completion_length": 1,
+    "num_generations": 2,
+    "logging_steps": 0,
+    "save_steps": 0,
+    "seed": 0,
+    "gate_size": 1,
+    "batch_tokens": 1,
+    "vocab_size": 1,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+}
+AT_MOST = {"seed": 2**32 - 1}
+LOCKS = []  # open files, whose locks are held until the process ends
+
+
+# The command line
+
+
+def parse(*kinds):
+    """The arguments of a training, one object for each of these dataclasses, checked; the last two are TRL's.
+
+    A wrong argument ends the program in one line, as does an output that would overwrite an input or what is not ours.
+    """
+    die_with_the_launcher()
+    from trl import TrlParser
+
+    parser = TrlParser(kinds)
+    # Without the usage, which is hundreds of lines.
+    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")
+    try:
+        parsed = parser.parse_args_and_config()
+    except OSError as error:  # of --config
+        sys.exit(f"{error.filename}: {error.strerror}")
+    except Exception as error:  # an unknown argument, a bad value, a file that is no YAML: each has its own error
+        sys.exit(f"{Path(sys.argv[0]).name}: {models.first_line(error)}")
+    for part in parsed:
+        check_numbers(part)
+    training_args = next(part for part in parsed if hasattr(part, "output_dir"))
+    inputs = [path for part in parsed if part is not training_args for path in paths_in(part)]
+    if reason := outputs.problem(training_args.output_dir or "", "model", inputs):
+        sys.exit(f"--output_dir: {reason}")
+    return parsed
+
+
+def die_with_the_launcher():
+    """A worker of accelerate or torchrun ends when its launcher is killed, even by SIGKILL."""
+    if "LOCAL_RANK" in os.environ:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def check_numbers(part):
+    """Numbers of the arguments: finite, and in range."""
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if isinstance(value, float) and not math.isfinite(value):
+            sys.exit(f"--{field.name}: {value} is not a finite number")
+        if value < AT_LEAST.get(field.name, value):
+            sys.exit(f"--{field.name}: {value} is below {AT_LEAST[field.name]}")
+        if value > AT_MOST.get(field.name, value):
+            sys.exit(f"--{field.name}: {value} is above {AT_MOST[field.name]}")
+
+
+def paths_in(part):
+    """The files and directories that a dataclass of arguments names."""
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, str) and os.path.exists(path):
+                yield path
 
 
 def attention(training_args, model_args):
@@ -16,11 +107,66 @@ def attention(training_args, model_args):
     return model_args.attn_implementation or ("flash_attention_2" if there else None)
 
 
+# Beginning
+
+
 def unfinished_model(path, resume):
     """(directory, last whole checkpoint or None) of the unfinished model `path`; its last file tells what is whole."""
     partial = f"{path}.partial-{resume}"
-    whole = [s for s in Path(partial).glob("checkpoint-*/trainer_state.json") if s.read_text().endswith("}\n")]
+    states = Path(partial).glob("checkpoint-*/trainer_state.json")
+    whole = [state for state in states if state.read_text().endswith("}\n")]
     return partial, str(max(whole, key=os.path.getmtime).parent) if whole else None
+
+
+def begin(training_args):
+    """(name of the model, checkpoint to go on from or None); from here on the training writes beside that name.
+
+    Called when the models are loaded, so that what is refused before leaves nothing. The same command at once is
+    refused; a model that a kill has left finished, but without its name, gets it, and the program ends.
+    """
+    final = training_args.output_dir
+    partial, checkpoint = unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+    recovered = [False]
+    if training_args.process_index == 0:
+        recovered = [outputs.recover_model(partial, final)]
+        if not recovered[0]:
+            LOCKS.append(outputs.lock_model(partial, final))
+    if training_args.world_size > 1:
+        from accelerate.utils import broadcast_object_list
+
+        broadcast_object_list(recovered)
+    if recovered[0]:
+        print(f"{final}: was finished already, and has its name now")
+        sys.exit(0)
+    training_args.output_dir = partial
+    training_args.logging_nan_inf_filter = False  # which would log a loss that is not finite as if it were
+    return final, checkpoint
+
+
+@contextlib.contextmanager
+def building(tokenizer, chats):
+    """Around the making of a trainer: what TRL or the chat template refuses is said in one line.
+
+    chats: a function that yields (FILE:LINE, messages) of all rows, to find the one that the template refuses.
+    """
+    try:
+        yield
+    except Exception as error:
+        for where, messages in chats():
+            models.render(tokenizer, messages, where)
+        if isinstance(error, ValueError):  # TRL's word for arguments that it does not take
+            sys.exit(f"{Path(sys.argv[0]).name}: {models.first_line(error)}")
+        raise
+
+
+def compared_chats(pairs):
+    """Yields (FILE:LINE, messages) of both sides of pairs."""
+    for row in pairs:
+        for side in ("chosen", "rejected"):
+            yield row.place, row["prompt"] + row[side]
+
+
+# Training
 
 
 def train(trainer, checkpoint):
@@ -40,7 +186,14 @@ def train(trainer, checkpoint):
             if trainer.accelerator.reduce(count).item():
                 control.should_save = control.should_training_stop = True
 
+    class Finite(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **_):  # the loss is the mean of all processes
+            loss = (logs or {}).get("loss", 0.0)
+            if not math.isfinite(loss):
+                leave(trainer, f"the loss is {loss} at step {state.global_step}; nothing is published")
+
     trainer.add_callback(Stop())
+    trainer.add_callback(Finite())
     before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
     trainer.train(resume_from_checkpoint=checkpoint)
     signal.signal(signal.SIGTERM, before)
@@ -49,8 +202,26 @@ def train(trainer, checkpoint):
         sys.exit(143)
 
 
+def leave(trainer, reason):
+    """End all processes, with the reason once."""
+    name = trainer.args.output_dir.rpartition(".partial-")[0]
+    sys.exit(f"{name}: {reason}" if trainer.is_world_process_zero() else 1)
+
+
+def check_weights(trainer):
+    """Each process looks at the weights, or the part of them, that it holds."""
+    import torch
+
+    parts = [getattr(weight, "ds_tensor", weight) for weight in trainer.model.parameters()]  # ds_tensor: ZeRO-3's part
+    bad = sum(not torch.isfinite(part.detach()).all() for part in parts if part.is_floating_point())
+    count = torch.tensor([int(bad)], device=trainer.args.device)
+    if trainer.accelerator.reduce(count).item():
+        leave(trainer, "weights are not finite; nothing is published")
+
+
 def finish(trainer, path):
     """Save the whole model and the curve of its training, give them their name, and end the process."""
+    check_weights(trainer)
     if hasattr(trainer.model, "merge_and_unload"):  # LoRA: vLLM and the next stages read whole models
         trainer.model = trainer.model.merge_and_unload()
     trainer.save_model()

@@ -18,13 +18,14 @@ One shard of two, on the second GPU; `python rows.py` joins the shards:
     CUDA_VISIBLE_DEVICES=1 python annotation/1a_reward_model.py --shard 1 --num_shards 2 ...
 """
 
-import argparse
 import itertools
+import math
 import sys
 import time
 
 import rows
 import shards
+from common import arguments, models
 
 
 def take(items, length, budget, attended=lambda item: 0):
@@ -51,11 +52,13 @@ class Scorer:
     def padded(self, ids):
         return self.tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt").to(self.model.device)
 
-    def outputs(self, chats):
-        """What the model gives for each of the chats of each row, as {name: list}; None for a row that does not fit."""
+    def outputs(self, chunk):
+        """What the model gives for each response of each row, as {name: list}; None for a row that does not fit."""
         import torch
 
-        texts = [self.tokenizer.apply_chat_template(chat, tokenize=False) for row in chats for chat in row]
+        chats = [[row["prompt"] + [{"role": "assistant", "content": t}] for t in row["responses"]] for row in chunk]
+        of_row = zip(chunk, chats, strict=True)
+        texts = [models.render(self.tokenizer, chat, row.place) for row, several in of_row for chat in several]
         ids = iter(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
         ids = [[next(ids) for _ in row] for row in chats]
         results = [[None] * len(row) for row in chats]
@@ -102,24 +105,17 @@ def of_rows(cache, places):
     return DynamicCache([(layer.keys[places], layer.values[places]) for layer in cache.layers])
 
 
-def load(path, dtype, trust_remote_code):
+def load(path, dtype, **origin):
     """(model, tokenizer), checked; what cannot score a response ends the program."""
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{path}: no model there ({str(error).splitlines()[0]})")
-    if not tokenizer.chat_template:
-        sys.exit(f"{path}: its tokenizer has no chat template")
+    tokenizer = models.tokenizer(path, **origin)
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         # The model takes the last token that is not padding for the end of the response.
         sys.exit(f"{path}: its tokenizer needs a pad token that is not the EOS token")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForSequenceClassification.from_pretrained(
-        path, dtype=dtype, device_map=device, trust_remote_code=trust_remote_code
-    ).eval()
+    model = models.load(AutoModelForSequenceClassification, path, tokenizer, dtype=dtype, device_map=device, **origin)
     model.config.pad_token_id = tokenizer.pad_token_id
     if type(model).__module__.startswith("transformers.") and model.config.num_labels != 1:
         sys.exit(f"{path}: gives {model.config.num_labels} scores, a reward model gives one")
@@ -129,6 +125,8 @@ def load(path, dtype, trust_remote_code):
 def annotated(row, given, names):
     """The row with what the model gives for its responses."""
     row["rewards"] = [one["score"] if "score" in one else one["logits"][0] for one in given]
+    if not all(map(math.isfinite, row["rewards"])):
+        rows.refuse(row, f"rewards: {row['rewards']} are not all finite")
     if "gating_output" in given[0]:
         row["objectives"] = [dict(zip(names, one["rewards"], strict=True)) for one in given]
         row["gate"] = dict(zip(names, given[0]["gating_output"], strict=True))  # of the prompt, the same for each
@@ -136,17 +134,22 @@ def annotated(row, given, names):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True)
-    parser.add_argument("--trust_remote_code", action="store_true", help="run the code in the model's directory")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that comes with the model")
+    parser.add_argument("--revision", help="commit of a model on the hub; its code is run at a pinned commit only")
     parser.add_argument("--responses_file", required=True)
-    parser.add_argument("--output_file", required=True)
-    parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
+    parser.add_output("--output_file", required=True)
+    parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
     parser.add_argument(
-        "--batch_tokens", type=int, help="tokens a batch, padding included (default: by device and memory)"
+        "--batch_tokens",
+        type=arguments.whole(1),
+        help="tokens a batch, padding included (default: by device and memory)",
     )
-    parser.add_argument("--dtype", default="float32", help="of weights and activations: float32, bfloat16")
-    parser.add_argument("--chunk_size", type=int, default=512, help="rows between two writes to disk")
+    parser.add_argument(
+        "--dtype", choices=arguments.DTYPES, default="float32", help="of weights and activations: float32, bfloat16"
+    )
+    parser.add_argument("--chunk_size", type=arguments.whole(1), default=512, help="rows between two writes to disk")
     args = shards.parse(parser)
 
     def answered():  # read twice: first to check all of it, then by chunks, so that memory does not grow with the file
@@ -157,7 +160,8 @@ def main():
 
     import torch
 
-    model, tokenizer = load(args.model_name_or_path, args.dtype, args.trust_remote_code)
+    origin = {"trust_remote_code": args.trust_remote_code, "revision": args.revision}
+    model, tokenizer = load(args.model_name_or_path, args.dtype, **origin)
     # The cache of a prompt serves models that attend to everything and score by the library's own code.
     own = not type(model).__module__.startswith("transformers.")
     share = not own and not getattr(model.config, "sliding_window", None)
@@ -171,13 +175,12 @@ def main():
     todo = (row for row in answered() if row["id"] not in writer.done)
     start, done, dropped = time.time(), len(writer.done), 0
     while chunk := list(itertools.islice(todo, args.chunk_size)):
-        chats = [[row["prompt"] + [{"role": "assistant", "content": t}] for t in row["responses"]] for row in chunk]
         finished = [
             {
                 **annotated(row, given, names or [*map(str, range(len(given[0].get("rewards", ()))))]),
                 "annotator": args.model_name_or_path,
             }
-            for row, given in zip(chunk, scorer.outputs(chats), strict=True)
+            for row, given in zip(chunk, scorer.outputs(chunk), strict=True)
             if given
         ]
         writer.add(finished)

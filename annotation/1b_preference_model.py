@@ -16,13 +16,14 @@ Writes: --output_file, the same rows with "rewards", one for each response, "ann
         --responses_file runs/tiny/iter1/responses.jsonl --output_file runs/tiny/iter1/rewards.jsonl
 """
 
-import argparse
 import itertools
+import math
 import sys
 import time
 
 import rows
 import shards
+from common import arguments, models
 
 
 def comparison(prompt, a, b):
@@ -73,6 +74,8 @@ def annotate(chunk, method, probabilities):
         for (row, match, (i, j)), answer in zip(running, answers, strict=True):
             if answer is None:
                 continue
+            if not math.isfinite(answer):
+                rows.refuse(row, f"judgement: the probability of response {i} against {j} is {answer}")
             row["judgement"].append({"a": i, "b": j, "probability": answer})
             try:
                 left.append((row, match, match.send(answer)))
@@ -83,17 +86,21 @@ def annotate(chunk, method, probabilities):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--responses_file", required=True)
-    parser.add_argument("--output_file", required=True)
-    parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
+    parser.add_output("--output_file", required=True)
+    parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
     parser.add_argument("--method", choices=[*METHODS], default="tournament", help="which responses meet")
     parser.add_argument(
-        "--batch_tokens", type=int, help="tokens a batch, padding included (default: by device and memory)"
+        "--batch_tokens",
+        type=arguments.whole(1),
+        help="tokens a batch, padding included (default: by device and memory)",
     )
-    parser.add_argument("--dtype", default="float32", help="of weights and activations: float32, bfloat16")
-    parser.add_argument("--chunk_size", type=int, default=512, help="rows between two writes to disk")
+    parser.add_argument(
+        "--dtype", choices=arguments.DTYPES, default="float32", help="of weights and activations: float32, bfloat16"
+    )
+    parser.add_argument("--chunk_size", type=arguments.whole(1), default=512, help="rows between two writes to disk")
     args = shards.parse(parser)
 
     def answered():  # read twice: first to check all of it, then by chunks, so that memory does not grow with the file
@@ -107,18 +114,14 @@ def main():
             sys.exit(f"{args.responses_file}: responses: {len(row['responses'])}, a comparison needs two")
 
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
-    if not tokenizer.chat_template:
-        sys.exit(f"{args.model_name_or_path}: its tokenizer has no chat template")
+    tokenizer = models.tokenizer(args.model_name_or_path)
 
     def ids_of(compared):
         chats = [comparison(*asked) for asked in compared]
-        texts = [tokenizer.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in chats]
+        where = args.responses_file
+        texts = [models.render(tokenizer, chat, where, add_generation_prompt=True) for chat in chats]
         return texts, tokenizer(texts, add_special_tokens=False)["input_ids"]
 
     (text,), (empty,) = ids_of([([], "", "")])
@@ -129,9 +132,10 @@ def main():
             sys.exit(f"{args.model_name_or_path}: its tokenizer splits {side!r} into several tokens")
         side_ids.append(last)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(
-        args.model_name_or_path, dtype=args.dtype, device_map="cuda" if torch.cuda.is_available() else "cpu"
-    ).eval()
+    if tokenizer.pad_token is None:
+        sys.exit(f"{args.model_name_or_path}: its tokenizer has neither a pad token nor an EOS token")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = models.load(AutoModelForCausalLM, args.model_name_or_path, tokenizer, dtype=args.dtype, device_map=device)
 
     on_cpu = model.device.type == "cpu"
     small = not on_cpu and torch.cuda.get_device_properties(model.device).total_memory < 40 * 2**30

@@ -5,9 +5,9 @@ others ask which of two responses is better, in both orders, and take the mean. 
 the best so far, then the others meet the worst so far; the best gets reward 1, the worst 0, the rest 0.5, and all 0.5
 where no comparison had a winner. In all_pairs each meets each; the reward is the mean probability to win. A reply
 without one clear verdict is counted and never guessed; a comparison counts if both its replies have one. A row is
-dropped and counted if a response has no rating, if the tournament lacks a comparison, or if a response is in none.
-Refused connections, timeouts and the codes 408, 409, 429 and 5xx are tried again, with growing pauses. Replies are on
-disk as they arrive: whatever stopped the run, the same command goes on and asks nothing twice. A key is read from
+dropped and counted if a response has no rating, if the tournament lacks a comparison, or if a response is in none. A
+request that the server refuses costs its row (common/judge.py says which errors end the run). Replies are on disk as
+they arrive: whatever stopped the run, the same command goes on and asks nothing twice. A key is read from
 OPENAI_API_KEY.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...}; the judge sees prompt and responses only
@@ -20,10 +20,8 @@ Writes: --output_file, the same rows with "rewards", one for each response, "ann
         --responses_file runs/tiny/iter1/responses.jsonl --output_file runs/tiny/iter1/rewards.jsonl
 """
 
-import argparse
 import asyncio
 import itertools
-import os
 import re
 import sys
 import time
@@ -33,6 +31,7 @@ from pathlib import Path
 
 import rows
 import shards
+from common import arguments, judge
 
 PLACEHOLDERS = {"pairwise": ["{prompt}", "{answer_a}", "{answer_b}"], "rating": ["{prompt}", "{answer}"]}
 VERDICTS = {"pairwise": r"\[\[([ABC])\]\]", "rating": r"\[\[(-?\d+\.?\d*)\]\]"}
@@ -78,34 +77,33 @@ async def all_pairs(n, ask):
 
 
 def prompts_of(path):
+    """The table of judge_prompts.toml, checked."""
     try:
         prompts = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         sys.exit(f"{path}: {getattr(error, 'strerror', None) or error}")
     for kind, placeholders in PLACEHOLDERS.items():
-        if missing := [text for text in placeholders if text not in str(prompts.get(kind))]:
+        if not isinstance(prompts.get(kind), str):
+            sys.exit(f"{path}: {kind}: not a text")
+        if missing := [text for text in placeholders if text not in prompts[kind]]:
             sys.exit(f"{path}: {kind}: {missing[0]} is missing")
-    if not re.fullmatch(r"\[-?[\d.]+, -?[\d.]+\]", str(prompts.get("scale"))):
-        sys.exit(f"{path}: scale: not two numbers")
+    scale = prompts.get("scale")
+    if not (isinstance(scale, list) and len(scale) == 2 and all(map(rows.is_number, scale)) and scale[0] < scale[1]):
+        sys.exit(f"{path}: scale: not two numbers, the lower first")
     return prompts
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    url, methods = os.environ.get("OPENAI_BASE_URL"), {m.__name__: m for m in (rating, tournament, all_pairs)}
-    parser.add_argument("--judge_url", default=url, required=not url, help="address (default: OPENAI_BASE_URL)")
-    parser.add_argument("--judge_model", required=True, help="name that the server knows the judge by")
+    parser = arguments.Parser(__doc__)
+    methods = {method.__name__: method for method in (rating, tournament, all_pairs)}
+    judge.add_flags(parser)
     parser.add_argument("--responses_file", required=True)
-    parser.add_argument("--output_file", required=True)
-    parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
+    parser.add_output("--output_file", required=True)
+    parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
     parser.add_argument("--method", choices=[*methods], default="rating", help="what the judge is asked")
     parser.add_argument("--prompts_file", default=str(Path(__file__).with_name("judge_prompts.toml")))
-    parser.add_argument("--max_tokens", type=int, default=1024, help="tokens of a reply")
-    parser.add_argument("--concurrency", type=int, default=32, help="requests at once")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for a reply")
-    parser.add_argument("--max_retries", type=int, default=6, help="times that a request is tried again")
+    parser.add_argument("--max_tokens", type=arguments.whole(1), default=1024, help="tokens of a reply")
     args = shards.parse(parser)
-    args.concurrency > 0 or parser.error("--concurrency: at least 1")
     prompts = prompts_of(args.prompts_file)
     kind, (low, high) = ("rating", prompts["scale"]) if args.method == "rating" else ("pairwise", (0, 1))
 
@@ -117,24 +115,20 @@ def main():
     if kind == "pairwise" and 1 in sizes.values():
         sys.exit(f"{args.responses_file}: responses: 1, a comparison needs two")
 
-    import openai
-
     # Finished rows go to the writer, in order; every reply goes to the journal as it arrives.
-    manner = ("judge_url", "concurrency", "timeout", "max_retries")
+    manner = ("judge_url", "concurrency", "timeout", "max_retries", "max_refused")
     settings = rows.fingerprint([str(value) for name, value in vars(args).items() if name not in manner])
     writer, journal = (rows.Writer(args.output_file, name) for name in (settings, f"{settings}-replies"))
-    replied = rows.read(journal.partial) if journal.done else ()
-    known = {entry["id"]: entry["reply"] for entry in replied if entry["row"] not in writer.done}
+    replied = rows.read(journal.partial, "rows") if journal.done else ()
+    known = {entry["id"]: str(entry.get("reply")) for entry in replied if entry.get("row") not in writer.done}
     left = [n for name, n in sizes.items() if name not in writer.done]
     most = [{"rating": n, "tournament": 2 * (2 * n - 3), "all_pairs": n * (n - 1)}[args.method] for n in left]
     told = f"at most {sum(most) - len(known)} requests for {len(left)} rows"
     print(f"{args.judge_model} at {args.judge_url}: {told}", flush=True)
-    start, counts, unparsable, refused, failed, left_out = time.time(), Counter(), [], [], [], []
+    start, counts, unparsable, left_out = time.time(), Counter(), [], []
 
     async def annotate():
-        url, key = args.judge_url, os.environ.get("OPENAI_API_KEY") or "none"  # a local server needs none
-        client = openai.AsyncOpenAI(base_url=url, api_key=key, timeout=args.timeout, max_retries=args.max_retries)
-        slots = asyncio.Semaphore(args.concurrency)
+        asked = judge.Judge(args, answered=len(known))
 
         async def ask(row, *places):
             name = " ".join(map(str, (row["id"], *places)))
@@ -142,22 +136,13 @@ def main():
                 prompt = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in row["prompt"])
                 texts = dict(zip(PLACEHOLDERS[kind], [prompt, *(row["responses"][i] for i in places)], strict=True))
                 question = re.sub("|".join(map(re.escape, texts)), lambda found: texts[found[0]], prompts[kind])
-                async with slots:
-                    if failed:  # the rest is only waited for
-                        return None, None
-                    try:
-                        answer = await client.chat.completions.create(
-                            model=args.judge_model, messages=[{"role": "user", "content": question}],
-                            temperature=0, max_completion_tokens=args.max_tokens,
-                        )  # fmt: skip
-                        reply = answer.choices[0].message.content or ""
-                    except Exception as error:  # of openai's, or of ours for a reply that is not in its format
-                        told = f"{type(error).__name__}: {error} {error.__cause__ or ''}"
-                        only_this = getattr(error, "status_code", None) in (400, 422)  # most often it is too long
-                        (refused if only_this else failed).append(" ".join(told.split())[:300])
-                        return None, None
-                    journal.add([{"id": name, "row": row["id"], "reply": reply}])
-                    counts["requests"] += 1
+                request = {"messages": [{"role": "user", "content": question}], "temperature": 0}
+                choice, reason = await asked.ask({**request, "max_completion_tokens": args.max_tokens})
+                if not choice:
+                    return None, reason
+                reply = choice["text"]
+                journal.add([{"id": name, "row": row["id"], "reply": reply}])
+                counts["requests"] += 1
             said = {float(WINS.get(word, word)) for word in re.findall(VERDICTS[kind], reply)}
             value = said.pop() if len(said) == 1 and low <= min(said) <= high else None
             if value is None:
@@ -172,7 +157,7 @@ def main():
         running = deque(itertools.islice(tasks, 2 * args.concurrency))
         while running:
             row = await running.popleft()
-            if failed:
+            if asked.stopped:  # the rest is only waited for
                 continue
             running.extend(itertools.islice(tasks, 1))
             writer.add([row]) if row["rewards"] else left_out.append(row)
@@ -183,9 +168,12 @@ def main():
                 end = "\r" if sys.stdout.isatty() else "\n"
                 print(f"{done} of {len(left)} rows, {told}, {wait:.0f} s left", end=end, flush=True)
 
-    asyncio.run(annotate())
-    if failed:
-        sys.exit(f"{args.judge_url}: {failed[0]}; what has been answered is kept, the same command goes on")
+        return asked
+
+    asked = asyncio.run(annotate())
+    refused = asked.refused
+    if asked.stopped:
+        sys.exit(f"{args.judge_url}: {asked.stopped}; what has been answered is kept, the same command goes on")
     lost = f"replies without verdict: {len(unparsable)}, requests refused: {len(refused)}"
     if left_out:
         rows.write(f"{args.output_file}.dropped.jsonl", left_out)

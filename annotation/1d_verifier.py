@@ -11,7 +11,6 @@ Writes: --output_file, the same with "rewards" (1.0 or 0.0 each) and "annotator"
         --method exact --pattern "answer is ([^.]*)" --output_file runs/tiny/iter1/rewards.jsonl
 """
 
-import argparse
 import itertools
 import re
 import sys
@@ -19,16 +18,17 @@ import time
 
 import rows
 import shards
+from common import arguments
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--responses_file", required=True)
-    parser.add_argument("--output_file", required=True)
-    parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
+    parser.add_output("--output_file", required=True)
+    parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
     parser.add_argument("--method", choices=["math", "exact"], default="math", help="how answers are compared")
     parser.add_argument("--pattern", help="regular expression; its group, where it matches last, is the final answer")
-    parser.add_argument("--chunk_size", type=int, default=512, help="rows between two writes to disk")
+    parser.add_argument("--chunk_size", type=arguments.whole(1), default=512, help="rows between two writes to disk")
     args = shards.parse(parser)
     try:
         groups = re.compile(args.pattern or "()").groups

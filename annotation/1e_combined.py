@@ -12,19 +12,21 @@ Writes: --output_file, the rows of the first file with "rewards", the sum, "anno
         runs/both/iter1/rewards_verifier.jsonl --weights 1 0.5 --output_file runs/both/iter1/rewards.jsonl
 """
 
-import argparse
 import sys
 import time
 from statistics import fmean, pstdev
 
 import rows
+from common import arguments
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_files", nargs="+", required=True, help="one for each annotator")
-    parser.add_argument("--weights", nargs="+", type=float, help="of the annotators in that order (default: 1 each)")
-    parser.add_argument("--output_file", required=True)
+    parser.add_argument(
+        "--weights", nargs="+", type=arguments.real(), help="of the annotators in that order (default: 1 each)"
+    )
+    parser.add_output("--output_file", required=True)
     args = parser.parse_args()
     start, weights = time.time(), args.weights or [1.0] * len(args.rewards_files)
     if len(weights) != len(args.rewards_files):
@@ -33,10 +35,10 @@ def main():
     scores, names, first = [], [], {}  # an annotator's {id: rewards}, its name; {id: responses} of the first file
     for file in args.rewards_files:
         of_file = {}
-        for number, row in enumerate(rows.read(file, "rewards"), 1):
+        for row in rows.read(file, "rewards"):
             of_file[row["id"]] = row["rewards"]
             if first.setdefault(row["id"], hash(tuple(row["responses"]))) != hash(tuple(row["responses"])):
-                sys.exit(f"{file}: row {number}: responses: not those of {args.rewards_files[0]}")
+                rows.refuse(row, f"responses: not those of {args.rewards_files[0]}")
         name = str(row.get("annotator", file))
         if name in names:
             sys.exit(f"{file}: annotator: {name} stands in another file too")

@@ -15,7 +15,6 @@ Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "
     python annotation/2_pairs.py --rewards_file runs/tiny/iter1/rewards.jsonl --output_file runs/tiny/iter1/pairs.jsonl
 """
 
-import argparse
 import math
 import random
 import sys
@@ -23,23 +22,28 @@ import time
 from collections import Counter
 
 import rows
+from common import arguments
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_file", required=True)
-    parser.add_argument("--output_file", required=True)
-    parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
+    parser.add_output("--output_file", required=True)
+    parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
     parser.add_argument(
         "--pairing", choices=["best_worst", "best_random", "random_random"], default="best_worst",
         help="which two responses; best_worst is the paper's (3.3)",
     )  # fmt: skip
-    parser.add_argument("--length_penalty", type=float, default=0.0, help="lambda a character (eq. 9; Table 4: 0.001)")
-    parser.add_argument("--min_margin", type=float, default=0.0, help="smallest difference of scores to keep")
+    parser.add_argument(
+        "--length_penalty", type=arguments.real(), default=0.0, help="lambda a character (eq. 9; Table 4: 0.001)"
+    )
+    parser.add_argument(
+        "--min_margin", type=arguments.real(), default=0.0, help="smallest difference of scores to keep"
+    )
     parser.add_argument("--win_probabilities", action="store_true", help="by Bradley-Terry from the scores")
     parser.add_argument("--explored_file", help="JSONL file of responses to the same prompts, one each")
     parser.add_argument("--keep_truncated", action="store_true", help="let truncated responses into pairs")
-    parser.add_argument("--seed", type=int, default=0, help="of the random choices")
+    parser.add_argument("--seed", type=arguments.SEED, default=0, help="of the random choices")
     args = parser.parse_args()
     start, counts, explored = time.time(), Counter(), {}
     if args.explored_file:

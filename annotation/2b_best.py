@@ -11,19 +11,21 @@ Writes: --output_file, the same rows with the best response alone in each list, 
     python annotation/2b_best.py --rewards_file runs/tiny/iter1/rewards.jsonl --output_file my_best.jsonl
 """
 
-import argparse
 import sys
 import time
 
 import rows
+from common import arguments
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_file", required=True)
-    parser.add_argument("--output_file", required=True)
-    parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
-    parser.add_argument("--length_penalty", type=float, default=0.0, help="lambda a character (paper, eq. 9)")
+    parser.add_output("--output_file", required=True)
+    parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
+    parser.add_argument(
+        "--length_penalty", type=arguments.real(), default=0.0, help="lambda a character (paper, eq. 9)"
+    )
     parser.add_argument("--for_training", action="store_true", help="pass over what is cut off or empty: no example")
     args = parser.parse_args()
     start, counts = time.time(), {"in": 0, "dropped": 0}

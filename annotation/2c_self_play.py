@@ -9,24 +9,24 @@ Writes: --output_file, {"id", "prompt", "chosen", "rejected"}: the reference ans
         --responses_file my_responses.jsonl --output_file my_pairs.jsonl
 """
 
-import argparse
 import sys
 from collections import Counter
 
 import rows
+from common import arguments
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--instructions_file", required=True)
     parser.add_argument("--responses_file", required=True)
-    parser.add_argument("--output_file", required=True)
+    parser.add_output("--output_file", required=True)
     args = parser.parse_args()
     counts, pairs = Counter(), []
     answers = {row["id"]: row["messages"] for row in rows.read(args.instructions_file, "instructions")}
-    for number, row in enumerate(rows.read(args.responses_file, "responses", n=0), 1):
+    for row in rows.read(args.responses_file, "responses", n=0):
         if answers.get(row["id"], [])[:-1] != row["prompt"]:
-            sys.exit(f"{args.responses_file}:{number}: id: {row['id']!r} is not of {args.instructions_file}")
+            rows.refuse(row, f"id: {row['id']!r} is not of {args.instructions_file}")
         of_row = zip(row["responses"], row["finish_reasons"], strict=True)
         response = next((text for text, reason in of_row if reason != "length"), None)
         answer = answers[row["id"]][-1]

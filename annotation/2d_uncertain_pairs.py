@@ -18,47 +18,64 @@ Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "
         --rewards_file runs/tiny/iter1/rewards.jsonl --output_file my_pairs.jsonl
 """
 
-import argparse
 import itertools
 import sys
 import time
 from collections import Counter
 
 import rows
+from common import arguments, models
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--rewards_file", required=True)
-    parser.add_argument("--output_file", required=True)
-    parser.add_argument("--n", type=int, help="responses of every row (default: as the first; 0: any number)")
-    parser.add_argument("--length_penalty", type=float, default=0.0, help="lambda a character (paper, eq. 9)")
-    parser.add_argument("--ridge", type=float, default=1.0, help="weight of the identity in Sigma")
-    parser.add_argument("--batch_tokens", type=int, default=8192, help="tokens a batch, padding included")
-    parser.add_argument("--dtype", default="float32", help="of weights and activations: float32, bfloat16")
-    parser.add_argument("--chunk_size", type=int, default=512, help="rows whose features are in memory together")
+    parser.add_output("--output_file", required=True)
+    parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
+    parser.add_argument(
+        "--length_penalty", type=arguments.real(), default=0.0, help="lambda a character (paper, eq. 9)"
+    )
+    parser.add_argument("--ridge", type=arguments.real(above=0), default=1.0, help="weight of the identity in Sigma")
+    parser.add_argument(
+        "--batch_tokens", type=arguments.whole(1), default=8192, help="tokens a batch, padding included"
+    )
+    parser.add_argument(
+        "--dtype", choices=arguments.DTYPES, default="float32", help="of weights and activations: float32, bfloat16"
+    )
+    parser.add_argument(
+        "--chunk_size", type=arguments.whole(1), default=512, help="rows whose features are in memory together"
+    )
     args = parser.parse_args()
     total = sum(1 for _ in rows.read(args.rewards_file, "rewards", n=args.n))  # a bad row stops all before the model
     start, counts = time.time(), Counter()
 
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            args.model_name_or_path, num_labels=1, dtype=args.dtype, device_map=device
-        ).eval()
-    except (OSError, ValueError) as error:
-        sys.exit(f"{args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
+    tokenizer = models.tokenizer(args.model_name_or_path)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        sys.exit(f"{args.model_name_or_path}: its tokenizer has neither a pad token nor an EOS token")
+    model = models.load(
+        AutoModelForSequenceClassification,
+        args.model_name_or_path,
+        tokenizer,
+        num_labels=1,
+        dtype=args.dtype,
+        device_map=device,
+    )
 
     @torch.inference_mode()
     def features(chunk):
         """For each row a tensor (responses, hidden size), float64."""
-        chats = [r["prompt"] + [{"role": "assistant", "content": text}] for r in chunk for text in r["responses"]]
-        ids = tokenizer(tokenizer.apply_chat_template(chats, tokenize=False), add_special_tokens=False)["input_ids"]
+        texts = [
+            models.render(tokenizer, [*row["prompt"], {"role": "assistant", "content": response}], row.place)
+            for row in chunk
+            for response in row["responses"]
+        ]
+        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
         ids = [one[: model.config.max_position_embeddings] for one in ids]
         order, found = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True), [None] * len(ids)
         while order:
@@ -71,7 +88,6 @@ def main():
                 found[i] = hidden[place, last[place]]
         return torch.stack(found).split([len(row["responses"]) for row in chunk])
 
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     inverse = torch.eye(model.config.hidden_size, dtype=torch.float64, device=device) / args.ridge
     centre = scale = None
     gained, pairs = 0.0, []

@@ -12,31 +12,28 @@ Writes: --output_file, {"id", "messages", "direction"}: the system prompt, the p
         --rewards_file my_rewards.jsonl --output_file my_best.jsonl
 """
 
-import argparse
 import sys
 from statistics import fmean, pstdev
 
 import rows
+from common import arguments
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_file", required=True)
-    parser.add_argument("--output_file", required=True)
+    parser.add_output("--output_file", required=True)
     parser.add_argument("--helpfulness", nargs="+", required=True, help="objectives of which it is the mean")
     parser.add_argument("--verbosity", nargs="+", required=True, help="objectives of which it is the mean")
     args = parser.parse_args()
-    scored = list(rows.read(args.rewards_file, "rewards"))
+    scored = list(rows.read(args.rewards_file, "rewards", also=("system", "direction", "objectives")))
     parts = []  # for each row one (helpfulness, verbosity) a response
-    for number, row in enumerate(scored, 1):
-        for field in ("system", "direction", "objectives"):
-            if field not in row:
-                sys.exit(f"{args.rewards_file}:{number}: {field}: missing")
+    for row in scored:
         try:
             names = (args.helpfulness, args.verbosity)
             parts.append([[fmean(of[name] for name in part) for part in names] for of in row["objectives"]])
         except KeyError as missing:
-            sys.exit(f"{args.rewards_file}:{number}: objectives: none is called {missing}")
+            rows.refuse(row, f"objectives: none is called {missing}")
     columns = list(zip(*(of for row in parts for of in row), strict=True))
     means, deviations = [fmean(column) for column in columns], [pstdev(column) or 1.0 for column in columns]
     made = []

@@ -16,7 +16,6 @@ Writes: --output_file, the rows that are left, as they were and in their order
         --output_file my_clean.jsonl
 """
 
-import argparse
 import itertools
 import re
 import sys
@@ -25,6 +24,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import rows
+from common import arguments, models, outputs
 
 OVERLAP = 13  # words
 QUESTIONS = ("turns", "prompt", "instruction", "question", "text")
@@ -62,7 +62,8 @@ def benchmarks_of(sources):
             counts[source] += 1
             words = words_of(text)
             long.update(dict.fromkeys(runs(words, OVERLAP), source))
-            short |= {} if len(words) >= OVERLAP else {" ".join(words): source}
+            if 0 < len(words) < OVERLAP:  # of signs alone no word is left, and every such turn would overlap it
+                short[" ".join(words)] = source
     return long, short, counts
 
 
@@ -71,14 +72,16 @@ def table(head, lines):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--input_file", required=True)
-    parser.add_argument("--output_file", required=True)
-    parser.add_argument("--max_tokens", type=int, help="of all turns together; needs --tokenizer_name")
+    parser.add_output("--output_file", table="| source | rows in |", required=True)
+    parser.add_argument("--max_tokens", type=arguments.whole(1), help="of all turns together; needs --tokenizer_name")
     parser.add_argument("--tokenizer_name", help="whose tokens are counted")
     parser.add_argument("--languages", nargs="+", help="ISO 639-1 codes to keep, such as en (default: all)")
     parser.add_argument("--evaluation_files", nargs="+", default=[], help="benchmarks that no row may overlap")
-    parser.add_argument("--similarity", type=float, default=0.8, help="of near duplicates; above 1: keep them")
+    parser.add_argument(
+        "--similarity", type=arguments.real(0), default=0.8, help="of near duplicates; above 1: keep them"
+    )
     args = parser.parse_args()
     if bool(args.max_tokens) != bool(args.tokenizer_name):
         parser.error("--max_tokens and --tokenizer_name go together")
@@ -93,12 +96,7 @@ def main():
     # 16 bands of 8 find 95 of 100 pairs at a similarity of 0.8, and all above 0.9.
     kept = RMinHashDeduplicator(threshold=min(args.similarity, 1), num_perm=128, use_lsh=True, num_bands=16)
     if args.tokenizer_name:
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name)
-        except (OSError, ValueError) as error:
-            sys.exit(f"{args.tokenizer_name}: no tokenizer there ({str(error).splitlines()[0]})")
+        tokenizer = models.tokenizer(args.tokenizer_name, template=False)
     if args.languages:
         import py3langid
 
@@ -160,7 +158,7 @@ def main():
     if questions:
         lines = [[name, count, taken[name]] for name, count in questions.items()]
         text += "\n" + table(["benchmark", "questions", "rows that overlap it"], lines)
-    Path(args.output_file).with_suffix(".md").write_text(text, encoding="utf-8")
+    outputs.write_text(Path(args.output_file).with_suffix(".md"), text)
     told = f"rows in: {total.total()}, dropped: {total.total() - total['left']}, rows out: {total['left']}"
     print(f"{text}{args.output_file} {told}, {time.time() - start:.1f} s")
 

@@ -22,10 +22,11 @@ import sys
 from dataclasses import dataclass, field
 
 import losses
-from trl import DPOConfig, DPOTrainer, ModelConfig, TrlParser
+from trl import DPOConfig, DPOTrainer, ModelConfig
 
 import rows
 import training
+from common import models
 
 
 @dataclass
@@ -49,58 +50,60 @@ class Config(DPOConfig):
     optimism: float = field(default=1e-5, metadata={"help": "alpha of xpo (1e-5 or 5e-6) and selm (1e-4)"})
 
 
+def fits(tokenizer, row, max_length):
+    """Does the prompt leave a token for the responses?"""
+    text = models.render(tokenizer, row["prompt"], row.place, add_generation_prompt=True)
+    return max_length is None or len(tokenizer(text, add_special_tokens=False)["input_ids"]) < max_length
+
+
 def main():
-    data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
+    data, training_args, model_args = training.parse(Data, Config, ModelConfig)
     own = [name for name in training_args.loss_type if name in losses.NEEDS]
     if own and len(training_args.loss_type) > 1:
         sys.exit(f"--loss_type {own[0]}: not together with another loss")
-    fields = ["prompt", "chosen", "rejected", *(losses.NEEDS[own[0]] if own else ())]
-    pairs = []
-    for name in data.dataset_name:
-        for number, row in enumerate(rows.read(name, "preferences"), 1):
-            if missing := [field for field in fields if field not in row]:
-                sys.exit(f"{name}: row {number}: {missing[0]}: missing, --loss_type {own[0]} needs it")
-            pairs.append({field: row[field] for field in fields})
-    final = training_args.output_dir
-    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+    if training_args.beta <= 0:
+        sys.exit(f"--beta: {training_args.beta} is not above 0")
+    needed = losses.NEEDS[own[0]] if own else []
+    pairs = [row for name in data.dataset_name for row in rows.read(name, "preferences", also=needed)]
+    fields = ["prompt", "chosen", "rejected", *needed]
 
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from trl import get_peft_config
 
     for name in (model_args.model_name_or_path, data.ref_model_name_or_path):
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            sys.exit(f"{name}: no model there ({str(error).splitlines()[0]})")
-        if not tokenizer.chat_template:
-            sys.exit(f"{name}: its tokenizer has no chat template")
+        tokenizer = models.tokenizer(name)
+        models.check(AutoModelForCausalLM, name, tokenizer)
+    if not any(fits(tokenizer, row, training_args.max_length) for row in pairs):
+        sys.exit(f"{data.dataset_name[0]}: no prompt leaves room within --max_length {training_args.max_length}")
+    final, checkpoint = training.begin(training_args)
 
     attention = training.attention(training_args, model_args)
 
     def model(name):  # policy and reference in the same precision, or their ratio is off from the first step
-        return AutoModelForCausalLM.from_pretrained(
-            name, dtype=model_args.dtype or "float32", attn_implementation=attention
-        )
+        dtype = model_args.dtype or "float32"
+        return models.load(AutoModelForCausalLM, name, dtype=dtype, attn_implementation=attention)
 
     stored = f"{training_args.output_dir}/checkpoint-pairs"
     with training_args.main_process_first(local=False):  # the others read the reference's log-probabilities beside it
         if not os.path.exists(f"{stored}/dataset_info.json"):
-            Dataset.from_list(pairs).save_to_disk(stored)
+            Dataset.from_list([{field: row[field] for field in fields} for row in pairs]).save_to_disk(stored)
     trainer_class, collator = DPOTrainer, None
     if own:
         training_args.remove_unused_columns = False
         collator = losses.Collator(tokenizer.pad_token_id, training_args.max_length, tokenizer=tokenizer)
         trainer_class = losses.PairTrainer
-    trainer = trainer_class(
-        model(model_args.model_name_or_path),
-        model(data.ref_model_name_or_path),
-        training_args,
-        train_dataset=Dataset.load_from_disk(stored),
-        data_collator=collator,
-        processing_class=tokenizer,
-        peft_config=get_peft_config(model_args),
-    )
+    policy, reference = model(model_args.model_name_or_path), model(data.ref_model_name_or_path)
+    with training.building(tokenizer, lambda: training.compared_chats(pairs)):
+        trainer = trainer_class(
+            policy,
+            reference,
+            training_args,
+            train_dataset=Dataset.load_from_disk(stored),
+            data_collator=collator,
+            processing_class=tokenizer,
+            peft_config=get_peft_config(model_args),
+        )
     training.train(trainer, checkpoint)
     if trainer.is_world_process_zero():
         kept, steps = len(trainer.train_dataset), trainer.state.global_step

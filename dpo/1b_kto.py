@@ -18,10 +18,11 @@ import random
 import sys
 from dataclasses import dataclass, field
 
-from trl import KTOConfig, ModelConfig, TrlParser
+from trl import KTOConfig, ModelConfig
 
 import rows
 import training
+from common import models
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Config(KTOConfig):
 
 
 def unpaired(names, seed):
-    """The labelled responses of these files, shuffled: the estimate of z0 takes neighbours as mismatched."""
+    """[(FILE:LINE, labelled response)] of these files, shuffled: the estimate of z0 takes neighbours as mismatched."""
     labelled = []
     for name in names:
         kind = "unpaired" if "completion" in next(rows.read(name)) else "preferences"
@@ -49,40 +50,41 @@ def unpaired(names, seed):
             of = {True: row["completion"]} if kind == "unpaired" else {True: row["chosen"], False: row["rejected"]}
             for label, completion in of.items():
                 label = row["label"] if kind == "unpaired" else label
-                labelled.append({"prompt": row["prompt"], "completion": completion, "label": label})
+                example = {"prompt": row["prompt"], "completion": completion, "label": label}
+                labelled.append((row.place, example))
     random.Random(seed).shuffle(labelled)
     return labelled
 
 
 def main():
-    data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
+    data, training_args, model_args = training.parse(Data, Config, ModelConfig)
     labelled = unpaired(data.dataset_name, training_args.seed)
     if training_args.per_device_train_batch_size < 2:
         sys.exit("--per_device_train_batch_size 1: KTO takes its mismatched responses from the batch, give 2 or more")
-    final = training_args.output_dir
-    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
 
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from trl import KTOTrainer, get_peft_config
 
-    attention = training.attention(training_args, model_args)
-    models = []
+    attention, dtype = training.attention(training_args, model_args), model_args.dtype or "float32"
+    both = []
     for name in (model_args.model_name_or_path, data.ref_model_name_or_path):  # in the same precision
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-            models.append(AutoModelForCausalLM.from_pretrained(
-                name, dtype=model_args.dtype or "float32", attn_implementation=attention
-            ))  # fmt: skip
-        except (OSError, ValueError) as error:
-            sys.exit(f"{name}: no model there ({str(error).splitlines()[0]})")
-    trainer = KTOTrainer(
-        *models,
-        training_args,
-        train_dataset=Dataset.from_list(labelled),
-        processing_class=tokenizer,
-        peft_config=get_peft_config(model_args),
-    )
+        tokenizer = models.tokenizer(name)
+        model = models.load(AutoModelForCausalLM, name, tokenizer, dtype=dtype, attn_implementation=attention)
+        both.append(model)
+    final, checkpoint = training.begin(training_args)
+
+    def chats():
+        return ((place, example["prompt"] + example["completion"]) for place, example in labelled)
+
+    with training.building(tokenizer, chats):
+        trainer = KTOTrainer(
+            *both,
+            training_args,
+            train_dataset=Dataset.from_list([example for _, example in labelled]),
+            processing_class=tokenizer,
+            peft_config=get_peft_config(model_args),
+        )
     training.train(trainer, checkpoint)
     if trainer.is_world_process_zero():
         print(f"{final} responses in: {len(labelled)}, trained on: {len(trainer.train_dataset)}")

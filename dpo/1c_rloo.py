@@ -13,13 +13,13 @@ Writes: --output_dir, a Hugging Face model directory with trainer_state.json, th
         --per_device_train_batch_size 16 --gradient_accumulation_steps 4 --num_generations 4
 """
 
-import sys
 from dataclasses import dataclass, field
 
-from trl import ModelConfig, RLOOConfig, TrlParser
+from trl import ModelConfig, RLOOConfig
 
 import rows
 import training
+from common import models
 
 
 @dataclass
@@ -37,33 +37,33 @@ class Config(RLOOConfig):
 
 
 def main():
-    data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
-    prompts = [{"prompt": row["prompt"]} for name in data.dataset_name for row in rows.read(name, "prompts")]
-    final = training_args.output_dir
-    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+    data, training_args, model_args = training.parse(Data, Config, ModelConfig)
+    prompts = [row for name in data.dataset_name for row in rows.read(name, "prompts")]
 
     from datasets import Dataset
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
     from trl import RLOOTrainer, get_peft_config
 
-    dtype = model_args.dtype or "float32"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path, padding_side="left")
-        name = data.reward_model_name_or_path
-        reward_model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, dtype=dtype)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{model_args.model_name_or_path} or its reward model: not there ({str(error).splitlines()[0]})")
+    dtype, name = model_args.dtype or "float32", data.reward_model_name_or_path
+    tokenizer = models.tokenizer(model_args.model_name_or_path, padding_side="left")
+    models.check(AutoModelForCausalLM, model_args.model_name_or_path, tokenizer)
+    scorer_tokenizer = models.tokenizer(name)
+    reward_model = models.load(AutoModelForSequenceClassification, name, scorer_tokenizer, num_labels=1, dtype=dtype)
+    final, checkpoint = training.begin(training_args)
+
     training_args.model_init_kwargs = {"dtype": dtype}
     if implementation := training.attention(training_args, model_args):
         training_args.model_init_kwargs["attn_implementation"] = implementation
-    trainer = RLOOTrainer(
-        model_args.model_name_or_path,
-        reward_model,
-        training_args,
-        train_dataset=Dataset.from_list(prompts),
-        processing_class=tokenizer,
-        peft_config=get_peft_config(model_args),
-    )
+    with training.building(tokenizer, lambda: ((row.place, row["prompt"]) for row in prompts)):
+        trainer = RLOOTrainer(
+            model_args.model_name_or_path,
+            reward_model,
+            training_args,
+            train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in prompts]),
+            processing_class=tokenizer,
+            peft_config=get_peft_config(model_args),
+        )
+    models.check_finite(model_args.model_name_or_path, trainer.model)
     training.train(trainer, checkpoint)
     if trainer.is_world_process_zero():
         print(f"{final} prompts in: {len(prompts)}, {trainer.state.global_step} steps")

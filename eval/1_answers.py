@@ -15,17 +15,15 @@ Writes: --output_files, one for each: MT-Bench {"question_id", "answer_id", "mod
         --output_files my_mt_bench/answers.jsonl
 """
 
-import argparse
 import hashlib
 import json
-import os
 import sys
 import time
-from pathlib import Path
 
 import published
 
 import rows
+from common import arguments, models, outputs
 
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # MT-Bench's categories
 MAX_NEW_TOKENS = {"alpaca_eval": 2048, "mt_bench": 1024, "arena_hard": 4096}
@@ -62,7 +60,7 @@ def converse(engine, tokenizer, questions, most, seed):
         fit, settings = [], []
         for name in asked:
             chats[name].append({"role": "user", "content": turns_of(questions[name])[turn]})
-            text = tokenizer.apply_chat_template(chats[name], tokenize=False, add_generation_prompt=True)
+            text = models.render(tokenizer, chats[name], f"question {name!r}", add_generation_prompt=True)
             room = min(most, length - len(tokenizer(text, add_special_tokens=False)["input_ids"]))
             if room > 0:
                 own = int(hashlib.sha256(f"{seed} {name} {turn}".encode()).hexdigest()[:7], 16)
@@ -80,28 +78,31 @@ def converse(engine, tokenizer, questions, most, seed):
 
 
 def publish(benchmark, answers, path):
-    partial = Path(f"{path}.partial-native")
     if benchmark == "alpaca_eval":
         text = json.dumps(answers, ensure_ascii=False, indent=2) + "\n"
     else:
         text = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-    partial.write_text(text, encoding="utf-8", errors="replace")
-    rows.publish(partial, path)
+    outputs.write_text(path, text)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--benchmarks", nargs="+", required=True, choices=[*MAX_NEW_TOKENS])
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--model_name", help="name in the tables (default: as --model_name_or_path)")
     parser.add_argument("--questions_files", nargs="+", help="(default: the benchmarks', at a pinned commit)")
-    parser.add_argument("--output_files", nargs="+", required=True)
-    parser.add_argument("--max_new_tokens", type=int, help="tokens a turn (default: alpaca_eval 2048, mt_bench 1024, "
-                        "arena_hard 4096)")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dtype", help="float32, bfloat16 (default: the weights'; vLLM's auto lowers float32)")
-    parser.add_argument("--tensor_parallel_size", type=int, default=1, help="GPUs that share one model")
-    parser.add_argument("--chunk_size", type=int, default=256, help="questions between two writes to disk")
+    parser.add_output("--output_files", nargs="+", required=True)
+    parser.add_argument(
+        "--max_new_tokens",
+        type=arguments.whole(1),
+        help="tokens a turn (default: alpaca_eval 2048, mt_bench 1024, arena_hard 4096)",
+    )
+    parser.add_argument("--seed", type=arguments.SEED, default=0)
+    parser.add_argument("--dtype", choices=arguments.DTYPES, help="(default: the weights'; vLLM's auto lowers float32)")
+    parser.add_argument("--tensor_parallel_size", type=arguments.whole(1), default=1, help="GPUs that share one model")
+    parser.add_argument(
+        "--chunk_size", type=arguments.whole(1), default=256, help="questions between two writes to disk"
+    )
     args = parser.parse_args()
     model = args.model_name or args.model_name_or_path
     sources = args.questions_files or [published.PUBLISHED[benchmark] for benchmark in args.benchmarks]
@@ -109,33 +110,18 @@ def main():
         parser.error("--questions_files, --output_files: one for each of --benchmarks")
     asked = [published.read(source, kind) for source, kind in zip(sources, args.benchmarks, strict=True)]
 
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # whoever kills this process kills the engine
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    try:
-        config = AutoConfig.from_pretrained(args.model_name_or_path)
-        tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
-    if not tokenizer.chat_template:
-        sys.exit(f"{args.model_name_or_path}: its tokenizer has no chat template")
+    config, tokenizer = models.config(args.model_name_or_path), models.tokenizer(args.model_name_or_path)
+    models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
 
     writers = [rows.Writer(file, rows.fingerprint(sys.argv[1:])) for file in args.output_files]
     if any(len(writer.done) < len(questions) for writer, questions in zip(writers, asked, strict=True)):
-        import torch
-        from vllm import LLM
-
-        on_cpu = not torch.cuda.is_available()
-        engine = LLM(
+        engine = models.engine(
             args.model_name_or_path,
-            dtype=args.dtype or config.dtype,
+            args.dtype or config.dtype,
             tensor_parallel_size=args.tensor_parallel_size,
             seed=args.seed,
-            # As in generation/2_responses.py: compiling takes longer than it saves, and seeds want whole prompts.
-            enforce_eager=on_cpu,
-            enable_chunked_prefill=False if on_cpu else None,
-            kv_cache_memory_bytes=2**28 if on_cpu else None,  # clearing more takes seconds
         )
     for benchmark, questions, writer in zip(args.benchmarks, asked, writers, strict=True):
         todo, start = [name for name in questions if name not in writer.done], time.time()
@@ -149,6 +135,7 @@ def main():
     for benchmark, questions, writer in zip(args.benchmarks, asked, writers, strict=True):
         made = {row["id"]: row for row in rows.read(writer.partial)}
         answers = [native(benchmark, q, made[name]["answers"], model, name) for name, q in questions.items()]
+        writer.file.close()  # its rows go when the answers, in the benchmark's format, have the name
         publish(benchmark, answers, writer.path)
         ends = [end for row in made.values() for end in row["ends"]]
         print(

@@ -12,42 +12,42 @@ Writes: --output_file, the same rows with "kl" in nats, one for each response
         --responses_file runs/tiny/eval/iter1/true_rewards.jsonl --output_file runs/tiny/eval/iter1/kl.jsonl
 """
 
-import argparse
-import sys
+import math
 import time
 
 import rows
+from common import arguments, models
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True, help="the policy pi")
     parser.add_argument("--ref_model_name_or_path", required=True, help="the initial policy pi_0")
     parser.add_argument("--responses_file", required=True)
-    parser.add_argument("--output_file", required=True)
-    parser.add_argument("--batch_tokens", type=int, default=8192, help="tokens a batch, padding included")
-    parser.add_argument("--dtype", default="float32", help="of weights and activations: float32, bfloat16")
+    parser.add_output("--output_file", required=True)
+    parser.add_argument(
+        "--batch_tokens", type=arguments.whole(1), default=8192, help="tokens a batch, padding included"
+    )
+    parser.add_argument(
+        "--dtype", choices=arguments.DTYPES, default="float32", help="of weights and activations: float32, bfloat16"
+    )
     args = parser.parse_args()
     answered, start = list(rows.read(args.responses_file, "responses")), time.time()
 
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     for name in (args.ref_model_name_or_path, args.model_name_or_path):
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            sys.exit(f"{name}: no model there ({str(error).splitlines()[0]})")
-        if not tokenizer.chat_template:
-            sys.exit(f"{name}: its tokenizer has no chat template")
+        tokenizer = models.tokenizer(name)
+        models.check(AutoModelForCausalLM, name, tokenizer)
 
     def sequences_of(steered):
         """(tokens of the prompt, tokens of prompt and response) of every response."""
         for row in answered:
             chat = row["prompt"]
-            if steered and "system" in row:
+            if steered and row.get("system"):
                 chat = [{"role": "system", "content": row["system"]}, *chat]
-            text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            text = models.render(tokenizer, chat, row.place, add_generation_prompt=True)
             prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
             for response, reason in zip(row["responses"], row["finish_reasons"], strict=True):
                 tokens = tokenizer(response, add_special_tokens=False)["input_ids"]
@@ -59,7 +59,7 @@ def main():
         sequences = list(sequences_of(steered))
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][1]), reverse=True)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=args.dtype, device_map=device).eval()
+        model = models.load(AutoModelForCausalLM, name, dtype=args.dtype, device_map=device)
         results, left = [0.0] * len(sequences), order
         while left:
             size = max(1, args.batch_tokens // len(sequences[left[0]][1]))
@@ -79,7 +79,11 @@ def main():
     of_policy = log_probabilities(args.model_name_or_path, steered=True)
     of_reference = log_probabilities(args.ref_model_name_or_path, steered=False)
     ratios = iter(p - r for p, r in zip(of_policy, of_reference, strict=True))
-    rows.write(args.output_file, [{**row, "kl": [next(ratios) for _ in row["responses"]]} for row in answered])
+    for row in answered:
+        row["kl"] = [next(ratios) for _ in row["responses"]]
+        if not all(map(math.isfinite, row["kl"])):
+            rows.refuse(row, f"kl: {row['kl']} are not all finite")
+    rows.write(args.output_file, answered)
     print(f"{args.output_file} rows in: {len(answered)}, rows out: {len(answered)}, {time.time() - start:.1f} s")
 
 

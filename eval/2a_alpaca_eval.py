@@ -15,13 +15,12 @@ of an earlier run.
 Reads:  --model_outputs and --reference_outputs, lists of {"instruction", "output", "generator", "dataset"?}: an answer
         to each of the reference's instructions, in any order; or --annotations in the package's format
 Writes: --output_dir, alpaca_eval.json, the rates with judge and date; annotations.json in the package's format;
-        replies.jsonl, every reply as the judge gave it
+        replies.jsonl, every reply as the judge gave it; refused.jsonl, what it refused, and its words
 
     python eval/2a_alpaca_eval.py --model_outputs my_alpaca_eval/answers.json \
         --judge_url http://localhost:8000/v1 --judge_model my_judge --output_dir my_alpaca_eval
 """
 
-import argparse
 import hashlib
 import json
 import logging
@@ -36,7 +35,7 @@ import alpaca_eval_judge
 import judging
 import published
 
-import rows
+from common import arguments, outputs
 
 OFFICIAL = "c5770d532bf3f697768ed9a57a05d8b58b2617321ca65070620f059676e7c99a"  # digest of the 805 instructions
 GAMED = ["model", "index", "instruction_difficulty", "preference", "std_delta_len", "not_gamed_baseline"]
@@ -66,6 +65,8 @@ def judgements(source):
         value = None if row.get("preference") == -1 else row.get("preference")  # the package's other sign for none
         if value is not None and (type(value) not in (int, float) or not (value == 0 or 1 <= value <= 2)):
             sys.exit(f"{source}:{number}: preference: {value!r} is not between 1 and 2")
+        if not isinstance(row.get("preference_date"), str | None):
+            sys.exit(f"{source}:{number}: preference_date: not a text")
         row["preference"] = value
     return found
 
@@ -104,26 +105,16 @@ def metrics_of(annotations, gamed):
     return {name: None if value != value else value for name, value in metrics.items()}
 
 
-def write(path, content):
-    partial = path.with_name(f"{path.name}.partial-new")
-    try:
-        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        sys.exit(f"{path}: {error.strerror}")
-    rows.publish(partial, path)
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--model_outputs")
     parser.add_argument("--reference_outputs", help="(default: gpt4_1106_preview's, at a pinned commit)")
     parser.add_argument("--annotations", help="judgements that are there already, in place of a judge")
-    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_output("--output_dir", "folder", ["alpaca_eval.json"], type=Path, required=True)
     parser.add_argument("--gamed_file", help="df_gamed.csv (default: from the hub, or its cache)")
     parser.add_argument("--no_logprobs", action="store_true", help="for a judge that gives no log-probabilities")
     judging.add_flags(parser, required=False)
     args = parser.parse_args()
-    args.concurrency > 0 or parser.error("--concurrency: at least 1")
     if bool(args.annotations) == bool(args.model_outputs):
         parser.error("--model_outputs with a judge, or --annotations")
     if args.model_outputs and not (args.judge_url and args.judge_model):
@@ -174,8 +165,8 @@ def main():
         "reference_avg_length": lengths[1],
     }
     if not args.annotations:
-        write(args.output_dir / "annotations.json", annotations)
-    write(args.output_dir / "alpaca_eval.json", result)
+        outputs.write_json(args.output_dir / "annotations.json", annotations)
+    outputs.write_json(args.output_dir / "alpaca_eval.json", result)
     columns = {
         "model": result["model"], "reference": result["reference"], "judge": result["judge"], "date": result["date"],
         "LC win rate": result["length_controlled_winrate"], "win rate": result["win_rate"],

@@ -9,15 +9,13 @@ nothing is paid for twice. A key is read from OPENAI_API_KEY.
 Reads:  --answers_file from 1_answers.py; --questions_file, --references_file, --prompts_file, by default the published
 Writes: --output_dir, judgments.jsonl in the official format {"question_id", "model", "judge", "user_prompt",
         "judgment", "score", "turn", "tstamp"}; mt_bench.json, the score by turn and by category, with judge and date;
-        replies.jsonl, what was paid for
+        replies.jsonl, what was paid for; refused.jsonl, what the judge refused, and its words
 
     python eval/2b_mt_bench.py --answers_file my_mt_bench/answers.jsonl \
         --judge_url http://localhost:8000/v1 --judge_model my_judge --output_dir my_mt_bench
 """
 
-import argparse
 import datetime
-import json
 import re
 import sys
 import time
@@ -28,7 +26,9 @@ import judging
 import published
 
 import rows
+from common import arguments, outputs
 
+FILES = ("judgments.jsonl", "mt_bench.json")
 WITH_REFERENCE = ("math", "reasoning", "coding")
 
 
@@ -52,11 +52,11 @@ def rating(reply):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--answers_file", required=True)
     for name in ("questions", "references", "prompts"):
         parser.add_argument(f"--{name}_file", help="(default: the official, at a pinned commit)")
-    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
     judging.add_flags(parser)
     args = parser.parse_args()
     default = published.PUBLISHED
@@ -80,7 +80,7 @@ def main():
                 kinds[name, turn], asked[name, turn] = prompt_of(
                     question, answers[name], references.get(name) if needs else None, prompts, turn
                 )
-            except (LookupError, TypeError) as error:
+            except (LookupError, TypeError, ValueError, AttributeError) as error:  # the last two: of a bad template
                 sys.exit(f"{args.answers_file}: question {name}, turn {turn}: no answer, or no prompt for it ({error})")
     requests = {at: {"messages": m, "temperature": 0, "max_completion_tokens": 2048} for at, m in asked.items()}
     choices, refused = judging.ask(args, requests, args.output_dir / "replies.jsonl")
@@ -118,7 +118,7 @@ def main():
         "judgments": len(rated),
         "of": len(judgments),
     }
-    (args.output_dir / "mt_bench.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    outputs.write_json(args.output_dir / "mt_bench.json", result)
     told = [result["score"], *result["turns"], *result["categories"].values()]
     cells = " | ".join("-" if value is None else f"{value:.2f}" for value in told)
     print(f"| model | judge | score | turn 1 | turn 2 | {' | '.join(categories)} | judgments |")

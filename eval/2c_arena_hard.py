@@ -9,15 +9,14 @@ the same command goes on, and nothing is paid for twice. A key is read from OPEN
 Reads:  --answers_file from 1_answers.py; --questions_file, --baseline_file (gpt-4-0314's answers) and --prompts_file
         {"system_prompt", "prompt_template"}, by default the published
 Writes: --output_dir, judgments.jsonl in the official format {"uid", "category", "judge", "model", "baseline", "games"};
-        arena_hard.json, score, interval and mean lengths, with judge and date; replies.jsonl, what was paid for
+        arena_hard.json, score, interval and mean lengths, with judge and date; replies.jsonl, what was paid for;
+        refused.jsonl, what the judge refused, and its words
 
     python eval/2c_arena_hard.py --answers_file my_arena_hard/answers.jsonl \
         --judge_url http://localhost:8000/v1 --judge_model my_judge --output_dir my_arena_hard
 """
 
-import argparse
 import datetime
-import json
 import re
 import sys
 from pathlib import Path
@@ -27,16 +26,18 @@ import judging
 import published
 
 import rows
+from common import arguments, outputs
 
 WINS = {  # of the answer that is shown as A, with the games that the verdict counts for
     "A>>B": [1, 1, 1], "A>B": [1], "A=B": [0.5], "B=A": [0.5], "B>A": [0], "B>>A": [0, 0, 0],
     "A<B": [0], "A<<B": [0, 0, 0], "B<A": [1], "B<<A": [1, 1, 1],
 }  # fmt: skip
+FILES = ("judgments.jsonl", "arena_hard.json")
 BOOTSTRAPS = 100
 
 
 def text_of(answer):
-    return answer["messages"][-1]["content"]["answer"] + ""
+    return answer["messages"][-1]["content"]["answer"]
 
 
 def verdict(reply):
@@ -54,17 +55,17 @@ def prompt_of(path):
         template.format(question_1="", answer_1="", answer_2="")
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}")
-    except (LookupError, TypeError, ValueError, yaml.YAMLError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
         sys.exit(f"{path}: system_prompt, prompt_template: not as in Arena-Hard v0.1 ({error})")
     return system, template
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--answers_file", required=True)
     for name in ("questions", "baseline", "prompts"):
         parser.add_argument(f"--{name}_file", help="(default: the official, at a pinned commit)")
-    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
     judging.add_flags(parser)
     args = parser.parse_args()
     default = published.PUBLISHED
@@ -74,10 +75,7 @@ def main():
     for file in (args.answers_file, baseline_file):
         both.append(published.read(file, "arena_hard_answers"))
         published.answered(questions, both[-1], file)
-        try:
-            texts.append({name: text_of(answer) for name, answer in both[-1].items()})
-        except (LookupError, TypeError):
-            sys.exit(f'{file}: messages: an answer is no {{"content": {{"answer": text}}}}; another version?')
+        texts.append({name: text_of(answer) for name, answer in both[-1].items()})
     system, template = prompt_of(args.prompts_file or default["arena_hard_prompts"])
     asked = {}
     for name, question in questions.items():
@@ -121,7 +119,7 @@ def main():
         "questions": len(wins),
         "of": len(questions),
     }
-    (args.output_dir / "arena_hard.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    outputs.write_json(args.output_dir / "arena_hard.json", result)
     low, high = result["interval"]
     print("| model | baseline | judge | score | 95% | characters | baseline's | questions |\n|" + " --- |" * 8)
     told = f"{result['score']:.1f} | {low:.1f} to {high:.1f} | {result['length']:.0f} | {result['baseline_length']:.0f}"

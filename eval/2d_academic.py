@@ -14,7 +14,6 @@ Writes: --output_dir, TASK/result.json and TASK/samples.jsonl as each task ends;
     python eval/2d_academic.py --model_name_or_path my_policy --output_dir my_academic
 """
 
-import argparse
 import json
 import logging
 import os
@@ -28,6 +27,7 @@ import sandbox
 from published import ACADEMIC
 
 import rows
+from common import arguments, models, outputs
 
 CODE = ["humaneval_instruct", "mbpp_instruct"]
 
@@ -124,18 +124,24 @@ def table(model, results):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True)
-    parser.add_argument("--output_dir", required=True)
+    parser.add_output("--output_dir", "folder", ["academic.json"], required=True)
     parser.add_argument("--tasks", nargs="+", help=f"default: {' '.join(ACADEMIC)} (paper, Table 6)")
     parser.add_argument("--include_path", help="directory with further tasks, as lm-eval's YAML files")
     parser.add_argument("--run_generated_code", action="store_true", help="run the model's programs, in a sandbox")
     parser.add_argument("--backend", choices=["vllm", "hf"], default="vllm", help="vLLM or transformers")
-    parser.add_argument("--dtype", help="float32, bfloat16 (default: the weights'; vLLM's auto lowers float32)")
-    parser.add_argument("--max_model_len", type=int, help="tokens of prompt and answer (default: the model's)")
-    parser.add_argument("--tensor_parallel_size", type=int, default=1, help="GPUs that share one model, by vLLM")
-    parser.add_argument("--batch_size", type=int, default=8, help="of transformers; vLLM makes its own")
-    parser.add_argument("--seed", type=int, default=1234, help="draws the examples that are shown (lm-eval's default)")
+    parser.add_argument("--dtype", choices=arguments.DTYPES, help="(default: the weights'; vLLM's auto lowers float32)")
+    parser.add_argument(
+        "--max_model_len", type=arguments.whole(1), help="tokens of prompt and answer (default: the model's)"
+    )
+    parser.add_argument(
+        "--tensor_parallel_size", type=arguments.whole(1), default=1, help="GPUs that share one model, by vLLM"
+    )
+    parser.add_argument("--batch_size", type=arguments.whole(1), default=8, help="of transformers; vLLM makes its own")
+    parser.add_argument(
+        "--seed", type=arguments.SEED, default=1234, help="draws the examples that are shown (lm-eval's default)"
+    )
     args = parser.parse_args()
     tasks, start, failed, out = args.tasks or list(ACADEMIC), time.time(), [], Path(args.output_dir)
     if not args.run_generated_code and (programs := [task for task in CODE if task in tasks]):
@@ -148,7 +154,7 @@ def main():
     made_by = rows.fingerprint([settings, args.model_name_or_path, args.include_path or ""])
 
     def finished():
-        found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*/result.json"))]
+        found = [row for path in sorted(out.glob("*/result.json")) for row in rows.read(path)]
         return {result.pop("task"): result for result in found if result.pop("made_by", "") == made_by}
 
     before = finished()
@@ -157,18 +163,15 @@ def main():
             sys.exit(f"--run_generated_code: {reason}")
         os.environ.pop("TQDM_DISABLE", None)  # lm-eval has vLLM divide by the time that a bar has taken
         os.environ.setdefault("TQDM_MININTERVAL", "0.1" if sys.stderr.isatty() else "30")  # seconds, of all bars
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
-        try:
-            dtype = args.dtype or str(AutoConfig.from_pretrained(args.model_name_or_path).dtype or "auto")
-            tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
-        except (OSError, ValueError) as error:
-            sys.exit(f"{args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
-        if not tokenizer.chat_template:
-            sys.exit(f"{args.model_name_or_path}: its tokenizer has no chat template")
+        dtype = args.dtype or str(models.config(args.model_name_or_path).dtype or "auto")
+        tokenizer = models.tokenizer(args.model_name_or_path)
+        models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         manager, loaded = load_tasks(todo, args)
-        model = load_model(args, dtype.removeprefix("torch."))
+        with models.refused(args.model_name_or_path):
+            model = load_model(args, dtype.removeprefix("torch."))
     for task in todo:
         try:
             result, samples = evaluated(model, manager, task, loaded[task], args)
@@ -183,7 +186,7 @@ def main():
     if failed:
         sys.exit(f"{'; '.join(failed)}: failed; kept: {', '.join(results) or 'none'}; the same command does the rest")
     about = {"model": args.model_name_or_path, "backend": args.backend, "date": time.strftime("%Y-%m-%d")}
-    (out / "academic.json").write_text(json.dumps({**about, "versions": versions, "tasks": results}, indent=2) + "\n")
+    outputs.write_json(out / "academic.json", {**about, "versions": versions, "tasks": results})
     print(table(args.model_name_or_path, results))
     print(f"{out / 'academic.json'} tasks: {len(results)}, finished before: {len(before)}, {time.time() - start:.1f} s")
 

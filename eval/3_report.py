@@ -17,10 +17,8 @@ Writes: --output_dir, results.json, report.md and report.html (one file, no scri
         --settings runs/tiny/settings --log_dir runs/tiny/log --output_dir runs/tiny
 """
 
-import argparse
 import contextlib
 import itertools
-import json
 import sys
 import time
 from pathlib import Path
@@ -30,10 +28,12 @@ import report_environment
 import report_inputs
 
 import rows
+from common import arguments, outputs
 
 # Each metric is the mean of a field of the rows that holds one number for each response.
 METRICS = {"true_reward": "true_rewards", "win_rate": "wins", "proxy_reward": "rewards", "accuracy": "correct"}
 METRICS |= {"length": "lengths", "kl": "kl", "truncated": "truncated"}
+FILES = ("report.md", "report.html", "results.json")
 GAP = 0.25  # standard deviations that the proxy may gain over the true reward
 
 
@@ -44,15 +44,16 @@ def read_answers(paths):
         name = Path(path).absolute().parent.name
         if name in policies:
             sys.exit(f"{path}: a second file of the policy {name}; the directory names the policy")
-        answers = list(rows.read(path, "rewards", n=len(base[0]["responses"]) if base else None))
+        n = len(base[0]["responses"]) if base else None
+        answers = list(rows.read(path, "rewards", n, also=("kl",), if_there=("true_rewards", "correct")))
         base = base or answers
         known = [field for field in ("true_rewards", "correct") if any(field in row for row in base + answers)]
-        for number, row in enumerate(answers, 1):
+        for row in answers:
             if row.get("split") not in ("validation", "test"):
-                sys.exit(f"{path}: row {number}: split: not validation or test")
-            for field in ["kl", *known]:  # its numbers have to be as the rewards are
-                if reason := rows.problem({**row, "rewards": row.get(field)}, "rewards"):
-                    sys.exit(f"{path}: row {number}: {field}{reason.removeprefix('rewards')}")
+                rows.refuse(row, "split: not validation or test")
+            for field in known:
+                if row.get(field) is None:
+                    rows.refuse(row, f"{field}: missing, other rows have it")
         own, its = ({row["id"]: row for row in part} for part in (answers, base))
         for key in its | own:
             if any(own.get(key, {}).get(field) != its.get(key, {}).get(field) for field in ("id", "prompt", "split")):
@@ -124,14 +125,14 @@ def training_facts(log):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--answers", nargs="+", required=True, help="one file a policy, the baseline first")
     parser.add_argument("--training", nargs="+", required=True, help="model directories")
     parser.add_argument("--settings", required=True, help="variables of the run")
     parser.add_argument("--log_dir", type=Path, required=True, help="may be without any .seconds files")
     parser.add_argument("--measures", type=Path, nargs="+", default=[], help="numbers of the reward models")
     parser.add_argument("--benchmarks", type=Path, nargs="+", default=[], help="results, .../POLICY/NAME/NAME.json")
-    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
     args = parser.parse_args()
     start, settings = time.time(), report_inputs.settings(args.settings)
     training, seconds = report_inputs.trainings(args.training), report_inputs.seconds(args.log_dir)
@@ -154,17 +155,11 @@ def main():
     results |= {"seconds": seconds, "seconds_total": sum(seconds.values()), "measures": measures}
     results["benchmarks"] = benchmarks
     figures = [path for path in (path.with_suffix(".png") for path in args.measures) if path.exists()]
-    files = {"report.md": report_pages.markdown(results)}
-    files["report.html"] = report_pages.page(results, test, training, figures)
-    files["results.json"] = json.dumps(results, indent=2, allow_nan=False) + "\n"
-    with report_inputs.checked(args.output_dir, "a place for files"):
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (args.output_dir / f"{name}.partial").write_text(text, encoding="utf-8")
-        for name in files:
-            (args.output_dir / f"{name}.partial").replace(args.output_dir / name)
+    outputs.write_text(args.output_dir / "report.md", report_pages.markdown(results))
+    outputs.write_text(args.output_dir / "report.html", report_pages.page(results, test, training, figures))
+    outputs.write_json(args.output_dir / "results.json", results)  # the last: where it stands, the report is whole
     print(report_pages.markdown_table(*report_pages.main_table(results)), report_pages.best_line(results), sep="\n")
-    print(f"{args.output_dir}: {', '.join(files)}, {time.time() - start:.1f} s")
+    print(f"{args.output_dir}: {', '.join(FILES)}, {time.time() - start:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Write a model card into the directory of each policy of a run: recipe, data, scores, judge (README.md).
 
-The card has what the Hugging Face hub reads at its top, and is overwritten when the command is given again. The
-directory keeps its time, since the policy in it has not changed.
+The card has what the Hugging Face hub reads at its top, and is overwritten when the command is given again; a README.md
+of one's own is kept as README.old.md. The directory keeps its time, since the policy in it has not changed.
 
 Reads:  --results_file, results.json of 3_report.py; --policies, model directories; one called policy has the name of
         its parent
@@ -10,13 +10,12 @@ Writes: README.md in each of them
     python eval/4_model_cards.py --results_file runs/tiny/results.json --policies runs/tiny/sft runs/tiny/iter1/policy
 """
 
-import argparse
 import json
 import os
 import sys
 from pathlib import Path
 
-import rows
+from common import arguments, outputs
 
 DATA = ("SFT_DATA", "PREFERENCES", "PROMPTS", "EVAL_PROMPTS", "OFFLINE_PAIRS")
 
@@ -46,7 +45,8 @@ def card(results, policy):
     settings, recipe = results["settings"], Path(results["recipe"]).stem
     first, best = policy == results["baseline"], policy == results["best"]
     made = f"supervised fine-tuning of {settings['BASE_MODEL']}" if first else "online iterative DPO (arXiv 2405.07863)"
-    lines = ["---", "library_name: transformers", "tags: [rlhf-workflow, trl]", "---", "", f"# {recipe}: {policy}", ""]
+    lines = ["---", "library_name: transformers", f"tags: [{outputs.CARD_TAG}, trl]", "---", ""]
+    lines += [f"# {recipe}: {policy}", ""]
     lines += [f"A policy of recipe {recipe}, seed {results['seed']}, made by {made}."]
     lines += ["The best of its run by the validation prompts."] if best else []
     lines += ["Of the tiny world: its scores say nothing about other models."] if "tiny" in recipe else []
@@ -60,7 +60,7 @@ def card(results, policy):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--results_file", type=Path, required=True)
     parser.add_argument("--policies", nargs="+", type=Path, required=True, help="model directories")
     args = parser.parse_args()
@@ -74,12 +74,17 @@ def main():
         name = (directory.absolute().parent if directory.name == "policy" else directory.absolute()).name
         if not (directory / "config.json").exists() or name not in known:
             sys.exit(f"{directory}: not the directory of one of {', '.join(known)}")
-        cards[directory] = card(results, name)
+        try:
+            cards[directory] = card(results, name)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            sys.exit(f"{args.results_file}: not the results of a report ({name}: {type(error).__name__} {error})")
     for directory, text in cards.items():
         times = os.stat(directory)
-        partial = directory / "README.md.partial-new"
-        partial.write_text(text, encoding="utf-8")
-        rows.publish(partial, directory / "README.md")
+        file = directory / "README.md"
+        if file.exists() and not outputs.our_card(file):
+            os.replace(file, directory / "README.old.md")
+            print(f"{file}: not a card of a script, kept as README.old.md")
+        outputs.write_text(file, text)
         os.utime(directory, ns=(times.st_atime_ns, times.st_mtime_ns))
     print(f"{', '.join(str(directory / 'README.md') for directory in cards)}")
 

@@ -1,40 +1,56 @@
-"""Ask a judge on any server that speaks OpenAI's protocol; for the scripts of this folder that judge.
+"""Ask a judge, and keep its replies; for the scripts of this folder that judge.
 
-Refused connections, timeouts and the codes 408, 409, 429 and 5xx are tried again, with growing pauses. Every reply is
-on disk as it arrives and is never paid for twice, whatever stopped the run and whichever policy asked the same.
+Every reply is on disk as it arrives and is never paid for twice, whatever stopped the run and whichever policy asked
+the same. What the judge refused stands in refused.jsonl beside the replies, with its words, and is asked again.
 """
 
 import asyncio
 import datetime
 import hashlib
 import json
-import os
 import sys
 import time
 
+import rows
+from common import arguments, judge, outputs
+
 
 def add_flags(parser, required=True):
-    url = os.environ.get("OPENAI_BASE_URL")
+    judge.add_flags(parser, required)
     parser.add_argument(
-        "--judge_url", default=url, required=required and not url, help="address (default: OPENAI_BASE_URL)"
+        "--prices", type=arguments.real(0), nargs=2, help="dollars for a million tokens, of input and of output"
     )
-    parser.add_argument("--judge_model", required=required, help="name that the server knows the judge by")
-    parser.add_argument("--concurrency", type=int, default=32, help="requests at once")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds to wait for a reply")
-    parser.add_argument("--max_retries", type=int, default=6, help="times that a request is tried again")
-    parser.add_argument("--prices", type=float, nargs=2, help="dollars for a million tokens, of input and of output")
 
 
 def kept(path):
-    """{key: choice} of a file of replies, and the file, open for more; a line that was cut in half goes."""
+    """{key: choice} of a file of replies, and the file, open for more and locked; a line that was cut in half goes."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+b", buffering=0)
+        if not outputs.locked(file):
+            sys.exit(f"{path}: another process is writing it")
+        content = path.read_bytes()
+        file.truncate(content.rfind(b"\n") + 1)
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}")
-    lines = path.read_bytes().split(b"\n")
-    file.truncate(path.stat().st_size - len(lines.pop()))
-    return {entry["id"]: entry["choice"] for entry in map(json.loads, lines)}, file
+    known = {}
+    for number, line in rows.lines_of(path):
+        try:
+            entry = rows.parse(line)
+            known[entry["id"] + ""] = {**entry["choice"], "text": entry["choice"]["text"] + ""}
+        except (ValueError, TypeError, KeyError) as error:
+            reason = error if isinstance(error, ValueError) else "row: not a reply {id, choice: {text}}"
+            sys.exit(f"{path}:{number}: {reason}; remove that line to have it asked again")
+    return known, file
+
+
+def nothing(choice):
+    """No check."""
+
+
+def with_logprobs(choice):
+    if not (choice["logprobs"] or {}).get("content"):
+        raise ValueError("a reply without log-probabilities; for such a judge there is --no_logprobs")
 
 
 def ask(args, requests, path):
@@ -43,11 +59,11 @@ def ask(args, requests, path):
     A choice is what the server gave, with "text", the reply, and "date"; it is None if the server refused that very
     request. A server that does not answer ends the program in one line. Replies are kept in the file `path`.
     """
-    import openai
-
     known, file = kept(path)
-    requests = {name: {"model": args.judge_model, **request} for name, request in requests.items()}
-    keys = {name: hashlib.sha256(json.dumps(request).encode()).hexdigest() for name, request in requests.items()}
+    keys = {
+        name: hashlib.sha256(json.dumps({"model": args.judge_model, **request}).encode()).hexdigest()
+        for name, request in requests.items()
+    }
     todo = {keys[name]: request for name, request in requests.items() if keys[name] not in known}
     tokens = sum(len(turn["content"]) for request in todo.values() for turn in request["messages"]) // 4
     most = sum(request["max_completion_tokens"] for request in todo.values())
@@ -57,32 +73,28 @@ def ask(args, requests, path):
     if args.prices:
         told += f", ${tokens * args.prices[0] / 1e6:.2f} and at most ${most * args.prices[1] / 1e6:.2f}"
     print(told, flush=True)
-    start, failed, refused = time.time(), [], []
+    start = time.time()
+    refused = {}  # {key: why}
+
+    def keep(key, choice):
+        try:
+            file.write(json.dumps({"id": key, "choice": choice}).encode() + b"\n")
+        except OSError as error:
+            sys.exit(f"{path}: {error.strerror}; what has been answered is kept, the same command goes on")
 
     async def run():
-        url, secret = args.judge_url, os.environ.get("OPENAI_API_KEY") or "none"  # a local server needs none
-        client = openai.AsyncOpenAI(base_url=url, api_key=secret, timeout=args.timeout, max_retries=args.max_retries)
-        slots, done = asyncio.Semaphore(args.concurrency), 0
+        asked = judge.Judge(args, answered=len(known))
+        done = 0
 
         async def one(key, request):
             nonlocal done
-            async with slots:
-                if failed:  # the rest is only waited for
-                    return
-                try:
-                    answer = await client.chat.completions.create(**request)
-                    choice = answer.choices[0].model_dump()
-                    choice["text"] = choice["message"]["content"] or ""
-                    choice["date"] = datetime.datetime.now().isoformat(timespec="seconds")
-                    if request.get("logprobs") and not (choice["logprobs"] or {}).get("content"):
-                        raise ValueError("a reply without log-probabilities; for such a judge there is --no_logprobs")
-                    file.write(json.dumps({"id": key, "choice": choice}).encode() + b"\n")
-                    known[key] = choice
-                except Exception as error:  # of openai's, or of ours: a reply that is not in its format, a full disk
-                    told = " ".join(f"{type(error).__name__}: {error} {error.__cause__ or ''}".split())[:300]
-                    only_this = getattr(error, "status_code", None) in (400, 422)  # most often it is too long
-                    (refused if only_this else failed).append(told)
-                    return
+            choice, reason = await asked.ask(request, with_logprobs if request.get("logprobs") else nothing)
+            if choice:
+                choice["date"] = datetime.datetime.now().isoformat(timespec="seconds")
+                keep(key, choice)
+                known[key] = choice
+            else:
+                refused[key] = reason
             done += 1
             if done % (len(todo) // 10 or 1) == 0 or done == len(todo):
                 left = (time.time() - start) / done * (len(todo) - done)
@@ -90,8 +102,12 @@ def ask(args, requests, path):
                 print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
 
         await asyncio.gather(*(one(*request) for request in todo.items()))
+        return asked.stopped
 
-    asyncio.run(run())
-    if failed:
-        sys.exit(f"{args.judge_url}: {failed[0]}; what has been answered is kept, the same command goes on")
-    return {name: known.get(key) for name, key in keys.items()}, refused
+    if stopped := asyncio.run(run()):
+        sys.exit(f"{args.judge_url}: {stopped}; what has been answered is kept, the same command goes on")
+    if refused:
+        rows.write(
+            path.with_name("refused.jsonl"), ({"id": key, "why": why, **todo[key]} for key, why in refused.items())
+        )
+    return {name: known.get(key) for name, key in keys.items()}, list(refused.values())

@@ -7,6 +7,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import rows
+
 HUB = "hf://datasets/"
 RAW = "https://raw.githubusercontent.com"
 FASTCHAT = f"{RAW}/lm-sys/FastChat/0e6d3e4beaab66f4d3f93db72541a4abab8af28d/fastchat/llm_judge/data"
@@ -40,13 +42,40 @@ SCORES = {  # the paper's Tables 2 to 4: LC AlpacaEval-2, MT-Bench, Arena-Hard, 
     "iterative DPO, concise": (38.1, None, 22.1, 78.8, 65.5, 66.5, 60.4, 65.1, 62.4),
     "iterative DPO, UltraRM-13B": (20.7, None, 24.3, 78.9, 64.9, 63.7, 59.9, 63.6, 60.8),
 }
-FIELDS = {  # of a row in the published formats, and the one that names it
-    "alpaca_eval": ["instruction"],
-    "mt_bench": ["question_id", "category", "turns"],
-    "mt_bench_answers": ["question_id", "model_id", "choices"],
-    "mt_bench_prompts": ["name", "system_prompt", "prompt_template"],
-    "arena_hard": ["uid", "category", "prompt"],
-    "arena_hard_answers": ["uid", "model", "messages"],
+
+
+def is_text(value):
+    """A text that can be written: half a character (a lone surrogate) cannot."""
+    return isinstance(value, str) and bool(value) and value.encode(errors="replace").decode() == value
+
+
+def is_texts(value):
+    return isinstance(value, list) and bool(value) and all(map(is_text, value))
+
+
+def is_name(value):
+    return is_text(value) or type(value) is int
+
+
+def is_choices(value):
+    """MT-Bench's answers: the turns of the first choice are texts; an answer may be empty."""
+    turns = value[0].get("turns") if isinstance(value, list) and value and isinstance(value[0], dict) else None
+    return isinstance(turns, list) and bool(turns) and all(is_text(turn) or turn == "" for turn in turns)
+
+
+def is_messages(value):
+    """Arena-Hard's: the last holds {"answer": text}."""
+    content = value[-1].get("content") if isinstance(value, list) and value and isinstance(value[-1], dict) else None
+    return isinstance(content, dict) and (is_text(content.get("answer")) or content.get("answer") == "")
+
+
+FIELDS = {  # of a row in the published formats, with what they hold; the first one names the row
+    "alpaca_eval": {"instruction": is_text},
+    "mt_bench": {"question_id": is_name, "category": is_text, "turns": is_texts},
+    "mt_bench_answers": {"question_id": is_name, "model_id": is_text, "choices": is_choices},
+    "mt_bench_prompts": {"name": is_text, "system_prompt": is_text, "prompt_template": is_text},
+    "arena_hard": {"uid": is_name, "category": is_text, "prompt": is_text},
+    "arena_hard_answers": {"uid": is_name, "model": is_text, "messages": is_messages},
 }
 
 
@@ -79,32 +108,43 @@ def local(source):
 
 def read(source, kind):
     """{name: row} of a file in a published format (JSON lines, or AlpacaEval's JSON list), in its order."""
-    path, rows = local(source), {}
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        sys.exit(f"{path}: {getattr(error, 'strerror', None) or error}")
-    # For errors: the number of a line, or of an entry of the list.
-    listed = text.lstrip().startswith("[")
-    lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-    try:
-        found = list(enumerate(json.loads(text), 1)) if listed else []
-        for number, line in [] if listed else lines:
-            found.append((number, json.loads(line)))
-    except ValueError as error:
-        number = error.lineno if listed else number
-        sys.exit(f"{path}:{number}: row: not JSON ({error})")
-    for number, row in found:
-        for field in FIELDS[kind]:
-            if not isinstance(row, dict) or row.get(field) in (None, "", []):
+    path = local(source)
+    found = {}
+    for number, row in entries(path):
+        for field, good in FIELDS[kind].items():
+            value = row.get(field) if isinstance(row, dict) else None
+            if value in (None, "", []):
                 sys.exit(f"{path}:{number}: {field}: missing; another file, or another version?")
-        name = row[FIELDS[kind][0]]
-        if name in rows:
-            sys.exit(f"{path}:{number}: {FIELDS[kind][0]}: {str(name)[:80]!r} stands twice")
-        rows[name] = row
-    if not rows:
+            if not good(value):
+                sys.exit(f"{path}:{number}: {field}: not as published; another file, or another version?")
+        name_field = next(iter(FIELDS[kind]))
+        name = row[name_field]
+        if name in found:
+            sys.exit(f"{path}:{number}: {name_field}: {str(name)[:80]!r} stands twice")
+        found[name] = row
+    if not found:
         sys.exit(f"{path}: no rows")
-    return rows
+    return found
+
+
+def entries(path):
+    """Yields (number, value) of a file: its lines, or, if it is one JSON list, its entries."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        sys.exit(f"{path}: {error.strerror}")
+    if not content.lstrip().startswith(b"["):
+        for number, line in rows.lines_of(path):
+            try:
+                yield number, rows.parse(line)
+            except ValueError as error:
+                sys.exit(f"{path}:{number}: {error}")
+        return
+    try:
+        listed = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        sys.exit(f"{path}:{getattr(error, 'lineno', 1)}: row: not JSON ({error})")
+    yield from enumerate(listed, 1)
 
 
 def answered(questions, answers, path):

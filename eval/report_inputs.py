@@ -1,6 +1,6 @@
 """What 3_report.py reads besides the answers: settings, trainings, seconds, measures, benchmarks.
 
-A bad file ends the program in one line.
+A file that is not as its writer leaves it ends the program in one line that names the file and the field.
 """
 
 import contextlib
@@ -8,20 +8,132 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Annotated, NotRequired
 
-BENCHMARKS = {  # the numbers that the report takes from each, and that must be there
-    "alpaca_eval": ["win_rate", "judge", "judged", "rows", "avg_length"],
-    "mt_bench": ["score", "turns", "categories", "judge", "date", "judgments", "of"],
-    "arena_hard": ["score", "interval", "length", "judge", "date", "questions", "of"],
-    "academic": ["tasks", "date", "backend"],
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
+
+Number = FiniteFloat | None
+Count = Annotated[int, Field(ge=0)]
+Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
+
+# What the report takes from each file; further fields may be there.
+strict = with_config(ConfigDict(strict=True, extra="allow"))
+
+
+@strict
+class AlpacaEval(TypedDict):
+    win_rate: FiniteFloat
+    judge: str
+    judged: Count
+    rows: Count
+    avg_length: FiniteFloat
+    date: NotRequired[str | None]
+    standard_error: NotRequired[Number]
+    length_controlled_winrate: NotRequired[Number]
+    lc_standard_error: NotRequired[Number]
+    no_length_controlled_winrate: NotRequired[str | None]
+
+
+@strict
+class MtBench(TypedDict):
+    score: FiniteFloat
+    turns: Pair
+    categories: dict[str, Number]
+    judge: str
+    date: str
+    judgments: Count
+    of: Count
+
+
+@strict
+class ArenaHard(TypedDict):
+    score: FiniteFloat
+    interval: Pair
+    length: FiniteFloat
+    judge: str
+    date: str
+    questions: Count
+    of: Count
+
+
+@strict
+class Task(TypedDict):
+    value: FiniteFloat
+    stderr: Number
+    shots: int | str | None
+
+
+@strict
+class Academic(TypedDict):
+    tasks: dict[str, Task]
+    date: str
+    backend: str
+
+
+@strict
+class Bench(TypedDict):
+    sections: dict[str, Number]
+    score: Number
+    rows: dict[str, Count]
+    of: dict[str, Count]
+
+
+@strict
+class LengthBias(TypedDict):
+    mean: Number
+
+
+@strict
+class Calibration(TypedDict):
+    calibration_error: Number
+
+
+LogEntry = TypedDict(
+    "LogEntry",
+    {
+        "step": NotRequired[Count],
+        "loss": NotRequired[Number],
+        "eval_loss": NotRequired[Number],
+        "eval_accuracy": NotRequired[Number],
+        "rewards/accuracies": NotRequired[Number],
+        "rewards/margins": NotRequired[Number],
+    },
+)
+
+
+@strict
+class TrainerState(TypedDict):
+    log_history: list[strict(LogEntry)]
+
+
+BENCHMARKS = {"alpaca_eval": AlpacaEval, "mt_bench": MtBench, "arena_hard": ArenaHard, "academic": Academic}
+MEASURES = {
+    "rewardbench": dict[str, dict[str, Bench]],
+    "length_bias": dict[str, LengthBias],
+    "calibration": dict[str, Calibration],
 }
+
+
+def read(path, kind, what):
+    """The JSON of a file, checked against a type above; what: how a message calls it."""
+    with checked(path, what):
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=lambda _: None)  # NaN of a Trainer
+    try:
+        TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or what
+        reason = "missing" if first["type"] == "missing" else first["msg"]
+        sys.exit(f"{path}: {field}: {reason}")
+    return content
 
 
 @contextlib.contextmanager
 def checked(path, wanted):
     try:
         yield
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         sys.exit(f"{path}: {getattr(error, 'strerror', None) or f'not {wanted}'}")
 
 
@@ -42,9 +154,8 @@ def trainings(directories):
     found = {}
     for directory in map(Path, directories):
         name = (directory.absolute().parent if directory.name == "policy" else directory.absolute()).name
-        with checked(directory / "trainer_state.json", "the state of a Hugging Face Trainer"):
-            state = json.loads((directory / "trainer_state.json").read_text(), parse_constant=lambda _: None)  # NaN
-            found[name] = [entry for entry in state["log_history"] if "step" in entry]
+        state = read(directory / "trainer_state.json", TrainerState, "the state of a Hugging Face Trainer")
+        found[name] = [entry for entry in state["log_history"] if "step" in entry]
     return found
 
 
@@ -61,20 +172,15 @@ def seconds(directory):
 
 def measures(files):
     """{file's stem: its content} of what the measures of the reward models have written."""
-    found = {}
-    for path in files:
-        with checked(path, "a file of numbers"):
-            found[path.stem] = json.loads(path.read_text())
-    return found
+    return {path.stem: read(path, MEASURES.get(path.stem, dict), "a file of numbers") for path in files}
 
 
 def benchmarks(files):
     """{benchmark: {policy: its result}} of files .../POLICY/BENCHMARK/BENCHMARK.json."""
     found = {}
     for path in files:
-        with checked(path, f"a result of {', '.join(BENCHMARKS)}"):
-            content = json.loads(path.read_text())
-            if missing := [field for field in BENCHMARKS[path.stem] if content.get(field) is None]:
-                sys.exit(f"{path}: {missing[0]}: missing")
+        if path.stem not in BENCHMARKS:
+            sys.exit(f"{path}: not a result of {', '.join(BENCHMARKS)}")
+        content = read(path, BENCHMARKS[path.stem], f"a result of {path.stem}")
         found.setdefault(path.stem, {})[path.absolute().parents[1].name] = content
     return found

@@ -24,7 +24,6 @@ gets the row's number. The input is read twice, so that of a row only a digest i
         --output_file runs/tiny/iter2/prompts.jsonl
 """
 
-import argparse
 import hashlib
 import random
 import re
@@ -34,6 +33,7 @@ from collections import Counter
 from pathlib import Path
 
 import rows
+from common import arguments, outputs
 
 PAPER = [  # paper 3.3
     "openbmb/UltraFeedback", "nvidia/HelpSteer", "Open-Orca/OpenOrca", "openbmb/UltraInteract_sft", "LDJnr/Capybara",
@@ -82,7 +82,7 @@ def converted(datasets, split):
             number += 1
             try:
                 field, prompt = prompt_of(row)
-            except (TypeError, KeyError):
+            except (TypeError, KeyError, AttributeError):
                 field, prompt = None, None
             rest = {name: value for name, value in row.items() if name not in FIELDS[1:] and name != "system_prompt"}
             name = rest.pop("id", None)
@@ -98,14 +98,14 @@ def converted(datasets, split):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, paper")
     parser.add_argument("--split", default="train", help="split of a hub dataset")
     parser.add_argument("--exclude_files", nargs="*", default=[], help="JSONL files of prompts not to draw")
-    parser.add_argument("--size", type=int, default=20_000, help="prompts a round (paper 3.3)")
+    parser.add_argument("--size", type=arguments.whole(0), default=20_000, help="prompts a round (paper 3.3)")
     parser.add_argument("--splits", nargs="+", help='values of "split" to mark equal parts of the draw with')
-    parser.add_argument("--output_file", required=True)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_output("--output_file", table="| dataset | rows in |", required=True)
+    parser.add_argument("--seed", type=arguments.SEED, default=0)
     args = parser.parse_args()
     args.datasets = [name for given in args.datasets for name in (PAPER if given == "paper" else [given])]
     start, counts, seen, left = time.time(), {name: Counter() for name in args.datasets}, set(), []
@@ -130,7 +130,7 @@ def main():
             found[number]["split"] = args.splits[i * len(args.splits) // args.size]
         kept = ((number, found[number]) for number in drawn)
     rows.write(args.output_file, (row for _, row in kept))
-    Path(args.output_file).with_suffix(".md").write_text(table(counts), encoding="utf-8")
+    outputs.write_text(Path(args.output_file).with_suffix(".md"), table(counts))
     told = f"rows in: {total.total()}, dropped: {total.total() - len(left)}, left: {len(left)}, rows out: {len(drawn)}"
     print(f"{table(counts)}{args.output_file} {told}, {time.time() - start:.1f} s")
 

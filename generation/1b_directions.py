@@ -10,11 +10,11 @@ Writes: --output_file, the same rows with "system", the text, and "direction", [
     python generation/1b_directions.py --prompts_file runs/tiny/iter1/prompts.jsonl --output_file my_directed.jsonl
 """
 
-import argparse
 import math
 import random
 
 import rows
+from common import arguments
 
 TEXT = (
     "You are a helpful assistant. Your response should maximize weighted rating = "
@@ -23,12 +23,14 @@ TEXT = (
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--prompts_file", required=True)
-    parser.add_argument("--output_file", required=True)
-    parser.add_argument("--angles", type=float, nargs="+", default=[-45.0, 0.0, 45.0], help="degrees to draw from")
+    parser.add_output("--output_file", required=True)
+    parser.add_argument(
+        "--angles", type=arguments.real(), nargs="+", default=[-45.0, 0.0, 45.0], help="degrees to draw from"
+    )
     parser.add_argument("--system_prompt", default=TEXT, help="with {helpfulness} and {verbosity} for the numbers")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=arguments.SEED, default=0)
     args = parser.parse_args()
     if missing := [name for name in ("{helpfulness}", "{verbosity}") if name not in args.system_prompt]:
         parser.error(f"--system_prompt: {missing[0]} is missing")

@@ -18,77 +18,70 @@ On two GPUs, by the ranks of the launcher (torchrun, accelerate, srun); shards.p
     python shards.py runs/tiny/iter1/prompts.jsonl runs/tiny/iter1/responses.jsonl 2
 """
 
-import argparse
 import hashlib
-import os
 import sys
 import time
 
 import rows
 import shards
+from common import arguments, models
 
 
 def chat(row):
-    return [{"role": "system", "content": row["system"]}, *row["prompt"]] if "system" in row else row["prompt"]
+    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    return [*system, *row["prompt"]]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--prompts_file", required=True)
-    parser.add_argument("--output_file", required=True)
-    parser.add_argument("--n", type=int, default=8, help="responses a prompt (paper, Algorithm 2)")
-    parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.7], help="equal shares (paper 3.3)")
-    parser.add_argument("--max_new_tokens", type=int, default=2048, help="tokens a response at most (paper 3.3)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dtype", help="float32, bfloat16 (default: the weights'; vLLM's auto lowers float32)")
-    parser.add_argument("--max_model_len", type=int, help="tokens of prompt and response (default: the model's)")
-    parser.add_argument("--tensor_parallel_size", type=int, default=1, help="GPUs that share one model")
-    parser.add_argument("--chunk_size", type=int, default=512, help="prompts between two writes to disk")
+    parser.add_output("--output_file", required=True)
+    parser.add_argument("--n", type=arguments.whole(1), default=8, help="responses a prompt (paper, Algorithm 2)")
+    parser.add_argument(
+        "--temperatures", type=arguments.real(0), nargs="+", default=[1.0, 0.7], help="equal shares (paper 3.3)"
+    )
+    parser.add_argument(
+        "--max_new_tokens", type=arguments.whole(1), default=2048, help="tokens a response at most (paper 3.3)"
+    )
+    parser.add_argument("--seed", type=arguments.SEED, default=0)
+    parser.add_argument("--dtype", choices=arguments.DTYPES, help="(default: the weights'; vLLM's auto lowers float32)")
+    parser.add_argument(
+        "--max_model_len", type=arguments.whole(1), help="tokens of prompt and response (default: the model's)"
+    )
+    parser.add_argument("--tensor_parallel_size", type=arguments.whole(1), default=1, help="GPUs that share one model")
+    parser.add_argument("--chunk_size", type=arguments.whole(1), default=512, help="prompts between two writes to disk")
     args = shards.parse(parser)
     if args.n % len(args.temperatures):
         parser.error(f"--n {args.n} does not divide by the {len(args.temperatures)} --temperatures")
+    if 0 in args.temperatures and args.n > len(args.temperatures):
+        parser.error("--temperatures 0: there is one greedy response, give it a share of one")
     prompts = list(rows.read(args.prompts_file, "prompts"))[args.shard :: args.num_shards]
 
-    # One process: the same seed gives the same rows, and whoever kills this process kills the engine.
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    try:
-        config = AutoConfig.from_pretrained(args.model_name_or_path)
-        tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
-    if not tokenizer.chat_template:
-        sys.exit(f"{args.model_name_or_path}: its tokenizer has no chat template")
+    config, tokenizer = models.config(args.model_name_or_path), models.tokenizer(args.model_name_or_path)
+    models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
 
     writer = rows.Writer(args.output_file, rows.fingerprint(sys.argv[1:]))
     todo = [row for row in prompts if row["id"] not in writer.done]
     start, dropped, truncated, tokens = time.time(), 0, 0, 0
     if todo:
-        import torch
-        from vllm import LLM, SamplingParams
-
-        on_cpu = not torch.cuda.is_available()
-        engine = LLM(
+        engine = models.engine(
             args.model_name_or_path,
-            dtype=args.dtype or config.dtype,
+            args.dtype or config.dtype,
             max_model_len=args.max_model_len,
             tensor_parallel_size=args.tensor_parallel_size,
             seed=args.seed,
-            # On the CPU compiling takes longer than it saves, and vLLM 0.32 cannot take back the random state of a
-            # request with a seed whose prompt was cut in two ("CPU Generator does not use offset").
-            enforce_eager=on_cpu,
-            enable_chunked_prefill=False if on_cpu else None,
-            kv_cache_memory_bytes=2**28 if on_cpu else None,  # clearing more takes seconds
         )
+        from vllm import SamplingParams
+
         room = engine.llm_engine.model_config.max_model_len - args.max_new_tokens
         start = time.time()
     share = args.n // len(args.temperatures)
     for first in range(0, len(todo), args.chunk_size):
         chunk = todo[first : first + args.chunk_size]
-        texts = [tokenizer.apply_chat_template(chat(r), tokenize=False, add_generation_prompt=True) for r in chunk]
+        texts = [models.render(tokenizer, chat(row), row.place, add_generation_prompt=True) for row in chunk]
         lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
         fitting = [row for row, length in zip(chunk, lengths, strict=True) if length <= room]
         dropped += len(chunk) - len(fitting)

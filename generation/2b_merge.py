@@ -7,17 +7,25 @@ Writes: --output_file, the rows of the first with the lists of all, one after an
     python generation/2b_merge.py --responses_files my_main.jsonl my_enhancer.jsonl --output_file my_responses.jsonl
 """
 
-import argparse
 import sys
 from itertools import zip_longest
 
 import rows
+from common import arguments
+
+
+def entries(row, field):
+    """What a row holds for each of its responses, which the row of the first file does."""
+    value = row.get(field)
+    if not (isinstance(value, list) and len(value) == len(row["responses"])):
+        rows.refuse(row, f"{field}: not a list with one entry for each response, as in the first file")
+    return value
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--responses_files", nargs="+", required=True)
-    parser.add_argument("--output_file", required=True)
+    parser.add_output("--output_file", required=True)
     args = parser.parse_args()
 
     def merged():
@@ -29,7 +37,7 @@ def main():
             row, n = dict(parts[0]), len(parts[0]["responses"])
             for key, value in row.items():
                 if isinstance(value, list) and len(value) == n and key != "prompt":
-                    row[key] = [entry for part in parts for entry in part[key]]
+                    row[key] = [entry for part in parts for entry in entries(part, key)]
             row["policies"] = [part.get("policy") for part in parts for _ in part["responses"]]
             yield row
 

@@ -9,7 +9,6 @@ Writes: --output_file, a PNG; beside it, with the suffix .md, the topics: prompt
     python generation/3_prompt_map.py --prompts_file runs/tiny/iter1/prompts.jsonl --output_file my_map.png
 """
 
-import argparse
 import random
 import sys
 import time
@@ -17,15 +16,16 @@ from collections import Counter
 from pathlib import Path
 
 import rows
+from common import arguments, outputs
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--prompts_file", required=True)
-    parser.add_argument("--output_file", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=5000, help="prompts to draw at most")
-    parser.add_argument("--topics", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_output("--output_file", table="| topic |", type=Path, required=True)
+    parser.add_argument("--size", type=arguments.whole(1), default=5000, help="prompts to draw at most")
+    parser.add_argument("--topics", type=arguments.whole(2), default=8)
+    parser.add_argument("--seed", type=arguments.SEED, default=0)
     args = parser.parse_args()
     start, random_state = time.time(), random.Random(args.seed)
     prompts = []
@@ -67,13 +67,10 @@ def main():
             axes.scatter(*flat[chosen].T, s=4, color=f"C{i}", label=f"{name} ({count})")
         axes.set(title=f"{len(shown)} prompts by {title}", xticks=[], yticks=[])
         axes.legend(markerscale=4, fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, 0), ncols=2)
-    partial = args.output_file.with_name(f"{args.output_file.name}.partial-new")
-    args.output_file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(partial, format="png", dpi=120)
-    rows.publish(partial, args.output_file)
+    outputs.write_figure(args.output_file, figure, dpi=120)
     lines = [f"| {topics[i]} | {count} |" for i, count in Counter(clusters.labels_.tolist()).most_common()]
     text = "\n".join(["| topic | prompts |", "| --- | --- |", *lines]) + "\n"
-    args.output_file.with_suffix(".md").write_text(text, encoding="utf-8")
+    outputs.write_text(args.output_file.with_suffix(".md"), text)
     print(f"{text}{args.output_file} rows in: {len(prompts)}, shown: {len(shown)}, {time.time() - start:.1f} s")
 
 

@@ -23,7 +23,6 @@ out of order, identical answers. The input is read twice, so that only digests o
         --output_file runs/tiny/preferences.jsonl --held_out_file runs/tiny/preferences_held_out.jsonl
 """
 
-import argparse
 import hashlib
 import itertools
 import json
@@ -37,6 +36,7 @@ from pathlib import Path
 import preference_datasets
 
 import rows
+from common import arguments, models, outputs
 
 PARTS = ("prompt", "chosen", "rejected")
 
@@ -69,19 +69,21 @@ def table(sources, unit):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, mix1, mix2")
     parser.add_argument("--split", default="train", help="split of a hub dataset")
-    parser.add_argument("--output_file", required=True)
-    parser.add_argument("--held_out_file", help="(default: nothing is held out)")
-    parser.add_argument("--held_out", type=float, default=0.05, help="share of the prompts to hold out")
+    parser.add_output("--output_file", table="| source | prompts |", required=True)
+    parser.add_output("--held_out_file", help="(default: nothing is held out)")
+    parser.add_argument("--held_out", type=arguments.real(0, 1), default=0.05, help="share of the prompts to hold out")
     parser.add_argument(
-        "--min_margin", type=float, default=0.5,
+        "--min_margin", type=arguments.real(), default=0.5,
         help="smallest difference of absolute scores to keep (paper B.1, without a number); 0 drops only ties",
     )  # fmt: skip
-    parser.add_argument("--size", type=int, default=0, help="prompts to draw, with all their pairs (0: all)")
+    parser.add_argument(
+        "--size", type=arguments.whole(0), default=0, help="prompts to draw, with all their pairs (0: all)"
+    )
     parser.add_argument("--tokenizer_name", help="whose tokens the table counts (default: words)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=arguments.SEED, default=0)
     args = parser.parse_args()
     args.datasets = [name for given in args.datasets for name in preference_datasets.MIXES.get(given, [given])]
     start, counts = time.time(), Counter()
@@ -91,12 +93,7 @@ def main():
         return [len(text.split()) for text in texts]
 
     if args.tokenizer_name:
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name)
-        except (OSError, ValueError) as error:
-            sys.exit(f"{args.tokenizer_name}: no tokenizer there ({str(error).splitlines()[0]})")
+        tokenizer = models.tokenizer(args.tokenizer_name, template=False)
 
         def lengths(texts):
             return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
@@ -157,14 +154,9 @@ def main():
                 {"pairs": 1, "held out": int(held), **dict(zip(PARTS, of_parts, strict=True))}
             )
     text = table(sources, "tokens" if args.tokenizer_name else "words")
-    table_file = Path(args.output_file).with_suffix(".md")
-    try:
-        (partial := Path(f"{table_file}.partial")).write_text(text, encoding="utf-8")
-    except OSError as error:
-        sys.exit(f"{table_file}: {error.strerror}")
+    outputs.write_text(Path(args.output_file).with_suffix(".md"), text)
     for writer in written.values():
         writer.finish()
-    rows.publish(partial, table_file)
     pairs = sum((source["kept"] for source in sources.values()), Counter())
     counts["held out"], counts["rows out"] = pairs["held out"], pairs["pairs"] - pairs["held out"]
     told = ", ".join(f"{name}: {count}" for name, count in counts.items())

@@ -17,10 +17,11 @@ Writes: --output_dir, a model that AutoModelForSequenceClassification loads, wit
 import sys
 from dataclasses import dataclass, field
 
-from trl import ModelConfig, RewardConfig, TrlParser
+from trl import ModelConfig, RewardConfig
 
 import rows
 import training
+from common import models
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Config(RewardConfig):
 
 
 def main():
-    data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
+    data, training_args, model_args = training.parse(Data, Config, ModelConfig)
     pairs = list(rows.read(data.dataset_name, "preferences"))
     held_out = list(rows.read(data.held_out_name, "preferences"))
     if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:
@@ -50,25 +51,24 @@ def main():
     held_out = held_out[: len(held_out) // processes * processes]
     while len(held_out) % (training_args.per_device_eval_batch_size * processes):
         training_args.per_device_eval_batch_size -= 1
-    final = training_args.output_dir
-    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
 
     from datasets import Dataset
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+    from transformers import AutoModelForSequenceClassification, set_seed
     from trl import RewardTrainer, get_peft_config
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{model_args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
-    if not tokenizer.chat_template:
-        sys.exit(f"{model_args.model_name_or_path}: its tokenizer has no chat template")
-
+    tokenizer = models.tokenizer(model_args.model_name_or_path)
     set_seed(training_args.seed)  # the scoring head starts at random
     dtype, attention = model_args.dtype or "float32", training.attention(training_args, model_args)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        model_args.model_name_or_path, num_labels=1, dtype=dtype, attn_implementation=attention
+    model = models.load(
+        AutoModelForSequenceClassification,
+        model_args.model_name_or_path,
+        tokenizer,
+        new_head=True,
+        num_labels=1,
+        dtype=dtype,
+        attn_implementation=attention,
     )
+    final, checkpoint = training.begin(training_args)
     if tokenizer.pad_token in (None, tokenizer.eos_token):
         tokenizer.add_special_tokens({"pad_token": "[PAD]"})
         model.resize_token_embeddings(max(len(tokenizer), model.config.vocab_size))
@@ -82,14 +82,18 @@ def main():
             # For --train_sampling_strategy group_by_length: a batch is padded to its longest response.
             yield pair | {"length": max(len(str(row["prompt"] + row[side])) for side in ("chosen", "rejected"))}
 
-    trainer = RewardTrainer(
-        model,
-        training_args,
-        train_dataset=Dataset.from_list(list(only_pairs(pairs))),
-        eval_dataset=Dataset.from_list(list(only_pairs(held_out))),
-        processing_class=tokenizer,
-        peft_config=get_peft_config(model_args),
-    )
+    with training.building(tokenizer, lambda: training.compared_chats(pairs + held_out)):
+        trainer = RewardTrainer(
+            model,
+            training_args,
+            train_dataset=Dataset.from_list(list(only_pairs(pairs))),
+            eval_dataset=Dataset.from_list(list(only_pairs(held_out))),
+            processing_class=tokenizer,
+            peft_config=get_peft_config(model_args),
+        )
+    for name, part in ((data.dataset_name, trainer.train_dataset), (data.held_out_name, trainer.eval_dataset)):
+        if not len(part):
+            sys.exit(f"{name}: no pair has at most --max_length {training_args.max_length} tokens")
     training.train(trainer, checkpoint)
     trainer.evaluate()
     training.finish(trainer, final)

@@ -20,10 +20,11 @@ import random
 import sys
 from dataclasses import dataclass, field
 
-from trl import ModelConfig, SFTConfig, TrlParser
+from trl import ModelConfig, SFTConfig
 
 import rows
 import training
+from common import models
 
 
 @dataclass
@@ -49,56 +50,56 @@ def comparison(prompt, a, b):
 
 
 def main():
-    data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
+    data, training_args, model_args = training.parse(Data, Config, ModelConfig)
     pairs = list(rows.read(data.dataset_name, "preferences"))
     held_out = list(rows.read(data.held_out_name, "preferences"))
     if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:
         sys.exit(f"{data.held_out_name}: prompt: some prompts stand in {data.dataset_name} too")
-    final = training_args.output_dir
-    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
 
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from trl import SFTTrainer, get_peft_config
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{model_args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
-    if not tokenizer.chat_template:
-        sys.exit(f"{model_args.model_name_or_path}: its tokenizer has no chat template")
+    tokenizer = models.tokenizer(model_args.model_name_or_path)
     for side in "AB":
         if len(ids := tokenizer(side, add_special_tokens=False)["input_ids"]) != 1:
             sys.exit(f"{model_args.model_name_or_path}: its tokenizer splits {side!r} into {len(ids)} tokens")
 
     def compared(part, name):
-        made = []
+        made, texts_of = [], []
         for row in part:
             texts = [row[name][-1]["content"] for name in ("chosen", "rejected")]
             side = random.Random(f"{training_args.seed} {row['id']}").choice("AB")
             a, b = texts if side == "A" else reversed(texts)
             prompt = comparison(row["prompt"] + row["chosen"][:-1], a, b)
-            made.append({"prompt": prompt, "completion": [{"role": "assistant", "content": side}]})
-        texts = [tokenizer.apply_chat_template(one["prompt"] + one["completion"], tokenize=False) for one in made]
-        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+            completion = [{"role": "assistant", "content": side}]
+            made.append({"prompt": prompt, "completion": completion})
+            texts_of.append(models.render(tokenizer, prompt + completion, row.place))
+        ids = tokenizer(texts_of, add_special_tokens=False)["input_ids"]
         fit = [one for one, tokens in zip(made, ids, strict=True) if len(tokens) <= training_args.max_length]
         print(f"{name} rows in: {len(part)}, dropped, too long: {len(part) - len(fit)}, rows out: {len(fit)}")
         return fit or sys.exit(f"{name}: no comparison has at most --max_length {training_args.max_length} tokens")
 
     attention = training.attention(training_args, model_args)
-    model = AutoModelForCausalLM.from_pretrained(  # a reward model too can be the start: its score is left out
+    model = models.load(
+        AutoModelForCausalLM,
         model_args.model_name_or_path,
+        tokenizer,
+        left_out=["score"],  # a reward model too can be the start
         dtype=model_args.dtype or "float32",
         attn_implementation=attention,
     )
-    trainer = SFTTrainer(
-        model,
-        training_args,
-        train_dataset=Dataset.from_list(compared(pairs, data.dataset_name)),
-        eval_dataset=Dataset.from_list(compared(held_out, data.held_out_name)),
-        processing_class=tokenizer,
-        peft_config=get_peft_config(model_args),
-    )
+    train, evaluation = compared(pairs, data.dataset_name), compared(held_out, data.held_out_name)
+    final, checkpoint = training.begin(training_args)
+    with training.building(tokenizer, lambda: ()):
+        trainer = SFTTrainer(
+            model,
+            training_args,
+            train_dataset=Dataset.from_list(train),
+            eval_dataset=Dataset.from_list(evaluation),
+            processing_class=tokenizer,
+            peft_config=get_peft_config(model_args),
+        )
     training.train(trainer, checkpoint)
     trainer.evaluate()
     training.finish(trainer, final)

@@ -26,10 +26,11 @@ from pathlib import Path
 
 import objectives
 from transformers import TrainingArguments
-from trl import ModelConfig, TrlParser
+from trl import ModelConfig
 
 import rows
 import training
+from common import models, outputs
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Config(TrainingArguments):
 
 
 def main():
-    data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
+    data, training_args, model_args = training.parse(Data, Config, ModelConfig)
     rated, names, table = objectives.ratings_of(data.ratings_name)
     if data.verbosity not in names:
         sys.exit(f"{data.ratings_name}: ratings: no objective {data.verbosity!r} among {', '.join(names)}")
@@ -60,27 +61,20 @@ def main():
     held_out = list(rows.read(data.held_out_name, "preferences"))
     if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:
         sys.exit(f"{data.held_out_name}: prompt: some prompts stand in {data.dataset_name} too")
-    final = training_args.output_dir
-    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
     training_args._n_gpu = 1  # with several at hand, Trainer would make the batch as many times larger
 
     import numpy as np
     import torch
     from modeling_armorm import ArmoRM, ArmoRMConfig
     from torch.nn.functional import logsigmoid
-    from transformers import AutoModel, AutoTokenizer, Trainer, set_seed
+    from transformers import AutoModel, Trainer, set_seed
 
     path = model_args.model_name_or_path
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{path}: no model there ({str(error).splitlines()[0]})")
-    if not tokenizer.chat_template:
-        sys.exit(f"{path}: its tokenizer has no chat template")
+    tokenizer = models.tokenizer(path)
     if tokenizer.pad_token is None:
         sys.exit(f"{path}: its tokenizer has no pad token")
     asked = [
-        tokenizer.apply_chat_template(pairs[0]["prompt"], tokenize=False, add_generation_prompt=wanted)
+        models.render(tokenizer, pairs[0]["prompt"], pairs[0].place, add_generation_prompt=wanted)
         for wanted in (False, True)
     ]
     before, after = tokenizer(asked, add_special_tokens=False)["input_ids"]
@@ -88,7 +82,8 @@ def main():
         sys.exit(f"{path}: its chat template marks no end of a prompt (add_generation_prompt changes nothing)")
 
     set_seed(training_args.seed)
-    backbone = AutoModel.from_pretrained(path, dtype=model_args.dtype or "float32")
+    backbone = models.load(AutoModel, path, tokenizer, dtype=model_args.dtype or "float32")
+    final, checkpoint = training.begin(training_args)
     config = ArmoRMConfig(
         backbone.config.to_dict(), names, after[len(before) :], gate_size=data.gate_size, dtype=backbone.dtype
     )
@@ -97,22 +92,21 @@ def main():
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
     unfinished = Path(training_args.output_dir)
-    unfinished.mkdir(parents=True, exist_ok=True)
 
     def features_of(chats, name):
+        """chats: [(FILE:LINE, messages)]"""
         file = unfinished / f"checkpoint-{name}.pt"  # goes, as all checkpoints, when the model is published
         return objectives.features_of(model, tokenizer, chats, data.batch_tokens, file)
 
     def compared(part, name):
         """Tensors (pairs, hidden size) by name, and the characters of the responses; pairs that fit the context."""
-        chats = [row["prompt"] + row[side] for row in part for side in ("chosen", "rejected")]
-        both = features_of(chats, name)
+        both = features_of(list(training.compared_chats(part)), name)
         fit = [i for i in range(len(part)) if both[2 * i] is not None and both[2 * i + 1] is not None]
         chosen, rejected = (torch.stack([both[2 * i + side] for i in fit]) for side in (0, 1))
         length = [[len(part[i][name][-1]["content"]) for name in ("chosen", "rejected")] for i in fit]
         return {"prompt": chosen[:, 0], "chosen": chosen[:, 1], "rejected": rejected[:, 1]}, np.array(length).T.ravel()
 
-    features = features_of([row["messages"] for row in rated], "ratings")
+    features = features_of([(row.place, row["messages"]) for row in rated], "ratings")
     fit = [i for i in range(len(rated)) if features[i] is not None]
     unseen = {str(row["prompt"]) for row in held_out}
     unseen = np.array([str(rated[i]["messages"][:-1]) in unseen for i in fit])
@@ -172,7 +166,8 @@ def main():
     tokenizer.save_pretrained(training_args.output_dir)
     trainer.save_state()
     summary = {"objectives": told, "held_out_accuracy": accuracy, "correlation_with_length": length}
-    Path(training_args.output_dir, "armorm.json").write_text(json.dumps(summary, indent=2) + "\n")
+    outputs.write_json(unfinished / "armorm.json", summary)
+    training.check_weights(trainer)
     print(json.dumps(summary, indent=2))
     rows.publish(training_args.output_dir, final)
 

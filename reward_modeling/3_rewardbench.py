@@ -22,8 +22,6 @@ sections.
         --rewards_files runs/tiny/measures/bench_reward_model.jsonl --output_dir runs/tiny/measures
 """
 
-import argparse
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -32,10 +30,23 @@ from statistics import fmean
 from rewardbench_rules import PUBLISHED, ROWS_OF, SECTION_OF, SIZES, V2, ties
 
 import rows
+from common import arguments, outputs
+
+FILES = ("rewardbench.md", "rewardbench.json")
+OF_BENCH = ("benchmark", "section", "subset", "correct", "group")  # fields of a bench row
 
 
 def text_of(value):
-    return value if isinstance(value, str) else value[-1]["content"]
+    return (value if isinstance(value, str) else value[-1]["content"]) + ""
+
+
+def check_bench_row(row):
+    """Its section is its benchmark's; all but v2's Ties have right responses, and wrong ones to tell them from."""
+    sections = {"v1": [SECTION_OF.get(row["subset"])], "v2": V2}.get(row["benchmark"], [row["section"]])
+    if row["section"] not in sections or (row["section"] == "Ties") != (row["subset"] == "Ties"):
+        rows.refuse(row, f"section: {row['section']!r} is not that of {row['subset']!r} in {row['benchmark']}")
+    if row["subset"] != "Ties" and len(set(map(bool, row["correct"]))) != 2:
+        rows.refuse(row, "correct: not both right and wrong responses")
 
 
 def bench_rows(dataset):
@@ -47,11 +58,18 @@ def bench_rows(dataset):
             v2 = isinstance(row["chosen"], list) and isinstance(row["chosen"][0], str)
             chosen, rejected = (row[k] if v2 else [text_of(row[k])] for k in ("chosen", "rejected"))
             subset = row["subset"] if "subset" in row else row.get("source", "-")
+            section = row.get("section")
+            checked = {"id": "-", "prompt": prompt, "responses": [*chosen, *rejected], "subset": subset}
+            checked |= {"finish_reasons": [""] * len(checked["responses"])}
         except (KeyError, TypeError, IndexError):
             sys.exit(f"{dataset}:{number}: chosen: a pair has prompt, chosen and rejected")
+        if section is not None:
+            checked["section"] = section
+        if reason := rows.problem(checked, "responses", 0, ("subset",), ("section",)):
+            sys.exit(f"{dataset}:{number}: {reason}")
         responses, correct = [*chosen, *rejected], [True] * len(chosen) + [False] * len(rejected)
         benchmark = "v2" if v2 else "v1" if subset in SECTION_OF else Path(dataset).stem
-        section = row.get("section") or {"v2": subset, "v1": SECTION_OF.get(subset)}.get(benchmark, "all")
+        section = section or {"v2": subset, "v1": SECTION_OF.get(subset)}.get(benchmark, "all")
         if (v2 and section not in V2) or (not v2 and benchmark != "v1" and dataset.endswith("reward-bench")):
             sys.exit(f"{dataset}:{number}: subset: {subset!r} is not one of the benchmark's")
         kept = {"answer": row["answer"]} if "answer" in row else {}
@@ -136,13 +154,13 @@ def tables(results):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--datasets", nargs="+", help="hub names or JSONL files")
-    parser.add_argument("--output_file", help="bench rows, to be annotated")
+    parser.add_output("--output_file", help="bench rows, to be annotated")
     parser.add_argument("--rewards_files", nargs="+", help="annotated bench rows, one file for each annotator")
     parser.add_argument("--names", nargs="+", help="of the annotators, in that order")
     parser.add_argument("--bench_file", help="the bench rows that were annotated")
-    parser.add_argument("--output_dir", help="for the tables")
+    parser.add_output("--output_dir", "folder", FILES, help="for the tables")
     args = parser.parse_args()
     if args.datasets and args.output_file and not args.rewards_files:
         bench = [row for dataset in args.datasets for row in bench_rows(dataset)]
@@ -161,24 +179,26 @@ def main():
     if len(args.names) != len(args.rewards_files):
         parser.error(f"--names: {len(args.names)} for {len(args.rewards_files)} files")
 
-    sizes, known = {}, set()
-    for number, row in enumerate(rows.read(args.bench_file, "responses", n=0), 1):
-        if missing := [name for name in ("benchmark", "section", "subset", "correct", "group") if name not in row]:
-            sys.exit(f"{args.bench_file}:{number}: {missing[0]}: missing")
+    if len(set(args.names)) < len(args.names):
+        parser.error("--names: two annotators of one name")
+
+    sizes, known = {}, {}
+    for row in rows.read(args.bench_file, "responses", n=0, also=OF_BENCH):
+        check_bench_row(row)
         sizes.setdefault(row["benchmark"], Counter())[row["subset"]] += 1
-        known.add(row["id"])
+        known[row["id"]] = [row[field] for field in OF_BENCH]
     results = {}
     for name, file in zip(args.names, args.rewards_files, strict=True):
-        scored = list(rows.read(file, "rewards", n=0))
-        for number, row in enumerate(scored, 1):
+        scored = list(rows.read(file, "rewards", n=0, also=OF_BENCH, if_there=("judgement",)))
+        for row in scored:
             if row["id"] not in known:
-                sys.exit(f"{file}:{number}: id: {row['id']!r} does not stand in {args.bench_file}")
+                rows.refuse(row, f"id: {row['id']!r} does not stand in {args.bench_file}")
+            if [row[field] for field in OF_BENCH] != known[row["id"]]:
+                rows.refuse(row, f"correct: one of {', '.join(OF_BENCH)} is not as in {args.bench_file}")
         results[name] = measured(scored, sizes)
     told = "\n\n".join(tables(results))
-    out = Path(args.output_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "rewardbench.md").write_text(told + "\n", encoding="utf-8")
-    (out / "rewardbench.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    outputs.write_text(Path(args.output_dir, "rewardbench.md"), told + "\n")
+    outputs.write_json(Path(args.output_dir, "rewardbench.json"), results)
     print(told)
 
 

@@ -11,13 +11,13 @@ Writes: --output_dir, length_bias.json (the mean correlation, by group and over 
         --names reward_model --output_dir runs/tiny/measures
 """
 
-import argparse
-import json
 import sys
 from pathlib import Path
 
 import rows
+from common import arguments, outputs
 
+FILES = ("length_bias.png", "length_bias.json")
 GROUPS = 5  # of prompts, at most; equal in number, by the mean length of the responses
 BINS = 10  # of the correlation, from -1 to 1
 
@@ -38,13 +38,15 @@ def correlations(file):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_files", nargs="+", required=True)
     parser.add_argument("--names", nargs="+", required=True, help="of the annotators, in that order")
-    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
     args = parser.parse_args()
     if len(args.names) != len(args.rewards_files):
         parser.error(f"--names: {len(args.names)} for {len(args.rewards_files)} files")
+    if len(set(args.names)) < len(args.names):
+        parser.error("--names: two annotators of one name")
 
     import numpy as np
     from matplotlib.figure import Figure
@@ -75,9 +77,8 @@ def main():
     panels[0].set_ylabel("mean length (characters)")
     figure.colorbar(image, ax=list(panels), label="share of the prompts of a row", extend="max")
 
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.output_dir / "length_bias.png", dpi=150)
-    (args.output_dir / "length_bias.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    outputs.write_figure(args.output_dir / "length_bias.png", figure, dpi=150)
+    outputs.write_json(args.output_dir / "length_bias.json", results)
     print("| annotator | mean correlation | prompts | without correlation |\n| --- | --- | --- | --- |")
     for name, result in results.items():
         print(f"| {name} | {result['mean']:.3f} | {result['prompts']} | {result['without_correlation']} |")

@@ -11,8 +11,6 @@ Writes: --output_dir, calibration.json (accuracy, expected calibration error, bi
         --names reward_model --benchmark preferences_held_out --output_dir runs/tiny/measures
 """
 
-import argparse
-import json
 import math
 import random
 import sys
@@ -20,7 +18,9 @@ from pathlib import Path
 from statistics import fmean
 
 import rows
+from common import arguments, outputs
 
+FILES = ("calibration.png", "calibration.json")
 BINS = 10
 STYLES = [("#0072b2", "o-"), ("#c44e00", "s-"), ("#009e73", "^-"), ("#7f3c8d", "D-"), ("#555555", "v-")]
 
@@ -28,7 +28,7 @@ STYLES = [("#0072b2", "o-"), ("#c44e00", "s-"), ("#009e73", "^-"), ("#7f3c8d", "
 def predictions(file, benchmark):
     """[(P(first is better), 1 if it was preferred or else 0)]"""
     pairs = []
-    for row in rows.read(file, "rewards", n=0):
+    for row in rows.read(file, "rewards", n=0, also=("benchmark", "correct"), if_there=("judgement",)):
         if row.get("benchmark") != benchmark or len(row["responses"]) != 2:
             continue
         compared = [entry["probability"] for entry in row.get("judgement") or [] if "probability" in entry]
@@ -43,14 +43,16 @@ def predictions(file, benchmark):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_files", nargs="+", required=True)
     parser.add_argument("--names", nargs="+", required=True, help="of the annotators, in that order")
     parser.add_argument("--benchmark", default="preferences_held_out", help="rows of this benchmark count")
-    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
     args = parser.parse_args()
     if len(args.names) != len(args.rewards_files):
         parser.error(f"--names: {len(args.names)} for {len(args.rewards_files)} files")
+    if len(set(args.names)) < len(args.names):
+        parser.error("--names: two annotators of one name")
 
     from matplotlib.figure import Figure
 
@@ -75,9 +77,8 @@ def main():
     axes.grid(color="#ddd")
     axes.legend(frameon=False, title="calibration error")
 
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.output_dir / "calibration.png", dpi=150)
-    (args.output_dir / "calibration.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    outputs.write_figure(args.output_dir / "calibration.png", figure, dpi=150)
+    outputs.write_json(args.output_dir / "calibration.json", results)
     print("| annotator | accuracy | calibration error | rows |\n| --- | --- | --- | --- |")
     for name, result in results.items():
         print(f"| {name} | {result['accuracy']:.3f} | {result['calibration_error']:.3f} | {result['rows']} |")

@@ -5,10 +5,12 @@ import sys
 import time
 
 import rows
+from common import models
 
 
 def features_of(model, tokenizer, chats, batch_tokens, file):
-    """For each chat the hidden states (2, hidden size) at the ends of prompt and response; None if it is too long.
+    """For each chat, (FILE:LINE, messages), the hidden states (2, hidden size) at the ends of prompt and response; None
+    if it is too long.
 
     They are kept in the file, so that a run that was killed does not make them again.
     """
@@ -16,7 +18,8 @@ def features_of(model, tokenizer, chats, batch_tokens, file):
 
     if file.exists():
         return torch.load(file)
-    ids = tokenizer([tokenizer.apply_chat_template(c, tokenize=False) for c in chats], add_special_tokens=False)
+    texts = [models.render(tokenizer, messages, place) for place, messages in chats]
+    ids = tokenizer(texts, add_special_tokens=False)
     ids, limit, features = ids["input_ids"], model.config.max_position_embeddings, [None] * len(chats)
     order = sorted((i for i in range(len(ids)) if len(ids[i]) <= limit), key=lambda i: len(ids[i]), reverse=True)
     start, told, fit = time.time(), 0, len(order)
@@ -41,12 +44,8 @@ def features_of(model, tokenizer, chats, batch_tokens, file):
 def ratings_of(path):
     """(rows, names of the objectives, ratings as a (rows, objectives) list with nan where one is missing)."""
     rated, names = [], {}
-    for number, row in enumerate(rows.read(path, "ratings"), 1):
-        ratings = row["ratings"]
-        known = ratings.values() if isinstance(ratings, dict) else [""]
-        if not all(v is None or (type(v) in (int, float) and math.isfinite(v)) for v in known):
-            sys.exit(f"{path}: row {number}: ratings: not numbers or null by objective")
-        names |= dict.fromkeys(ratings)
+    for row in rows.read(path, "ratings"):
+        names |= dict.fromkeys(row["ratings"])
         rated.append(row)
     table = [
         [math.nan if row["ratings"].get(name) is None else row["ratings"][name] for name in names] for row in rated

@@ -9,7 +9,6 @@ not of the schema raises a ValueError that names the field.
 
 import gzip
 import itertools
-import json
 import re
 import sys
 import time
@@ -45,12 +44,13 @@ def load(source, split):
 
     try:
         if builder:
-            return load_dataset(builder, data_files=source, split="train")
+            return map(rows.finite, load_dataset(builder, data_files=source, split="train"))
         name, _, directory = source.partition(":")
-        return load_dataset(name, data_dir=directory or None, revision=REVISIONS.get(name), split=split)
+        found = load_dataset(name, data_dir=directory or None, revision=REVISIONS.get(name), split=split)
     except Exception as error:  # a broken file, or a refusal of the hub's: there are many kinds
         what = "not to be read" if Path(source).exists() else "no such file, and no dataset on the hub"
-        sys.exit(f"{source}: {what} ({str(error).splitlines()[0]})")
+        sys.exit(f"{source}: {what} ({rows.first_words(error)})")
+    return map(rows.finite, found)
 
 
 def unzipped(path):
@@ -60,9 +60,9 @@ def unzipped(path):
             for line in lines:
                 number += 1
                 if line.strip():
-                    yield json.loads(line)
+                    yield rows.finite(rows.parse(line))
     except ValueError as error:
-        sys.exit(f"{path}:{number}: row: not a line of JSON ({error})")
+        sys.exit(f"{path}:{number}: {error}")
     except (OSError, EOFError, zlib.error) as error:
         sys.exit(f"{path}:{number + 1}: row: {getattr(error, 'strerror', None) or error}")
     number or sys.exit(f"{path}: no rows")
@@ -79,11 +79,13 @@ def text(row, field):
 
 def number(row, field):
     """A number, or None where the dataset gives none."""
+    if not isinstance(row, dict):
+        raise ValueError(f"{field}: missing")
     value = row.get(field)
     if value is None or value != value:
         return None
-    if type(value) not in (int, float):
-        raise ValueError(f"{field}: not a number")
+    if not rows.is_number(value):
+        raise ValueError(f"{field}: {rows.short(value)} is not a finite number")
     return value
 
 
@@ -248,7 +250,8 @@ def openorca(row, seen, min_margin):
     """argilla/distilabel-intel-orca-dpo-pairs: system (often empty), input, chosen, rejected, status ("tie", "swapped",
     "unchanged"), rating (two numbers), chosen_score (the one of chosen)."""
     system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-    ratings = [number({"rating": value}, "rating") for value in row.get("rating") or []]
+    listed_ratings = [] if row.get("rating") is None else listed(row, "rating")
+    ratings = [number({"rating": value}, "rating") for value in listed_ratings]
     score = number(row, "chosen_score")
     if text(row, "status") == "tie":
         yield "tie"
@@ -364,7 +367,7 @@ def comparisons(datasets, split, min_margin, counts, total=None):
                 left = f" of {total} rows written, {rate:.0f}/s, {(total - done) / rate:.0f} s left" if total else ""
                 told = f"{done}" + (left or f" rows read, {rate:.0f}/s")
                 print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
-            source = name or row.get("source") or dataset
+            source = name or str(row.get("source") or dataset)
             for k, made in enumerate(found):
                 reason = made
                 if isinstance(made, dict):

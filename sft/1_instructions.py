@@ -22,7 +22,6 @@ so are exact duplicates. data/1_clean.py drops more. Of a row only a digest is h
         --output_file runs/tiny/instructions.jsonl
 """
 
-import argparse
 import hashlib
 import json
 import sys
@@ -31,6 +30,7 @@ from collections import Counter
 from pathlib import Path
 
 import rows
+from common import arguments, outputs
 
 PAPER = [  # paper B.2; the names are those of RLHFlow's own mixture
     "anon8231489123/ShareGPT_Vicuna_unfiltered:ShareGPT_V3_unfiltered_cleaned_split_no_imsorry.json",
@@ -81,10 +81,10 @@ def table(counts):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, paper")
     parser.add_argument("--split", default="train", help="split of a hub dataset")
-    parser.add_argument("--output_file", required=True)
+    parser.add_output("--output_file", table="| dataset | rows in |", required=True)
     args = parser.parse_args()
     args.datasets = [name for given in args.datasets for name in (PAPER if given == "paper" else [given])]
     start, counts, seen, ids = time.time(), {name: Counter() for name in args.datasets}, set(), set()
@@ -116,7 +116,7 @@ def main():
                     ids.add(name)
                     yield row
 
-    writer, table_file = rows.Writer(args.output_file), Path(args.output_file).with_suffix(".md")
+    writer = rows.Writer(args.output_file)
     try:
         writer.add(converted())
         if not seen:
@@ -125,7 +125,7 @@ def main():
         writer.partial.unlink()
         raise
     writer.finish()
-    table_file.write_text(table(counts), encoding="utf-8")
+    outputs.write_text(Path(args.output_file).with_suffix(".md"), table(counts))
     total = sum(counts.values(), Counter())
     told = f"rows in: {total.total()}, dropped: {total.total() - total['out']}, rows out: {total['out']}"
     print(f"{table(counts)}{args.output_file} {told}, {time.time() - start:.1f} s")

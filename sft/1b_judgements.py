@@ -10,11 +10,11 @@ Writes: --output_file, {"id", "messages", "source"}
     python sft/1b_judgements.py --preferences_file runs/tiny/preferences.jsonl --output_file my_judgements.jsonl
 """
 
-import argparse
 import random
 import sys
 
 import rows
+from common import arguments
 
 
 def comparison(prompt, a, b):
@@ -24,11 +24,11 @@ def comparison(prompt, a, b):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--preferences_file", required=True)
-    parser.add_argument("--output_file", required=True)
-    parser.add_argument("--size", type=int, default=0, help="pairs to draw (0: all)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_output("--output_file", required=True)
+    parser.add_argument("--size", type=arguments.whole(0), default=0, help="pairs to draw (0: all)")
+    parser.add_argument("--seed", type=arguments.SEED, default=0)
     args = parser.parse_args()
     pairs = list(rows.read(args.preferences_file, "preferences"))
     if len(pairs) < args.size:

@@ -15,10 +15,11 @@ Writes: --output_dir, a Hugging Face model directory with trainer_state.json, th
 import sys
 from dataclasses import dataclass, field
 
-from trl import ModelConfig, SFTConfig, TrlParser
+from trl import ModelConfig, SFTConfig
 
 import rows
 import training
+from common import models
 
 
 @dataclass
@@ -37,31 +38,37 @@ class Config(SFTConfig):
     assistant_only_loss: bool = field(default=True, metadata={"help": "no loss on the user's and the system's tokens"})
 
 
+def learned(example):
+    """Does a tokenised conversation, or a block of them, hold a token that the loss is taken on?"""
+    return 1 in example.get("assistant_masks", [1])
+
+
 def main():
-    data, training_args, model_args = TrlParser((Data, Config, ModelConfig)).parse_args_and_config()
+    data, training_args, model_args = training.parse(Data, Config, ModelConfig)
     instructions = [row for name in data.dataset_name for row in rows.read(name, "instructions")]
-    final = training_args.output_dir
-    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
 
     from datasets import Dataset
-    from transformers import AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from trl import SFTTrainer, get_peft_config
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path)
-    except (OSError, ValueError) as error:
-        sys.exit(f"{model_args.model_name_or_path}: no model there ({str(error).splitlines()[0]})")
+    tokenizer = models.tokenizer(model_args.model_name_or_path, template=False)
     if not (tokenizer.chat_template or training_args.chat_template_path):
         sys.exit(f"{model_args.model_name_or_path}: its tokenizer has no chat template, give --chat_template_path")
+    models.check(AutoModelForCausalLM, model_args.model_name_or_path, tokenizer)
+    final, checkpoint = training.begin(training_args)
 
     chosen = {"dtype": model_args.dtype, "attn_implementation": training.attention(training_args, model_args)}
     training_args.model_init_kwargs = {name: value for name, value in chosen.items() if value}
-    trainer = SFTTrainer(
-        model_args.model_name_or_path,
-        training_args,
-        train_dataset=Dataset.from_list([{"messages": row["messages"]} for row in instructions]),
-        peft_config=get_peft_config(model_args),
-    )
+    with training.building(tokenizer, lambda: ((row.place, row["messages"]) for row in instructions)):
+        trainer = SFTTrainer(
+            model_args.model_name_or_path,
+            training_args,
+            train_dataset=Dataset.from_list([{"messages": row["messages"]} for row in instructions]),
+            peft_config=get_peft_config(model_args),
+        )
+    models.check_finite(model_args.model_name_or_path, trainer.model)
+    if training_args.assistant_only_loss and not any(map(learned, trainer.train_dataset)):
+        sys.exit(f"{data.dataset_name[0]}: no assistant's token within --max_length {training_args.max_length}")
     training.train(trainer, checkpoint)
     training.finish(trainer, final)
 

@@ -21,7 +21,6 @@ Writes, in --output_dir:
     python recipes/tiny/1_data.py --output_dir runs/tiny/world --seed 0
 """
 
-import argparse
 import random
 from pathlib import Path
 
@@ -30,20 +29,27 @@ import true_reward
 import world
 
 import rows
+from common import arguments
+
+FILES = [f"{name}.jsonl" for name in "corpus instructions preferences ratings bench prompts evaluation".split()]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--corpus", type=int, default=75_000, help="documents of the base model's corpus")
-    parser.add_argument("--instructions", type=int, default=5000)
-    parser.add_argument("--preferences", type=int, default=10_000, help="prompts, two pairs each")
-    parser.add_argument("--ratings", type=int, default=6000, help="rated answers, to as many questions at most")
-    parser.add_argument("--prompts", type=int, default=3900)
-    parser.add_argument("--validation", type=int, default=200)
-    parser.add_argument("--test", type=int, default=600)
-    parser.add_argument("--bench", type=int, default=150, help="questions, a pair for each section")
+    parser = arguments.Parser(__doc__)
+    parser.add_output("--output_dir", "folder", FILES, required=True)
+    parser.add_argument("--seed", type=arguments.SEED, default=0)
+    parser.add_argument(
+        "--corpus", type=arguments.whole(1), default=75_000, help="documents of the base model's corpus"
+    )
+    parser.add_argument("--instructions", type=arguments.whole(1), default=5000)
+    parser.add_argument("--preferences", type=arguments.whole(1), default=10_000, help="prompts, two pairs each")
+    parser.add_argument(
+        "--ratings", type=arguments.whole(1), default=6000, help="rated answers, to as many questions at most"
+    )
+    parser.add_argument("--prompts", type=arguments.whole(1), default=3900)
+    parser.add_argument("--validation", type=arguments.whole(1), default=200)
+    parser.add_argument("--test", type=arguments.whole(1), default=600)
+    parser.add_argument("--bench", type=arguments.whole(1), default=150, help="questions, a pair for each section")
     args = parser.parse_args()
     rng, out = random.Random(args.seed), Path(args.output_dir)
 

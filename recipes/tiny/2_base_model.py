@@ -11,13 +11,13 @@ import sys
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
-from trl import TrlParser
 
 import rows
 import training
 
 # What a pairwise preference model reads around the texts; unknown to the tokenizer each would take ten tokens.
 MARKERS = ["[CONTEXT]", "[RESPONSE A]", "[RESPONSE B]", "<turn> user"]
+ANSWER = "Answer:\n"  # what a document's answer begins with
 BLOCK = 128  # tokens; the corpus is cut into blocks of this length, which hold several documents each
 
 # The words of the corpus, so that the base model knows what they ask for.
@@ -69,10 +69,15 @@ def tokenizer_of(texts, vocab_size):
 
 
 def main():
-    world, training_args = TrlParser((World, Config)).parse_args_and_config()
-    texts = [row["text"] for row in rows.read(world.dataset_name)]
-    final = training_args.output_dir
-    training_args.output_dir, checkpoint = training.unfinished_model(final, rows.fingerprint(sys.argv[1:]))
+    world, training_args = training.parse(World, Config)
+    if world.hidden_size % 32:
+        sys.exit(f"--hidden_size: {world.hidden_size} is not a multiple of 32")
+    texts = []
+    for row in rows.read(world.dataset_name, "corpus"):
+        if ANSWER not in row["text"]:
+            rows.refuse(row, f"text: without {ANSWER!r}")
+        texts.append(row["text"])
+    final, checkpoint = training.begin(training_args)
 
     from datasets import Dataset
     from transformers import LlamaConfig, LlamaForCausalLM, Trainer, set_seed
@@ -94,7 +99,7 @@ def main():
         eos_token_id=tokenizer.eos_token_id,
     )
     # No loss on the questions: their names and numbers are random, and guessing them would take most of the training.
-    questions = tokenizer([text[: text.index("Answer:\n") + 8] for text in texts])["input_ids"]
+    questions = tokenizer([text[: text.index(ANSWER) + len(ANSWER)] for text in texts])["input_ids"]
     documents = tokenizer([text + tokenizer.eos_token for text in texts])["input_ids"]
     ids = [token for document in documents for token in document]
     labels = [

@@ -7,23 +7,19 @@ Writes: --output_file, the same rows with "true_rewards" and "correct" (0 or 1),
         --output_file runs/tiny/eval/sft/true_rewards.jsonl
 """
 
-import argparse
-import sys
-
 import true_reward
 
 import rows
+from common import arguments
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_file", required=True)
-    parser.add_argument("--output_file", required=True)
+    parser.add_output("--output_file", required=True)
     args = parser.parse_args()
-    scored = list(rows.read(args.rewards_file, "rewards"))
-    for number, row in enumerate(scored, 1):
-        if not isinstance(row.get("answer"), str):
-            sys.exit(f"{args.rewards_file}: row {number}: answer: missing")
+    scored = list(rows.read(args.rewards_file, "rewards", also=("answer",)))
+    for row in scored:
         row["true_rewards"] = [true_reward.true_reward(text, row["answer"]) for text in row["responses"]]
         row["correct"] = [true_reward.parts(text, row["answer"])["correct"] for text in row["responses"]]
     rows.write(args.output_file, scored)

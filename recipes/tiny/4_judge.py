@@ -14,10 +14,8 @@ Writes: --url_file, its address once it listens, such as http://127.0.0.1:8000/v
         --port 8000
 """
 
-import argparse
 import json
 import math
-import os
 import re
 import signal
 import sys
@@ -29,6 +27,7 @@ from pathlib import Path
 import true_reward
 
 import rows
+from common import arguments, outputs
 
 MODEL = "true_reward"
 PROMPTS = Path(__file__).parents[2] / "annotation" / "judge_prompts.toml"
@@ -123,16 +122,14 @@ def completion(request, known, answers):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--questions_files", nargs="+", required=True)
-    parser.add_argument("--port", type=int, default=8000, help="0: one that is free")
-    parser.add_argument("--url_file", type=Path)
+    parser.add_argument("--port", type=arguments.whole(0, 65535), default=8000, help="0: one that is free")
+    parser.add_output("--url_file", type=Path)
     args = parser.parse_args()
     known, answers = forms(), {}
     for file in args.questions_files:
-        for number, row in enumerate(rows.read(file, "prompts"), 1):
-            if not isinstance(row.get("answer"), str):
-                sys.exit(f"{file}: row {number}: answer: missing")
+        for row in rows.read(file, "prompts", also=("answer",)):
             answers[row["prompt"][-1]["content"]] = row["answer"]
 
     class Handler(BaseHTTPRequestHandler):
@@ -175,9 +172,7 @@ def main():
         signal.signal(number, lambda *_: sys.exit())
     url = f"http://127.0.0.1:{server.server_port}/v1"
     if args.url_file:
-        whole = args.url_file.with_name(f"{args.url_file.name}.partial")
-        whole.write_text(url + "\n")
-        os.replace(whole, args.url_file)
+        outputs.write_text(args.url_file, url + "\n")
     print(f"{url} knows {len(answers)} questions", flush=True)
     server.serve_forever()
 

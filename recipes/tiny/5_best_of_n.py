@@ -11,13 +11,12 @@ Writes: --output_file, the same rows with the best of the first n samples alone 
     python recipes/tiny/5_best_of_n.py --n 8 --rewards_file my_samples.jsonl --output_file my_best_of_8.jsonl
 """
 
-import argparse
 import math
-import sys
 from collections import Counter
 from statistics import fmean
 
 import rows
+from common import arguments
 
 
 def divergence(responses, rewards, n):
@@ -32,16 +31,16 @@ def divergence(responses, rewards, n):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_file", required=True)
-    parser.add_argument("--n", type=int, required=True)
-    parser.add_argument("--output_file", required=True)
+    parser.add_argument("--n", type=arguments.whole(1), required=True)
+    parser.add_output("--output_file", required=True)
     args = parser.parse_args()
     kept = []
-    for number, row in enumerate(rows.read(args.rewards_file, "rewards"), 1):
+    for row in rows.read(args.rewards_file, "rewards"):
         samples = len(row["responses"])
-        if not 1 <= args.n <= samples:
-            sys.exit(f"{args.rewards_file}:{number}: responses: {samples}, too few for the best of {args.n}")
+        if args.n > samples:
+            rows.refuse(row, f"responses: {samples}, too few for the best of {args.n}")
         kl = divergence(row["responses"], row["rewards"], args.n)
         best = max(range(args.n), key=lambda i: row["rewards"][i])
         for key, value in row.items():

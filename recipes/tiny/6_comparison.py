@@ -8,8 +8,6 @@ Writes: in it COMPARISON.md, comparison.json (the table's numbers), kl.png (what
     python recipes/tiny/6_comparison.py --directory runs/compare
 """
 
-import argparse
-import json
 import math
 import sys
 from pathlib import Path
@@ -18,6 +16,7 @@ from statistics import fmean
 import comparing
 
 import rows
+from common import arguments, outputs
 
 HEAD = [
     "optimiser",
@@ -111,7 +110,7 @@ def figures(curves, table, directory):
     figure.legend(handles, labels, loc="upper right", ncols=2)
     figure.suptitle("The tiny world: a point a round", x=0.02, ha="left")
     figure.tight_layout()
-    figure.savefig(directory / "kl.png", dpi=90)
+    outputs.write_figure(directory / "kl.png", figure, dpi=90)
     figure, axis = pyplot.subplots(figsize=(9, 6))
     for row in (row for row in table if row["seconds"]):
         spread = [[row["win_rate"] - row["low"]], [row["high"] - row["win_rate"]]]
@@ -122,11 +121,11 @@ def figures(curves, table, directory):
     axis.set_xlabel("seconds on this machine, without evaluation")
     axis.set_ylabel("win rate against the fine-tuned policy")
     axis.set_title("The tiny world: win rate and compute")
-    figure.savefig(directory / "compute.png", dpi=110, bbox_inches="tight")
+    outputs.write_figure(directory / "compute.png", figure, dpi=110, bbox_inches="tight")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--directory", required=True)
     args = parser.parse_args()
     runs, directory = comparing.Runs(args.directory), Path(args.directory)
@@ -165,11 +164,9 @@ the policy that it starts from, which was taught to judge.
         + "![true and proxy reward against KL](kl.png)\n\n![win rate and compute](compute.png)\n\n"
         + steering(directory)
     )
-    partial = Path(f"{directory}/COMPARISON.md.partial")
-    partial.write_text(text, encoding="utf-8")
-    (directory / "comparison.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
     figures({name: [base, *points] for name, points in curves.items()}, table, directory)
-    rows.publish(partial, directory / "COMPARISON.md")
+    outputs.write_json(directory / "comparison.json", table)
+    outputs.write_text(directory / "COMPARISON.md", text)
     print(text)
 
 

@@ -10,13 +10,14 @@ Writes: in it CLAIMS.md
     python recipes/tiny/7_claims.py --directory runs/compare
 """
 
-import argparse
 import json
 import math
 from pathlib import Path
 from statistics import fmean
 
 import comparing
+
+from common import arguments, outputs
 
 LITTLE = 0.03
 
@@ -157,7 +158,7 @@ CLAIMS = [  # what it says and where, the runs it needs, the parts
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(__doc__)
     parser.add_argument("--directory", required=True)
     args = parser.parse_args()
     runs, directory = comparing.Runs(args.directory), Path(args.directory)
@@ -173,7 +174,7 @@ def main():
     head = "# The claims in the tiny world\n\n    bash recipes/tiny/compare.sh claims\n\n"
     head += "The tiny world's verdicts. The command of one claim is bash recipes/tiny/ and what stands in its row. "
     about = " ".join(__doc__.split("\n\n")[1].split())
-    (directory / "CLAIMS.md").write_text(f"{head}{about}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    outputs.write_text(directory / "CLAIMS.md", f"{head}{about}\n\n" + "\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

@@ -5,12 +5,12 @@ do not take from the questions, the judge's prompts and lm-eval's tasks, stands 
 """
 
 import json
-import shutil
 from pathlib import Path
 
 import world
 
 import rows
+from common import outputs
 
 FILES = Path(__file__).parent / "benchmark_files"
 CATEGORIES = {  # MT-Bench's, by kind: maths and reasoning are judged with a reference answer
@@ -29,16 +29,17 @@ def given(q, rng):
 
 def write(out, questions, rng):
     """Write the sets of those questions (as world.question makes them) into the directory `out`."""
-    shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(FILES, out)
-    for task in out.glob("lm_eval/*.yaml"):
-        directory = json.dumps(str(task.parent.resolve()))[1:-1]  # within the quotes of YAML
-        task.write_text(task.read_text().replace("DIRECTORY", directory))
+    for file in FILES.rglob("*.*"):
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".yaml" and file.parent.name == "lm_eval":
+            directory = json.dumps(str((out / "lm_eval").resolve()))[1:-1]  # within the quotes of YAML
+            text = text.replace("DIRECTORY", directory)
+        outputs.write_text(out / file.relative_to(FILES), text)
     alpaca, academic = [], []
     for q in questions[:200]:
         about = {"generator": "reference", "dataset": q["kind"]}
         alpaca.append({"instruction": q["text"], "output": given(q, rng), **about})
-    (out / "alpaca_eval.json").write_text(json.dumps(alpaca, indent=2) + "\n")
+    outputs.write_json(out / "alpaca_eval.json", alpaca)
 
     for number, q in enumerate(questions[-300:]):
         asked = [{"role": "user", "content": q["text"]}]

@@ -102,8 +102,10 @@ self_rewarding() { # from a policy that was taught to judge
 
 dpa() { # its evaluation is in the direction of helpfulness; then the last policy is asked in others
   local to=$OUT/seed$seed/directions angle
-  # shellcheck source=recipes/optimisers/dpa.sh
-  source recipes/optimisers/dpa.sh # for its DIRECTION_PROMPT
+  local DIRECTION_PROMPT # the recipe's
+  # shellcheck disable=SC2016
+  DIRECTION_PROMPT=$(sed -n 's/^: "${DIRECTION_PROMPT:=\(.*\)}"$/\1/p' recipes/optimisers/dpa.sh)
+  DIRECTION_PROMPT=${DIRECTION_PROMPT//\\/}
   for angle in 0 -45 45; do
     own "$to/evaluation_$angle.jsonl" python generation/1b_directions.py --angles "$angle" \
       --system_prompt "$DIRECTION_PROMPT" --prompts_file "$base/world/evaluation.jsonl" --output_file

@@ -1,0 +1,184 @@
+"""Models and tokenizers: loaded whole, or the program ends in one line that names the directory and what is wrong.
+
+transformers fills weights that a checkpoint lacks with random numbers, asks whether it may run code that comes with a
+model, and fails in many other ways deep in a traceback. Every script loads through these functions, before it computes.
+"""
+
+import contextlib
+import os
+import re
+import sys
+from pathlib import Path
+
+SHOWN = 3  # keys that a message names
+COMMIT = re.compile("[0-9a-f]{40}")
+
+
+def refuse(path, reason):
+    sys.exit(f"{path}: cannot load a model from it ({reason})")
+
+
+def first_line(error):
+    """What an error of a library says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def refused(path):
+    """Within it an error of the library that reads a model ends the program in one line."""
+    try:
+        yield
+    except Exception as error:  # missing, cut, another type, another shape: each library has errors of its own
+        refuse(path, first_line(error))
+
+
+def where_from(path, trust_remote_code=False, revision=None):
+    """Keyword arguments of from_pretrained; code from the hub is run at a pinned commit only."""
+    if (Path(path) / "adapter_config.json").exists() and not (Path(path) / "config.json").exists():
+        refuse(path, "an adapter without its model: merge the two first")
+    if trust_remote_code and not Path(path).exists() and not COMMIT.fullmatch(revision or ""):
+        refuse(path, "its code is run only at a pinned commit: give the 40 digits of one as --revision")
+    return {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
+
+
+def config(path, **options):
+    """The configuration of a model."""
+    from transformers import AutoConfig
+
+    with refused(path):
+        return AutoConfig.from_pretrained(path, **where_from(path, **options))
+
+
+def tokenizer(path, template=True, padding_side=None, **options):
+    """The tokenizer of a model. template: it has to have a chat template, which renders a question."""
+    from transformers import AutoTokenizer
+
+    side = {"padding_side": padding_side} if padding_side else {}
+    with refused(path):
+        loaded = AutoTokenizer.from_pretrained(path, **side, **where_from(path, **options))
+    if template and not loaded.chat_template:
+        sys.exit(f"{path}: its tokenizer has no chat template")
+    if template:
+        render(loaded, [{"role": "user", "content": "question"}], path, add_generation_prompt=True)
+    return loaded
+
+
+def render(tokenizer, messages, where, **options):
+    """The text of messages by the chat template, which may refuse them: a system turn, say. where: FILE:LINE."""
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except Exception as error:  # templates are programs
+        sys.exit(f"{where}: the chat template of {tokenizer.name_or_path} refuses it ({first_line(error)})")
+
+
+def load(auto_class, path, tokenizer=None, new_head=False, left_out=(), **options):
+    """The model, in evaluation mode.
+
+    tokenizer: its vocabulary has to fit into the embeddings. new_head: a scoring head that the checkpoint lacks starts
+    at random. left_out: a head that may be in the checkpoint and not in the model, such as "score".
+    """
+    origin = {name: options.pop(name) for name in ("trust_remote_code", "revision") if name in options}
+    with quiet(), refused(path):
+        model, report = auto_class.from_pretrained(
+            path, output_loading_info=True, ignore_mismatched_sizes=True, **where_from(path, **origin), **options
+        )
+    check_report(path, report, new_head)
+    if auto_class.__name__ == "AutoModelForCausalLM" and "score" not in left_out:
+        check_language_model(path, model.config)
+    if tokenizer is not None:
+        check_vocabulary(path, model, tokenizer)
+    if model.device.type != "meta":
+        check_finite(path, model)
+    return model
+
+
+def check(auto_class, path, tokenizer=None, **options):
+    """Look at a model that another library will load: its keys and shapes, without reading the weights."""
+    load(auto_class, path, tokenizer, device_map="meta", **options)
+
+
+def check_report(path, report, new_head):
+    """report: what from_pretrained tells of the keys of the checkpoint and of the model."""
+    missing = sorted(report["missing_keys"])
+    if new_head:
+        missing = [key for key in missing if not key.startswith(("score.", "classifier."))]
+    if missing:
+        refuse(path, f"weights are missing: {some(missing)}")
+    if report["mismatched_keys"]:
+        key, stored, wanted = sorted(report["mismatched_keys"], key=str)[0]
+        refuse(path, f"{key} is {[*stored]}, by its config.json it has to be {[*wanted]}")
+
+
+def some(names):
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def check_language_model(path, config):
+    """A reward model loads as a language model without a word where the two share their embeddings."""
+    names = getattr(config, "architectures", None) or []
+    if any("Classification" in name or "Reward" in name for name in names):
+        refuse(path, f"it is a {names[0]}, where a language model is asked for")
+
+
+def check_vocabulary(path, model, tokenizer):
+    embeddings = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > embeddings:
+        refuse(path, f"{len(tokenizer)} tokens in its tokenizer, embeddings for {embeddings}")
+
+
+def check_finite(path, model):
+    if name := not_finite(model):
+        refuse(path, f"{name} is not finite")
+
+
+def not_finite(model):
+    """The name of a weight that holds NaN or infinity, or None."""
+    import torch
+
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            return name
+    return None
+
+
+@contextlib.contextmanager
+def quiet():
+    """transformers tells of missing weights in a table; `load` says it in one line."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def engine(path, dtype, **options):
+    """vLLM's engine, in this process: the same seed gives the same rows, and whoever kills it kills the engine.
+
+    `check` looks at the checkpoint before; here the weights in the engine have to be finite.
+    """
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    import torch
+    from vllm import LLM
+
+    on_cpu = not torch.cuda.is_available()
+    with refused(path):
+        loaded = LLM(
+            path,
+            dtype=dtype,
+            # On the CPU compiling takes longer than it saves, and vLLM 0.32 cannot take back the random state of a
+            # request with a seed whose prompt was cut in two ("CPU Generator does not use offset").
+            enforce_eager=on_cpu,
+            enable_chunked_prefill=False if on_cpu else None,
+            kv_cache_memory_bytes=2**28 if on_cpu else None,  # clearing more takes seconds
+            **options,
+        )
+        names = loaded.apply_model(not_finite)
+    if name := next(filter(None, names), None):
+        refuse(path, f"{name} is not finite")
+    return loaded

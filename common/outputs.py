@@ -1,0 +1,254 @@
+"""Where results go: a file or a model is written beside its name, and gets the name once it is whole.
+
+Unfinished work is called NAME.partial-SOMETHING. A file replaces only a file. A model replaces only a model directory
+of ours, which the file .made_by.json tells, or an empty directory. The older model is renamed aside, the new one gets
+the name, then the older one goes: a process that is killed in between loses neither, and the same command puts it
+right.
+"""
+
+import contextlib
+import fcntl
+import glob
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+MARKER = ".made_by.json"  # in a model directory: the script that made it, and the names of the files that are ours
+REPLACED = "replaced"  # NAME.partial-replaced is the older model, while the new one gets its name
+LOCK = ".lock"  # in an unfinished model, held by the process that trains it
+CARD_TAG = "rlhf-workflow"  # in the head of a model card of ours
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+# Files of a model directory from before there was a marker; every other file in it is the user's.
+MODEL_FILES = re.compile(
+    r"config\.json|generation_config\.json|trainer_state\.json|training_args\.bin|armorm\.json|.*\.safetensors"
+    r"|.*\.safetensors\.index\.json|pytorch_model.*|tokenizer.*|special_tokens_map\.json|added_tokens\.json"
+    r"|vocab\.json|merges\.txt|chat_template\.jinja|modeling_\w+\.py|configuration_\w+\.py"
+)
+
+
+# What an output may be called
+
+
+def problem(output, kind, inputs):
+    """Why a file, folder or model must not be written under that name, or None.
+
+    kind: "file"; "model", a directory that is replaced as a whole; "folder", a directory that files are written into.
+    inputs: the paths that the same command reads.
+    """
+    if not str(output).strip():
+        return "empty (a variable that is not set?)"
+    path = Path(os.path.realpath(output))
+    if path in (Path("/"), Path.home(), Path.cwd(), CHECKOUT):
+        return f"{output}: not a place for results"
+    if kind == "folder":
+        return f"{output}: a file, a directory is needed" if path.exists() and not path.is_dir() else None
+    if any(path == Path(os.path.realpath(name)) for name in inputs):
+        return f"{output}: an input of the same command, which would be overwritten"
+    if kind == "file":
+        return None if not path.exists() or path.is_file() else f"{output}: there is something that is not a file"
+    held = [*inputs, Path.home(), Path.cwd(), CHECKOUT]
+    if inside := [name for name in held if Path(os.path.realpath(name)).is_relative_to(path)]:
+        return f"{output}: it holds {inside[0]}, which would be deleted"
+    return None if replaceable_model(path) else f"{output}: not a model directory of ours; give a new or an empty one"
+
+
+def replaceable_model(path):
+    """Is there nothing, an empty directory, or a model directory of ours?"""
+    if not path.exists():
+        return True
+    if not path.is_dir():
+        return False
+    of_before = (path / "config.json").exists() and (path / "trainer_state.json").exists()
+    return (path / MARKER).exists() or of_before or not any(path.iterdir())
+
+
+def beside(output, suffix, begins):
+    """The path of a table beside an output file. One that is there must begin as such a table does."""
+    path = Path(output).with_suffix(suffix)
+    if path == Path(output):
+        sys.exit(f"{output}: its table would have the same name; give a name that does not end in {suffix}")
+    if path.is_file():
+        with open(path, "rb") as file:
+            if file.read(len(begins.encode())) != begins.encode():
+                sys.exit(f"{path}: not a table of this script, which would be overwritten; give another --output_file")
+    return path
+
+
+# Files
+
+
+def locked(file):
+    """Take the lock of an open file, until it is closed; False if another process has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def open_partial(path, resume, keep):
+    """The unfinished file of `path`, open to read and append, and locked: the same command at once is refused."""
+    partial = f"{path}.partial-{resume}"
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = open(partial, "a+b", buffering=0)
+            if not locked(file):
+                sys.exit(f"{path}: another process is writing it")
+            if os.path.exists(partial) and os.path.samestat(os.fstat(file.fileno()), os.stat(partial)):
+                break
+            file.close()  # the other process has just finished, and given this file its name
+        if not keep:
+            file.truncate(0)
+    except OSError as error:
+        sys.exit(f"{path}: {error.strerror}")
+    return file
+
+
+def publish_file(partial, path):
+    """Give a finished file its name, in place of an older file."""
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        sys.exit(f"{path}: there is something that is not a file; what is finished is kept as {partial}")
+    os.replace(partial, path)
+    remove_stale(path)
+
+
+def remove_stale(path):
+    """Remove what earlier commands left unfinished under this name, but not what another process is writing."""
+    for name in glob.glob(f"{glob.escape(str(path))}.partial-*"):
+        stale = Path(name)
+        lock = stale / LOCK if stale.is_dir() else stale
+        with contextlib.suppress(FileNotFoundError):
+            if lock.exists():
+                with open(lock, "rb") as file:
+                    if not locked(file):
+                        continue
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+
+
+def write_bytes(path, data):
+    """Write a file whole, or not at all."""
+    with open_partial(path, "new", keep=False) as file:
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError as error:
+            os.unlink(f"{path}.partial-new")
+            sys.exit(f"{path}: {error.strerror}")
+        publish_file(f"{path}.partial-new", path)
+
+
+def write_text(path, text):
+    write_bytes(path, text.encode(errors="replace"))
+
+
+def write_json(path, content):
+    """A JSON file, whole; a number that is not finite ends the program, since JSON has none."""
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False)
+    except ValueError:
+        sys.exit(f"{path}: a number is not finite, which no result may be")
+    write_text(path, text + "\n")
+
+
+def write_figure(path, figure, **options):
+    """A figure of matplotlib as a PNG, whole."""
+    import io
+
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", **options)
+    write_bytes(path, picture.getvalue())
+
+
+# Models
+
+
+def lock_model(partial, path):
+    """Make the unfinished directory of a model and lock it, until the process ends; the open file is returned."""
+    try:
+        Path(partial).mkdir(parents=True, exist_ok=True)
+        file = open(Path(partial, LOCK), "a+b")
+    except OSError as error:
+        sys.exit(f"{path}: {error.strerror}")
+    if not locked(file):
+        sys.exit(f"{path}: another process is writing it")
+    return file
+
+
+def recover_model(partial, path):
+    """Put right what a kill while a model got its name has left; True if that model is now there, finished."""
+    path = Path(os.path.realpath(path))
+    replaced = path.with_name(f"{path.name}.partial-{REPLACED}")
+    if Path(partial, MARKER).exists():
+        publish_model(partial, path)
+        return True
+    if replaced.exists() and not path.exists():
+        os.rename(replaced, path)
+    return False
+
+
+def publish_model(partial, path):
+    """Give a finished model directory its name, in place of an older model of ours, whose other files it takes over."""
+    partial, path = Path(partial), Path(os.path.realpath(path))
+    replaced = path.with_name(f"{path.name}.partial-{REPLACED}")
+    if not replaceable_model(path):
+        sys.exit(f"{path}: not a model directory of ours; what is finished is kept as {partial}")
+    if not (partial / MARKER).exists():  # from here on the model is whole, and a kill loses nothing of it
+        own = [entry.name for entry in partial.iterdir() if not temporary(entry.name)]
+        write_json(partial / MARKER, {"script": script_name(), "files": sorted(own)})
+    for entry in partial.iterdir():
+        if temporary(entry.name):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    if path.exists():
+        carry_over(path, partial)
+        if replaced.exists():  # of an earlier kill, after that model got its name
+            shutil.rmtree(replaced)
+        os.rename(path, replaced)
+    os.rename(partial, path)
+    remove_stale(path)
+
+
+def temporary(name):
+    return name.startswith("checkpoint-") or name == LOCK
+
+
+def script_name():
+    """The running script by its path in the checkout, or by its name."""
+    script = Path(sys.argv[0]).resolve()
+    return str(script.relative_to(CHECKOUT)) if script.is_relative_to(CHECKOUT) else script.name
+
+
+def carry_over(old, new):
+    """Copy into a new model directory what a user has put into the old one."""
+    ours = None
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        ours = set(json.loads((old / MARKER).read_text(encoding="utf-8"))["files"])
+    for entry in old.iterdir():
+        known = entry.name in ours if ours is not None else MODEL_FILES.fullmatch(entry.name)
+        if (
+            known
+            or entry.name == MARKER
+            or temporary(entry.name)
+            or our_card(entry)
+            or os.path.lexists(new / entry.name)
+        ):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, new / entry.name, symlinks=True)
+        else:
+            shutil.copy2(entry, new / entry.name, follow_symlinks=False)
+
+
+def our_card(path):
+    """Is that a model card which a script has written, ours or TRL's? It tells of other weights."""
+    if path.name != "README.md" or not path.is_file():
+        return False
+    head = path.read_text(encoding="utf-8", errors="replace")[:2000]
+    return CARD_TAG in head or "generated_from_trainer" in head
