@@ -102,7 +102,9 @@ def conversation(field):
             if not all(turn["content"].strip() for turn in value):
                 return "an empty turn"
         roles = [turn["role"] for turn in value]
-        return None if re.fullmatch(ROLES[field], " ".join(roles)) else f"roles out of order ({', '.join(roles)})"
+        if not re.fullmatch(ROLES[field], " ".join(roles)):
+            return f"roles out of order ({', '.join(role if role.isalpha() else repr(role) for role in roles)})"
+        return None
 
     return check
 

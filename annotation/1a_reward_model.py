@@ -43,6 +43,11 @@ def take(items, length, budget, attended=lambda item: 0):
         items = items[len(batch) :]
 
 
+def chats_of(row):
+    """The prompt with each response."""
+    return [[*row["prompt"], {"role": "assistant", "content": text}] for text in row["responses"]]
+
+
 class Scorer:
     """A reward model and its tokenizer; `share`: prompts go through the model once for all their responses."""
 
@@ -56,7 +61,7 @@ class Scorer:
         """What the model gives for each response of each row, as {name: list}; None for a row that does not fit."""
         import torch
 
-        chats = [[row["prompt"] + [{"role": "assistant", "content": t}] for t in row["responses"]] for row in chunk]
+        chats = [chats_of(row) for row in chunk]
         of_row = zip(chunk, chats, strict=True)
         texts = [models.render(self.tokenizer, chat, row.place) for row, several in of_row for chat in several]
         ids = iter(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
@@ -105,12 +110,12 @@ def of_rows(cache, places):
     return DynamicCache([(layer.keys[places], layer.values[places]) for layer in cache.layers])
 
 
-def load(path, dtype, **origin):
-    """(model, tokenizer), checked; what cannot score a response ends the program."""
+def load(path, dtype, example, **origin):
+    """(model, tokenizer), checked by an example of a row; what cannot score a response ends the program."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    tokenizer = models.tokenizer(path, **origin)
+    tokenizer = models.tokenizer(path, example, **origin)
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         # The model takes the last token that is not padding for the end of the response.
         sys.exit(f"{path}: its tokenizer needs a pad token that is not the EOS token")
@@ -157,11 +162,12 @@ def main():
         return itertools.islice(checked, args.shard, None, args.num_shards)
 
     total = sum(1 for _ in answered())
+    example = next(((row.place, chats_of(row)[0]) for row in answered()), None)  # a share of the rows may be empty
 
     import torch
 
     origin = {"trust_remote_code": args.trust_remote_code, "revision": args.revision}
-    model, tokenizer = load(args.model_name_or_path, args.dtype, **origin)
+    model, tokenizer = load(args.model_name_or_path, args.dtype, example, **origin)
     # The cache of a prompt serves models that attend to everything and score by the library's own code.
     own = not type(model).__module__.startswith("transformers.")
     share = not own and not getattr(model.config, "sliding_window", None)

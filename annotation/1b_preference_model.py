@@ -107,16 +107,17 @@ def main():
         checked = rows.read(args.responses_file, "responses", n=args.n)
         return itertools.islice(checked, args.shard, None, args.num_shards)
 
-    total = 0
+    total, example = 0, None
     for row in answered():
         total += 1
+        example = example or (row.place, comparison(row["prompt"], *(row["responses"] * 2)[:2]))
         if len(row["responses"]) < 2:
             sys.exit(f"{args.responses_file}: responses: {len(row['responses'])}, a comparison needs two")
 
     import torch
     from transformers import AutoModelForCausalLM
 
-    tokenizer = models.tokenizer(args.model_name_or_path)
+    tokenizer = models.tokenizer(args.model_name_or_path, example)
 
     def ids_of(compared):
         chats = [comparison(*asked) for asked in compared]

@@ -83,10 +83,10 @@ def prompts_of(path):
     except (OSError, ValueError) as error:
         sys.exit(f"{path}: {getattr(error, 'strerror', None) or error}")
     for kind, placeholders in PLACEHOLDERS.items():
-        if not isinstance(prompts.get(kind), str):
-            sys.exit(f"{path}: {kind}: not a text")
-        if missing := [text for text in placeholders if text not in prompts[kind]]:
+        if missing := [text for text in placeholders if text not in str(prompts.get(kind))]:
             sys.exit(f"{path}: {kind}: {missing[0]} is missing")
+        if not isinstance(prompts[kind], str):
+            sys.exit(f"{path}: {kind}: not a text")
     scale = prompts.get("scale")
     if not (isinstance(scale, list) and len(scale) == 2 and all(map(rows.is_number, scale)) and scale[0] < scale[1]):
         sys.exit(f"{path}: scale: not two numbers, the lower first")
@@ -128,7 +128,7 @@ def main():
     start, counts, unparsable, left_out = time.time(), Counter(), [], []
 
     async def annotate():
-        asked = judge.Judge(args, answered=len(known))
+        asked = judge.Judge(args, sum(most) - len(known), answered=len(known))
 
         async def ask(row, *places):
             name = " ".join(map(str, (row["id"], *places)))
@@ -139,7 +139,7 @@ def main():
                 request = {"messages": [{"role": "user", "content": question}], "temperature": 0}
                 choice, reason = await asked.ask({**request, "max_completion_tokens": args.max_tokens})
                 if not choice:
-                    return None, reason
+                    return None, f"refused: {reason}"
                 reply = choice["text"]
                 journal.add([{"id": name, "row": row["id"], "reply": reply}])
                 counts["requests"] += 1
@@ -179,6 +179,7 @@ def main():
         rows.write(f"{args.output_file}.dropped.jsonl", left_out)
     if sizes and len(left_out) == len(sizes):
         sys.exit(f"{args.responses_file}: no row is left; {lost}, such as {(refused + unparsable)[0]!r}")
+    journal.file.close()
     writer.finish()
     told = f"finished before: {len(writer.done)}, requests: {counts['requests']}, {lost}, dropped: {len(left_out)}"
     told += f", rows out: {len(sizes) - len(left_out)}, {time.time() - start:.1f} s"

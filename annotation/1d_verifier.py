@@ -12,13 +12,16 @@ Writes: --output_file, the same with "rewards" (1.0 or 0.0 each) and "annotator"
 """
 
 import itertools
-import re
 import sys
 import time
+
+import regex
 
 import rows
 import shards
 from common import arguments
+
+SECONDS = 5  # that a pattern may take on one response: some take longer than a life
 
 
 def main():
@@ -31,10 +34,10 @@ def main():
     parser.add_argument("--chunk_size", type=arguments.whole(1), default=512, help="rows between two writes to disk")
     args = shards.parse(parser)
     try:
-        groups = re.compile(args.pattern or "()").groups
-    except re.error as error:
+        pattern = regex.compile(args.pattern or "()")
+    except regex.error as error:
         parser.error(f"--pattern: {error}")
-    if groups != 1 or (args.method == "exact" and not args.pattern):
+    if pattern.groups != 1 or (args.method == "exact" and not args.pattern):
         parser.error("--pattern: one group is needed, the final answer")
 
     def answered():  # read twice: first to check all of it, then by chunks, so that memory does not grow with the file
@@ -53,9 +56,13 @@ def main():
             if not known[answer]:
                 sys.exit(f"{args.responses_file}: id {name!r}: answer: {answer!r} is not mathematics")
 
-    def right(response, answer):
+    def right(row, response):
+        answer = row["answer"]
         if args.pattern:
-            found = re.findall(args.pattern, response)
+            try:
+                found = pattern.findall(response, timeout=SECONDS)
+            except TimeoutError:
+                rows.refuse(row, f"responses: --pattern takes more than {SECONDS} s on one of them, give a simpler one")
             if not found:
                 return False
             response = found[-1]
@@ -68,7 +75,7 @@ def main():
     start, done = time.time(), len(writer.done)
     while chunk := list(itertools.islice(todo, args.chunk_size)):
         writer.add(
-            {**row, "rewards": [float(right(r, row["answer"])) for r in row["responses"]], "annotator": "verifier"}
+            {**row, "rewards": [float(right(row, text)) for text in row["responses"]], "annotator": "verifier"}
             for row in chunk
         )
         done += len(chunk)

@@ -48,13 +48,14 @@ def main():
     )
     args = parser.parse_args()
     total = sum(1 for _ in rows.read(args.rewards_file, "rewards", n=args.n))  # a bad row stops all before the model
+    first = next(rows.read(args.rewards_file, "rewards", n=args.n))
     start, counts = time.time(), Counter()
 
     import torch
     from transformers import AutoModelForSequenceClassification
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = models.tokenizer(args.model_name_or_path)
+    tokenizer = models.tokenizer(args.model_name_or_path, (first.place, first["prompt"]))
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     if tokenizer.pad_token is None:
         sys.exit(f"{args.model_name_or_path}: its tokenizer has neither a pad token nor an EOS token")

@@ -20,10 +20,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=manual, formatter_class=argparse.RawDescriptionHelpFormatter)
         self.outputs = {}  # {name of the argument: (kind, names of files, how its table begins)}
 
-    def add_output(self, flag, kind="file", files=(), table=None, **options):
+    def add_output(self, flag, kind="file", files=(), table=False, **options):
         """An argument that names what is written; kind as in outputs.problem.
 
-        files: what is written into a folder. table: how the Markdown table begins that is written beside a file.
+        files: what is written into a folder. table: whether a table in Markdown is written beside a file.
         """
         action = self.add_argument(flag, **options)
         self.outputs[action.dest] = kind, files, table
@@ -44,15 +44,14 @@ class Parser(argparse.ArgumentParser):
                 for file in files:
                     self.check_output(name, Path(output, file), "file", inputs, written)
                 if table:
-                    beside = outputs.beside(output, ".md", table)
-                    self.check_output(name, beside, "file", inputs, written)
+                    self.check_output(f"{name} (its table)", Path(output).with_suffix(".md"), "file", inputs, written)
         return parsed
 
     def check_output(self, name, output, kind, inputs, written):
         if reason := outputs.problem(output, kind, inputs):
             self.error(f"--{name}: {reason}")
         if (path := os.path.realpath(output)) in written:
-            self.error(f"--{name}: {output}: written by --{written[path]} as well")
+            self.error(f"--{name}: {output}: the same as --{written[path]}")
         written[path] = name
 
 
@@ -90,9 +89,9 @@ def in_range(number, text, low, high):
     if isinstance(number, float) and not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"{text}: not a finite number")
     if low is not None and number < low:
-        raise argparse.ArgumentTypeError(f"{text}: below {low:g}")
+        raise argparse.ArgumentTypeError(f"{text}: below {low}")
     if high is not None and number > high:
-        raise argparse.ArgumentTypeError(f"{text}: above {high:g}")
+        raise argparse.ArgumentTypeError(f"{text}: above {high}")
     return number
 
 

@@ -16,7 +16,8 @@ import os
 
 from common import arguments
 
-ENOUGH = 20  # refused requests, before their share counts
+FEW = 10  # refused requests that never are too many: a single row may ask as many
+MANY = 100  # of which half of those so far are too many, without waiting for the share of all
 
 
 def add_flags(parser, required=True):
@@ -37,18 +38,18 @@ def add_flags(parser, required=True):
         "--max_refused",
         type=arguments.real(0, 1),
         default=0.1,
-        help=f"share of refused requests that ends the run, from {ENOUGH} of them on",
+        help="share of the requests that may be refused, above which the run ends",
     )
 
 
 class Judge:
     """The judge of one run of a script, inside its event loop.
 
-    args: of add_flags. answered: requests with a reply, those of earlier runs included; refused: the server's words
-    for every request without one; stopped: why nothing more is asked, or None.
+    args: of add_flags; expected: requests of the run at most. answered: requests with a reply, those of earlier runs
+    included; refused: the server's words for every request without one; stopped: why nothing more is asked, or None.
     """
 
-    def __init__(self, args, answered=0):
+    def __init__(self, args, expected, answered=0):
         import openai
 
         key = os.environ.get("OPENAI_API_KEY") or "none"  # a local server needs none
@@ -57,7 +58,7 @@ class Judge:
         )
         self.model = args.judge_model
         self.slots = asyncio.Semaphore(args.concurrency)
-        self.max_refused = args.max_refused
+        self.limit = max(FEW, args.max_refused * (expected + answered))
         self.answered = answered
         self.refused = []
         self.stopped = None
@@ -102,7 +103,7 @@ class Judge:
             self.doubt = self.doubt or words
             self.certain.clear()
         asked = self.answered + len(self.refused)
-        if len(self.refused) >= ENOUGH and len(self.refused) > self.max_refused * asked:
+        if len(self.refused) > self.limit or len(self.refused) > max(MANY, asked / 2):
             self.stopped = self.stopped or f"{len(self.refused)} of {asked} requests refused, such as {words}"
         return words
 

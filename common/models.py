@@ -20,7 +20,11 @@ def refuse(path, reason):
 
 def first_line(error):
     """What an error of a library says, in one line."""
+    if hasattr(error, "errors"):  # pydantic's
+        return f"{type(error).__name__}: {error.errors()[0]['msg']}"[:300]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].endswith(":"):
+        lines[0] = " ".join(lines[:2])
     return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__
 
 
@@ -50,8 +54,11 @@ def config(path, **options):
         return AutoConfig.from_pretrained(path, **where_from(path, **options))
 
 
-def tokenizer(path, template=True, padding_side=None, **options):
-    """The tokenizer of a model. template: it has to have a chat template, which renders a question."""
+def tokenizer(path, example=None, template=True, padding_side=None, **options):
+    """The tokenizer of a model. template: it has to have a chat template, which renders the example.
+
+    example: (FILE:LINE, messages), by default a question.
+    """
     from transformers import AutoTokenizer
 
     side = {"padding_side": padding_side} if padding_side else {}
@@ -60,7 +67,8 @@ def tokenizer(path, template=True, padding_side=None, **options):
     if template and not loaded.chat_template:
         sys.exit(f"{path}: its tokenizer has no chat template")
     if template:
-        render(loaded, [{"role": "user", "content": "question"}], path, add_generation_prompt=True)
+        where, messages = example or (path, [{"role": "user", "content": "question"}])
+        render(loaded, messages, where, add_generation_prompt=messages[-1]["role"] == "user")
     return loaded
 
 
@@ -95,6 +103,10 @@ def load(auto_class, path, tokenizer=None, new_head=False, left_out=(), **option
 
 def check(auto_class, path, tokenizer=None, **options):
     """Look at a model that another library will load: its keys and shapes, without reading the weights."""
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    if is_deepspeed_zero3_enabled():  # which takes no device map
+        return
     load(auto_class, path, tokenizer, device_map="meta", **options)
 
 
@@ -145,15 +157,18 @@ def not_finite(model):
 
 @contextlib.contextmanager
 def quiet():
-    """transformers tells of missing weights in a table; `load` says it in one line."""
+    """transformers tells of missing weights in a table, below a bar; `load` says it in one line."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
+    before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def engine(path, dtype, **options):

@@ -66,15 +66,11 @@ def replaceable_model(path):
     return (path / MARKER).exists() or of_before or not any(path.iterdir())
 
 
-def beside(output, suffix, begins):
-    """The path of a table beside an output file. One that is there must begin as such a table does."""
-    path = Path(output).with_suffix(suffix)
-    if path == Path(output):
-        sys.exit(f"{output}: its table would have the same name; give a name that does not end in {suffix}")
-    if path.is_file():
-        with open(path, "rb") as file:
-            if file.read(len(begins.encode())) != begins.encode():
-                sys.exit(f"{path}: not a table of this script, which would be overwritten; give another --output_file")
+def table_beside(output, head):
+    """The path of the table in Markdown beside an output file; one that is there has to begin with that head."""
+    path = Path(output).with_suffix(".md")
+    if path.exists() and not path.read_bytes().startswith(head.encode()):
+        sys.exit(f"{path}: not a table of this script, which would be overwritten; give another --output_file")
     return path
 
 

@@ -21,11 +21,11 @@ import re
 import sys
 import time
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import rows
 from common import arguments, models, outputs
 
+HEAD = "| source | rows in |"  # of the table
 OVERLAP = 13  # words
 QUESTIONS = ("turns", "prompt", "instruction", "question", "text")
 BATCH = 5000  # rows
@@ -74,7 +74,7 @@ def table(head, lines):
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--input_file", required=True)
-    parser.add_output("--output_file", table="| source | rows in |", required=True)
+    parser.add_output("--output_file", table=True, required=True)
     parser.add_argument("--max_tokens", type=arguments.whole(1), help="of all turns together; needs --tokenizer_name")
     parser.add_argument("--tokenizer_name", help="whose tokens are counted")
     parser.add_argument("--languages", nargs="+", help="ISO 639-1 codes to keep, such as en (default: all)")
@@ -141,6 +141,7 @@ def main():
             if number % 100_000 == 0:
                 print(f"{number} rows, {number / (time.time() - start):.0f}/s", flush=True)
 
+    table_file = outputs.table_beside(args.output_file, HEAD)
     writer = rows.Writer(args.output_file)
     try:
         writer.add(left())
@@ -158,7 +159,7 @@ def main():
     if questions:
         lines = [[name, count, taken[name]] for name, count in questions.items()]
         text += "\n" + table(["benchmark", "questions", "rows that overlap it"], lines)
-    outputs.write_text(Path(args.output_file).with_suffix(".md"), text)
+    outputs.write_text(table_file, text)
     told = f"rows in: {total.total()}, dropped: {total.total() - total['left']}, rows out: {total['left']}"
     print(f"{text}{args.output_file} {told}, {time.time() - start:.1f} s")
 

@@ -72,7 +72,7 @@ def main():
     from trl import get_peft_config
 
     for name in (model_args.model_name_or_path, data.ref_model_name_or_path):
-        tokenizer = models.tokenizer(name)
+        tokenizer = models.tokenizer(name, (pairs[0].place, pairs[0]["prompt"]))
         models.check(AutoModelForCausalLM, name, tokenizer)
     if not any(fits(tokenizer, row, training_args.max_length) for row in pairs):
         sys.exit(f"{data.dataset_name[0]}: no prompt leaves room within --max_length {training_args.max_length}")

@@ -42,7 +42,7 @@ class Config(KTOConfig):
 
 
 def unpaired(names, seed):
-    """[(FILE:LINE, labelled response)] of these files, shuffled: the estimate of z0 takes neighbours as mismatched."""
+    """The labelled responses of these files, shuffled: the estimate of z0 takes neighbours as mismatched."""
     labelled = []
     for name in names:
         kind = "unpaired" if "completion" in next(rows.read(name)) else "preferences"
@@ -50,8 +50,9 @@ def unpaired(names, seed):
             of = {True: row["completion"]} if kind == "unpaired" else {True: row["chosen"], False: row["rejected"]}
             for label, completion in of.items():
                 label = row["label"] if kind == "unpaired" else label
-                example = {"prompt": row["prompt"], "completion": completion, "label": label}
-                labelled.append((row.place, example))
+                example = rows.Row(prompt=row["prompt"], completion=completion, label=label)
+                example.place = row.place
+                labelled.append(example)
     random.Random(seed).shuffle(labelled)
     return labelled
 
@@ -69,19 +70,19 @@ def main():
     attention, dtype = training.attention(training_args, model_args), model_args.dtype or "float32"
     both = []
     for name in (model_args.model_name_or_path, data.ref_model_name_or_path):  # in the same precision
-        tokenizer = models.tokenizer(name)
+        tokenizer = models.tokenizer(name, (labelled[0].place, labelled[0]["prompt"]))
         model = models.load(AutoModelForCausalLM, name, tokenizer, dtype=dtype, attn_implementation=attention)
         both.append(model)
     final, checkpoint = training.begin(training_args)
 
     def chats():
-        return ((place, example["prompt"] + example["completion"]) for place, example in labelled)
+        return ((row.place, row["prompt"] + row["completion"]) for row in labelled)
 
     with training.building(tokenizer, chats):
         trainer = KTOTrainer(
             *both,
             training_args,
-            train_dataset=Dataset.from_list([example for _, example in labelled]),
+            train_dataset=Dataset.from_list(labelled),
             processing_class=tokenizer,
             peft_config=get_peft_config(model_args),
         )

@@ -45,9 +45,10 @@ def main():
     from trl import RLOOTrainer, get_peft_config
 
     dtype, name = model_args.dtype or "float32", data.reward_model_name_or_path
-    tokenizer = models.tokenizer(model_args.model_name_or_path, padding_side="left")
+    example = prompts[0].place, prompts[0]["prompt"]
+    tokenizer = models.tokenizer(model_args.model_name_or_path, example, padding_side="left")
     models.check(AutoModelForCausalLM, model_args.model_name_or_path, tokenizer)
-    scorer_tokenizer = models.tokenizer(name)
+    scorer_tokenizer = models.tokenizer(name, example)
     reward_model = models.load(AutoModelForSequenceClassification, name, scorer_tokenizer, num_labels=1, dtype=dtype)
     final, checkpoint = training.begin(training_args)
 

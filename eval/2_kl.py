@@ -38,7 +38,7 @@ def main():
     from transformers import AutoModelForCausalLM
 
     for name in (args.ref_model_name_or_path, args.model_name_or_path):
-        tokenizer = models.tokenizer(name)
+        tokenizer = models.tokenizer(name, (answered[0].place, answered[0]["prompt"]))
         models.check(AutoModelForCausalLM, name, tokenizer)
 
     def sequences_of(steered):

@@ -83,7 +83,7 @@ def ask(args, requests, path):
             sys.exit(f"{path}: {error.strerror}; what has been answered is kept, the same command goes on")
 
     async def run():
-        asked = judge.Judge(args, answered=len(known))
+        asked = judge.Judge(args, len(todo), answered=len(known))
         done = 0
 
         async def one(key, request):

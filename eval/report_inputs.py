@@ -123,9 +123,10 @@ def read(path, kind, what):
         TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or what
+        if not first["loc"]:
+            sys.exit(f"{path}: not {what}")
         reason = "missing" if first["type"] == "missing" else first["msg"]
-        sys.exit(f"{path}: {field}: {reason}")
+        sys.exit(f"{path}: {'.'.join(map(str, first['loc']))}: {reason}")
     return content
 
 

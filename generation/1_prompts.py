@@ -39,6 +39,7 @@ PAPER = [  # paper 3.3
     "openbmb/UltraFeedback", "nvidia/HelpSteer", "Open-Orca/OpenOrca", "openbmb/UltraInteract_sft", "LDJnr/Capybara",
     "DIBT/10k_prompts_ranked",
 ]  # fmt: skip
+HEAD = "| dataset | rows in |"  # of the table
 FIELDS = ("prompt", "context_messages", "messages", "conversation", "instruction", "question")
 
 
@@ -104,7 +105,7 @@ def main():
     parser.add_argument("--exclude_files", nargs="*", default=[], help="JSONL files of prompts not to draw")
     parser.add_argument("--size", type=arguments.whole(0), default=20_000, help="prompts a round (paper 3.3)")
     parser.add_argument("--splits", nargs="+", help='values of "split" to mark equal parts of the draw with')
-    parser.add_output("--output_file", table="| dataset | rows in |", required=True)
+    parser.add_output("--output_file", table=True, required=True)
     parser.add_argument("--seed", type=arguments.SEED, default=0)
     args = parser.parse_args()
     args.datasets = [name for given in args.datasets for name in (PAPER if given == "paper" else [given])]
@@ -121,6 +122,7 @@ def main():
     total = sum(counts.values(), Counter())
     if len(left) < max(args.size, 1):
         sys.exit(f"{args.output_file}: {args.size} prompts asked for, {len(left)} are left of {dict(total)}")
+    table_file = outputs.table_beside(args.output_file, HEAD)
     drawn = random.Random(args.seed).sample(left, args.size) if args.size else left
     wanted = set(drawn)
     kept = ((n, row) for n, (_, row, _) in enumerate(converted(args.datasets, args.split)) if n in wanted)
@@ -130,7 +132,7 @@ def main():
             found[number]["split"] = args.splits[i * len(args.splits) // args.size]
         kept = ((number, found[number]) for number in drawn)
     rows.write(args.output_file, (row for _, row in kept))
-    outputs.write_text(Path(args.output_file).with_suffix(".md"), table(counts))
+    outputs.write_text(table_file, table(counts))
     told = f"rows in: {total.total()}, dropped: {total.total() - len(left)}, left: {len(left)}, rows out: {len(drawn)}"
     print(f"{table(counts)}{args.output_file} {told}, {time.time() - start:.1f} s")
 

@@ -60,7 +60,8 @@ def main():
 
     from transformers import AutoModelForCausalLM
 
-    config, tokenizer = models.config(args.model_name_or_path), models.tokenizer(args.model_name_or_path)
+    example = (prompts[0].place, chat(prompts[0])) if prompts else None  # a share of the rows may be empty
+    config, tokenizer = models.config(args.model_name_or_path), models.tokenizer(args.model_name_or_path, example)
     models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
 
     writer = rows.Writer(args.output_file, rows.fingerprint(sys.argv[1:]))

@@ -22,7 +22,7 @@ from common import arguments, outputs
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--prompts_file", required=True)
-    parser.add_output("--output_file", table="| topic |", type=Path, required=True)
+    parser.add_output("--output_file", table=True, type=Path, required=True)
     parser.add_argument("--size", type=arguments.whole(1), default=5000, help="prompts to draw at most")
     parser.add_argument("--topics", type=arguments.whole(2), default=8)
     parser.add_argument("--seed", type=arguments.SEED, default=0)
@@ -35,6 +35,8 @@ def main():
     shown = random_state.sample(prompts, min(args.size, len(prompts)))
     if len(shown) < 10 * args.topics:
         sys.exit(f"{args.prompts_file}: {len(shown)} prompts, --topics {args.topics} needs {10 * args.topics}")
+
+    table_file = outputs.table_beside(args.output_file, "| topic |")
 
     import numpy as np
     from matplotlib.figure import Figure
@@ -70,7 +72,7 @@ def main():
     outputs.write_figure(args.output_file, figure, dpi=120)
     lines = [f"| {topics[i]} | {count} |" for i, count in Counter(clusters.labels_.tolist()).most_common()]
     text = "\n".join(["| topic | prompts |", "| --- | --- |", *lines]) + "\n"
-    outputs.write_text(args.output_file.with_suffix(".md"), text)
+    outputs.write_text(table_file, text)
     print(f"{text}{args.output_file} rows in: {len(prompts)}, shown: {len(shown)}, {time.time() - start:.1f} s")
 
 

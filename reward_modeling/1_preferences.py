@@ -31,13 +31,13 @@ import re
 import sys
 import time
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import preference_datasets
 
 import rows
 from common import arguments, models, outputs
 
+HEAD = "| source | prompts |"  # of the table
 PARTS = ("prompt", "chosen", "rejected")
 
 
@@ -72,7 +72,7 @@ def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, mix1, mix2")
     parser.add_argument("--split", default="train", help="split of a hub dataset")
-    parser.add_output("--output_file", table="| source | prompts |", required=True)
+    parser.add_output("--output_file", table=True, required=True)
     parser.add_output("--held_out_file", help="(default: nothing is held out)")
     parser.add_argument("--held_out", type=arguments.real(0, 1), default=0.05, help="share of the prompts to hold out")
     parser.add_argument(
@@ -142,6 +142,7 @@ def main():
                 yield source, row, opening in held_out
 
     # The second time: write.
+    table_file = outputs.table_beside(args.output_file, HEAD)
     files = ({True: args.held_out_file} if args.held_out_file else {}) | {False: args.output_file}
     written = {held: rows.Writer(file) for held, file in files.items()}
     stream = kept()
@@ -154,7 +155,7 @@ def main():
                 {"pairs": 1, "held out": int(held), **dict(zip(PARTS, of_parts, strict=True))}
             )
     text = table(sources, "tokens" if args.tokenizer_name else "words")
-    outputs.write_text(Path(args.output_file).with_suffix(".md"), text)
+    outputs.write_text(table_file, text)
     for writer in written.values():
         writer.finish()
     pairs = sum((source["kept"] for source in sources.values()), Counter())

@@ -56,7 +56,7 @@ def main():
     from transformers import AutoModelForSequenceClassification, set_seed
     from trl import RewardTrainer, get_peft_config
 
-    tokenizer = models.tokenizer(model_args.model_name_or_path)
+    tokenizer = models.tokenizer(model_args.model_name_or_path, (pairs[0].place, pairs[0]["prompt"]))
     set_seed(training_args.seed)  # the scoring head starts at random
     dtype, attention = model_args.dtype or "float32", training.attention(training_args, model_args)
     model = models.load(

@@ -60,7 +60,8 @@ def main():
     from transformers import AutoModelForCausalLM
     from trl import SFTTrainer, get_peft_config
 
-    tokenizer = models.tokenizer(model_args.model_name_or_path)
+    example = pairs[0].place, comparison(pairs[0]["prompt"], "first", "second")
+    tokenizer = models.tokenizer(model_args.model_name_or_path, example)
     for side in "AB":
         if len(ids := tokenizer(side, add_special_tokens=False)["input_ids"]) != 1:
             sys.exit(f"{model_args.model_name_or_path}: its tokenizer splits {side!r} into {len(ids)} tokens")

@@ -70,7 +70,7 @@ def main():
     from transformers import AutoModel, Trainer, set_seed
 
     path = model_args.model_name_or_path
-    tokenizer = models.tokenizer(path)
+    tokenizer = models.tokenizer(path, (pairs[0].place, pairs[0]["prompt"]))
     if tokenizer.pad_token is None:
         sys.exit(f"{path}: its tokenizer has no pad token")
     asked = [

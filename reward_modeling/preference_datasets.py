@@ -84,6 +84,8 @@ def number(row, field):
     value = row.get(field)
     if value is None or value != value:
         return None
+    if type(value) not in (int, float):
+        raise ValueError(f"{field}: not a number")
     if not rows.is_number(value):
         raise ValueError(f"{field}: {rows.short(value)} is not a finite number")
     return value

@@ -38,6 +38,7 @@ PAPER = [  # paper B.2; the names are those of RLHFlow's own mixture
     "ise-uiuc/Magicoder-Evol-Instruct-110K", "teknium/GPT4-LLM-Cleaned", "microsoft/orca-math-word-problems-200k",
     "teknium/GPTeacher-General-Instruct", "openbmb/UltraInteract_sft",
 ]  # fmt: skip
+HEAD = "| dataset | rows in |"  # of the table
 ROLES = {"human": "user", "gpt": "assistant"}
 TEXTS = [("instruction", "output"), ("instruction", "response"), ("question", "answer"), ("prompt", "completion")]
 FORMATS = ", ".join(["messages", "conversations", *map("/".join, TEXTS)])
@@ -84,7 +85,7 @@ def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, paper")
     parser.add_argument("--split", default="train", help="split of a hub dataset")
-    parser.add_output("--output_file", table="| dataset | rows in |", required=True)
+    parser.add_output("--output_file", table=True, required=True)
     args = parser.parse_args()
     args.datasets = [name for given in args.datasets for name in (PAPER if given == "paper" else [given])]
     start, counts, seen, ids = time.time(), {name: Counter() for name in args.datasets}, set(), set()
@@ -116,6 +117,7 @@ def main():
                     ids.add(name)
                     yield row
 
+    table_file = outputs.table_beside(args.output_file, HEAD)
     writer = rows.Writer(args.output_file)
     try:
         writer.add(converted())
@@ -125,7 +127,7 @@ def main():
         writer.partial.unlink()
         raise
     writer.finish()
-    outputs.write_text(Path(args.output_file).with_suffix(".md"), table(counts))
+    outputs.write_text(table_file, table(counts))
     total = sum(counts.values(), Counter())
     told = f"rows in: {total.total()}, dropped: {total.total() - total['out']}, rows out: {total['out']}"
     print(f"{table(counts)}{args.output_file} {told}, {time.time() - start:.1f} s")

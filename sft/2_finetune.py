@@ -54,19 +54,22 @@ def main():
     tokenizer = models.tokenizer(model_args.model_name_or_path, template=False)
     if not (tokenizer.chat_template or training_args.chat_template_path):
         sys.exit(f"{model_args.model_name_or_path}: its tokenizer has no chat template, give --chat_template_path")
-    models.check(AutoModelForCausalLM, model_args.model_name_or_path, tokenizer)
+    model = models.load(
+        AutoModelForCausalLM,
+        model_args.model_name_or_path,
+        tokenizer,
+        dtype=model_args.dtype or "float32",
+        attn_implementation=training.attention(training_args, model_args),
+    )
     final, checkpoint = training.begin(training_args)
 
-    chosen = {"dtype": model_args.dtype, "attn_implementation": training.attention(training_args, model_args)}
-    training_args.model_init_kwargs = {name: value for name, value in chosen.items() if value}
     with training.building(tokenizer, lambda: ((row.place, row["messages"]) for row in instructions)):
         trainer = SFTTrainer(
-            model_args.model_name_or_path,
+            model,
             training_args,
             train_dataset=Dataset.from_list([{"messages": row["messages"]} for row in instructions]),
             peft_config=get_peft_config(model_args),
         )
-    models.check_finite(model_args.model_name_or_path, trainer.model)
     if training_args.assistant_only_loss and not any(map(learned, trainer.train_dataset)):
         sys.exit(f"{data.dataset_name[0]}: no assistant's token within --max_length {training_args.max_length}")
     training.train(trainer, checkpoint)

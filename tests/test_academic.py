@@ -130,7 +130,9 @@ def test_bad_tasks_stop_before_the_model_is_loaded(tasks, message, sft, tiny, tm
 
 def test_a_directory_without_a_model_is_refused_where_another_model_has_results(tiny, by_transformers, tmp_path):
     done = evaluate(tmp_path, by_transformers, "--backend", "hf", "--include_path", tiny, *TINY)
-    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(f"{tmp_path}: no model there (")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(
+        f"{tmp_path}: cannot load a model from it ("
+    )
 
 
 def test_a_model_without_chat_template_is_refused(sft, tmp_path):

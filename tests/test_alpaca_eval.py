@@ -246,9 +246,8 @@ def test_only_nonsense(tmp_path):
 ERRORS = {
     429: ("RateLimitError: Error code: 429", {"error": {"message": "slow down"}}, "slow down"),
     401: ("AuthenticationError: Error code: 401", {"error": {"message": "a wrong key"}}, "a wrong key"),
-    200: ("AttributeError", "<html>welcome</html>", "'choices'"),
-    None: ("ValueError: a reply without log-probabilities", None, "--no_logprobs"),
 }
+NO_REPLY = {"a page": ("<html>welcome</html>", "'choices'"), "no log-probabilities": (None, "--no_logprobs")}
 
 
 @pytest.mark.parametrize("status", ERRORS)
@@ -256,10 +255,9 @@ def test_a_judge_that_refuses(tmp_path, status):
     """What it said before is kept: the same command asks the rest."""
     start, content, words = ERRORS[status]
     model, reference = outputs(["x" * i for i in range(9)], "a"), outputs(["yyyy"] * 9, "b")
-    bare = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "m"}, "finish_reason": "stop"}]}
 
     def reply(*shown):
-        return longer(*shown) if len(judge.asked) <= 5 else (status or 200, content or bare)
+        return longer(*shown) if len(judge.asked) <= 5 else (status, content)
 
     with judge_that(reply) as judge:
         flags = ["--max_retries", 1, "--concurrency", 1]
@@ -273,6 +271,31 @@ def test_a_judge_that_refuses(tmp_path, status):
             done = ran(*command(tmp_path, judge.url, model, reference), env=ENVIRONMENT)
         assert "4 requests, 5 known already, " in done.stdout and result(tmp_path)["win_rate"] == 100 * 4.5 / 9
         assert sorted(question for question, *_ in answered + judge.asked) == [f"question {i}" for i in range(9)]
+
+
+@pytest.mark.parametrize("what", NO_REPLY)
+def test_what_is_no_reply_costs_its_question(tmp_path, what):
+    """It is counted and its words are kept; if nothing else ever came, the judge is not asked further."""
+    content, words = NO_REPLY[what]
+    model, reference = outputs(["x" * i for i in range(9)], "a"), outputs(["yyyy"] * 9, "b")
+    bare = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "m"}, "finish_reason": "stop"}]}
+
+    def reply(*shown):
+        return longer(*shown) if good <= len(judge.asked) else (200, content or bare)
+
+    good = 2
+    with judge_that(reply) as judge:
+        script = command(tmp_path, judge.url, model, reference, "--max_retries", 0, "--concurrency", 2)
+        done = ran(*script, env=ENVIRONMENT)
+    assert "without verdict: 0, requests refused: 1, " in done.stdout and len(judge.asked) == 9
+    (kept,) = read_jsonl(tmp_path / "out" / "refused.jsonl")
+    assert words in kept["why"] and result(tmp_path)["judged"] == 8
+    shutil.rmtree(tmp_path / "out")
+    good = 99
+    with judge_that(reply) as judge:
+        script[script.index("--judge_url") + 1] = judge.url
+        told = failed(*script)
+    assert words in told and told.startswith(f"{judge.url}: ") and len(judge.asked) == 2
 
 
 def test_a_judge_that_is_down_and_one_that_is_busy(tmp_path):

@@ -82,7 +82,7 @@ def test_the_sum_of_standardised_scores(tmp_path):
     ("change", "reason"),
     [
         ({"rewards": [3.0, 3.0]}, "1.jsonl: rewards: all are 3, no annotator to combine"),
-        ({"responses": ["a", "c"]}, "1.jsonl: row 1: responses: not those of @/0.jsonl"),
+        ({"responses": ["a", "c"]}, "1.jsonl:1: responses: not those of @/0.jsonl"),
         ({"annotator": "rm"}, "1.jsonl: annotator: rm stands in another file too"),
         ({"id": "9"}, "0.jsonl: id: no row stands in all files"),
         ({"rewards": [1.0]}, "1.jsonl:1: rewards: not a list with one entry for each response"),

@@ -134,11 +134,11 @@ def test_other_files_than_json_lines(tmp_path, suffix):
     assert told.startswith(f"{file}: no such file, and no dataset on the hub (")
 
 
-def test_half_a_character_does_not_break_the_writing(tmp_path):
+def test_half_a_character_is_named(tmp_path):
     """Public sets hold texts that were cut inside a pair of surrogates; UTF-8 cannot write one half."""
     file = write_jsonl(tmp_path / "in.jsonl", [r'{"instruction": "q \ud83d", "output": "a"}'])
-    converted, _ = instructions(tmp_path, file)
-    assert converted[0]["messages"][0]["content"].startswith("q ")
+    told = refused(tmp_path, "sft/1_instructions.py", "--datasets", file, "--output_file", tmp_path / "out.jsonl")
+    assert told == f"{file}:1: instruction: half a character (a lone surrogate)\n"
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path):

@@ -462,4 +462,4 @@ def test_the_tiny_judge_refuses_what_it_does_not_know(world, tiny):
 def test_the_tiny_judge_needs_answers(tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "prompt": [{"role": "user", "content": "q"}]}])
     done = run("recipes/tiny/4_judge.py", "--questions_files", file, "--port", 0)
-    assert (done.returncode, done.stderr) == (1, f"{file}: row 1: answer: missing\n")
+    assert (done.returncode, done.stderr) == (1, f"{file}:1: answer: missing\n")

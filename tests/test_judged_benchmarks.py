@@ -291,7 +291,7 @@ def test_answers_to_other_questions(tmp_path, script, make):
     told = refused(script, files, tmp_path)
     assert told.startswith(f"{file}:{len(good) + 1}: {name}: ") and told.endswith("stands twice\n")
     write_jsonl(file, [*good[:5], '{"cut in ha'])
-    assert refused(script, files, tmp_path).startswith(f"{file}:6: row: not JSON")
+    assert refused(script, files, tmp_path).startswith(f"{file}:6: row: not a line of JSON")
     write_jsonl(file, [*good[:5], {name: 1}])
     assert "missing; another file, or another version?" in refused(script, files, tmp_path)
     write_jsonl(file, good[::-1])  # the order does not matter
@@ -397,7 +397,7 @@ def test_answers_need_a_model_with_a_chat_template(tmp_path, base):
     command = ["eval/1_answers.py", "--benchmarks", "arena_hard", "--questions_files", files["--questions_file"]]
     command += ["--model_name_or_path", model, "--output_files", tmp_path / "out.jsonl"]
     done = run(*command)
-    assert done.returncode == 1 and done.stderr.startswith(f"{model}: no model there")
+    assert done.returncode == 1 and done.stderr.startswith(f"{model}: cannot load a model from it (")
     shutil.copytree(base, model)
     (model / "chat_template.jinja").unlink()
     done = run(*command)

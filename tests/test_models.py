@@ -119,7 +119,7 @@ def test_fine_tuning_learns_the_answers_only_and_packs_without_mixing(tmp_path, 
     assert losses(tmp_path / "sft") == [pytest.approx(-fmean(by_hand), abs=1e-3)]
 
 
-@pytest.mark.parametrize("what", ["no model there", "its tokenizer has no chat template"])
+@pytest.mark.parametrize("what", ["cannot load a model from it (", "its tokenizer has no chat template"])
 def test_fine_tuning_refuses_a_model_in_one_line(tmp_path, base, world, what):
     model = tmp_path / "none"
     if "template" in what:
@@ -381,7 +381,7 @@ def test_a_model_in_a_warm_cache_needs_no_hub(scored, reward_model, tmp_path):
     ran(*annotation("owner/name", file), "--output_file", tmp_path / "out.jsonl", env=offline)
     assert [row["rewards"] for row in read_jsonl(tmp_path / "out.jsonl")] == [row["rewards"] for row in scored]
     done = run(*annotation("owner/other", file), "--output_file", tmp_path / "out.jsonl", env=offline)
-    assert done.returncode == 1 and done.stderr.startswith("owner/other: no model there (")
+    assert done.returncode == 1 and done.stderr.startswith("owner/other: cannot load a model from it (")
     assert len(done.stderr.splitlines()) == 1
 
 

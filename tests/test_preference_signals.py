@@ -329,8 +329,8 @@ def test_armorm_annotates(armorm, world, tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda row: row["ratings"].update(correct="good"), "row 1: ratings: not numbers or null by objective"),
-        (lambda row: row.update(ratings=[1, 2]), "row 1: ratings: not numbers or null by objective"),
+        (lambda row: row["ratings"].update(correct="good"), "1: ratings: not numbers or null by objective"),
+        (lambda row: row.update(ratings=[1, 2]), "1: ratings: not numbers or null by objective"),
         (lambda row: row["ratings"].update(once=1.0), "ratings: once has one value at most"),
         (lambda row: row["ratings"].update(few=0.5), "ratings: few is rated in 3 rows, at least 10 are needed"),
         (lambda row: row.pop("ratings"), "1: ratings: missing"),

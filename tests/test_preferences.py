@@ -595,4 +595,4 @@ def test_a_tokenizer_that_is_not_there_is_refused(tmp_path):
     flags = ["--output_file", tmp_path / "out.jsonl", "--held_out_file", tmp_path / "held_out.jsonl"]
     done = run(SCRIPT, "--datasets", file, *flags, "--tokenizer_name", tmp_path / "absent")
     told = done.stderr.splitlines()[-1]
-    assert done.returncode == 1 and told.startswith(f"{tmp_path / 'absent'}: no tokenizer there (")
+    assert done.returncode == 1 and told.startswith(f"{tmp_path / 'absent'}: cannot load a model from it (")

@@ -20,8 +20,9 @@ PROGRAMS = sorted(
     for path in folder.rglob("[0-9]*_*.py")
 )
 UNDERSTOOD = [*PROGRAMS, "recipes/budget.py", "benchmarks/training_speed.py"]  # their --help lists their flags
-ARGPARSE = [script for script in PROGRAMS if "ArgumentParser" in (ROOT / script).read_text()]
-SOURCES = "".join((ROOT / name).read_text() for name in ["rows.py", "shards.py", "setup.sh", "run_loop.sh", *PROGRAMS])
+ARGPARSE = [script for script in PROGRAMS if "arguments.Parser" in (ROOT / script).read_text()]
+SHARED = ["rows.py", "shards.py", "training.py", *(f"common/{path.name}" for path in (ROOT / "common").glob("*.py"))]
+SOURCES = "".join((ROOT / name).read_text() for name in [*SHARED, "setup.sh", "run_loop.sh", *PROGRAMS])
 
 
 @functools.cache

@@ -210,7 +210,7 @@ def changed_answers(**field):
 )
 def test_a_number_that_is_none_is_named(tmp_path, field, row):
     told = refused(tmp_path, make(tmp_path, iter2=changed_answers(**row)))
-    assert told.startswith(f"{tmp_path}/eval/iter2/kl.jsonl: row 3: {field}: ")
+    assert told.startswith(f"{tmp_path}/eval/iter2/kl.jsonl:3: {field}: ")
 
 
 def test_a_training_without_its_curve_is_named(tmp_path):

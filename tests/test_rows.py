@@ -148,7 +148,7 @@ def test_another_number_of_responses_than_asked_for(tmp_path, script):
 def test_the_true_reward_needs_the_answer(tmp_path):
     unanswered = {key: value for key, value in scored("b").items() if key != "answer"}
     file = write_jsonl(tmp_path / "in.jsonl", [scored("a"), unanswered])
-    assert "in.jsonl: row 2: answer: missing" in refused(tmp_path, "recipes/tiny/3_true_reward.py", file)
+    assert "in.jsonl:2: answer: missing" in refused(tmp_path, "recipes/tiny/3_true_reward.py", file)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -169,7 +169,7 @@ def test_answers_that_do_not_divide_by_the_temperatures(tmp_path):
 @pytest.mark.parametrize("script", ["generation/2_responses.py", "annotation/1a_reward_model.py", "eval/2_kl.py"])
 def test_a_model_that_is_not_there(tmp_path, script):
     file = write_jsonl(tmp_path / "in.jsonl", [scored("a")])
-    assert refused(tmp_path, script, file, env=OFFLINE).startswith("no/such/model: no model there (")
+    assert refused(tmp_path, script, file, env=OFFLINE).startswith("no/such/model: cannot load a model from it (")
 
 
 # The training scripts import TRL first, seconds each, so one command tells two things where it can.
@@ -213,7 +213,7 @@ def test_dpo_refuses_a_model_that_is_not_there(tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [PAIR])
     flags = ["--ref_model_name_or_path", "no/such/other", "--dataset_name", file]
     told = training_refused(tmp_path, "dpo/1_dpo.py", *flags)
-    assert told.startswith("no/such/model: no model there (") and len(told.splitlines()) == 1
+    assert told.startswith("no/such/model: cannot load a model from it (") and len(told.splitlines()) == 1
 
 
 def test_training_refuses_a_misspelt_flag(tmp_path):
@@ -326,7 +326,8 @@ def test_training_goes_on_from_the_last_whole_checkpoint(tmp_path):
 def test_a_finished_model_takes_the_place_of_the_older_one(tmp_path):
     for directory in ("model", "model.partial-abc/checkpoint-10", "model.partial-stale", "model_2"):
         (tmp_path / directory).mkdir(parents=True)
-    (tmp_path / "model" / "old").touch()
+    for name in ("config.json", "trainer_state.json"):  # what a model of before is known by
+        (tmp_path / "model" / name).touch()
     (tmp_path / "model.partial-abc" / "new").touch()
     rows.publish(tmp_path / "model.partial-abc", tmp_path / "model")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["model", "model_2", "new"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".made_by.json", "model", "model_2", "new"]

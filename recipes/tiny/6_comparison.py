@@ -47,7 +47,8 @@ def measure(runs, name, policy):
     for metric in ("true_reward", "proxy_reward", "accuracy", "length", "kl"):
         row[metric] = fmean(values.mean() for values in runs.values(name, metric, policy).values())
     for metric in ("true_reward", "proxy_reward"):
-        row[f"{metric}_gain"] = fmean(values.mean() for values in runs.gain(name, metric, policy).values())
+        gain = fmean(values.mean() for values in runs.gain(name, metric, policy).values())
+        row[f"{metric}_gain"] = gain if math.isfinite(gain) else None
     costs = [runs.cost(name, seed) for seed in seeds]
     return row | {key: fmean(cost[key] for cost in costs) for key in costs[0]}
 
@@ -98,7 +99,10 @@ def figures(curves, table, directory):
         axis.axis("off")
     for axis, (name, points) in zip(axes.flat, curves.items(), strict=False):
         for metric, style in (("proxy_reward", "o--"), ("true_reward", "o-")):
-            of_all = [[math.sqrt(max(0, p["kl"])) for p in points], [p[f"{metric}_gain"] for p in points]]
+            of_all = [
+                [math.sqrt(max(0, p["kl"])) for p in points],
+                [math.nan if (gain := p[f"{metric}_gain"]) is None else gain for p in points],
+            ]
             axis.plot(*of_all, style, ms=3, color=COLOURS[metric], label=metric.replace("_", " "))
         axis.set_title(name, fontsize=9)
     for axis in axes.flat[len(curves) - columns : len(curves)]:  # the lowest of each column

@@ -43,10 +43,15 @@ class Runs:
         return {seed: self.answers[name, policy, seed][metric] for seed in self.seeds(name, policy)}
 
     def gain(self, name, metric, policy=None):
-        """The same of what it has gained over the fine-tuned policy, in standard deviations of that one's answers."""
+        """The same of what it has gained over the fine-tuned policy, in standard deviations of that one's answers.
+
+        They are not finite where its answers do not vary."""
+        import numpy as np
+
         bases = {seed: self.answers["base", "sft", seed][metric] for seed in self.values(name, metric, policy)}
         of_seeds = self.values(name, metric, policy).items()
-        return {seed: (values - bases[seed].mean()) / bases[seed].std() for seed, values in of_seeds}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {seed: (values - bases[seed].mean()) / bases[seed].std() for seed, values in of_seeds}
 
     def cost(self, name, seed):
         """What a run has taken beyond the base, without evaluation: seconds, tokens generated and trained on."""
