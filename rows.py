@@ -241,9 +241,10 @@ def without_repeated_keys(pairs):
 
 
 def read(path, kind=None, n=None, also=(), if_there=()):
-    """Yield the rows of a file, n responses each (0: any number, None: as the first); a bad one ends the program.
+    """Yield the rows of a file; a bad one ends the program.
 
-    also: fields that a row must have beside those of its kind; if_there: fields that are checked where they are there.
+    n: responses of each row; 0 for any number, None for as many as the first has. also: fields that a row must have
+    beside those of its kind; if_there: fields that are checked where they are there.
     Without a kind any object is a row, and a number that is not finite is null.
     """
     first_line = {}  # of an id
@@ -264,7 +265,8 @@ def read(path, kind=None, n=None, also=(), if_there=()):
         if n is None and "responses" in FIELDS.get(kind, []):
             n = len(row["responses"])
         yield row
-    number or sys.exit(f"{path}: no rows")
+    if not number:
+        sys.exit(f"{path}: no rows")
 
 
 def lines_of(path):
@@ -306,7 +308,8 @@ def load(source, split):
 
         dataset = load_dataset(name, data_files=file, split="train" if file else split)
     except Exception as error:  # of a broken file, or of the hub, which refuses in many ways
-        sys.exit(f"{source}: no such file, and no dataset on the hub ({first_words(error)})")
+        what = "cannot be read" if os.path.exists(source) else "no such file, and no dataset on the hub"
+        sys.exit(f"{source}: {what} ({first_words(error)})")
     return map(finite, dataset)
 
 
@@ -317,15 +320,25 @@ def first_words(error):
 # Writing
 
 
-def fingerprint(arguments):
-    """Names the unfinished work of a command: its arguments; size and time of files they name, but model cards."""
-    files = [file for name in arguments if os.path.exists(name) for file in (Path(name), *Path(name).glob("*.*"))]
+def fingerprint(arguments, written=()):
+    """Names the unfinished work of a command: its arguments; size and time of files they name, except model cards.
+
+    written: those of the files and directories that the command writes, which it may change itself.
+    """
+    named = [argument.rpartition("=")[2] if argument.startswith("--") else argument for argument in arguments]
+    paths = [Path(name) for name in named if name not in map(str, written) and os.path.exists(name)]
     stats = sorted(
         (str(file), file.stat().st_size, file.stat().st_mtime_ns)
-        for file in files
-        if file.exists() and file.name not in ("README.md", outputs.MARKER)
+        for path in paths
+        for file in (path.glob("*.*") if path.is_dir() else [path])
+        if file.is_file() and file.name not in ("README.md", outputs.MARKER)
     )
     return hashlib.sha256(repr([*arguments, *stats]).encode()).hexdigest()[:12]
+
+
+def this_command(written=()):
+    """The fingerprint of the script that is running, with its arguments."""
+    return fingerprint([Path(sys.argv[0]).name, *sys.argv[1:]], written)
 
 
 class Writer:
@@ -333,7 +346,7 @@ class Writer:
 
     def __init__(self, path, resume="new"):
         self.path = Path(path)
-        self.partial = Path(f"{path}.partial-{resume}")
+        self.partial = Path(outputs.partial_name(path, resume))
         self.file = outputs.open_partial(path, resume, keep=resume != "new")
         self.done = whole_rows(self.partial)
         self.file.truncate(sum(self.done.values()))  # what was cut off, and what follows it, goes

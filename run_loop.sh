@@ -34,26 +34,32 @@ MANNER=(OUT GPUS NODES DISTRIBUTED TENSOR_PARALLEL PER_DEVICE_BATCH_SIZE GPU_MEM
 expand() { # expand TEXT: sets `expanded`, TEXT with its $NAME, ${NAME} and ${NAME:-TEXT} replaced; nothing is run
   local rest=$1 made="" name default
   # shellcheck disable=SC2016 # patterns
-  local plain='^[^\$`"]+' escaped='^\\[]}$`"\\]' bare='^\$([A-Za-z_][A-Za-z_0-9]*)' \
-    braces='^\$\{([A-Za-z_][A-Za-z_0-9]*)(:-([^{}]*))?\}'
+  local plain='^[^\$`"]+' \
+    escaped='^\\[]}$`"\\]' \
+    variable='^\$([A-Z_][A-Z_0-9]*)' \
+    in_braces='^\$\{([A-Z_][A-Z_0-9]*)(:-([^{}]*))?\}'
   while [[ -n $rest ]]; do
     if [[ $rest =~ $plain ]]; then
       made+=${BASH_REMATCH[0]}
     elif [[ $rest =~ $escaped ]]; then
       made+=${BASH_REMATCH[0]:1}
-    elif [[ $rest =~ ^\\ ]]; then
+    elif [[ $rest =~ ^\\ ]]; then # before any other character it stands for itself
       made+=${BASH_REMATCH[0]}
-    elif [[ $rest =~ $braces || $rest =~ $bare ]]; then
+    elif [[ $rest =~ $in_braces || $rest =~ $variable ]]; then
       name=${BASH_REMATCH[1]} default=${BASH_REMATCH[3]:-}
       rest=${rest:${#BASH_REMATCH[0]}}
       if [[ -n ${!name:-} ]]; then
         expanded=${!name}
-      else
+      elif [[ -n $default ]]; then
         expand "$default" || return 1
+      elif [[ -v $name || " ${SETTINGS[*]} ${MANNER[*]} " == *" $name "* ]]; then
+        expanded=""
+      else
+        return 1
       fi
       made+=$expanded
       continue
-    else
+    else # a command whose output would be the value, or the end of the text
       return 1
     fi
     rest=${rest:${#BASH_REMATCH[0]}}
@@ -61,7 +67,7 @@ expand() { # expand TEXT: sets `expanded`, TEXT with its $NAME, ${NAME} and ${NA
   expanded=$made
 }
 
-read_recipe() { # read_recipe FILE: its variables, but those that are set already
+read_recipe() { # read_recipe FILE: sets its variables, except those that are set already
   local number=0 line name
   while IFS= read -r line || [[ -n $line ]]; do
     number=$((number + 1))
@@ -70,8 +76,8 @@ read_recipe() { # read_recipe FILE: its variables, but those that are set alread
       die "$1:$number: not of the form : \"\${NAME:=value}\""
     name=${BASH_REMATCH[1]}
     [[ " ${SETTINGS[*]} ${MANNER[*]} " == *" $name "* ]] || die "$1:$number: $name: run_loop.sh has no such variable"
-    expand "${BASH_REMATCH[2]}" || # a second command, or one whose output would be the value
-      die "$1:$number: not of the form : \"\${NAME:=value}\""
+    expand "${BASH_REMATCH[2]}" ||
+      die "$1:$number: not of the form : \"\${NAME:=value}\", with texts and known variables in the value"
     [[ -n ${!name:-} ]] || printf -v "$name" %s "$expanded"
   done <"$1"
 }
@@ -119,7 +125,7 @@ one_of() { # one_of NAME VALUES [some]: with a third argument, one or several of
     [[ " $2 " == *" $value "* ]] || die "$1=${!1}: one ${3:+or several }of $2"
   done
 }
-whole() { # whole NAME...: each is a whole number; bash would run what stands in another text that it counts with
+whole() { # whole NAME...: each is a whole number; arithmetic would run a $(...) in another text
   local name
   for name in "$@"; do
     [[ ${!name} =~ ^(0|[1-9][0-9]{0,11})$ ]] || die "$name=${!name}: a whole number is needed"
@@ -127,6 +133,9 @@ whole() { # whole NAME...: each is a whole number; bash would run what stands in
 }
 whole SEED ITERATIONS PROMPTS_PER_ITERATION N MAX_NEW_TOKENS OFFLINE_SIZE GPUS NODES TENSOR_PARALLEL GRACE
 whole SFT_BATCH_SIZE RM_BATCH_SIZE PM_BATCH_SIZE BATCH_SIZE PER_DEVICE_BATCH_SIZE
+for name in N NODES TENSOR_PARALLEL PER_DEVICE_BATCH_SIZE; do
+  ((${!name} > 0)) || die "$name=${!name}: at least 1 is needed"
+done
 [[ -z $FROM ]] || whole FROM
 [[ -z $TO ]] || whole TO
 
@@ -229,13 +238,10 @@ for name in "${SETTINGS[@]}" "${MANNER[@]}"; do variables+=("$name=${!name}"); d
 check() { # the hub, the disk, the GPUs: what would stop the run later
   [[ $CHECK == no ]] || env "${variables[@]}" python recipes/check.py || die "CHECK=no goes on without these checks"
 }
-settings_of_before() { # settings_of_before FILE: with the variables that the driver has gained since, at their defaults
+settings_of_before() { # settings_of_before FILE: those of an earlier run; variables that are new since are as they are now
   local name
   for name in "${SETTINGS[@]}"; do
-    grep "^$name=" "$1" || case $name in
-      ARMORM_TRUST_REMOTE_CODE) echo "$name=no" ;;
-      ARMORM_REVISION) echo "$name=''" ;;
-    esac
+    if ! grep "^$name=" "$1"; then printf '%s=%q\n' "$name" "${!name}"; fi
   done
 }
 
@@ -433,8 +439,9 @@ annotate() { # annotate N ANNOTATOR RESPONSES REWARDS FLAGS...
     reward_model) by=(annotation/1a_reward_model.py --model_name_or_path "$REWARD_MODEL" --dtype "$DTYPE") ;;
     armorm)
       by=(annotation/1a_reward_model.py --model_name_or_path "$ARMORM")
-      # Its code is this checkout's where a run of ours has made it.
-      if [[ -n $learn_armorm || -e $ARMORM/armorm.json || $ARMORM_TRUST_REMOTE_CODE == yes ]]; then
+      # A model that we have trained comes with this checkout's own code.
+      if [[ -n $learn_armorm || $ARMORM_TRUST_REMOTE_CODE == yes ]] ||
+        cmp -s "$ARMORM/modeling_armorm.py" reward_modeling/modeling_armorm.py; then
         by+=(--trust_remote_code)
       fi
       by+=(${ARMORM_REVISION:+--revision "$ARMORM_REVISION"} --dtype "$DTYPE")

@@ -12,24 +12,24 @@ import signal
 import sys
 from pathlib import Path
 
+import jinja2
+
 import rows
 from common import models, outputs
 
+ABOVE_0 = ("num_train_epochs", "logging_steps", "save_steps")
 AT_LEAST = {  # what is out of range would end in a traceback, or train nothing
     "learning_rate": 0,
     "weight_decay": 0,
     "warmup_steps": 0,
     "max_grad_norm": 0,
     "beta": 0,
-    "num_train_epochs": 0,
     "per_device_train_batch_size": 1,
     "per_device_eval_batch_size": 1,
     "gradient_accumulation_steps": 1,
     "max_length": 2,
     "max_completion_length": 1,
     "num_generations": 2,
-    "logging_steps": 0,
-    "save_steps": 0,
     "seed": 0,
     "gate_size": 1,
     "batch_tokens": 1,
@@ -38,6 +38,9 @@ AT_LEAST = {  # what is out of range would end in a traceback, or train nothing
     "num_hidden_layers": 1,
 }
 AT_MOST = {"seed": 2**32 - 1}
+WITHOUT_EFFECT = (  # of TRL's and transformers' flags: what no script here acts on
+    *("model_revision", "trust_remote_code", "load_in_8bit", "load_in_4bit", "resume_from_checkpoint"),
+)
 LOCKS = []  # open files, whose locks are held until the process ends
 
 
@@ -63,8 +66,12 @@ def parse(*kinds):
         sys.exit(f"{Path(sys.argv[0]).name}: {models.first_line(error)}")
     for part in parsed:
         check_numbers(part)
+        check_effects(part)
     training_args = next(part for part in parsed if hasattr(part, "output_dir"))
-    inputs = [path for part in parsed if part is not training_args for path in paths_in(part)]
+    inputs = [path for part in parsed for path in paths_in(part)]
+    by_deepspeed = training_args.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    if by_deepspeed and any(getattr(part, "use_peft", False) for part in parsed):
+        sys.exit("--use_peft: DeepSpeed would save a model without its weights; train LoRA with DISTRIBUTED=ddp")
     if reason := outputs.problem(training_args.output_dir or "", "model", inputs):
         sys.exit(f"--output_dir: {reason}")
     return parsed
@@ -84,15 +91,26 @@ def check_numbers(part):
             continue
         if isinstance(value, float) and not math.isfinite(value):
             sys.exit(f"--{field.name}: {value} is not a finite number")
+        if value <= 0 and field.name in ABOVE_0:
+            sys.exit(f"--{field.name}: {value} is not above 0")
         if value < AT_LEAST.get(field.name, value):
             sys.exit(f"--{field.name}: {value} is below {AT_LEAST[field.name]}")
         if value > AT_MOST.get(field.name, value):
             sys.exit(f"--{field.name}: {value} is above {AT_MOST[field.name]}")
 
 
-def paths_in(part):
-    """The files and directories that a dataclass of arguments names."""
+def check_effects(part):
+    """A flag that would be accepted and do nothing is refused."""
     for field in dataclasses.fields(part):
+        if field.name in WITHOUT_EFFECT and getattr(part, field.name) != field.default:
+            sys.exit(f"--{field.name}: it has no effect here")
+
+
+def paths_in(part):
+    """The files and directories that a dataclass of arguments names, except what is written."""
+    for field in dataclasses.fields(part):
+        if field.name in ("output_dir", "logging_dir", "run_name"):
+            continue
         value = getattr(part, field.name)
         for path in value if isinstance(value, list) else [value]:
             if isinstance(path, str) and os.path.exists(path):
@@ -111,8 +129,11 @@ def attention(training_args, model_args):
 
 
 def unfinished_model(path, resume):
-    """(directory, last whole checkpoint or None) of the unfinished model `path`; its last file tells what is whole."""
-    partial = f"{path}.partial-{resume}"
+    """(directory, last whole checkpoint or None) of the unfinished model `path`.
+
+    The state of the trainer is written last, so that a checkpoint with a whole one is whole.
+    """
+    partial = outputs.partial_name(path, resume)
     states = Path(partial).glob("checkpoint-*/trainer_state.json")
     whole = [state for state in states if state.read_text().endswith("}\n")]
     return partial, str(max(whole, key=os.path.getmtime).parent) if whole else None
@@ -125,17 +146,16 @@ def begin(training_args):
     refused; a model that a kill has left finished, but without its name, gets it, and the program ends.
     """
     final = training_args.output_dir
-    partial, checkpoint = unfinished_model(final, rows.fingerprint(sys.argv[1:]))
-    recovered = [False]
-    if training_args.process_index == 0:
-        recovered = [outputs.recover_model(partial, final)]
-        if not recovered[0]:
-            LOCKS.append(outputs.lock_model(partial, final))
+    partial = checkpoint = recovered = None
+    if training_args.process_index == 0:  # the others do as it finds it
+        partial, checkpoint = unfinished_model(final, rows.this_command([final]))
+        LOCKS.append(outputs.lock_model(partial, final))
+        recovered = outputs.recover_model(partial, final)
     if training_args.world_size > 1:
         from accelerate.utils import broadcast_object_list
 
-        broadcast_object_list(recovered)
-    if recovered[0]:
+        partial, checkpoint, recovered = broadcast_object_list([partial, checkpoint, recovered])
+    if recovered:
         print(f"{final}: was finished already, and has its name now")
         sys.exit(0)
     training_args.output_dir = partial
@@ -151,7 +171,7 @@ def building(tokenizer, chats):
     """
     try:
         yield
-    except Exception as error:
+    except (ValueError, TypeError, jinja2.TemplateError) as error:
         for where, messages in chats():
             models.render(tokenizer, messages, where)
         if isinstance(error, ValueError):  # TRL's word for arguments that it does not take
@@ -198,7 +218,8 @@ def train(trainer, checkpoint):
     trainer.train(resume_from_checkpoint=checkpoint)
     signal.signal(signal.SIGTERM, before)
     if trainer.state.global_step < trainer.state.max_steps:
-        trainer.accelerator.wait_for_everyone()  # the first to leave takes the others with it, saved or not
+        # A launcher ends all processes when one has ended, perhaps before they have saved.
+        trainer.accelerator.wait_for_everyone()
         sys.exit(143)
 
 
@@ -227,6 +248,7 @@ def finish(trainer, path):
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():
+        models.check(type(trainer.accelerator.unwrap_model(trainer.model)), trainer.args.output_dir)
         rows.publish(trainer.args.output_dir, path)
     trainer.accelerator.wait_for_everyone()  # a launcher ends all processes when one has trouble in its last moments
     trainer.accelerator.end_training()

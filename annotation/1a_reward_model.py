@@ -14,7 +14,7 @@ Writes: --output_file, the same rows with "rewards", one for each response, and 
     python annotation/1a_reward_model.py --model_name_or_path runs/tiny/reward_model --n 8 \
         --responses_file runs/tiny/iter1/responses.jsonl --output_file runs/tiny/iter1/rewards.jsonl
 
-One shard of two, on the second GPU; `python rows.py` joins the shards:
+One shard of two, on the second GPU; shards.py joins them:
     CUDA_VISIBLE_DEVICES=1 python annotation/1a_reward_model.py --shard 1 --num_shards 2 ...
 """
 
@@ -177,7 +177,7 @@ def main():
     scorer = Scorer(model, tokenizer, batch_tokens, share)
     names = getattr(model.config, "objectives", None)
 
-    writer = rows.Writer(args.output_file, rows.fingerprint(sys.argv[1:]))
+    writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
     todo = (row for row in answered() if row["id"] not in writer.done)
     start, done, dropped = time.time(), len(writer.done), 0
     while chunk := list(itertools.islice(todo, args.chunk_size)):

@@ -160,7 +160,7 @@ def main():
         both = zip(p_a[: len(compared)], p_a[len(compared) :], strict=True)
         return [None if None in (ab, ba) else (ab + 1 - ba) / 2 for ab, ba in both]
 
-    writer = rows.Writer(args.output_file, rows.fingerprint(sys.argv[1:]))
+    writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
     todo = (row for row in answered() if row["id"] not in writer.done)
     start, done, dropped, comparisons = time.time(), len(writer.done), 0, 0
     while chunk := list(itertools.islice(todo, args.chunk_size)):

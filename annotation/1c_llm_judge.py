@@ -175,9 +175,12 @@ def main():
     if asked.stopped:
         sys.exit(f"{args.judge_url}: {asked.stopped}; what has been answered is kept, the same command goes on")
     lost = f"replies without verdict: {len(unparsable)}, requests refused: {len(refused)}"
+    dropped = Path(f"{args.output_file}.dropped.jsonl")
     if left_out:
-        rows.write(f"{args.output_file}.dropped.jsonl", left_out)
-    if sizes and len(left_out) == len(sizes):
+        rows.write(dropped, left_out)
+    else:
+        dropped.unlink(missing_ok=True)  # of an earlier run
+    if sizes and len(left_out) == len(sizes) and args.num_shards == 1:
         sys.exit(f"{args.responses_file}: no row is left; {lost}, such as {(refused + unparsable)[0]!r}")
     journal.file.close()
     writer.finish()

@@ -70,7 +70,7 @@ def main():
             return response.strip().casefold() == answer.strip().casefold()
         return verify(known[answer], parse(response))
 
-    writer = rows.Writer(args.output_file, rows.fingerprint(sys.argv[1:]))
+    writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
     todo = (row for row in answered() if row["id"] not in writer.done)
     start, done = time.time(), len(writer.done)
     while chunk := list(itertools.islice(todo, args.chunk_size)):

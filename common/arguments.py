@@ -103,9 +103,10 @@ def server_address(text):
     """The type of an argument that is the address of a server; a key in it would end up in logs and settings."""
     try:
         parts = urllib.parse.urlsplit(text)
+        port = parts.port
     except ValueError:  # argparse would repeat the text
         raise argparse.ArgumentTypeError("not an address") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise argparse.ArgumentTypeError("not an address such as http://localhost:8000/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise argparse.ArgumentTypeError("an address without user, password and query; a key belongs in OPENAI_API_KEY")

@@ -82,14 +82,13 @@ class Judge:
                 choice = choice_of(answer)
                 check(choice)
             except Exception as error:  # of openai's, or of ours for a reply that is not in its format
-                return None, self.no_reply(error)
-            finally:
-                self.under_way -= 1
-                self.settle()
-            self.answered += 1
-            self.doubt = None
-            self.certain.set()
-            return choice, None
+                choice, reason = None, self.no_reply(error)
+            else:
+                reason = None
+                self.answered += 1
+            self.under_way -= 1
+            self.settle()
+            return choice, reason
 
     def no_reply(self, error):
         """Count an error for its request, or stop; its words."""
@@ -108,10 +107,10 @@ class Judge:
         return words
 
     def settle(self):
-        """When no request is under way, a doubt has become certain."""
-        if self.doubt and not self.under_way and not self.answered:
+        """An answer ends a doubt; without one it is certain when no request is under way any more."""
+        if self.doubt and not self.answered and not self.under_way:
             self.stopped = self.stopped or self.doubt
-        if self.stopped:
+        if self.stopped or self.answered:
             self.certain.set()
 
 

@@ -37,12 +37,19 @@ def refused(path):
         refuse(path, first_line(error))
 
 
-def where_from(path, trust_remote_code=False, revision=None):
-    """Keyword arguments of from_pretrained; code from the hub is run at a pinned commit only."""
+def checked_origin(path, trust_remote_code=False, revision=None):
+    """Keyword arguments of from_pretrained; code is run from the directory itself, or at a pinned commit of the hub."""
     if (Path(path) / "adapter_config.json").exists() and not (Path(path) / "config.json").exists():
-        refuse(path, "an adapter without its model: merge the two first")
+        refuse(path, "an adapter alone: merge it into its model first")
     if trust_remote_code and not Path(path).exists() and not COMMIT.fullmatch(revision or ""):
         refuse(path, "its code is run only at a pinned commit: give the 40 digits of one as --revision")
+    if trust_remote_code:
+        from transformers import PreTrainedConfig
+
+        with refused(path):
+            named, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
+        if "--" in str(named.get("auto_map")):
+            refuse(path, "its code is in another repository, at no pinned commit")
     return {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
 
 
@@ -51,7 +58,7 @@ def config(path, **options):
     from transformers import AutoConfig
 
     with refused(path):
-        return AutoConfig.from_pretrained(path, **where_from(path, **options))
+        return AutoConfig.from_pretrained(path, **checked_origin(path, **options))
 
 
 def tokenizer(path, example=None, template=True, padding_side=None, **options):
@@ -63,7 +70,7 @@ def tokenizer(path, example=None, template=True, padding_side=None, **options):
 
     side = {"padding_side": padding_side} if padding_side else {}
     with refused(path):
-        loaded = AutoTokenizer.from_pretrained(path, **side, **where_from(path, **options))
+        loaded = AutoTokenizer.from_pretrained(path, **side, **checked_origin(path, **options))
     if template and not loaded.chat_template:
         sys.exit(f"{path}: its tokenizer has no chat template")
     if template:
@@ -80,19 +87,19 @@ def render(tokenizer, messages, where, **options):
         sys.exit(f"{where}: the chat template of {tokenizer.name_or_path} refuses it ({first_line(error)})")
 
 
-def load(auto_class, path, tokenizer=None, new_head=False, left_out=(), **options):
+def load(auto_class, path, tokenizer=None, new_head=False, reward_model_too=False, **options):
     """The model, in evaluation mode.
 
     tokenizer: its vocabulary has to fit into the embeddings. new_head: a scoring head that the checkpoint lacks starts
-    at random. left_out: a head that may be in the checkpoint and not in the model, such as "score".
+    at random. reward_model_too: a language model may be made of a reward model, whose score is left out.
     """
     origin = {name: options.pop(name) for name in ("trust_remote_code", "revision") if name in options}
     with quiet(), refused(path):
         model, report = auto_class.from_pretrained(
-            path, output_loading_info=True, ignore_mismatched_sizes=True, **where_from(path, **origin), **options
+            path, output_loading_info=True, ignore_mismatched_sizes=True, **checked_origin(path, **origin), **options
         )
     check_report(path, report, new_head)
-    if auto_class.__name__ == "AutoModelForCausalLM" and "score" not in left_out:
+    if auto_class.__name__ == "AutoModelForCausalLM" and not reward_model_too:
         check_language_model(path, model.config)
     if tokenizer is not None:
         check_vocabulary(path, model, tokenizer)
@@ -105,7 +112,7 @@ def check(auto_class, path, tokenizer=None, **options):
     """Look at a model that another library will load: its keys and shapes, without reading the weights."""
     from transformers.integrations import is_deepspeed_zero3_enabled
 
-    if is_deepspeed_zero3_enabled():  # which takes no device map
+    if is_deepspeed_zero3_enabled():  # ZeRO-3 takes no device map
         return
     load(auto_class, path, tokenizer, device_map="meta", **options)
 
@@ -150,7 +157,7 @@ def not_finite(model):
     import torch
 
     for name, weight in model.named_parameters():
-        if weight.is_floating_point() and not torch.isfinite(weight).all():
+        if weight.dtype in (torch.float32, torch.bfloat16, torch.float16) and not torch.isfinite(weight).all():
             return name
     return None
 
@@ -190,7 +197,7 @@ def engine(path, dtype, **options):
             # request with a seed whose prompt was cut in two ("CPU Generator does not use offset").
             enforce_eager=on_cpu,
             enable_chunked_prefill=False if on_cpu else None,
-            kv_cache_memory_bytes=2**28 if on_cpu else None,  # clearing more takes seconds
+            kv_cache_memory_bytes=2**28 if on_cpu else None,  # a small one: clearing more takes seconds
             **options,
         )
         names = loaded.apply_model(not_finite)

@@ -18,16 +18,22 @@ from pathlib import Path
 
 MARKER = ".made_by.json"  # in a model directory: the script that made it, and the names of the files that are ours
 REPLACED = "replaced"  # NAME.partial-replaced is the older model, while the new one gets its name
-LOCK = ".lock"  # in an unfinished model, held by the process that trains it
+LOCK = ".lock"  # in an unfinished model, held by the process that makes it
+COPYING = ".copying"  # in an unfinished model, what is being copied from the older one
 CARD_TAG = "rlhf-workflow"  # in the head of a model card of ours
 CHECKOUT = Path(__file__).resolve().parents[1]
 
-# Files of a model directory from before there was a marker; every other file in it is the user's.
+# Files of a model directory that was made before there was a marker; every other file in it is the user's.
 MODEL_FILES = re.compile(
     r"config\.json|generation_config\.json|trainer_state\.json|training_args\.bin|armorm\.json|.*\.safetensors"
     r"|.*\.safetensors\.index\.json|pytorch_model.*|tokenizer.*|special_tokens_map\.json|added_tokens\.json"
     r"|vocab\.json|merges\.txt|chat_template\.jinja|modeling_\w+\.py|configuration_\w+\.py"
 )
+
+
+def partial_name(path, resume):
+    """The name of unfinished work: beside the file itself where `path` is a link to it."""
+    return f"{os.path.realpath(path)}.partial-{resume}"
 
 
 # What an output may be called
@@ -42,7 +48,7 @@ def problem(output, kind, inputs):
     if not str(output).strip():
         return "empty (a variable that is not set?)"
     path = Path(os.path.realpath(output))
-    if path in (Path("/"), Path.home(), Path.cwd(), CHECKOUT):
+    if path in (Path("/"), Path.home(), Path.cwd(), CHECKOUT):  # places that hold everything
         return f"{output}: not a place for results"
     if kind == "folder":
         return f"{output}: a file, a directory is needed" if path.exists() and not path.is_dir() else None
@@ -62,8 +68,8 @@ def replaceable_model(path):
         return True
     if not path.is_dir():
         return False
-    of_before = (path / "config.json").exists() and (path / "trainer_state.json").exists()
-    return (path / MARKER).exists() or of_before or not any(path.iterdir())
+    unmarked = (path / "config.json").exists() and (path / "trainer_state.json").exists()
+    return (path / MARKER).exists() or unmarked or not any(path.iterdir())
 
 
 def table_beside(output, head):
@@ -83,25 +89,37 @@ def locked(file):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError:  # a file system without locks
+        return True
     return True
+
+
+def open_locked(name, path):
+    """The file of that name, open to read and append, and locked. path: the output, for the messages."""
+    try:
+        while True:
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            file = open(name, "a+b", buffering=0)
+            if not locked(file):
+                sys.exit(f"{path}: another process is writing it")
+            if still_named(file, name):
+                return file
+            file.close()  # the other process has just finished, and given this file, or its directory, another name
+    except OSError as error:
+        sys.exit(f"{path}: {error.strerror}")
+
+
+def still_named(file, name):
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(name))
+    return False
 
 
 def open_partial(path, resume, keep):
     """The unfinished file of `path`, open to read and append, and locked: the same command at once is refused."""
-    partial = f"{path}.partial-{resume}"
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            file = open(partial, "a+b", buffering=0)
-            if not locked(file):
-                sys.exit(f"{path}: another process is writing it")
-            if os.path.exists(partial) and os.path.samestat(os.fstat(file.fileno()), os.stat(partial)):
-                break
-            file.close()  # the other process has just finished, and given this file its name
-        if not keep:
-            file.truncate(0)
-    except OSError as error:
-        sys.exit(f"{path}: {error.strerror}")
+    file = open_locked(partial_name(path, resume), path)
+    if not keep:
+        file.truncate(0)
     return file
 
 
@@ -119,12 +137,21 @@ def remove_stale(path):
     for name in glob.glob(f"{glob.escape(str(path))}.partial-*"):
         stale = Path(name)
         lock = stale / LOCK if stale.is_dir() else stale
-        with contextlib.suppress(FileNotFoundError):
-            if lock.exists():
-                with open(lock, "rb") as file:
-                    if not locked(file):
-                        continue
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+        with contextlib.suppress(OSError):  # what cannot be removed stays: the work itself is done
+            if not lock.exists():
+                remove(stale)
+                continue
+            with open(lock, "r+b") as file:
+                if locked(file):
+                    remove(stale)
+
+
+def remove(path):
+    """Remove a file, a link or a whole directory."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def write_bytes(path, data):
@@ -136,9 +163,9 @@ def write_bytes(path, data):
                 left = left[file.write(left) :]
             os.fsync(file.fileno())
         except OSError as error:
-            os.unlink(f"{path}.partial-new")
+            os.unlink(partial_name(path, "new"))
             sys.exit(f"{path}: {error.strerror}")
-        publish_file(f"{path}.partial-new", path)
+        publish_file(partial_name(path, "new"), path)
 
 
 def write_text(path, text):
@@ -167,21 +194,17 @@ def write_figure(path, figure, **options):
 
 
 def lock_model(partial, path):
-    """Make the unfinished directory of a model and lock it, until the process ends; the open file is returned."""
-    try:
-        Path(partial).mkdir(parents=True, exist_ok=True)
-        file = open(Path(partial, LOCK), "a+b")
-    except OSError as error:
-        sys.exit(f"{path}: {error.strerror}")
-    if not locked(file):
-        sys.exit(f"{path}: another process is writing it")
-    return file
+    """Make the unfinished directory of a model and lock it, as long as the file that is returned is open."""
+    return open_locked(Path(partial, LOCK), path)
 
 
 def recover_model(partial, path):
-    """Put right what a kill while a model got its name has left; True if that model is now there, finished."""
+    """Put right what a kill while a model got its name has left; True if that model is now there, finished.
+
+    Called under the lock of the partial one, as is publish_model.
+    """
     path = Path(os.path.realpath(path))
-    replaced = path.with_name(f"{path.name}.partial-{REPLACED}")
+    replaced = Path(partial_name(path, REPLACED))
     if Path(partial, MARKER).exists():
         publish_model(partial, path)
         return True
@@ -193,26 +216,28 @@ def recover_model(partial, path):
 def publish_model(partial, path):
     """Give a finished model directory its name, in place of an older model of ours, whose other files it takes over."""
     partial, path = Path(partial), Path(os.path.realpath(path))
-    replaced = path.with_name(f"{path.name}.partial-{REPLACED}")
+    replaced = Path(partial_name(path, REPLACED))
     if not replaceable_model(path):
         sys.exit(f"{path}: not a model directory of ours; what is finished is kept as {partial}")
     if not (partial / MARKER).exists():  # from here on the model is whole, and a kill loses nothing of it
-        own = [entry.name for entry in partial.iterdir() if not temporary(entry.name)]
+        own = [entry.name for entry in partial.iterdir() if not is_temporary(entry.name)]
         write_json(partial / MARKER, {"script": script_name(), "files": sorted(own)})
     for entry in partial.iterdir():
-        if temporary(entry.name):
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        if is_temporary(entry.name) and entry.name != LOCK:
+            remove(entry)
     if path.exists():
         carry_over(path, partial)
         if replaced.exists():  # of an earlier kill, after that model got its name
             shutil.rmtree(replaced)
         os.rename(path, replaced)
     os.rename(partial, path)
+    (path / LOCK).unlink(missing_ok=True)
     remove_stale(path)
 
 
-def temporary(name):
-    return name.startswith("checkpoint-") or name == LOCK
+def is_temporary(name):
+    """Does that file of an unfinished model go when it is published?"""
+    return name.startswith("checkpoint-") or name in (LOCK, COPYING)
 
 
 def script_name():
@@ -227,22 +252,31 @@ def carry_over(old, new):
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         ours = set(json.loads((old / MARKER).read_text(encoding="utf-8"))["files"])
     for entry in old.iterdir():
-        known = entry.name in ours if ours is not None else MODEL_FILES.fullmatch(entry.name)
-        if (
-            known
-            or entry.name == MARKER
-            or temporary(entry.name)
-            or our_card(entry)
-            or os.path.lexists(new / entry.name)
-        ):
+        if is_ours(entry, ours):
             continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.copytree(entry, new / entry.name, symlinks=True)
-        else:
-            shutil.copy2(entry, new / entry.name, follow_symlinks=False)
+        name = entry.name
+        if name == "README.md" and (new / name).exists():  # TRL writes one at every checkpoint
+            name = "README.old.md"
+        if not os.path.lexists(new / name):
+            copy_whole(entry, new / COPYING, new / name)
 
 
-def our_card(path):
+def is_ours(entry, ours):
+    """Was that entry of a model directory made by a script? ours: the names that its marker tells, or None."""
+    known = MODEL_FILES.fullmatch(entry.name) if ours is None else entry.name in ours
+    return bool(known) or entry.name == MARKER or is_temporary(entry.name) or is_our_card(entry)
+
+
+def copy_whole(source, unfinished, target):
+    """Copy a file, a link or a directory; under its name it is whole, whenever this process is killed."""
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, unfinished, symlinks=True)
+    else:
+        shutil.copy2(source, unfinished, follow_symlinks=False)
+    os.rename(unfinished, target)
+
+
+def is_our_card(path):
     """Is that a model card which a script has written, ours or TRL's? It tells of other weights."""
     if path.name != "README.md" or not path.is_file():
         return False

@@ -71,9 +71,10 @@ def main():
     from transformers import AutoModelForCausalLM
     from trl import get_peft_config
 
+    example = pairs[0].place, pairs[0]["prompt"]
     for name in (model_args.model_name_or_path, data.ref_model_name_or_path):
-        tokenizer = models.tokenizer(name, (pairs[0].place, pairs[0]["prompt"]))
-        models.check(AutoModelForCausalLM, name, tokenizer)
+        models.check(AutoModelForCausalLM, name, models.tokenizer(name, example))
+    tokenizer = models.tokenizer(model_args.model_name_or_path)
     if not any(fits(tokenizer, row, training_args.max_length) for row in pairs):
         sys.exit(f"{data.dataset_name[0]}: no prompt leaves room within --max_length {training_args.max_length}")
     final, checkpoint = training.begin(training_args)

@@ -68,11 +68,12 @@ def main():
     from trl import KTOTrainer, get_peft_config
 
     attention, dtype = training.attention(training_args, model_args), model_args.dtype or "float32"
-    both = []
-    for name in (model_args.model_name_or_path, data.ref_model_name_or_path):  # in the same precision
+    both = []  # the policy and the reference, in the same precision
+    for name in (model_args.model_name_or_path, data.ref_model_name_or_path):
         tokenizer = models.tokenizer(name, (labelled[0].place, labelled[0]["prompt"]))
         model = models.load(AutoModelForCausalLM, name, tokenizer, dtype=dtype, attn_implementation=attention)
         both.append(model)
+    tokenizer = models.tokenizer(model_args.model_name_or_path)
     final, checkpoint = training.begin(training_args)
 
     def chats():

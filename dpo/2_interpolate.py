@@ -36,12 +36,12 @@ def main():
         mean = {key: mean.get(key, 0) + weight * value.float() for key, value in state.items()}  # bfloat16 would round
     model.load_state_dict(mean)
     models.check_finite(args.output_dir, model)
-    partial = f"{args.output_dir}.partial-{rows.fingerprint(sys.argv[1:])}"
-    lock = outputs.lock_model(partial, args.output_dir)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    rows.publish(partial, args.output_dir)
-    lock.close()
+    partial = outputs.partial_name(args.output_dir, rows.this_command([args.output_dir]))
+    with outputs.lock_model(partial, args.output_dir):
+        if not outputs.recover_model(partial, args.output_dir):
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            rows.publish(partial, args.output_dir)
     print(f"{args.output_dir} models in: {len(args.models)}, weights: {' '.join(f'{w:g}' for w in weights)}")
 
 

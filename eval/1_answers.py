@@ -115,7 +115,7 @@ def main():
     config, tokenizer = models.config(args.model_name_or_path), models.tokenizer(args.model_name_or_path)
     models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
 
-    writers = [rows.Writer(file, rows.fingerprint(sys.argv[1:])) for file in args.output_files]
+    writers = [rows.Writer(file, rows.this_command(args.output_files)) for file in args.output_files]
     if any(len(writer.done) < len(questions) for writer, questions in zip(writers, asked, strict=True)):
         engine = models.engine(
             args.model_name_or_path,

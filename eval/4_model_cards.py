@@ -81,7 +81,7 @@ def main():
     for directory, text in cards.items():
         times = os.stat(directory)
         file = directory / "README.md"
-        if file.exists() and not outputs.our_card(file):
+        if file.exists() and not outputs.is_our_card(file):
             os.replace(file, directory / "README.old.md")
             print(f"{file}: not a card of a script, kept as README.old.md")
         outputs.write_text(file, text)

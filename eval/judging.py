@@ -37,14 +37,16 @@ def kept(path):
     for number, line in rows.lines_of(path):
         try:
             entry = rows.parse(line)
-            known[entry["id"] + ""] = {**entry["choice"], "text": entry["choice"]["text"] + ""}
+            if not isinstance(entry["id"], str) or not isinstance(entry["choice"]["text"], str):
+                raise TypeError
+            known[entry["id"]] = entry["choice"]
         except (ValueError, TypeError, KeyError) as error:
             reason = error if isinstance(error, ValueError) else "row: not a reply {id, choice: {text}}"
             sys.exit(f"{path}:{number}: {reason}; remove that line to have it asked again")
     return known, file
 
 
-def nothing(choice):
+def any_reply(choice):
     """No check."""
 
 
@@ -88,7 +90,7 @@ def ask(args, requests, path):
 
         async def one(key, request):
             nonlocal done
-            choice, reason = await asked.ask(request, with_logprobs if request.get("logprobs") else nothing)
+            choice, reason = await asked.ask(request, with_logprobs if request.get("logprobs") else any_reply)
             if choice:
                 choice["date"] = datetime.datetime.now().isoformat(timespec="seconds")
                 keep(key, choice)
@@ -106,8 +108,8 @@ def ask(args, requests, path):
 
     if stopped := asyncio.run(run()):
         sys.exit(f"{args.judge_url}: {stopped}; what has been answered is kept, the same command goes on")
+    refused_file = path.with_name("refused.jsonl")
+    refused_file.unlink(missing_ok=True)  # of an earlier run
     if refused:
-        rows.write(
-            path.with_name("refused.jsonl"), ({"id": key, "why": why, **todo[key]} for key, why in refused.items())
-        )
+        rows.write(refused_file, ({"id": key, "why": why, **todo[key]} for key, why in refused.items()))
     return {name: known.get(key) for name, key in keys.items()}, list(refused.values())

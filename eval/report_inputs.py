@@ -142,7 +142,7 @@ def settings(file):
     """{variable: value} of lines NAME=value, as a shell reads them."""
     found = {}
     with checked(file, "settings with RECIPE and a whole number as SEED"):
-        for number, line in enumerate(Path(file).read_text().splitlines(), 1):
+        for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), 1):
             with checked(f"{file}:{number}", "NAME=value with closed quotes"):
                 name, value = line.split("=", 1)
                 found[name] = " ".join(shlex.split(value))

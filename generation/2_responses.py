@@ -64,7 +64,7 @@ def main():
     config, tokenizer = models.config(args.model_name_or_path), models.tokenizer(args.model_name_or_path, example)
     models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
 
-    writer = rows.Writer(args.output_file, rows.fingerprint(sys.argv[1:]))
+    writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
     todo = [row for row in prompts if row["id"] not in writer.done]
     start, dropped, truncated, tokens = time.time(), 0, 0, 0
     if todo:

@@ -86,7 +86,7 @@ def main():
         AutoModelForCausalLM,
         model_args.model_name_or_path,
         tokenizer,
-        left_out=["score"],  # a reward model too can be the start
+        reward_model_too=True,
         dtype=model_args.dtype or "float32",
         attn_implementation=attention,
     )

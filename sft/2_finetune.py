@@ -39,7 +39,7 @@ class Config(SFTConfig):
 
 
 def learned(example):
-    """Does a tokenised conversation, or a block of them, hold a token that the loss is taken on?"""
+    """Does a tokenised conversation, or a block of them, hold a token that the loss is taken on? Without a mask all."""
     return 1 in example.get("assistant_masks", [1])
 
 
@@ -63,7 +63,8 @@ def main():
     )
     final, checkpoint = training.begin(training_args)
 
-    with training.building(tokenizer, lambda: ((row.place, row["messages"]) for row in instructions)):
+    rendered = [] if training_args.chat_template_path else instructions  # by this tokenizer's own template
+    with training.building(tokenizer, lambda: ((row.place, row["messages"]) for row in rendered)):
         trainer = SFTTrainer(
             model,
             training_args,

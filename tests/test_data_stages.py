@@ -131,7 +131,7 @@ def test_other_files_than_json_lines(tmp_path, suffix):
     file.write_text("{")
     flags = ["--datasets", file, "--output_file", tmp_path / "new.jsonl"]
     told = run("sft/1_instructions.py", *flags).stderr.splitlines()[-1]
-    assert told.startswith(f"{file}: no such file, and no dataset on the hub (")
+    assert told.startswith(f"{file}: cannot be read (")
 
 
 def test_half_a_character_is_named(tmp_path):

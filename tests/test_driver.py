@@ -123,6 +123,8 @@ def first_losses(out):
 
 # What it refuses before it starts, and what it would run
 
+IN_A_VALUE = "with texts and known variables in the value"
+
 
 @pytest.mark.parametrize(
     ("first_line", "reason"),
@@ -130,6 +132,10 @@ def first_losses(out):
         (': "${LERNING_RATE:=1e-4}"', "LERNING_RATE: run_loop.sh has no such variable"),
         ("LEARNING_RATE=1e-4", 'not of the form : "${NAME:=value}"'),
         (': "${N:=4}"; rm -r runs', 'not of the form : "${NAME:=value}"'),
+        (': "${N:=4}"; rm -r runs; : "${SEED:=1}"', f'not of the form : "${{NAME:=value}}", {IN_A_VALUE}'),
+        (': "${N:=$(rm -r runs)}"', f'not of the form : "${{NAME:=value}}", {IN_A_VALUE}'),
+        (': "${N:=`rm -r runs`}"', f'not of the form : "${{NAME:=value}}", {IN_A_VALUE}'),
+        (': "${PROMPTS:=$MY_DTA/prompts.jsonl}"', f'not of the form : "${{NAME:=value}}", {IN_A_VALUE}'),
     ],
 )
 def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
@@ -153,12 +159,38 @@ def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
         ({"PAIRING": "offline"}, "PAIRING=offline: set ITERATIONS=1, and OFFLINE_PAIRS or PREFERENCES"),
         ({"GPUS": "6", "TENSOR_PARALLEL": "4"}, "TENSOR_PARALLEL=4 does not divide the 6 GPUs of a node"),
         ({"NODES": "2"}, "NODES=2: more than one only in a job of Slurm, see recipes/slurm"),
+        # Arithmetic of bash would run what stands in the brackets.
+        ({"N": "a[$(touch runs/ran)]"}, "N=a[$(touch runs/ran)]: a whole number is needed"),
+        ({"FROM": "2a"}, "FROM=2a: a whole number is needed"),
+        ({"N": "0"}, "N=0: at least 1 is needed"),
+        # Settings, logs and model cards would keep the key.
+        ({"JUDGE_URL": "http://user:SECRET@host/v1"}, "JUDGE_URL: an address without user, password and query; a key"),
+        (
+            {"JUDGE_URL": "http://host/v1?api_key=SECRET"},
+            "JUDGE_URL: an address without user, password and query; a key",
+        ),
+        ({"DPO_OPTIONS": "--hub_token SECRET"}, "DPO_OPTIONS: it holds a key; give keys in the environment"),
+        ({"RM_OPTIONS": f"--run_name hf_{'SECRET' * 5}"}, "RM_OPTIONS: it holds a key; give keys in the environment"),
+        (
+            {"ANNOTATOR": "armorm", "ARMORM": "owner/name"},
+            "ARMORM=owner/name: it runs code from the hub: set ARMORM_TRUST_REMOTE_CODE=yes and ARMORM_REVISION",
+        ),
+        (
+            {
+                "ANNOTATOR": "armorm",
+                "ARMORM": "owner/name",
+                "ARMORM_TRUST_REMOTE_CODE": "yes",
+                "ARMORM_REVISION": "main",
+            },
+            "ARMORM=owner/name: it runs code from the hub: set ARMORM_TRUST_REMOTE_CODE=yes and ARMORM_REVISION",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_value_that_cannot_be(tmp_path, variables, reason):
     status, printed = drive(recipe(tmp_path), **variables)
     assert status == 1 and printed.startswith(f"run_loop.sh: {reason}") and len(printed.splitlines()) == 1
+    assert "SECRET" not in printed and not (ROOT / "runs/ran").exists()
     assert not (tmp_path / "run").exists()
 
 

@@ -280,6 +280,55 @@ def test_a_request_that_is_refused_costs_its_row(tmp_path):
         )
 
 
+NO_REPLY = {
+    "403": (403, {"error": {"message": "content policy"}}),
+    "404": (404, {"error": {"message": "not found"}}),
+    "413": (413, {"error": {"message": "too large"}}),
+    "451": (451, {"error": {"message": "for legal reasons"}}),
+    "a lasting 500": (500, {"error": {"message": "an error"}}),
+    "choices null": (200, {"choices": None}),
+    "no choices": (200, {"choices": []}),
+    "a number": (200, {"choices": [{"message": {"role": "assistant", "content": 7}}]}),
+    "a page": (200, "<html>welcome</html>"),
+    "nothing": (200, ""),
+}
+
+
+@pytest.mark.parametrize("what", NO_REPLY)
+def test_one_bad_reply_costs_its_row_alone(tmp_path, what):
+    """Its words are kept with the row, and the rest goes on."""
+    rows = [answers("a", responses=["bad", "0", "1"]), answers("b"), answers("c")]
+    made, told, _ = judged(
+        tmp_path, rows, lambda _, answer, before: NO_REPLY[what] if answer == "bad" else "[[5]]", "--max_retries", 0
+    )
+    assert [row["id"] for row in made] == ["b", "c"]
+    assert "requests: 8, replies without verdict: 0, requests refused: 1, dropped: 1, rows out: 2, " in told
+    (dropped,) = read_jsonl(tmp_path / "rewards.jsonl.dropped.jsonl")
+    assert dropped["judgement"][0]["reply"].startswith("refused: ") and dropped["judgement"][1]["rating"] == 5.0
+
+
+def test_a_reply_in_parts_is_read(tmp_path):
+    parts = [{"type": "text", "text": "I say [["}, {"type": "text", "text": "7]]"}]
+    reply = (200, {"choices": [{"message": {"role": "assistant", "content": parts}}]})
+    made, _, _ = judged(tmp_path, [answers("a")], lambda *_: reply)
+    assert made[0]["rewards"] == [7.0] * 3 and made[0]["judgement"][0]["reply"] == "I say [[7]]"
+
+
+def test_too_many_refusals_end_the_run(tmp_path):
+    """More than a tenth of all requests; a larger share can be allowed."""
+    refusal = (403, {"error": {"message": "content policy"}})
+    rows = [answers(f"{i}", responses=["bad" if i % 3 == 0 else "0"]) for i in range(60)]
+
+    def reply(_, answer, before):
+        return refusal if answer == "bad" else "[[5]]"
+
+    with judge_that(reply) as judge:
+        told = failed(tmp_path, rows, judge.url, "--max_retries", 0, "--concurrency", 2)
+    assert "11 of " in told and "requests refused, such as PermissionDeniedError" in told and "content policy" in told
+    made, told, _asked = judged(tmp_path, rows, reply, "--max_retries", 0, "--max_refused", 0.5)
+    assert len(made) == 40 and "requests refused: 20, dropped: 20, rows out: 40, " in told
+
+
 @pytest.mark.parametrize("method", ["rating", "tournament"])
 def test_a_judge_that_dies_midway_is_not_asked_again_what_it_answered(tmp_path, method):
     """The next one is at another address, and is asked by fewer at once: the same rows, each question answered once."""

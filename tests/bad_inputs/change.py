@@ -170,7 +170,8 @@ def report_of_a_loss_that_is_a_text(d):
 def unfinished(d, data):
     """What an earlier, killed run of the verifier has left."""
     words = f"--responses_file {d}/in.jsonl --output_file {d}/new.jsonl --method exact --pattern (.*)".split()
-    (d / f"new.jsonl.partial-{rows.fingerprint(words)}").write_bytes(data)
+    name = rows.fingerprint(["1d_verifier.py", *words])  # that the command of the case will look for
+    (d / f"new.jsonl.partial-{name}").write_bytes(data)
 
 
 def finished_row(d):
