@@ -240,11 +240,11 @@ def without_repeated_keys(pairs):
     return made
 
 
-def read(path, kind=None, n=None, also=(), if_there=()):
+def read(path, kind=None, n=None, also=(), if_there=(), unique=True):
     """Yield the rows of a file; a bad one ends the program.
 
     n: responses of each row; 0 for any number, None for as many as the first has. also: fields that a row must have
-    beside those of its kind; if_there: fields that are checked where they are there.
+    beside those of its kind; if_there: fields that are checked where they are there. unique: no two rows have one id.
     Without a kind any object is a row, and a number that is not finite is null.
     """
     first_line = {}  # of an id
@@ -260,7 +260,7 @@ def read(path, kind=None, n=None, also=(), if_there=()):
             row = finite(row, f"{path}:{number}" if kind else None)
         row = Row(row)
         row.place = f"{path}:{number}"
-        if "id" in FIELDS.get(kind, []) and first_line.setdefault(row["id"], number) != number:
+        if unique and "id" in FIELDS.get(kind, []) and first_line.setdefault(row["id"], number) != number:
             refuse(row, f"id: {row['id']!r} stands on line {first_line[row['id']]} already")
         if n is None and "responses" in FIELDS.get(kind, []):
             n = len(row["responses"])
@@ -303,6 +303,8 @@ def load(source, split):
     if (source.endswith(".jsonl") and not file) or (os.path.exists(source) and not kind):
         return read(source)
     name, file = (kind, source) if os.path.exists(source) else (name, file or None)
+    if kind == "json":
+        check_json(source)
     try:
         from datasets import load_dataset  # the import takes seconds
 
@@ -311,6 +313,17 @@ def load(source, split):
         what = "cannot be read" if os.path.exists(source) else "no such file, and no dataset on the hub"
         sys.exit(f"{source}: {what} ({first_words(error)})")
     return map(finite, dataset)
+
+
+def check_json(path):
+    """The library that reads JSON files crashes on what is neither a list nor an object."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4096).lstrip()
+    except OSError as error:
+        sys.exit(f"{path}: {error.strerror}")
+    if start[:1] not in (b"[", b"{"):
+        sys.exit(f"{path}: cannot be read (neither a list nor an object of JSON)")
 
 
 def first_words(error):
@@ -397,7 +410,7 @@ def whole_rows(partial):
         for line in lines:
             try:
                 row = parse(line)
-                if not line.endswith(b"}\n") or not isinstance(row["id"], str) or row["id"] in done:
+                if not line.endswith(b"}\n") or not isinstance(row["id"], str | int) or row["id"] in done:
                     break
             except (ValueError, TypeError, KeyError):
                 break

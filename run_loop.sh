@@ -136,8 +136,14 @@ whole SFT_BATCH_SIZE RM_BATCH_SIZE PM_BATCH_SIZE BATCH_SIZE PER_DEVICE_BATCH_SIZ
 for name in N NODES TENSOR_PARALLEL PER_DEVICE_BATCH_SIZE; do
   ((${!name} > 0)) || die "$name=${!name}: at least 1 is needed"
 done
+((SEED < 2 ** 32)) || die "SEED=$SEED: below 2^32 is needed"
 [[ -z $FROM ]] || whole FROM
 [[ -z $TO ]] || whole TO
+
+[[ ! $OUT =~ ^-|[[:space:]] ]] || die "OUT=$OUT: no dash at its start and no blanks"
+case $(realpath -m -- "$OUT") in
+  / | "$PWD" | "$(realpath -m -- ~)") die "OUT=$OUT: not a place for a run" ;;
+esac
 
 # What the settings, the logs and the model cards keep holds no keys.
 [[ ! $JUDGE_URL =~ ^[a-z]+://[^/]*@|[?#] ]] ||

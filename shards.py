@@ -38,10 +38,16 @@ def parse(parser):
         return args
     args.shard, args.num_shards = 0, 1
     for names in LAUNCHERS:
-        rank, processes, local = (int(os.environ.get(name, 0)) for name in names)
+        found = [os.environ.get(name) or "0" for name in names]
+        if not all(number.isascii() and number.isdigit() for number in found):
+            parser.error(f"{', '.join(names)}: {' '.join(found)} in the environment, whole numbers are needed")
+        rank, processes, local = map(int, found)
         if processes > 1:
+            if rank >= processes:
+                parser.error(f"{names[0]}={rank}: not one of 0 to {processes - 1}")
             args.shard, args.num_shards = rank, processes
             args.output_file += f".{rank}-of-{processes}"
+            parser.check_paths(args)
             take_gpus(local, getattr(args, "tensor_parallel_size", 1))
             break
     return args
@@ -64,6 +70,8 @@ def join(order, file, count):
     shard_of = {name: i % count for i, name in enumerate(names)}
     for i, part in enumerate(parts):
         try:
+            if os.path.exists(part) and not os.path.isfile(part):
+                sys.exit(f"{part}: not a regular file")
             with open(part, "rb") as opened:
                 opened.seek(max(0, os.path.getsize(part) - 2))
                 end = opened.read()
@@ -71,16 +79,16 @@ def join(order, file, count):
             sys.exit(f"{part}: {error.strerror}")
         if end not in (b"\n", b"\n\n"):
             sys.exit(f"{part}: cut off, a whole shard ends with an empty line; make it again")
-        for row in rows.read(part) if len(end) > 1 else ():  # a shard may be empty
-            if reason := rows.problem(row, "rows"):
-                rows.refuse(row, reason)
+        for row in rows.read(part, "rows", unique=False) if len(end) > 1 else ():  # a shard may be empty
             if row["id"] in place or shard_of.get(row["id"]) != i:
                 told = f"not of this shard of {order}" if shard_of.get(row["id"]) != i else "stands twice"
                 sys.exit(f"{part}: id: {row['id']!r} {told}")
             place[row["id"]] = i
-    place or sys.exit(f"{file}: no shard of it holds a row")
+    if not place:
+        sys.exit(f"{file}: no shard of it holds a row")
     rest = [rows.read(part) for part in parts]  # a file is opened when its first row is asked for
-    rows.write(file, (next(rest[place[name]]) for name in names if name in place))  # without what a shard dropped
+    rows.write(file, (next(rest[place[name]]) for name in names if name in place))
+    print(f"{file} rows in: {len(names)}, dropped by a shard: {len(names) - len(place)}, rows out: {len(place)}")
 
 
 if __name__ == "__main__":

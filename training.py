@@ -6,6 +6,7 @@ A training that has met a loss or a weight that is not finite publishes nothing.
 import contextlib
 import ctypes
 import dataclasses
+import json
 import math
 import os
 import signal
@@ -17,29 +18,29 @@ import jinja2
 import rows
 from common import models, outputs
 
-ABOVE_0 = ("num_train_epochs", "logging_steps", "save_steps")
-AT_LEAST = {  # what is out of range would end in a traceback, or train nothing
-    "learning_rate": 0,
-    "weight_decay": 0,
-    "warmup_steps": 0,
-    "max_grad_norm": 0,
-    "beta": 0,
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "max_length": 2,
-    "max_completion_length": 1,
-    "num_generations": 2,
-    "seed": 0,
-    "gate_size": 1,
-    "batch_tokens": 1,
-    "vocab_size": 1,
+# What is out of range would end in a traceback, hours later, or train nothing.
+ABOVE_0 = ("num_train_epochs", "logging_steps", "save_steps", "temperature", "lora_alpha")
+AT_LEAST = {
+    **dict.fromkeys(["learning_rate", "weight_decay", "warmup_steps", "max_grad_norm", "beta", "label_smoothing"], 0),
+    **dict.fromkeys(["adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor", "ld_alpha"], 0),
+    **dict.fromkeys(["desirable_weight", "undesirable_weight", "center_rewards_coefficient", "slic_delta"], 0),
+    **dict.fromkeys(["dataloader_num_workers", "neftune_noise_alpha", "lora_dropout", "top_k", "epsilon", "top_p"], 0),
+    **dict.fromkeys(["per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"], 1),
+    **dict.fromkeys(["max_completion_length", "num_iterations", "steps_per_generation", "lora_r", "gate_size"], 1),
+    **dict.fromkeys(["batch_tokens", "vocab_size", "num_hidden_layers"], 1),
+    **dict.fromkeys(["max_length", "num_generations"], 2),
+    **dict.fromkeys(["seed", "data_seed"], 0),
+    "max_steps": -1,
     "hidden_size": 32,
-    "num_hidden_layers": 1,
 }
-AT_MOST = {"seed": 2**32 - 1}
+AT_MOST = {
+    **dict.fromkeys(["seed", "data_seed"], 2**32 - 1),
+    **dict.fromkeys(["adam_beta1", "adam_beta2", "label_smoothing_factor", "ld_alpha", "lora_dropout", "top_p"], 1),
+    "label_smoothing": 0.5,
+}
 WITHOUT_EFFECT = (  # of TRL's and transformers' flags: what no script here acts on
     *("model_revision", "trust_remote_code", "load_in_8bit", "load_in_4bit", "resume_from_checkpoint"),
+    *("load_best_model_at_end", "push_to_hub"),
 )
 LOCKS = []  # open files, whose locks are held until the process ends
 
@@ -59,7 +60,7 @@ def parse(*kinds):
     # Without the usage, which is hundreds of lines.
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")
     try:
-        parsed = parser.parse_args_and_config()
+        parsed = parser.parse_args_and_config(args=words_with_config(sys.argv[1:]))
     except OSError as error:  # of --config
         sys.exit(f"{error.filename}: {error.strerror}")
     except Exception as error:  # an unknown argument, a bad value, a file that is no YAML: each has its own error
@@ -67,14 +68,49 @@ def parse(*kinds):
     for part in parsed:
         check_numbers(part)
         check_effects(part)
+        if getattr(part, "model_name_or_path", "") is None:
+            sys.exit("--model_name_or_path: it is needed")
     training_args = next(part for part in parsed if hasattr(part, "output_dir"))
     inputs = [path for part in parsed for path in paths_in(part)]
+    files = [os.path.realpath(path) for path in listed(getattr(parsed[0], "dataset_name", None))]
+    if len(set(files)) < len(files):
+        sys.exit("--dataset_name: a file is named twice")
     by_deepspeed = training_args.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
     if by_deepspeed and any(getattr(part, "use_peft", False) for part in parsed):
         sys.exit("--use_peft: DeepSpeed would save a model without its weights; train LoRA with DISTRIBUTED=ddp")
+    if training_args.output_dir == "trainer_output":  # what transformers takes where none is given
+        sys.exit("--output_dir: it is needed")
     if reason := outputs.problem(training_args.output_dir or "", "model", inputs):
         sys.exit(f"--output_dir: {reason}")
     return parsed
+
+
+def words_with_config(words):
+    """The words of the command line, after those that a YAML file (--config) stands for: they win over it.
+
+    As words its values are checked as theirs are.
+    """
+    import yaml
+
+    if "--config" not in words:
+        return words
+    place = words.index("--config")
+    with open(words[place + 1], encoding="utf-8") as file:
+        settings = yaml.safe_load(file)
+    if not isinstance(settings, dict):
+        raise ValueError(f"{words[place + 1]}: not names and values")
+    found = []
+    for name, value in settings.items():
+        if value is not None:
+            texts = [json.dumps(part) if isinstance(part, dict) else str(part) for part in listed(value)]
+            found += [f"--{name}", *texts]
+    return [*found, *words[:place], *words[place + 2 :]]
+
+
+def listed(value):
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
 
 
 def die_with_the_launcher():
@@ -86,17 +122,22 @@ def die_with_the_launcher():
 def check_numbers(part):
     """Numbers of the arguments: finite, and in range."""
     for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if isinstance(value, float) and not math.isfinite(value):
-            sys.exit(f"--{field.name}: {value} is not a finite number")
-        if value <= 0 and field.name in ABOVE_0:
-            sys.exit(f"--{field.name}: {value} is not above 0")
-        if value < AT_LEAST.get(field.name, value):
-            sys.exit(f"--{field.name}: {value} is below {AT_LEAST[field.name]}")
-        if value > AT_MOST.get(field.name, value):
-            sys.exit(f"--{field.name}: {value} is above {AT_MOST[field.name]}")
+        for value in listed(getattr(part, field.name)):
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                check_number(field.name, value)
+
+
+def check_number(name, value):
+    if isinstance(value, float) and not math.isfinite(value):
+        sys.exit(f"--{name}: {value} is not a finite number")
+    if value <= 0 and name in ABOVE_0:
+        sys.exit(f"--{name}: {value} is not above 0")
+    if value < AT_LEAST.get(name, value):
+        sys.exit(f"--{name}: {value} is below {AT_LEAST[name]}")
+    if value > AT_MOST.get(name, value):
+        sys.exit(f"--{name}: {value} is above {AT_MOST[name]}")
+    if name == "max_steps" and value == 0:
+        sys.exit("--max_steps: 0 steps train nothing")
 
 
 def check_effects(part):
@@ -112,7 +153,7 @@ def paths_in(part):
         if field.name in ("output_dir", "logging_dir", "run_name"):
             continue
         value = getattr(part, field.name)
-        for path in value if isinstance(value, list) else [value]:
+        for path in listed(value):
             if isinstance(path, str) and os.path.exists(path):
                 yield path
 
@@ -165,18 +206,17 @@ def begin(training_args):
 
 @contextlib.contextmanager
 def building(tokenizer, chats):
-    """Around the making of a trainer: what TRL or the chat template refuses is said in one line.
+    """Around the making of a trainer: what TRL, its libraries or the chat template refuse is said in one line.
 
     chats: a function that yields (FILE:LINE, messages) of all rows, to find the one that the template refuses.
     """
     try:
         yield
-    except (ValueError, TypeError, jinja2.TemplateError) as error:
-        for where, messages in chats():
-            models.render(tokenizer, messages, where)
-        if isinstance(error, ValueError):  # TRL's word for arguments that it does not take
-            sys.exit(f"{Path(sys.argv[0]).name}: {models.first_line(error)}")
-        raise
+    except Exception as error:  # of an argument, a package that is not installed, a template
+        if isinstance(error, ValueError | TypeError | jinja2.TemplateError):
+            for where, messages in chats():
+                models.render(tokenizer, messages, where)
+        sys.exit(f"{Path(sys.argv[0]).name}: {models.first_line(error)}")
 
 
 def compared_chats(pairs):

@@ -69,7 +69,7 @@ def annotate(chunk, method, probabilities):
         row["judgement"], row["rewards"] = [], None
         running.append((row, match := METHODS[method](len(row["responses"])), next(match)))
     while running:  # one comparison of each row at a time, all rows together
-        asked = [(row["prompt"], *(row["responses"][i] for i in pair)) for row, _, pair in running]
+        asked = [(row, *(row["responses"][i] for i in pair)) for row, _, pair in running]
         answers, left = probabilities(asked), []
         for (row, match, (i, j)), answer in zip(running, answers, strict=True):
             if answer is None:
@@ -120,12 +120,15 @@ def main():
     tokenizer = models.tokenizer(args.model_name_or_path, example)
 
     def ids_of(compared):
-        chats = [comparison(*asked) for asked in compared]
-        where = args.responses_file
-        texts = [models.render(tokenizer, chat, where, add_generation_prompt=True) for chat in chats]
+        texts = []
+        for row, a, b in compared:
+            chat = comparison(row["prompt"], a, b)
+            texts.append(models.render(tokenizer, chat, row.place, add_generation_prompt=True))
         return texts, tokenizer(texts, add_special_tokens=False)["input_ids"]
 
-    (text,), (empty,) = ids_of([([], "", "")])
+    nothing = rows.Row(prompt=[])
+    nothing.place = args.model_name_or_path
+    (text,), (empty,) = ids_of([(nothing, "", "")])
     side_ids = []
     for side in "AB":
         *before, last = tokenizer(text + side, add_special_tokens=False)["input_ids"]
@@ -144,7 +147,7 @@ def main():
 
     @torch.inference_mode()
     def probabilities(compared):
-        """P(first is better) for each (prompt, first, second); None where that is longer than the context."""
+        """P(first is better) for each (row, first, second); None where that is longer than the context."""
         _, ids = ids_of([(p, a, b) for p, a, b in compared] + [(p, b, a) for p, a, b in compared])
         p_a = [None] * len(ids)
         fitting = (i for i in range(len(ids)) if len(ids[i]) <= model.config.max_position_embeddings)

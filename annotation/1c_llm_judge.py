@@ -98,7 +98,7 @@ def main():
     methods = {method.__name__: method for method in (rating, tournament, all_pairs)}
     judge.add_flags(parser)
     parser.add_argument("--responses_file", required=True)
-    parser.add_output("--output_file", required=True)
+    parser.add_output("--output_file", suffixes=[".dropped.jsonl"], required=True)
     parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
     parser.add_argument("--method", choices=[*methods], default="rating", help="what the judge is asked")
     parser.add_argument("--prompts_file", default=str(Path(__file__).with_name("judge_prompts.toml")))

@@ -38,7 +38,7 @@ def main():
         "--length_penalty", type=arguments.real(), default=0.0, help="lambda a character (eq. 9; Table 4: 0.001)"
     )
     parser.add_argument(
-        "--min_margin", type=arguments.real(), default=0.0, help="smallest difference of scores to keep"
+        "--min_margin", type=arguments.real(0), default=0.0, help="smallest difference of scores to keep"
     )
     parser.add_argument("--win_probabilities", action="store_true", help="by Bradley-Terry from the scores")
     parser.add_argument("--explored_file", help="JSONL file of responses to the same prompts, one each")

@@ -20,32 +20,39 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=manual, formatter_class=argparse.RawDescriptionHelpFormatter)
         self.outputs = {}  # {name of the argument: (kind, names of files, how its table begins)}
 
-    def add_output(self, flag, kind="file", files=(), table=False, **options):
+    def add_output(self, flag, kind="file", files=(), suffixes=(), **options):
         """An argument that names what is written; kind as in outputs.problem.
 
-        files: what is written into a folder. table: whether a table in Markdown is written beside a file.
+        files: what is written into a folder. suffixes: of what is written beside a file, such as .md in its place.
         """
         action = self.add_argument(flag, **options)
-        self.outputs[action.dest] = kind, files, table
+        self.outputs[action.dest] = kind, files, suffixes
 
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
     def parse_args(self, args=None, namespace=None):
         parsed = super().parse_args(args, namespace)
+        self.check_paths(parsed)
+        return parsed
+
+    def check_paths(self, parsed):
+        """An input is no empty name, an output is no input."""
         inputs = []
         for name, value in vars(parsed).items():
             if name not in self.outputs:
                 inputs += [path for path in listed(value) if isinstance(path, str | Path) and os.path.exists(path)]
+                if "" in listed(value) and name.endswith(("file", "files", "path", "datasets", "models", "directory")):
+                    self.error(f"--{name}: empty (a variable that is not set?)")
         written = {}  # {path: the argument that names it}
-        for name, (kind, files, table) in self.outputs.items():
+        for name, (kind, files, suffixes) in self.outputs.items():
             for output in listed(getattr(parsed, name)):
                 self.check_output(name, output, kind, inputs, written)
                 for file in files:
                     self.check_output(name, Path(output, file), "file", inputs, written)
-                if table:
-                    self.check_output(f"{name} (its table)", Path(output).with_suffix(".md"), "file", inputs, written)
-        return parsed
+                for suffix in suffixes:
+                    beside = Path(output).with_suffix(suffix) if suffix.count(".") == 1 else Path(f"{output}{suffix}")
+                    self.check_output(f"{name} (beside it)", beside, "file", inputs, written)
 
     def check_output(self, name, output, kind, inputs, written):
         if reason := outputs.problem(output, kind, inputs):
@@ -62,7 +69,7 @@ def listed(value):
     return value if isinstance(value, list) else [value]
 
 
-def whole(low=None, high=None):
+def whole(low=None, high=2**31 - 1):
     """The type of an argument that is a whole number from low to high."""
 
     def parse(text):

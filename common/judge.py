@@ -13,6 +13,7 @@ leaves until those under way have ended, and if none of them was answered, nothi
 
 import asyncio
 import os
+import sys
 
 from common import arguments
 
@@ -53,6 +54,8 @@ class Judge:
         import openai
 
         key = os.environ.get("OPENAI_API_KEY") or "none"  # a local server needs none
+        if not (key.isascii() and key.isprintable()) or " " in key:  # the library would repeat it in its error
+            sys.exit("OPENAI_API_KEY: it holds a blank, or the end of a line")
         self.client = openai.AsyncOpenAI(
             base_url=args.judge_url, api_key=key, timeout=args.timeout, max_retries=args.max_retries
         )

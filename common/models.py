@@ -75,16 +75,23 @@ def tokenizer(path, example=None, template=True, padding_side=None, **options):
         sys.exit(f"{path}: its tokenizer has no chat template")
     if template:
         where, messages = example or (path, [{"role": "user", "content": "question"}])
-        render(loaded, messages, where, add_generation_prompt=messages[-1]["role"] == "user")
+        others = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + " and another"}]
+        asked = messages[-1]["role"] == "user"
+        texts = [render(loaded, each, where, add_generation_prompt=asked) for each in (messages, others)]
+        if texts[0] == texts[1]:
+            sys.exit(f"{path}: its chat template leaves out what is said")
     return loaded
 
 
 def render(tokenizer, messages, where, **options):
     """The text of messages by the chat template, which may refuse them: a system turn, say. where: FILE:LINE."""
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
     except Exception as error:  # templates are programs
         sys.exit(f"{where}: the chat template of {tokenizer.name_or_path} refuses it ({first_line(error)})")
+    if not text.strip():
+        sys.exit(f"{where}: the chat template of {tokenizer.name_or_path} makes nothing of it")
+    return text
 
 
 def load(auto_class, path, tokenizer=None, new_head=False, reward_model_too=False, **options):
@@ -124,6 +131,9 @@ def check_report(path, report, new_head):
         missing = [key for key in missing if not key.startswith(("score.", "classifier."))]
     if missing:
         refuse(path, f"weights are missing: {some(missing)}")
+    surplus = sorted(key for key in report["unexpected_keys"] if key.startswith("model.layers."))
+    if surplus:
+        refuse(path, f"weights that its config.json does not have: {some(surplus)}")
     if report["mismatched_keys"]:
         key, stored, wanted = sorted(report["mismatched_keys"], key=str)[0]
         refuse(path, f"{key} is {[*stored]}, by its config.json it has to be {[*wanted]}")

@@ -23,11 +23,12 @@ COPYING = ".copying"  # in an unfinished model, what is being copied from the ol
 CARD_TAG = "rlhf-workflow"  # in the head of a model card of ours
 CHECKOUT = Path(__file__).resolve().parents[1]
 
-# Files of a model directory that was made before there was a marker; every other file in it is the user's.
+# Files of a model directory that was made before there was a marker; every other one is the user's.
 MODEL_FILES = re.compile(
-    r"config\.json|generation_config\.json|trainer_state\.json|training_args\.bin|armorm\.json|.*\.safetensors"
-    r"|.*\.safetensors\.index\.json|pytorch_model.*|tokenizer.*|special_tokens_map\.json|added_tokens\.json"
-    r"|vocab\.json|merges\.txt|chat_template\.jinja|modeling_\w+\.py|configuration_\w+\.py"
+    r"config\.json|generation_config\.json|trainer_state\.json|training_args\.bin|armorm\.json|modeling_armorm\.py"
+    r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
+    r"|tokenizer\.json|tokenizer\.model|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
+    r"|vocab\.json|merges\.txt|chat_template\.jinja"
 )
 
 
@@ -42,9 +43,16 @@ def partial_name(path, resume):
 def problem(output, kind, inputs):
     """Why a file, folder or model must not be written under that name, or None.
 
-    kind: "file"; "model", a directory that is replaced as a whole; "folder", a directory that files are written into.
-    inputs: the paths that the same command reads.
+    kind: "file"; "model", a directory that is replaced as a whole; "folder", one that files are written into. inputs:
+    the paths that the same command reads.
     """
+    try:
+        return problem_of_name(output, kind, inputs)
+    except OSError as error:  # a name that is too long, a directory that cannot be read
+        return f"{output}: {error.strerror}"
+
+
+def problem_of_name(output, kind, inputs):
     if not str(output).strip():
         return "empty (a variable that is not set?)"
     path = Path(os.path.realpath(output))
@@ -55,7 +63,13 @@ def problem(output, kind, inputs):
     if any(path == Path(os.path.realpath(name)) for name in inputs):
         return f"{output}: an input of the same command, which would be overwritten"
     if kind == "file":
-        return None if not path.exists() or path.is_file() else f"{output}: there is something that is not a file"
+        if path.exists() and not path.is_file():
+            return f"{output}: there is something that is not a file"
+        for name in inputs:
+            of_model = Path(name, "config.json").exists() and path.is_relative_to(os.path.realpath(name))
+            if of_model and path.exists():
+                return f"{output}: a file of {name}, an input of the same command, which would be overwritten"
+        return None
     held = [*inputs, Path.home(), Path.cwd(), CHECKOUT]
     if inside := [name for name in held if Path(os.path.realpath(name)).is_relative_to(path)]:
         return f"{output}: it holds {inside[0]}, which would be deleted"
@@ -138,12 +152,23 @@ def remove_stale(path):
         stale = Path(name)
         lock = stale / LOCK if stale.is_dir() else stale
         with contextlib.suppress(OSError):  # what cannot be removed stays: the work itself is done
+            if not is_unfinished(stale):
+                continue
             if not lock.exists():
                 remove(stale)
                 continue
             with open(lock, "r+b") as file:
                 if locked(file):
                     remove(stale)
+
+
+def is_unfinished(path):
+    """Does that NAME.partial-... hold what a script leaves: rows, a model or its checkpoints, or nothing?"""
+    if path.is_dir():
+        names = [entry.name for entry in path.iterdir()]
+        return not names or any(is_temporary(name) or name in (MARKER, "config.json") for name in names)
+    with open(path, "rb") as file:
+        return path.name.endswith(".partial-new") or file.read(1) in (b"", b"{")
 
 
 def remove(path):
@@ -220,6 +245,8 @@ def publish_model(partial, path):
     if not replaceable_model(path):
         sys.exit(f"{path}: not a model directory of ours; what is finished is kept as {partial}")
     if not (partial / MARKER).exists():  # from here on the model is whole, and a kill loses nothing of it
+        if is_our_card(partial / "README.md"):  # TRL's, which it writes at a checkpoint and calls by this name
+            (partial / "README.md").unlink()
         own = [entry.name for entry in partial.iterdir() if not is_temporary(entry.name)]
         write_json(partial / MARKER, {"script": script_name(), "files": sorted(own)})
     for entry in partial.iterdir():
@@ -254,17 +281,16 @@ def carry_over(old, new):
     for entry in old.iterdir():
         if is_ours(entry, ours):
             continue
-        name = entry.name
-        if name == "README.md" and (new / name).exists():  # TRL writes one at every checkpoint
-            name = "README.old.md"
-        if not os.path.lexists(new / name):
-            copy_whole(entry, new / COPYING, new / name)
+        if not os.path.lexists(new / entry.name):
+            copy_whole(entry, new / COPYING, new / entry.name)
 
 
 def is_ours(entry, ours):
     """Was that entry of a model directory made by a script? ours: the names that its marker tells, or None."""
+    if entry.name == "README.md":
+        return is_our_card(entry)
     known = MODEL_FILES.fullmatch(entry.name) if ours is None else entry.name in ours
-    return bool(known) or entry.name == MARKER or is_temporary(entry.name) or is_our_card(entry)
+    return bool(known) or entry.name in (MARKER, LOCK, COPYING)
 
 
 def copy_whole(source, unfinished, target):

@@ -74,7 +74,7 @@ def table(head, lines):
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--input_file", required=True)
-    parser.add_output("--output_file", table=True, required=True)
+    parser.add_output("--output_file", suffixes=[".md"], required=True)
     parser.add_argument("--max_tokens", type=arguments.whole(1), help="of all turns together; needs --tokenizer_name")
     parser.add_argument("--tokenizer_name", help="whose tokens are counted")
     parser.add_argument("--languages", nargs="+", help="ISO 639-1 codes to keep, such as en (default: all)")

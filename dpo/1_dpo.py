@@ -61,6 +61,8 @@ def main():
     own = [name for name in training_args.loss_type if name in losses.NEEDS]
     if own and len(training_args.loss_type) > 1:
         sys.exit(f"--loss_type {own[0]}: not together with another loss")
+    if unknown := [name for name in training_args.loss_type if name not in [*losses.NEEDS, *losses.OF_TRL]]:
+        sys.exit(f"--loss_type {unknown[0]}: none of {' '.join([*losses.NEEDS, *losses.OF_TRL])}")
     if training_args.beta <= 0:
         sys.exit(f"--beta: {training_args.beta} is not above 0")
     needed = losses.NEEDS[own[0]] if own else []

@@ -59,6 +59,8 @@ def unpaired(names, seed):
 
 def main():
     data, training_args, model_args = training.parse(Data, Config, ModelConfig)
+    if training_args.beta <= 0:
+        sys.exit(f"--beta: {training_args.beta} is not above 0")
     labelled = unpaired(data.dataset_name, training_args.seed)
     if training_args.per_device_train_batch_size < 2:
         sys.exit("--per_device_train_batch_size 1: KTO takes its mismatched responses from the batch, give 2 or more")

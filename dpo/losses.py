@@ -11,6 +11,10 @@ from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import pad
 
+OF_TRL = (
+    "sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop sft "
+    "sigmoid_norm"
+).split()
 NEEDS = {  # fields of a pair beyond prompt, chosen and rejected
     "slic": [],
     "sppo": ["chosen_win_probability", "rejected_win_probability"],

@@ -38,6 +38,7 @@ import published
 from common import arguments, outputs
 
 OFFICIAL = "c5770d532bf3f697768ed9a57a05d8b58b2617321ca65070620f059676e7c99a"  # digest of the 805 instructions
+FILES = ("alpaca_eval.json", "replies.jsonl", "refused.jsonl")
 GAMED = ["model", "index", "instruction_difficulty", "preference", "std_delta_len", "not_gamed_baseline"]
 NO_GAMED = (
     "df_gamed.csv is missing; where the hub can be reached: hf download tatsu-lab/alpaca_eval df_gamed.csv "
@@ -110,13 +111,15 @@ def main():
     parser.add_argument("--model_outputs")
     parser.add_argument("--reference_outputs", help="(default: gpt4_1106_preview's, at a pinned commit)")
     parser.add_argument("--annotations", help="judgements that are there already, in place of a judge")
-    parser.add_output("--output_dir", "folder", ["alpaca_eval.json"], type=Path, required=True)
+    parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
     parser.add_argument("--gamed_file", help="df_gamed.csv (default: from the hub, or its cache)")
     parser.add_argument("--no_logprobs", action="store_true", help="for a judge that gives no log-probabilities")
     judging.add_flags(parser, required=False)
     args = parser.parse_args()
     if bool(args.annotations) == bool(args.model_outputs):
         parser.error("--model_outputs with a judge, or --annotations")
+    if args.model_outputs and Path(args.model_outputs).resolve() == (args.output_dir / "annotations.json").resolve():
+        parser.error("--model_outputs: the annotations of this command would overwrite it")
     if args.model_outputs and not (args.judge_url and args.judge_model):
         parser.error("--model_outputs: --judge_url and --judge_model are needed")
 

@@ -28,7 +28,7 @@ import published
 import rows
 from common import arguments, outputs
 
-FILES = ("judgments.jsonl", "mt_bench.json")
+FILES = ("judgments.jsonl", "mt_bench.json", "replies.jsonl", "refused.jsonl")
 WITH_REFERENCE = ("math", "reasoning", "coding")
 
 

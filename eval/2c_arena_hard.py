@@ -32,7 +32,7 @@ WINS = {  # of the answer that is shown as A, with the games that the verdict co
     "A>>B": [1, 1, 1], "A>B": [1], "A=B": [0.5], "B=A": [0.5], "B>A": [0], "B>>A": [0, 0, 0],
     "A<B": [0], "A<<B": [0, 0, 0], "B<A": [1], "B<<A": [1, 1, 1],
 }  # fmt: skip
-FILES = ("judgments.jsonl", "arena_hard.json")
+FILES = ("judgments.jsonl", "arena_hard.json", "replies.jsonl", "refused.jsonl")
 BOOTSTRAPS = 100
 
 

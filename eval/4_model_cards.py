@@ -10,6 +10,7 @@ Writes: README.md in each of them
     python eval/4_model_cards.py --results_file runs/tiny/results.json --policies runs/tiny/sft runs/tiny/iter1/policy
 """
 
+import itertools
 import json
 import os
 import sys
@@ -59,6 +60,13 @@ def card(results, policy):
     return "\n".join([*lines, *(f"    {name}={value}" for name, value in settings.items() if value)]) + "\n"
 
 
+def kept_names(directory):
+    """README.old.md, README.old2.md and so on."""
+    yield directory / "README.old.md"
+    for number in itertools.count(2):
+        yield directory / f"README.old{number}.md"
+
+
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--results_file", type=Path, required=True)
@@ -81,9 +89,12 @@ def main():
     for directory, text in cards.items():
         times = os.stat(directory)
         file = directory / "README.md"
+        if file.is_dir():
+            sys.exit(f"{file}: a directory")
         if file.exists() and not outputs.is_our_card(file):
-            os.replace(file, directory / "README.old.md")
-            print(f"{file}: not a card of a script, kept as README.old.md")
+            kept = next(name for name in kept_names(directory) if not name.exists())
+            os.replace(file, kept)
+            print(f"{file}: not a card of a script, kept as {kept.name}")
         outputs.write_text(file, text)
         os.utime(directory, ns=(times.st_atime_ns, times.st_mtime_ns))
     print(f"{', '.join(str(directory / 'README.md') for directory in cards)}")

@@ -29,8 +29,10 @@ def kept(path):
         file = open(path, "a+b", buffering=0)
         if not outputs.locked(file):
             sys.exit(f"{path}: another process is writing it")
-        content = path.read_bytes()
-        file.truncate(content.rfind(b"\n") + 1)
+        whole, newline, tail = path.read_bytes().rpartition(b"\n")
+        if not tail.startswith(b'{"id"'[: len(tail)]):
+            sys.exit(f"{path}: not the replies of a judge")
+        file.truncate(len(whole + newline))
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}")
     known = {}

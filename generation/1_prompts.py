@@ -105,7 +105,7 @@ def main():
     parser.add_argument("--exclude_files", nargs="*", default=[], help="JSONL files of prompts not to draw")
     parser.add_argument("--size", type=arguments.whole(0), default=20_000, help="prompts a round (paper 3.3)")
     parser.add_argument("--splits", nargs="+", help='values of "split" to mark equal parts of the draw with')
-    parser.add_output("--output_file", table=True, required=True)
+    parser.add_output("--output_file", suffixes=[".md"], required=True)
     parser.add_argument("--seed", type=arguments.SEED, default=0)
     args = parser.parse_args()
     args.datasets = [name for given in args.datasets for name in (PAPER if given == "paper" else [given])]

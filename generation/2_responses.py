@@ -37,9 +37,11 @@ def main():
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--prompts_file", required=True)
     parser.add_output("--output_file", required=True)
-    parser.add_argument("--n", type=arguments.whole(1), default=8, help="responses a prompt (paper, Algorithm 2)")
     parser.add_argument(
-        "--temperatures", type=arguments.real(0), nargs="+", default=[1.0, 0.7], help="equal shares (paper 3.3)"
+        "--n", type=arguments.whole(1, 16384), default=8, help="responses a prompt (paper, Algorithm 2)"
+    )
+    parser.add_argument(
+        "--temperatures", type=arguments.real(0, 2), nargs="+", default=[1.0, 0.7], help="equal shares (paper 3.3)"
     )
     parser.add_argument(
         "--max_new_tokens", type=arguments.whole(1), default=2048, help="tokens a response at most (paper 3.3)"

@@ -22,7 +22,7 @@ from common import arguments, outputs
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--prompts_file", required=True)
-    parser.add_output("--output_file", table=True, type=Path, required=True)
+    parser.add_output("--output_file", suffixes=[".md"], type=Path, required=True)
     parser.add_argument("--size", type=arguments.whole(1), default=5000, help="prompts to draw at most")
     parser.add_argument("--topics", type=arguments.whole(2), default=8)
     parser.add_argument("--seed", type=arguments.SEED, default=0)
@@ -51,6 +51,8 @@ def main():
         weights = vectorizer.fit_transform(texts)
     except ValueError as error:  # only stop words
         sys.exit(f"{args.prompts_file}: prompt: {error}")
+    if weights.shape[1] < 3:
+        sys.exit(f"{args.prompts_file}: prompt: {weights.shape[1]} different words, a map needs three")
     space = TruncatedSVD(min(50, weights.shape[1] - 1), random_state=args.seed).fit(weights)
     points = space.transform(weights)
     clusters = KMeans(args.topics, n_init=4, random_state=args.seed).fit(points)

@@ -72,11 +72,11 @@ def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, mix1, mix2")
     parser.add_argument("--split", default="train", help="split of a hub dataset")
-    parser.add_output("--output_file", table=True, required=True)
+    parser.add_output("--output_file", suffixes=[".md"], required=True)
     parser.add_output("--held_out_file", help="(default: nothing is held out)")
     parser.add_argument("--held_out", type=arguments.real(0, 1), default=0.05, help="share of the prompts to hold out")
     parser.add_argument(
-        "--min_margin", type=arguments.real(), default=0.5,
+        "--min_margin", type=arguments.real(0), default=0.5,
         help="smallest difference of absolute scores to keep (paper B.1, without a number); 0 drops only ties",
     )  # fmt: skip
     parser.add_argument(

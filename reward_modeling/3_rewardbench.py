@@ -164,6 +164,9 @@ def main():
     args = parser.parse_args()
     if args.datasets and args.output_file and not args.rewards_files:
         bench = [row for dataset in args.datasets for row in bench_rows(dataset)]
+        twice = [name for name, count in Counter(row["id"] for row in bench).items() if count > 1]
+        if twice:
+            sys.exit(f"{args.datasets[-1]}: id: {twice[0]!r} stands twice in the bench")
         rows.write(args.output_file, bench)
         counts = Counter((row["benchmark"], row["subset"]) for row in bench)
         short = [

@@ -40,6 +40,8 @@ def load(source, split):
     builder = {".json": "json", ".parquet": "parquet"}.get(Path(source).suffix)
     if source.endswith(".jsonl") or (Path(source).exists() and not builder):
         return rows.read(source)
+    if builder == "json" and Path(source).exists():
+        rows.check_json(source)
     from datasets import load_dataset  # the import takes seconds
 
     try:

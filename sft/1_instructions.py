@@ -85,7 +85,7 @@ def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, paper")
     parser.add_argument("--split", default="train", help="split of a hub dataset")
-    parser.add_output("--output_file", table=True, required=True)
+    parser.add_output("--output_file", suffixes=[".md"], required=True)
     args = parser.parse_args()
     args.datasets = [name for given in args.datasets for name in (PAPER if given == "paper" else [given])]
     start, counts, seen, ids = time.time(), {name: Counter() for name in args.datasets}, set(), set()

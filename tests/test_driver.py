@@ -163,6 +163,9 @@ def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
         ({"N": "a[$(touch runs/ran)]"}, "N=a[$(touch runs/ran)]: a whole number is needed"),
         ({"FROM": "2a"}, "FROM=2a: a whole number is needed"),
         ({"N": "0"}, "N=0: at least 1 is needed"),
+        ({"OUT": "."}, "OUT=.: not a place for a run"),
+        ({"OUT": "/"}, "OUT=/: not a place for a run"),
+        ({"OUT": "my runs"}, "OUT=my runs: no dash at its start and no blanks"),
         # Settings, logs and model cards would keep the key.
         ({"JUDGE_URL": "http://user:SECRET@host/v1"}, "JUDGE_URL: an address without user, password and query; a key"),
         (

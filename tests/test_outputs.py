@@ -135,16 +135,21 @@ def test_what_a_user_put_into_a_model_is_carried_into_the_new_one(tmp_path):
             files = [path.name for path in old.iterdir()]
             (old / outputs.MARKER).write_text(json.dumps({"script": "x", "files": files}))
         (old / "note.txt").write_text("mine")
-        (old / "gguf").mkdir()
-        (old / "gguf/model.gguf").write_text("converted")
+        for folder in ("gguf", "checkpoint-best"):
+            (old / folder).mkdir()
+            (old / folder / "model.gguf").write_text("converted")
         (new / "config.json").write_text("new")
+        (new / "README.md").write_text("generated_from_trainer")
         outputs.publish_model(new, old)
-        assert {path.name for path in old.iterdir()} == {outputs.MARKER, "config.json", "note.txt", "gguf"}
+        kept = {"note.txt", "gguf", "checkpoint-best"}
+        assert {path.name for path in old.iterdir()} == {outputs.MARKER, "config.json", *kept}
+        (old / "README.md").write_text("my own")
         assert (old / "config.json").read_text() == "new" and (old / "gguf/model.gguf").read_text() == "converted"
         new.mkdir()
         (new / "config.json").write_text("newer")
         outputs.publish_model(new, old)
         assert (old / "note.txt").read_text() == "mine", "it is not taken for ours the next time"
+        assert (old / "README.md").read_text() == "my own"
 
 
 # Names that are refused
@@ -223,6 +228,38 @@ def test_a_training_whose_output_ends_with_a_slash_is_beside_it(base, world, tmp
         assert [path.name for path in tmp_path.iterdir()] == ["made"]
         (tmp_path / "made/note.txt").write_text("mine")
     assert (tmp_path / "made/note.txt").read_text() == "mine" and (tmp_path / "made/model.safetensors").exists()
+
+
+def test_a_file_of_an_input_model_is_not_overwritten(sft, precious):
+    before = (sft / "config.json").read_bytes()
+    for name in ("config.json", "model.safetensors"):
+        command = ["generation/2_responses.py", "--model_name_or_path", sft, "--prompts_file", precious / "no.jsonl"]
+        done = run(*command, "--output_file", sft / name)
+        assert done.returncode == 2 and f"a file of {sft}, an input of the same command" in done.stderr
+    assert (sft / "config.json").read_bytes() == before
+
+
+def test_what_only_looks_unfinished_stays(precious):
+    """A note and a folder of a user's; what a script has left goes."""
+    (precious / "out.jsonl.partial-notes").write_text("mine")
+    (precious / "out.jsonl.partial-backup").mkdir()
+    (precious / "out.jsonl.partial-backup/thesis.tex").write_text("mine")
+    (precious / "out.jsonl.partial-0123456789ab").write_text('{"id": "a"}\n')
+    ran(*PAIRS, precious / "folder/in.jsonl", "--output_file", precious / "out.jsonl")
+    left = {path.name for path in precious.iterdir()} - {"folder"}
+    assert left == {"out.jsonl", "out.jsonl.partial-notes", "out.jsonl.partial-backup"}
+
+
+def test_the_share_of_a_launcher_is_checked_under_its_own_name(precious):
+    file = precious / "folder/in.jsonl"
+    share = shutil.copy(file, precious / "in.jsonl.0-of-2")
+    environment = {**os.environ, "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    command = ["annotation/1d_verifier.py", "--responses_file", share, "--output_file", precious / "in.jsonl"]
+    done = run(*command, "--method", "exact", "--pattern", "(.*)", env=environment)
+    assert done.returncode == 2 and "an input of the same command" in done.stderr
+    for rank, told in {"5": "RANK=5: not one of 0 to 1", "x": "whole numbers are needed"}.items():
+        done = run(*command, env={**environment, "RANK": rank})
+        assert done.returncode == 2 and told in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 # Two at once

@@ -22,6 +22,7 @@ Writes, in --output_dir:
 """
 
 import random
+import sys
 from pathlib import Path
 
 import benchmark_sets
@@ -55,9 +56,13 @@ def main():
 
     sizes = [args.test, args.validation, args.instructions, args.preferences, args.prompts, args.bench]
     asked = {}
-    while len(asked) < sum(sizes):
+    for _ in range(100 * sum(sizes)):
+        if len(asked) == sum(sizes):
+            break
         q = world.question(rng)
         asked.setdefault(q["text"], q)
+    else:
+        sys.exit(f"{out}: the world has not {sum(sizes)} different questions")
     questions = list(asked.values())
     rng.shuffle(questions)
     test, validation, instructed, compared, pool, benched = (

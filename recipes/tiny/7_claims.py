@@ -12,6 +12,7 @@ Writes: in it CLAIMS.md
 
 import json
 import math
+import sys
 from pathlib import Path
 from statistics import fmean
 
@@ -162,6 +163,8 @@ def main():
     parser.add_argument("--directory", required=True)
     args = parser.parse_args()
     runs, directory = comparing.Runs(args.directory), Path(args.directory)
+    if not runs.answers:
+        sys.exit(f"{directory}: no run of compare.sh is there")
     seeds_of = {name: set(runs.seeds(name, runs.policies(name)[-1])) for name in {name for name, _, _ in runs.answers}}
     seeds_of["alignment_tax"] = set(benchmarked(directory))
     lines = ["| claim | command | seeds | seen | verdict |", "|---|---|---|---|---|"]

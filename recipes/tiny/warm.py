@@ -128,7 +128,9 @@ def main():
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # a fork need not look through all of it again, which would also copy the memory
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    server = os.getpid()
+    # A fork that gets the signal before it has set its own handlers leaves the server's folder alone.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143) if os.getpid() == server else os._exit(143))
     folder = tempfile.mkdtemp()  # by hand: a fork would remove a TemporaryDirectory, too, when it ends
     try:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -140,7 +142,8 @@ def main():
         unfinished.rename(python)
         run(*serve(listener))
     finally:
-        shutil.rmtree(folder)
+        if os.getpid() == server:
+            shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
