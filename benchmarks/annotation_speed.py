@@ -56,7 +56,7 @@ def random_model(tokenizer, folder):
     return folder
 
 
-def random_chats(tokenizer, count):
+def random_rows(tokenizer, count):
     """Prompts of 200 tokens, 8 responses each of 50 to 500."""
     rng = random.Random(0)
 
@@ -65,18 +65,21 @@ def random_chats(tokenizer, count):
         return tokenizer.decode(ids[:size], skip_special_tokens=True)
 
     for _ in range(count):
-        prompt = [{"role": "user", "content": text(200)}]
-        yield [[*prompt, {"role": "assistant", "content": text(rng.randint(50, 500))}] for _ in range(8)]
+        row = rows.Row(prompt=[{"role": "user", "content": text(200)}])
+        row["responses"] = [text(rng.randint(50, 500)) for _ in range(8)]
+        row.place = "random"
+        yield row
 
 
-def compare(path, chats, repeats, batch_tokens):
+def compare(path, answered, repeats, batch_tokens):
     """Prints a table of the ways for one model."""
     import torch
     from transformers import pipeline
     from vllm import LLM, PoolingParams
 
     scoring = script()
-    model, tokenizer = scoring.load(str(path), "float32", False)
+    chats = [scoring.chats_of(row) for row in answered]
+    model, tokenizer = scoring.load(str(path), "float32", ("the first", chats[0][0]))
     texts = [tokenizer.apply_chat_template(chat, tokenize=False) for row in chats for chat in row]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     of_rows = [ids[i : i + len(chats[0])] for i in range(0, len(ids), len(chats[0]))]
@@ -98,7 +101,7 @@ def compare(path, chats, repeats, batch_tokens):
             return batch
 
         scorer.padded = counted
-        return lambda: [one["logits"][0] for row in scorer.outputs(chats) for one in row]
+        return lambda: [one["logits"][0] for row in scorer.outputs(answered) for one in row]
 
     run[WAYS[0]] = lambda: [pipe(text, batch_size=1)[0]["score"] for text in engine_texts]
     run[WAYS[1]], run[WAYS[2]] = batched(False), batched(True)
@@ -145,18 +148,17 @@ def main():
     parser.add_argument("--batch_tokens", type=int, default=1024)
     args = parser.parse_args()
     answered = list(itertools.islice(rows.read(args.responses_file, "responses"), args.rows))
-    chats = [[row["prompt"] + [{"role": "assistant", "content": t}] for t in row["responses"]] for row in answered]
 
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from transformers import AutoTokenizer
 
-    compare(args.model_name_or_path, chats, args.repeats, args.batch_tokens)
+    compare(args.model_name_or_path, answered, args.repeats, args.batch_tokens)
     tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
     with tempfile.TemporaryDirectory() as folder:
         path = random_model(tokenizer, Path(folder) / "model")
-        compare(path, list(random_chats(tokenizer, args.large_rows)), args.repeats, args.batch_tokens)
+        compare(path, list(random_rows(tokenizer, args.large_rows)), args.repeats, args.batch_tokens)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from trl import DPOConfig, DPOTrainer, ModelConfig
 
 import rows
 import training
-from common import models
+from common import models, training_arguments
 
 
 @dataclass
@@ -57,7 +57,7 @@ def fits(tokenizer, row, max_length):
 
 
 def main():
-    data, training_args, model_args = training.parse(Data, Config, ModelConfig)
+    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     own = [name for name in training_args.loss_type if name in losses.NEEDS]
     if own and len(training_args.loss_type) > 1:
         sys.exit(f"--loss_type {own[0]}: not together with another loss")

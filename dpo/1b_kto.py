@@ -22,7 +22,7 @@ from trl import KTOConfig, ModelConfig
 
 import rows
 import training
-from common import models
+from common import models, training_arguments
 
 
 @dataclass
@@ -58,7 +58,7 @@ def unpaired(names, seed):
 
 
 def main():
-    data, training_args, model_args = training.parse(Data, Config, ModelConfig)
+    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     if training_args.beta <= 0:
         sys.exit(f"--beta: {training_args.beta} is not above 0")
     labelled = unpaired(data.dataset_name, training_args.seed)

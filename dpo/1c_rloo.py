@@ -19,7 +19,7 @@ from trl import ModelConfig, RLOOConfig
 
 import rows
 import training
-from common import models
+from common import models, training_arguments
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Config(RLOOConfig):
 
 
 def main():
-    data, training_args, model_args = training.parse(Data, Config, ModelConfig)
+    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     prompts = [row for name in data.dataset_name for row in rows.read(name, "prompts")]
 
     from datasets import Dataset

@@ -9,7 +9,7 @@ Writes: --output_dir, the model whose every weight is the mean of theirs by --we
 import sys
 
 import rows
-from common import arguments, models, outputs
+from common import arguments, model_outputs, models, outputs
 
 
 def main():
@@ -37,8 +37,8 @@ def main():
     model.load_state_dict(mean)
     models.check_finite(args.output_dir, model)
     partial = outputs.partial_name(args.output_dir, rows.this_command([args.output_dir]))
-    with outputs.lock_model(partial, args.output_dir):
-        if not outputs.recover_model(partial, args.output_dir):
+    with model_outputs.lock_model(partial, args.output_dir):
+        if not model_outputs.recover_model(partial, args.output_dir):
             model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
             rows.publish(partial, args.output_dir)

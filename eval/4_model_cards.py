@@ -16,7 +16,7 @@ import os
 import sys
 from pathlib import Path
 
-from common import arguments, outputs
+from common import arguments, model_outputs, outputs
 
 DATA = ("SFT_DATA", "PREFERENCES", "PROMPTS", "EVAL_PROMPTS", "OFFLINE_PAIRS")
 
@@ -46,7 +46,7 @@ def card(results, policy):
     settings, recipe = results["settings"], Path(results["recipe"]).stem
     first, best = policy == results["baseline"], policy == results["best"]
     made = f"supervised fine-tuning of {settings['BASE_MODEL']}" if first else "online iterative DPO (arXiv 2405.07863)"
-    lines = ["---", "library_name: transformers", f"tags: [{outputs.CARD_TAG}, trl]", "---", ""]
+    lines = ["---", "library_name: transformers", f"tags: [{model_outputs.CARD_TAG}, trl]", "---", ""]
     lines += [f"# {recipe}: {policy}", ""]
     lines += [f"A policy of recipe {recipe}, seed {results['seed']}, made by {made}."]
     lines += ["The best of its run by the validation prompts."] if best else []
@@ -91,7 +91,7 @@ def main():
         file = directory / "README.md"
         if file.is_dir():
             sys.exit(f"{file}: a directory")
-        if file.exists() and not outputs.is_our_card(file):
+        if file.exists() and not model_outputs.is_our_card(file):
             kept = next(name for name in kept_names(directory) if not name.exists())
             os.replace(file, kept)
             print(f"{file}: not a card of a script, kept as {kept.name}")

@@ -21,7 +21,7 @@ from trl import ModelConfig, RewardConfig
 
 import rows
 import training
-from common import models
+from common import models, training_arguments
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Config(RewardConfig):
 
 
 def main():
-    data, training_args, model_args = training.parse(Data, Config, ModelConfig)
+    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     pairs = list(rows.read(data.dataset_name, "preferences"))
     held_out = list(rows.read(data.held_out_name, "preferences"))
     if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:

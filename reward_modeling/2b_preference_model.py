@@ -24,7 +24,7 @@ from trl import ModelConfig, SFTConfig
 
 import rows
 import training
-from common import models
+from common import models, training_arguments
 
 
 @dataclass
@@ -50,7 +50,7 @@ def comparison(prompt, a, b):
 
 
 def main():
-    data, training_args, model_args = training.parse(Data, Config, ModelConfig)
+    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     pairs = list(rows.read(data.dataset_name, "preferences"))
     held_out = list(rows.read(data.held_out_name, "preferences"))
     if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:

@@ -30,7 +30,7 @@ from trl import ModelConfig
 
 import rows
 import training
-from common import models, outputs
+from common import models, outputs, training_arguments
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Config(TrainingArguments):
 
 
 def main():
-    data, training_args, model_args = training.parse(Data, Config, ModelConfig)
+    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     rated, names, table = objectives.ratings_of(data.ratings_name)
     if data.verbosity not in names:
         sys.exit(f"{data.ratings_name}: ratings: no objective {data.verbosity!r} among {', '.join(names)}")

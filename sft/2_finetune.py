@@ -19,7 +19,7 @@ from trl import ModelConfig, SFTConfig
 
 import rows
 import training
-from common import models
+from common import models, training_arguments
 
 
 @dataclass
@@ -44,7 +44,7 @@ def learned(example):
 
 
 def main():
-    data, training_args, model_args = training.parse(Data, Config, ModelConfig)
+    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     instructions = [row for name in data.dataset_name for row in rows.read(name, "instructions")]
 
     from datasets import Dataset

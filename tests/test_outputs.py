@@ -13,7 +13,7 @@ import pytest
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from conftest import TRAINING
 
-from common import outputs
+from common import model_outputs, outputs
 
 PATHS = {**os.environ, "PYTHONPATH": str(ROOT)}
 # Ends itself, as by SIGKILL, right before the given one of its calls that open, rename, make or remove something there.
@@ -26,7 +26,7 @@ calls = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.scandir",
 
 def hook(event, arguments):
     global left
-    if event in calls and any(folder in str(argument) for argument in arguments):
+    if event in calls:
         left -= 1
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -35,12 +35,12 @@ def hook(event, arguments):
 PUBLISH = (
     KILLED
     + """
-from common import outputs
+from common import model_outputs
 
 partial, path = folder + "/model.partial-abc", folder + "/model"
 sys.addaudithook(hook)
-if os.path.exists(partial) and not outputs.recover_model(partial, path):
-    outputs.publish_model(partial, path)
+if os.path.exists(partial) and not model_outputs.recover_model(partial, path):
+    model_outputs.publish_model(partial, path)
 """
 )
 WRITE = (
@@ -107,7 +107,7 @@ def test_a_model_is_published_or_not_whenever_the_process_is_killed(tmp_path):
 def test_another_command_finds_the_older_model_again(tmp_path):
     """A kill between the two renames, and then a command with other arguments."""
     model(tmp_path / "model.partial-replaced", "old")
-    assert outputs.recover_model(tmp_path / "model.partial-other", tmp_path / "model") is False
+    assert model_outputs.recover_model(tmp_path / "model.partial-other", tmp_path / "model") is False
     assert is_whole(tmp_path / "model", "old")
 
 
@@ -130,7 +130,7 @@ def test_what_a_user_put_into_a_model_is_carried_into_the_new_one(tmp_path):
         for path in (old, new):
             path.mkdir()
         for file in ("config.json", "trainer_state.json", "model-00001-of-00002.safetensors", "README.md"):
-            (old / file).write_text(f"tags: [{outputs.CARD_TAG}]")
+            (old / file).write_text(f"tags: [{model_outputs.CARD_TAG}]")
         if marked:
             files = [path.name for path in old.iterdir()]
             (old / outputs.MARKER).write_text(json.dumps({"script": "x", "files": files}))
@@ -140,14 +140,14 @@ def test_what_a_user_put_into_a_model_is_carried_into_the_new_one(tmp_path):
             (old / folder / "model.gguf").write_text("converted")
         (new / "config.json").write_text("new")
         (new / "README.md").write_text("generated_from_trainer")
-        outputs.publish_model(new, old)
+        model_outputs.publish_model(new, old)
         kept = {"note.txt", "gguf", "checkpoint-best"}
         assert {path.name for path in old.iterdir()} == {outputs.MARKER, "config.json", *kept}
         (old / "README.md").write_text("my own")
         assert (old / "config.json").read_text() == "new" and (old / "gguf/model.gguf").read_text() == "converted"
         new.mkdir()
         (new / "config.json").write_text("newer")
-        outputs.publish_model(new, old)
+        model_outputs.publish_model(new, old)
         assert (old / "note.txt").read_text() == "mine", "it is not taken for ours the next time"
         assert (old / "README.md").read_text() == "my own"
 
@@ -281,7 +281,7 @@ def test_the_same_training_at_once_is_refused(base, world, tmp_path):
     import rows
 
     partial = f"{out}.partial-{rows.fingerprint(['2_base_model.py', *map(str, flags)], [out])}"
-    with outputs.lock_model(partial, out):
+    with model_outputs.lock_model(partial, out):
         done = run("recipes/tiny/2_base_model.py", *flags)
         assert done.returncode == 1 and done.stderr.splitlines()[-1] == f"{out}: another process is writing it"
     ran("recipes/tiny/2_base_model.py", *flags)

@@ -24,6 +24,15 @@ time.sleep(60)
 """
 
 
+def test_a_python_that_is_none_of_its_own_stays(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to(sys.executable)
+    command = [sys.executable, "recipes/tiny/warm.py", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(f"{tmp_path}/bin/python: not an earlier server's")
+    assert (tmp_path / "bin/python").is_symlink()
+
+
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory):
     home = tmp_path_factory.mktemp("warm")

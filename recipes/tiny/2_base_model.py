@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 
 import rows
 import training
+from common import training_arguments
 
 # What a pairwise preference model reads around the texts; unknown to the tokenizer each would take ten tokens.
 MARKERS = ["[CONTEXT]", "[RESPONSE A]", "[RESPONSE B]", "<turn> user"]
@@ -69,7 +70,7 @@ def tokenizer_of(texts, vocab_size):
 
 
 def main():
-    world, training_args = training.parse(World, Config)
+    world, training_args = training_arguments.parse(World, Config)
     if world.hidden_size % 32:
         sys.exit(f"--hidden_size: {world.hidden_size} is not a multiple of 32")
     texts = []

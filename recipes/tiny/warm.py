@@ -123,7 +123,10 @@ def main():
     parser.add_argument("directory")
     python = Path(parser.parse_args().directory).resolve() / "bin/python"
     python.parent.mkdir(parents=True, exist_ok=True)
-    python.unlink(missing_ok=True)  # an earlier server's
+    if os.path.lexists(python):
+        if b"socket.send_fds" not in python.read_bytes():
+            sys.exit(f"{python}: not an earlier server's; give a directory of its own")
+        python.unlink()
     for name in PRELOADED:  # none may start a thread that computes: a fork would lose it
         importlib.import_module(name)
     gc.collect()
