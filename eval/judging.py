@@ -30,7 +30,7 @@ def kept(path):
         if not outputs.locked(file):
             sys.exit(f"{path}: another process is writing it")
         whole, newline, tail = path.read_bytes().rpartition(b"\n")
-        if not tail.startswith(b'{"id"'[: len(tail)]):
+        if tail and not tail.startswith(b"{"):
             sys.exit(f"{path}: not the replies of a judge")
         file.truncate(len(whole + newline))
     except OSError as error:

@@ -9,4 +9,5 @@ ruff format --check .
 shellcheck -s bash -x ./*.sh recipes/*.sh recipes/{slurm,optimisers}/* recipes/tiny/*.sh tests/*.sh .ci/run
 # Two files of tests at a time, one thread each: most of the time is one core's, in imports.
 export OMP_NUM_THREADS=1
-exec python -m pytest -q -n 2 --dist loadfile tests "$@"
+# The driver's are the longest: they begin first.
+exec python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/test_driver.py tests "$@"

@@ -138,7 +138,7 @@ def test_half_a_character_is_named(tmp_path):
     """Public sets hold texts that were cut inside a pair of surrogates; UTF-8 cannot write one half."""
     file = write_jsonl(tmp_path / "in.jsonl", [r'{"instruction": "q \ud83d", "output": "a"}'])
     told = refused(tmp_path, "sft/1_instructions.py", "--datasets", file, "--output_file", tmp_path / "out.jsonl")
-    assert told == f"{file}:1: instruction: half a character (a lone surrogate)\n"
+    assert told == f"{file}:1: instruction: half a character (a lone surrogate)"
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path):

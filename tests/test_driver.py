@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 
 import pytest
-from commands import ROOT, read_jsonl
+from commands import ROOT, read_jsonl, warm_python
 from scripted_hub import machine
 
 SHORT = """\
@@ -81,6 +81,11 @@ def drive(recipe, **variables):
     """(exit status, what was printed) of the driver."""
     status = start(recipe, **variables).wait()
     return status, recipe.with_suffix(".log").read_text()
+
+
+def drive_warm(recipe, **variables):
+    """The same with the Python whose libraries are imported already, as compare.sh has it: for what ends by itself."""
+    return drive(recipe, VIRTUAL_ENV=str(warm_python().parents[1]), **variables)
 
 
 def steps(printed):
@@ -340,7 +345,7 @@ def test_a_port_that_is_taken_is_passed_over(tmp_path):
 def short(tmp_path_factory):
     """(recipe, run directory, what was printed) of a loop with the reference of the paper, pi_0."""
     file = recipe(tmp_path_factory.mktemp("loop"))
-    status, printed = drive(file)
+    status, printed = drive_warm(file)
     assert status == 0, printed
     return file, file.parent / "run", printed
 
@@ -418,7 +423,7 @@ def test_benchmarks_are_added_to_a_finished_run(short):
     file, out, _ = short
     before, names, policies = files(out), ["mt_bench", "arena_hard"], ["sft", "iter1", "iter2"]
     evals = " ".join(names)
-    status, printed = drive(file, EVALS=evals)
+    status, printed = drive_warm(file, EVALS=evals)
     assert status == 0, printed
     assert steps(printed) == [*(s for p in policies for s in (f"37_{p}", *(f"38_{p}_{n}" for n in names))), 39, 40]
     results = json.loads((out / "results.json").read_text())["benchmarks"]
@@ -433,7 +438,7 @@ def test_benchmarks_are_added_to_a_finished_run(short):
                        "iter1/policy/README.md", "iter2/policy/README.md"}  # fmt: skip
     assert drive(file, EVALS=evals)[1].startswith("All is up to date: ")
     (out / "eval/iter1/arena_hard/arena_hard.json").unlink()
-    status, printed = drive(file, EVALS=evals)
+    status, printed = drive_warm(file, EVALS=evals)
     assert status == 0 and steps(printed) == ["38_iter1_arena_hard", 39, 40] and ": 0 requests, " in printed
 
 
@@ -456,7 +461,7 @@ def test_what_lies_downstream_of_a_lost_file_is_done_again(short):
     file, out, _ = short
     before = files(out)
     (out / "iter1/pairs.jsonl").unlink()
-    status, printed = drive(file)
+    status, printed = drive_warm(file)
     assert status == 0 and steps(printed) == [*range(14, 20), *range(22, 30), 39, 40]
     after = files(out)
     kept = ["world", "base", "sft", "reward_model", "eval/sft", "iter1/prompts.jsonl", "iter1/responses.jsonl"]
@@ -542,8 +547,8 @@ def test_every_annotator_labels_a_round_and_they_combine(short, tmp_path):
     names, weights = "reward_model preference_model armorm llm_judge verifier".split(), [1, 2, 0.5, 1, 3]
     settings = {"OUT": f"{tmp_path}/run", "MEASURE": "none", "ITERATIONS": "1", **models}
     settings |= {"ANNOTATOR": " ".join(names), "ANNOTATOR_WEIGHTS": " ".join(map(str, weights))}
-    assert drive(file, **settings, TO="0")[0] == 0
-    status, printed = drive(file, **settings, FROM="11", TO="14")
+    assert drive_warm(file, **settings, TO="0")[0] == 0
+    status, printed = drive_warm(file, **settings, FROM="11", TO="14")
     assert status == 0, printed
     assert steps(printed) == [11, 12, "13a", "13b", "13c", "13d", "13e", 13, 14]
     of_each = [read_jsonl(tmp_path / f"run/iter1/rewards_{name}.jsonl") for name in names]
