@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, manual):
         super().__init__(description=manual, formatter_class=argparse.RawDescriptionHelpFormatter)
-        self.outputs = {}  # {name of the argument: (kind, names of files, how its table begins)}
+        self.outputs = {}  # {name of the argument: (kind, names of files, suffixes)}
 
     def add_output(self, flag, kind="file", files=(), suffixes=(), **options):
         """An argument that names what is written; kind as in outputs.problem.
