@@ -147,7 +147,7 @@ def check_json(path):
     """The library that reads JSON files crashes on what is neither a list nor an object."""
     try:
         with open(path, "rb") as file:
-            start = file.read(4096).lstrip()
+            start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()  # without the mark of Windows
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}")
     if start[:1] not in (b"[", b"{"):
