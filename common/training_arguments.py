@@ -31,6 +31,7 @@ AT_MOST = {
     **dict.fromkeys(["adam_beta1", "adam_beta2", "label_smoothing_factor", "ld_alpha", "lora_dropout", "top_p"], 1),
     "label_smoothing": 0.5,
 }
+TEMPLATE_HELP = 'arguments of the chat template, saved with the model, as JSON: {"enable_thinking": false}'
 # Of TRL's and transformers' flags what no script here acts on.
 WITHOUT_EFFECT = ("model_revision", "trust_remote_code", "load_in_8bit", "load_in_4bit", "resume_from_checkpoint")
 

@@ -48,8 +48,6 @@ def optimistic(chosen, rejected, explored, beta, weight):
 class Collator(DataCollatorForPreference):
     """TRL's batch of chosen, then rejected sequences; explored ones follow, and the probabilities to win."""
 
-    tokenizer: object = None
-
     def torch_call(self, examples):
         batch = super().torch_call(examples)
         if "ref_chosen_logps" not in examples[0]:  # the reference's own pass
@@ -57,10 +55,8 @@ class Collator(DataCollatorForPreference):
         for name in NEEDS["sppo"]:
             if name in examples[0]:
                 batch[name] = torch.tensor([example[name] for example in examples])
-        if "explored" in examples[0]:
-            chats = [[*e["prompt"], {"role": "assistant", "content": e["explored"]}] for e in examples]
-            whole = self.tokenizer.apply_chat_template(chats, return_dict=True)["input_ids"]
-            whole = [torch.tensor(ids[: self.max_length]) for ids in whole]
+        if "explored_ids" in examples[0]:
+            whole = [torch.tensor((e["prompt_ids"] + e["explored_ids"])[: self.max_length]) for e in examples]
             starts = [len(example["prompt_ids"]) for example in examples]
             masks = [(torch.arange(len(i)) >= start).long() for i, start in zip(whole, starts, strict=True)]
             more = {"input_ids": whole, "attention_mask": [torch.ones_like(m) for m in masks], "completion_mask": masks}
@@ -70,7 +66,14 @@ class Collator(DataCollatorForPreference):
         return batch
 
 
-class PairTrainer(DPOTrainer):
+class TokenTrainer(DPOTrainer):
+    """TRL's DPOTrainer on pairs that are tokens already: {"prompt_ids", "chosen_ids", "rejected_ids"}."""
+
+    def _prepare_dataset(self, dataset, *_):
+        return dataset
+
+
+class PairTrainer(TokenTrainer):
     """TRL's DPOTrainer with one of the losses above; reads the log-probabilities of the reference from the batch."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
