@@ -239,6 +239,9 @@ sft_batch=$(batch SFT_BATCH_SIZE)
 rm_batch=$(batch RM_BATCH_SIZE)
 pm_batch=$(batch PM_BATCH_SIZE)
 dpo_batch=$(batch BATCH_SIZE)
+[[ $LOSS != kto || $dpo_batch != "--per_device_train_batch_size 1 "* ]] ||
+  die "LOSS=kto: it takes its mismatched responses from a device's rows: set PER_DEVICE_BATCH_SIZE to 2 or more"
+[[ $LOSS != rloo ]] || ((N > 1 && BATCH_SIZE % N == 0)) || die "LOSS=rloo: BATCH_SIZE=$BATCH_SIZE does not divide by N=$N, or N is 1"
 
 export PYTHONUNBUFFERED=1 TQDM_DISABLE=1 # the logs get plain lines instead of bars
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=$GRACE # of accelerate's launcher, which hands a SIGTERM on

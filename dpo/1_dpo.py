@@ -3,8 +3,8 @@
 In the paper every round starts from the previous policy (--model_name_or_path) and keeps the initial policy pi_0 as
 reference (--ref_model_name_or_path). The reference's log-probabilities are computed once, before training. The
 defaults are the paper's; every other flag of TRL's DPOConfig (--loss_type, --beta, ...) and ModelConfig passes
-through. Beside TRL's losses --loss_type takes slic, sppo, xpo, selm and rpo, which losses.py defines. A run that was killed
-continues from its last checkpoint (--save_steps) when the same command is given again.
+through. Beside TRL's losses --loss_type takes slic, sppo, xpo, selm and rpo, which losses.py defines. A run that was
+killed continues from its last checkpoint (--save_steps) when the same command is given again.
 
 Reads:  --dataset_name, one or several files of {"id", "prompt", "chosen", "rejected"}: this round's pairs, earlier
         rounds', an offline preference set. sppo reads "chosen_win_probability" and "rejected_win_probability" as

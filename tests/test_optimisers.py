@@ -143,24 +143,50 @@ def test_the_likelihood_of_trl_is_a_mean_over_the_tokens_of_a_batch(monkeypatch,
     assert told["loss"] == pytest.approx(dpo - 0.5 * fmean(tokens), rel=1e-3)
 
 
-def test_the_loss_of_kto_takes_the_neighbours_answer_for_the_mismatch(monkeypatch, tmp_path, policy, sft, pairs):
-    """Not the labels for the tokens, as the published code has it."""
-    rows = [
-        {"id": "a", "prompt": pairs[1][0]["prompt"], "completion": pairs[1][0]["chosen"], "label": True},
-        {"id": "b", "prompt": pairs[1][1]["prompt"], "completion": pairs[1][1]["rejected"], "label": False},
+def labelled(pairs, *kinds):
+    """Rows for KTO, of (place of the pair, side)."""
+    return [
+        {"id": str(i), "prompt": pairs[of]["prompt"], "completion": pairs[of][side], "label": side == "chosen"}
+        for i, (of, side) in enumerate(kinds)
     ]
-    told = first_loss(monkeypatch, tmp_path, "dpo/1b_kto.py", policy, sft, write_jsonl(tmp_path / "in.jsonl", rows))
+
+
+def loss_of_kto(policy, sft, rows, mismatched):
+    """By the definition; mismatched: (row whose prompt it is, row whose response it is)."""
 
     def ratio(prompt, completion):
-        return sum(
-            sign * sum(log_probabilities(model, prompt, completion[0]["content"], after="\n"))
-            for sign, model in ((1, policy), (-1, sft))
-        )
+        values = (log_probabilities(model, prompt, completion[0]["content"], after="\n") for model in (policy, sft))
+        of_policy, of_reference = map(sum, values)
+        return of_policy - of_reference
 
-    mismatched = [ratio(rows[0]["prompt"], rows[1]["completion"]), ratio(rows[1]["prompt"], rows[0]["completion"])]
-    z0 = max(0.0, fmean(mismatched))
-    good, bad = (ratio(row["prompt"], row["completion"]) for row in rows)
-    assert told["loss"] == pytest.approx((2 - sigmoid(BETA * (good - z0)) - sigmoid(BETA * (z0 - bad))) / 2, abs=1e-4)
+    z0 = max(0.0, fmean(ratio(rows[i]["prompt"], rows[j]["completion"]) for i, j in mismatched))
+    signs = [1 if row["label"] else -1 for row in rows]
+    ratios = [ratio(row["prompt"], row["completion"]) for row in rows]
+    return fmean(1 - sigmoid(BETA * sign * (l - z0)) for sign, l in zip(signs, ratios, strict=True)), z0
+
+
+def test_the_loss_of_kto_takes_the_neighbours_answer_for_the_mismatch(monkeypatch, tmp_path, policy, sft, pairs):
+    """Not the labels for the tokens, as the published code has it."""
+    rows = labelled(pairs[1], (0, "chosen"), (1, "rejected"))
+    told = first_loss(monkeypatch, tmp_path, "dpo/1b_kto.py", policy, sft, write_jsonl(tmp_path / "in.jsonl", rows))
+    expected, _ = loss_of_kto(policy, sft, rows, [(0, 1), (1, 0)])
+    assert told["loss"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_z0_of_kto_is_of_the_whole_batch(monkeypatch, tmp_path, policy, sft, pairs):
+    """Two micro-batches of two, whose own estimates differ: TRL's would be that of each."""
+    rows = labelled(pairs[1], (0, "chosen"), (1, "rejected"), (0, "rejected"), (1, "chosen"))
+    rows[1]["label"] = rows[2]["label"] = True  # else one's larger loss is the other's smaller
+    file = write_jsonl(tmp_path / "in.jsonl", rows)
+    random.Random(0).shuffle(rows)  # as --seed 0 does
+    both = sft, policy  # with the noise as reference z0 is above 0
+    told = first_loss(
+        monkeypatch, tmp_path, "dpo/1b_kto.py", *both, file, "--gradient_accumulation_steps", 2, "--seed", 0
+    )
+    expected, z0 = loss_of_kto(*both, rows, [(0, 1), (1, 0), (2, 3), (3, 2)])
+    assert told["loss"] == pytest.approx(expected, abs=1e-4) and told["kl"] == pytest.approx(z0, rel=1e-3)
+    apart = [loss_of_kto(*both, half, [(0, 1), (1, 0)]) for half in (rows[:2], rows[2:])]
+    assert abs(fmean(loss for loss, _ in apart) - expected) > 5e-3, (apart, z0)
 
 
 def test_kto_takes_pairs_apart_and_mixes_good_with_bad(pairs, monkeypatch):
@@ -295,7 +321,7 @@ def test_a_recipe_of_an_optimiser_changes_the_loop_by_what_it_says(tmp_path, rec
         assert value(found["32x"], "--model_name_or_path") == f"{out}/{policy}"
         assert value(found["32x"], "--temperatures") == temperature and value(found["32x"], "--n") == "1"
         assert value(found["34"], "--explored_file") == f"{out}/iter3/explored.jsonl"
-    if recipe.stem == "ipo_md":
+    if recipe.stem == "ipo_mixture":
         assert value(found["32m"], "--models") == f"{out}/iter2/policy {out}/sft"
         assert [value(found[step], "--n") for step in ("32a", "32b")] == ["2", "2"]
         assert value(found["32a"], "--seed") != value(found["32b"], "--seed")
