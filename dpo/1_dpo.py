@@ -5,7 +5,7 @@ reference (--ref_model_name_or_path). The reference's log-probabilities are comp
 are trained on as they were sampled, thoughts included, whatever the chat template makes of them. What is longer than
 --max_length is cut; pairs that leave nothing to compare are dropped; both are counted. The defaults are the paper's;
 every other flag of TRL's DPOConfig (--loss_type, --beta, ...) and ModelConfig passes through. Beside TRL's losses
---loss_type takes slic, sppo, xpo and selm, which losses.py defines. A run that was killed continues from its last
+--loss_type takes slic, sppo, xpo, selm and rpo, which losses.py defines. A run that was killed continues from its last
 checkpoint (--save_steps) when the same command is given again.
 
 Reads:  --dataset_name, one or several files of {"id", "prompt", "chosen", "rejected"}: this round's pairs, earlier
@@ -52,6 +52,7 @@ class Config(DPOConfig):
     slic_delta: float = field(default=1.0, metadata={"help": "margin of slic, in nats"})
     slic_weight: float = field(default=0.1, metadata={"help": "weight of slic's regulariser"})
     optimism: float = field(default=1e-5, metadata={"help": "alpha of xpo (1e-5 or 5e-6) and selm (1e-4)"})
+    rpo_alpha: float = field(default=1.0, metadata={"help": "weight of rpo's likelihood of the chosen response"})
 
 
 def tokenised(pairs, tokenizer, training_args, needed):

@@ -1,4 +1,4 @@
-"""Losses on pairs that TRL's DPOTrainer does not have: SLiC-HF, SPPO, XPO, SELM.
+"""Losses on pairs that TRL's DPOTrainer does not have: SLiC-HF, SPPO, XPO, SELM, RPO.
 
 l = log pi(y)/pi_ref(y), the log-probabilities summed over the tokens of a response; D = l_chosen - l_rejected.
 """
@@ -20,6 +20,7 @@ NEEDS = {  # fields of a pair beyond prompt, chosen and rejected
     "sppo": ["chosen_win_probability", "rejected_win_probability"],
     "xpo": ["explored"],
     "selm": ["explored"],
+    "rpo": [],
 }
 
 
@@ -31,7 +32,7 @@ def slic(chosen, rejected, delta, weight):
 
 def sppo(chosen, rejected, chosen_probability, rejected_probability, beta):
     """1/2 sum over both of (l - (P - 1/2) / beta)^2, P the probability to win against the policy's other responses
-    (SPPO, arXiv 2405.00675). chosen, rejected: (batch,) l."""
+    (SPPO, arXiv 2405.00675). chosen, rejected: (batch,) l, whose reference is the previous round's policy there."""
     target = [(p - 0.5) / beta for p in (chosen_probability, rejected_probability)]
     return ((chosen - target[0]) ** 2 + (rejected - target[1]) ** 2) / 2
 
@@ -42,6 +43,13 @@ def optimistic(chosen, rejected, explored, beta, weight):
     XPO (arXiv 2405.21046): y from pi_ref, weight alpha. SELM (arXiv 2405.19332): y greedy from the policy,
     weight alpha beta; its l(y) differs from log pi(y) by a constant. chosen, rejected: (batch,) l; explored: log pi."""
     return -logsigmoid(beta * (chosen - rejected)) + weight * explored
+
+
+def rpo(chosen, rejected, chosen_logp, lengths, beta, alpha):
+    """-log sigmoid(beta D) - alpha log pi(y_w) / |y_w| (iterative RPO, arXiv 2404.19733): each chosen response's
+    likelihood is divided by its own length, so that a short one counts as much as a long one. TRL's `sft` is the mean
+    over all tokens of a batch. chosen, rejected: (batch,) l; chosen_logp: (batch,) log pi; lengths: (batch,) tokens."""
+    return -logsigmoid(beta * (chosen - rejected)) - alpha * chosen_logp / lengths
 
 
 @dataclass
@@ -87,6 +95,9 @@ class PairTrainer(TokenTrainer):
             losses = slic(chosen, rejected, args.slic_delta, args.slic_weight)
         elif name == "sppo":
             losses = sppo(*ratios, *(inputs[field] for field in NEEDS["sppo"]), args.beta)
+        elif name == "rpo":
+            lengths = inputs["completion_mask"][: len(chosen)].sum(dim=1)
+            losses = rpo(*ratios, chosen, lengths, args.beta, args.rpo_alpha)
         else:
             weight = args.optimism * (args.beta if name == "selm" else 1)
             losses = optimistic(*ratios, *explored, args.beta, weight)
