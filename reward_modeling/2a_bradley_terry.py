@@ -36,6 +36,7 @@ class Config(RewardConfig):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule (paper 2.1)"})
     warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share (paper 2.1)"})
     num_train_epochs: float = field(default=1, metadata={"help": "epochs (paper 2.1)"})
+    weight_decay: float = field(default=1e-3, metadata={"help": "weight decay (published code)"})
     max_length: int = field(default=4096, metadata={"help": "tokens; longer pairs are dropped (published code)"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "True loses what group_by_length goes by"})
 
@@ -71,8 +72,9 @@ def main():
     final, checkpoint = training.begin(training_args)
     if tokenizer.pad_token in (None, tokenizer.eos_token):
         tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-        model.resize_token_embeddings(max(len(tokenizer), model.config.vocab_size))
-    model.config.pad_token_id = tokenizer.pad_token_id
+        model.resize_token_embeddings(max(len(tokenizer), model.config.get_text_config().vocab_size))
+    for config in (model.config, model.config.get_text_config()):
+        config.pad_token_id = tokenizer.pad_token_id
 
     model_args.lora_task_type = "SEQ_CLS"  # so that LoRA trains the scoring head as well
 

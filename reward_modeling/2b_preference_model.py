@@ -24,7 +24,7 @@ from trl import ModelConfig, SFTConfig
 
 import rows
 import training
-from common import models, training_arguments
+from common import comparisons, models, training_arguments
 
 
 @dataclass
@@ -43,12 +43,6 @@ class Config(SFTConfig):
     max_length: int = field(default=3072, metadata={"help": "tokens a block (paper 2.1)"})
 
 
-def comparison(prompt, a, b):
-    """The user's turn in which two responses are compared, as annotation/1b_preference_model.py writes it."""
-    context = "".join(f"\n\n<turn> {turn['role']}\n {turn['content']}" for turn in prompt)
-    return [{"role": "user", "content": f"[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b}"}]
-
-
 def main():
     data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     pairs = list(rows.read(data.dataset_name, "preferences"))
@@ -60,24 +54,29 @@ def main():
     from transformers import AutoModelForCausalLM
     from trl import SFTTrainer, get_peft_config
 
-    example = pairs[0].place, comparison(pairs[0]["prompt"], "first", "second")
+    example = pairs[0].place, comparisons.question(pairs[0]["prompt"], "first", "second")
     tokenizer = models.tokenizer(model_args.model_name_or_path, example)
     for side in "AB":
         if len(ids := tokenizer(side, add_special_tokens=False)["input_ids"]) != 1:
             sys.exit(f"{model_args.model_name_or_path}: its tokenizer splits {side!r} into {len(ids)} tokens")
 
     def compared(part, name):
-        made, texts_of = [], []
+        """Rows of tokens and labels; the answer and what follows it is learned."""
+        answered = []  # texts in pairs: with the right answer, and with the other
         for row in part:
             texts = [row[name][-1]["content"] for name in ("chosen", "rejected")]
             side = random.Random(f"{training_args.seed} {row['id']}").choice("AB")
             a, b = texts if side == "A" else reversed(texts)
-            prompt = comparison(row["prompt"] + row["chosen"][:-1], a, b)
-            completion = [{"role": "assistant", "content": side}]
-            made.append({"prompt": prompt, "completion": completion})
-            texts_of.append(models.render(tokenizer, prompt + completion, row.place))
-        ids = tokenizer(texts_of, add_special_tokens=False)["input_ids"]
-        fit = [one for one, tokens in zip(made, ids, strict=True) if len(tokens) <= training_args.max_length]
+            asked = comparisons.question(row["prompt"] + row["chosen"][:-1], a, b)
+            for answer in (side, "B" if side == "A" else "A"):
+                messages = [*asked, {"role": "assistant", "content": answer}]
+                answered.append(comparisons.text(tokenizer, messages, row.place))
+        ids = tokenizer(answered, add_special_tokens=False)["input_ids"]
+        fit = []
+        for right, other in zip(ids[::2], ids[1::2], strict=True):
+            start = comparisons.first_difference(right, other)
+            if len(right) <= training_args.max_length:
+                fit.append({"input_ids": right, "labels": [-100] * start + right[start:]})
         print(f"{name} rows in: {len(part)}, dropped, too long: {len(part) - len(fit)}, rows out: {len(fit)}")
         return fit or sys.exit(f"{name}: no comparison has at most --max_length {training_args.max_length} tokens")
 
