@@ -468,7 +468,7 @@ annotate() { # annotate N ANNOTATOR RESPONSES REWARDS FLAGS...
       by=(annotation/1b_preference_model.py --model_name_or_path "$PREFERENCE_MODEL" --dtype "$DTYPE" --method "$PM_METHOD")
       ;;
     policy) # self-rewarding: the round's policy compares its own responses
-      by=(annotation/1b_preference_model.py --model_name_or_path "$policy" --dtype "$DTYPE" --method "$PM_METHOD"
+      by=(annotation/1b_preference_model.py --model_name_or_path "$policy" --dtype "$DTYPE" --method "$PM_METHOD" --bos
         "${template[@]}")
       ;;
     llm_judge) # many requests at once by one process, beside the world's own judge

@@ -9,7 +9,8 @@ not grow with the file. Finished rows survive a kill: give the same command agai
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...}
 Writes: --output_file, the same rows with "rewards", one for each response, and "annotator"; of ArmoRM also
         "objectives", [{name: value} for each response], and "gate", {name: weight}. A row in which a prompt and a
-        response are longer than the model's context is dropped and counted.
+        response are longer than the model's context is dropped and counted, and so is one with a response that the
+        model's own code refuses.
 
     python annotation/1a_reward_model.py --model_name_or_path runs/tiny/reward_model --n 8 \
         --responses_file runs/tiny/iter1/responses.jsonl --output_file runs/tiny/iter1/rewards.jsonl
@@ -25,7 +26,7 @@ import time
 
 import rows
 import shards
-from common import arguments, models
+from common import arguments, models, remote_code
 
 
 def take(items, length, budget, attended=lambda item: 0):
@@ -53,12 +54,16 @@ class Scorer:
 
     def __init__(self, model, tokenizer, batch_tokens, share):
         self.model, self.tokenizer, self.batch_tokens, self.share = model, tokenizer, batch_tokens, share
+        self.refusal = None  # what the model's own code said of the last sequence that it refused
 
     def padded(self, ids):
         return self.tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt").to(self.model.device)
 
     def outputs(self, chunk):
-        """What the model gives for each response of each row, as {name: list}; None for a row that does not fit."""
+        """What the model gives for each response of each row, as {name: list}; None for a row that does not fit.
+
+        A response that the model's own code refuses has None.
+        """
         import torch
 
         chats = [chats_of(row) for row in chunk]
@@ -67,7 +72,8 @@ class Scorer:
         ids = iter(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
         ids = [[next(ids) for _ in row] for row in chats]
         results = [[None] * len(row) for row in chats]
-        fit = [i for i, row in enumerate(ids) if max(map(len, row)) <= self.model.config.max_position_embeddings]
+        limit = self.model.config.get_text_config().max_position_embeddings
+        fit = [i for i, row in enumerate(ids) if max(map(len, row)) <= limit]
         shared = {i: self.shared(ids[i]) for i in fit}
         with torch.inference_mode():
             for group in take(fit, shared.get, self.batch_tokens):
@@ -88,12 +94,31 @@ class Scorer:
                         rest["past_key_values"] = of_rows(cache, places)
                         rest["position_ids"] = starts[:, None] + torch.arange(rest["input_ids"].shape[1]).to(starts)
                         rest["attention_mask"] = torch.cat([mask[places], rest["attention_mask"]], 1)
-                    given = self.model(**rest)
-                    names = [name for name in ("logits", "score", "rewards", "gating_output") if name in given]
-                    columns = [given[name].float().tolist() for name in names]
-                    for (_, i, j), *values in zip(batch, *columns, strict=True):
-                        results[i][j] = dict(zip(names, values, strict=True))
+                    for (_, i, j), values in zip(batch, self.values(rest), strict=True):
+                        results[i][j] = values
         return [row if i in shared else None for i, row in enumerate(results)]
+
+    def values(self, inputs):
+        """[{name: value}] of a batch; None for a sequence that the model's own code refuses.
+
+        ArmoRM's looks for the tokens that end the prompt: they are not there if the response's first characters have
+        gone into one token with the template's last ones. It refuses the batch for the sake of one.
+        """
+        try:
+            given = self.model(**inputs)
+        except ValueError as error:
+            if self.share or type(self.model).__module__.startswith("transformers."):
+                raise
+            count = len(inputs["input_ids"])
+            if count == 1:
+                self.refusal = models.first_line(error)
+                return [None]
+            halves = [slice(0, count // 2), slice(count // 2, count)]
+            parts = [{name: tensor[half] for name, tensor in inputs.items()} for half in halves]
+            return [value for part in parts for value in self.values(part)]
+        names = [name for name in ("logits", "score", "rewards", "gating_output") if name in given]
+        columns = [given[name].float().tolist() for name in names]
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
     def shared(self, of_row):
         """How many tokens the chats of a row begin with in common, so that each keeps one at least."""
@@ -118,12 +143,15 @@ def load(path, dtype, example, **origin):
     import torch
     from transformers import AutoModelForSequenceClassification
 
+    if origin["trust_remote_code"]:
+        remote_code.restore_names()
     tokenizer = models.tokenizer(path, example, **origin)
     models.check_padding(tokenizer)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     origin.pop("chat_template_kwargs")
     model = models.load(AutoModelForSequenceClassification, path, tokenizer, dtype=dtype, device_map=device, **origin)
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    for config in (model.config, model.config.get_text_config()):
+        config.pad_token_id = tokenizer.pad_token_id
     if type(model).__module__.startswith("transformers.") and model.config.num_labels != 1:
         sys.exit(f"{path}: gives {model.config.num_labels} scores, a reward model gives one")
     return model, tokenizer
@@ -179,7 +207,7 @@ def main():
     )
     # The cache of a prompt serves models that attend to everything and score by the library's own code.
     own = not type(model).__module__.startswith("transformers.")
-    share = not own and not getattr(model.config, "sliding_window", None)
+    share = not own and not getattr(model.config.get_text_config(), "sliding_window", None)
     on_cpu = model.device.type == "cpu"
     small = not on_cpu and torch.cuda.get_device_properties(model.device).total_memory < 40 * 2**30
     batch_tokens = args.batch_tokens or (1024 if on_cpu else 4096 if small else 16_384)
@@ -188,28 +216,31 @@ def main():
 
     writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
     todo = (row for row in answered() if row["id"] not in writer.done)
-    start, done, dropped = time.time(), len(writer.done), 0
+    start, done, dropped, refused = time.time(), len(writer.done), 0, 0
     while chunk := list(itertools.islice(todo, args.chunk_size)):
-        finished = [
-            {
-                **annotated(row, given, names or [*map(str, range(len(given[0].get("rewards", ()))))]),
-                "annotator": args.model_name_or_path,
-            }
-            for row, given in zip(chunk, scorer.outputs(chunk), strict=True)
-            if given
-        ]
+        finished = []
+        for row, given in zip(chunk, scorer.outputs(chunk), strict=True):
+            if given is None:
+                dropped += 1
+            elif None in given:
+                refused += 1
+            else:
+                numbered = [*map(str, range(len(given[0].get("rewards", ()))))]
+                finished.append({**annotated(row, given, names or numbered), "annotator": args.model_name_or_path})
         writer.add(finished)
-        dropped += len(chunk) - len(finished)
         done, seconds = done + len(chunk), time.time() - start
         rate = (done - len(writer.done)) / seconds
         told = f"{done} of {total} rows, {rate:.0f}/s, {(total - done) / rate:.0f} s left"
         print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
     if args.num_shards == 1 and total == dropped:
         sys.exit(f"{args.responses_file}: every row is longer than the context of {args.model_name_or_path}")
+    if args.num_shards == 1 and total == dropped + refused:
+        sys.exit(f"{args.responses_file}: {args.model_name_or_path} scores no row ({scorer.refusal})")
     writer.finish()
+    by_code = f"refused by the model's code: {refused}, " if own else ""
     print(
-        f"{args.output_file} rows in: {total}, finished before: {len(writer.done)}, "
-        f"dropped, too long: {dropped}, rows out: {total - dropped}, {time.time() - start:.1f} s"
+        f"{args.output_file} rows in: {total}, finished before: {len(writer.done)}, dropped, too long: {dropped}, "
+        f"{by_code}rows out: {total - dropped - refused}, {time.time() - start:.1f} s"
     )
 
 

@@ -1,5 +1,7 @@
 """Compare responses with a pairwise preference model: P(A is better), the mean of both orders (paper 2.1).
 
+The question is that of the published model, letter by letter, without BOS (common/comparisons.py).
+
 --method tournament finds the best and the worst of n by a linear tournament: each response meets the best so far, then
 the others meet the worst so far. The best gets reward 1, the worst 0, the rest 0.5; all get 0.5 where no comparison had
 a winner. --method all_pairs compares each with each; the reward is the mean probability to win. Comparisons of like
@@ -23,13 +25,7 @@ import time
 
 import rows
 import shards
-from common import arguments, chats, models
-
-
-def comparison(prompt, a, b):
-    """The user's turn in which two responses are compared, as reward_modeling/2b_preference_model.py trains it."""
-    context = "".join(f"\n\n<turn> {turn['role']}\n {turn['content']}" for turn in prompt)
-    return [{"role": "user", "content": f"[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b}"}]
+from common import arguments, chats, comparisons, models
 
 
 def tournament(n):
@@ -93,6 +89,11 @@ def main():
     parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
     parser.add_argument("--method", choices=[*METHODS], default="tournament", help="which responses meet")
     parser.add_argument(
+        "--bos",
+        action="store_true",
+        help="ask with the BOS token of the chat template, as a policy that judges itself was fine-tuned",
+    )
+    parser.add_argument(
         "--batch_tokens",
         type=arguments.whole(1),
         help="tokens a batch, padding included (default: by device and memory)",
@@ -111,7 +112,7 @@ def main():
     total, example = 0, None
     for row in answered():
         total += 1
-        example = example or (row.place, comparison(row["prompt"], *(row["responses"] * 2)[:2]))
+        example = example or (row.place, comparisons.question(row["prompt"], *(row["responses"] * 2)[:2]))
         if len(row["responses"]) < 2:
             sys.exit(f"{args.responses_file}: responses: {len(row['responses'])}, a comparison needs two")
 
@@ -124,17 +125,22 @@ def main():
     side_ids, answer_length = chats.choice(tokenizer)
     answer = {"role": "assistant", "content": "A"}  # which one does not matter: the probability is read before it
 
+    rendered = models.render if args.bos else comparisons.text
+
     def ids_of(compared):
         texts = []
         for row, a, b in compared:
-            texts.append(models.render(tokenizer, [*comparison(row["prompt"], a, b), answer], row.place))
+            messages = [*comparisons.question(row["prompt"], a, b), answer]
+            texts.append(rendered(tokenizer, messages, row.place))
         return [ids[:-answer_length] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     if tokenizer.pad_token is None:
         sys.exit(f"{args.model_name_or_path}: its tokenizer has neither a pad token nor an EOS token")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = models.load(AutoModelForCausalLM, args.model_name_or_path, tokenizer, dtype=args.dtype, device_map=device)
 
+    limit = model.config.get_text_config().max_position_embeddings
     on_cpu = model.device.type == "cpu"
     small = not on_cpu and torch.cuda.get_device_properties(model.device).total_memory < 40 * 2**30
     batch_tokens = args.batch_tokens or (2048 if on_cpu else 4096 if small else 16_384)
@@ -144,7 +150,7 @@ def main():
         """P(first is better) for each (row, first, second); None where that is longer than the context."""
         ids = ids_of([(p, a, b) for p, a, b in compared] + [(p, b, a) for p, a, b in compared])
         p_a = [None] * len(ids)
-        fitting = (i for i in range(len(ids)) if len(ids[i]) <= model.config.max_position_embeddings)
+        fitting = (i for i in range(len(ids)) if len(ids[i]) <= limit)
         order = sorted(fitting, key=lambda i: len(ids[i]), reverse=True)
         while order:
             size = max(1, batch_tokens // len(ids[order[0]]))
@@ -159,23 +165,23 @@ def main():
 
     writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
     todo = (row for row in answered() if row["id"] not in writer.done)
-    start, done, dropped, comparisons = time.time(), len(writer.done), 0, 0
+    start, done, dropped, made = time.time(), len(writer.done), 0, 0
     while chunk := list(itertools.islice(todo, args.chunk_size)):
         annotate(chunk, args.method, probabilities)
         finished = [{**row, "annotator": args.model_name_or_path} for row in chunk if row["rewards"]]
         writer.add(finished)
         dropped += len(chunk) - len(finished)
-        comparisons += sum(len(row["judgement"]) for row in finished)
+        made += sum(len(row["judgement"]) for row in finished)
         done, seconds = done + len(chunk), time.time() - start
         left = seconds / (done - len(writer.done)) * (total - done)
-        told = f"{done} of {total} rows, {comparisons / seconds:.0f} comparisons/s, {left:.0f} s left"
+        told = f"{done} of {total} rows, {made / seconds:.0f} comparisons/s, {left:.0f} s left"
         print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
     if args.num_shards == 1 and total == dropped:
         sys.exit(f"{args.responses_file}: every row is longer than the context of {args.model_name_or_path}")
     writer.finish()
     print(
         f"{args.output_file} rows in: {total}, finished before: {len(writer.done)}, dropped, too long: {dropped}, "
-        f"rows out: {total - dropped}, comparisons: {comparisons}, {time.time() - start:.1f} s"
+        f"rows out: {total - dropped}, comparisons: {made}, {time.time() - start:.1f} s"
     )
 
 

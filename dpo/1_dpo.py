@@ -41,8 +41,8 @@ class Data:
 
 @dataclass
 class Config(DPOConfig):
-    learning_rate: float = field(default=5e-7, metadata={"help": "peak learning rate (paper, Table 7)"})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule (paper, Table 7)"})
+    learning_rate: float = field(default=5e-7, metadata={"help": "peak learning rate (paper 3.3)"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule (paper 3.3)"})
     warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share (paper 3.3)"})
     num_train_epochs: float = field(default=2, metadata={"help": "epochs a round (paper 3.3)"})
     beta: float = field(default=0.1, metadata={"help": "KL coefficient, the paper's eta (3.3)"})

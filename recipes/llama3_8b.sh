@@ -19,7 +19,7 @@
 : "${PROMPTS_PER_ITERATION:=20000}"
 : "${N:=8}"
 : "${TEMPERATURES:=1.0 0.7}"
-: "${BETA:=0.1}" # Table 7, with the three that follow
+: "${BETA:=0.1}" # 3.3, with the three that follow
 : "${LEARNING_RATE:=5e-7}"
 : "${EPOCHS:=2}"
 : "${BATCH_SIZE:=128}"

@@ -26,7 +26,7 @@
 : "${RM_LEARNING_RATE:=5e-4}"
 : "${RM_EPOCHS:=2}"
 : "${RM_BATCH_SIZE:=16}"
-: "${RM_OPTIONS:=--train_sampling_strategy group_by_length}" # half the time, and a better model
+: "${RM_OPTIONS:=--train_sampling_strategy group_by_length --weight_decay 0}" # half the time, and a better model
 : "${PM_START:=${REWARD_MODEL:-$OUT/reward_model}}" # from the policy it does not find what is right in one epoch
 : "${PM_LEARNING_RATE:=5e-4}"
 : "${PM_BATCH_SIZE:=8}"

@@ -38,6 +38,7 @@ class Config(RewardConfig):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule (paper 2.1)"})
     warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share (paper 2.1)"})
     num_train_epochs: float = field(default=1, metadata={"help": "epochs (paper 2.1)"})
+    weight_decay: float = field(default=1e-3, metadata={"help": "weight decay (published code)"})
     max_length: int = field(default=4096, metadata={"help": "tokens; longer pairs are dropped (published code)"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "True loses what group_by_length goes by"})
 
@@ -78,7 +79,8 @@ def main():
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id, models.last_of_a_chat(tokenizer)):
         tokenizer.add_special_tokens({"pad_token": "[PAD]"})
         model.resize_token_embeddings(max(len(tokenizer), model.get_input_embeddings().num_embeddings))
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    for config in (model.config, model.config.get_text_config()):
+        config.pad_token_id = tokenizer.pad_token_id
 
     model_args.lora_task_type = "SEQ_CLS"  # so that LoRA trains the scoring head as well
 

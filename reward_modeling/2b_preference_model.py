@@ -24,7 +24,7 @@ from trl import ModelConfig, SFTConfig
 
 import rows
 import training
-from common import chats, models, training_arguments
+from common import chats, comparisons, models, training_arguments
 
 
 @dataclass
@@ -44,12 +44,6 @@ class Config(SFTConfig):
     max_length: int = field(default=3072, metadata={"help": "tokens a block (paper 2.1)"})
 
 
-def comparison(prompt, a, b):
-    """The user's turn in which two responses are compared, as annotation/1b_preference_model.py writes it."""
-    context = "".join(f"\n\n<turn> {turn['role']}\n {turn['content']}" for turn in prompt)
-    return [{"role": "user", "content": f"[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b}"}]
-
-
 def main():
     data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     pairs = list(rows.read(data.dataset_name, "preferences"))
@@ -61,24 +55,27 @@ def main():
     from transformers import AutoModelForCausalLM
     from trl import SFTTrainer, get_peft_config
 
-    example = pairs[0].place, comparison(pairs[0]["prompt"], "first", "second")
+    example = pairs[0].place, comparisons.question(pairs[0]["prompt"], "first", "second")
     tokenizer = models.tokenizer(
         model_args.model_name_or_path, example, chat_template_kwargs=data.chat_template_kwargs
     )
-    chats.choice(tokenizer)  # or the program ends: A and B are one token each
+    _, answer_length = chats.choice(tokenizer)
 
     def compared(part, name):
-        made, texts_of = [], []
+        """Rows of tokens and labels; the answer and what follows it is learned."""
+        texts = []
         for row in part:
-            texts = [row[name][-1]["content"] for name in ("chosen", "rejected")]
+            responses = [row[name][-1]["content"] for name in ("chosen", "rejected")]
             side = random.Random(f"{training_args.seed} {row['id']}").choice("AB")
-            a, b = texts if side == "A" else reversed(texts)
-            prompt = comparison(row["prompt"] + row["chosen"][:-1], a, b)
-            completion = [{"role": "assistant", "content": side}]
-            made.append({"prompt": prompt, "completion": completion})
-            texts_of.append(models.render(tokenizer, prompt + completion, row.place))
-        ids = tokenizer(texts_of, add_special_tokens=False)["input_ids"]
-        fit = [one for one, tokens in zip(made, ids, strict=True) if len(tokens) <= training_args.max_length]
+            a, b = responses if side == "A" else reversed(responses)
+            asked = comparisons.question(row["prompt"] + row["chosen"][:-1], a, b)
+            messages = [*asked, {"role": "assistant", "content": side}]
+            texts.append(comparisons.text(tokenizer, messages, row.place))
+        fit = []
+        for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+            if len(ids) <= training_args.max_length:
+                labels = [chats.NO_LOSS] * (len(ids) - answer_length) + ids[-answer_length:]
+                fit.append({"input_ids": ids, "labels": labels})
         print(f"{name} rows in: {len(part)}, dropped, too long: {len(part) - len(fit)}, rows out: {len(fit)}")
         return fit or sys.exit(f"{name}: no comparison has at most --max_length {training_args.max_length} tokens")
 

@@ -1,11 +1,11 @@
-"""Train ArmoRM: regression heads for rated objectives, then a gate that weighs them prompt by prompt (paper 2.1).
+"""Train ArmoRM: regression heads for rated objectives, then a gate that weighs them prompt by prompt.
 
 Heads, on the frozen backbone's hidden state at the end of the response: ridge regression without intercept on ratings
 scaled to [0, 1], missing ones left out, alpha chosen on a fifth of the rows. Ratings of held-out prompts teach nothing:
 they tell the heads' correlations. Then r'_i = r_i - lambda_i r_verbosity, with the smallest lambda_i that brings the
 Spearman correlation of r'_i with r_verbosity to 0.03 or less. Then the gate, on the hidden state at the end of the
-prompt: loss -log sigmoid(R_chosen - R_rejected), R = scale * sum_i gate_i r'_i (Wang et al. 2024, which the paper's
-Table 1 quotes; the settings are theirs). TrainingArguments' flags are the gate's.
+prompt: loss -log sigmoid(R_chosen - R_rejected), R = scale * sum_i gate_i r'_i (Wang et al. 2024, arXiv 2406.12845; the
+settings are those of their code). TrainingArguments' flags are the gate's.
 
 Reads:  --ratings_name, {"id", "messages", "ratings": {objective: number or null}};
         --dataset_name and --held_out_name, {"id", "prompt", "chosen", "rejected"} from 1_preferences.py;
@@ -73,20 +73,14 @@ def main():
     tokenizer = models.tokenizer(path, (pairs[0].place, pairs[0]["prompt"]))
     if tokenizer.pad_token is None:
         sys.exit(f"{path}: its tokenizer has no pad token")
-    asked = [
-        models.render(tokenizer, pairs[0]["prompt"], pairs[0].place, add_generation_prompt=wanted)
-        for wanted in (False, True)
-    ]
-    before, after = tokenizer(asked, add_special_tokens=False)["input_ids"]
-    if not after[len(before) :]:
-        sys.exit(f"{path}: its chat template marks no end of a prompt (add_generation_prompt changes nothing)")
+    pattern = objectives.gate_pattern(tokenizer, path)
+    if not pattern:
+        sys.exit(f"{path}: its chat template marks no end of a prompt (no tokens that every prompt ends with)")
 
     set_seed(training_args.seed)
     backbone = models.load(AutoModel, path, tokenizer, dtype=model_args.dtype or "float32")
     final, checkpoint = training.begin(training_args)
-    config = ArmoRMConfig(
-        backbone.config.to_dict(), names, after[len(before) :], gate_size=data.gate_size, dtype=backbone.dtype
-    )
+    config = ArmoRMConfig(backbone.config.to_dict(), names, pattern, gate_size=data.gate_size, dtype=backbone.dtype)
     model = ArmoRM(config)
     model.model = backbone
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -149,7 +143,7 @@ def main():
 
     judged, lengths = compared(held_out, "held_out")
     with torch.inference_mode():
-        result = gate.to("cpu")(**judged)
+        result = gate.to("cpu").eval()(**judged)
         accuracy = (result["chosen"] > result["rejected"]).float().mean().item()
         gates = gate.gate(judged["prompt"])
         raw = torch.cat([judged["chosen"], judged["rejected"]]) @ heads_of

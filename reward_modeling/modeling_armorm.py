@@ -16,17 +16,31 @@ from transformers.utils import ModelOutput
 class ArmoRMConfig(PreTrainedConfig):
     model_type = "armorm"
 
-    def __init__(self, backbone=None, objectives=(), gate_pattern=(), gate_layers=3, gate_size=1024, **kwargs):
+    def __init__(
+        self,
+        backbone=None,
+        objectives=(),
+        gate_pattern=(),
+        gate_layers=3,
+        gate_size=1024,
+        gate_dropout=0.2,
+        **kwargs,
+    ):
         """
         backbone: configuration of the language model, as a dictionary
-        objectives: their names; gate_pattern: the tokens at which a prompt ends, such as the assistant's header
+        objectives: their names
+        gate_pattern: the tokens with which every prompt ends, such as the end of a turn and the assistant's header
+        gate_dropout: of the gate's hidden layers, while it is trained
         """
+        backbone = backbone or {}
         self.backbone = backbone
         self.objectives = list(objectives)
         self.gate_pattern = list(gate_pattern)
         self.gate_layers = gate_layers
         self.gate_size = gate_size
-        self.max_position_embeddings = (backbone or {}).get("max_position_embeddings")
+        self.gate_dropout = gate_dropout
+        text = backbone.get("text_config") or backbone
+        self.max_position_embeddings = text.get("max_position_embeddings")
         super().__init__(**kwargs)
 
 
@@ -44,15 +58,19 @@ class ArmoRMOutput(ModelOutput):
 
 
 class Gate(nn.Module):
-    """Softmax over the objectives, at temperature 10, of an MLP of the hidden state at the end of the prompt."""
+    """Softmax over the objectives, at temperature 10, of an MLP of the hidden state at the end of the prompt.
+
+    Layers, dropout, temperature and the start of the scale are those of the published training code.
+    """
 
     def __init__(self, config, hidden_size):
         super().__init__()
         sizes = [hidden_size, *[config.gate_size] * config.gate_layers]
-        layers = [part for size in itertools.pairwise(sizes) for part in (nn.Linear(*size), nn.ReLU())]
+        layers = []
+        for size in itertools.pairwise(sizes):
+            layers += [nn.Linear(*size), nn.ReLU(), nn.Dropout(config.gate_dropout)]
         self.mlp = nn.Sequential(*layers, nn.Linear(sizes[-1], len(config.objectives)))
-        # Of the score, learned, since objectives lie between 0 and 1. From 1 the gate would first go to one objective.
-        self.scale = nn.Parameter(torch.full((1,), 10.0))
+        self.scale = nn.Parameter(torch.ones(1))  # of the score, learned
 
     def forward(self, prompt):
         return (self.mlp(prompt) / 10).softmax(-1)
@@ -69,23 +87,28 @@ class ArmoRM(PreTrainedModel):
     def __init__(self, config):
         super().__init__(config)
         backbone = AutoConfig.for_model(**config.backbone)
+        hidden_size = backbone.get_text_config().hidden_size
         count = len(config.objectives)
         self.model = AutoModel.from_config(backbone)
-        self.regression_layer = nn.Linear(backbone.hidden_size, count, bias=False)
+        self.regression_layer = nn.Linear(hidden_size, count, bias=False)
         # Column i takes lambda_i times the verbosity from objective i.
         self.reward_transform_matrix = nn.Parameter(torch.eye(count), requires_grad=False)
-        self.gating = Gate(config, backbone.hidden_size)
+        self.gating = Gate(config, hidden_size)
         self.post_init()
 
     def features(self, input_ids, attention_mask):
-        """Hidden states at the end of the prompt and at the end of the response, each (batch, hidden size)."""
-        hidden = self.model(input_ids, attention_mask=attention_mask).last_hidden_state
+        """Hidden states at the end of the prompt and at the end of the response, each (batch, hidden size).
+
+        The prompt ends where its last gate_pattern begins: at the token that ends the question's turn, where the
+        template has one. A chat without that pattern raises a ValueError.
+        """
         pattern = torch.tensor(self.config.gate_pattern, device=input_ids.device)
         found = (input_ids.unfold(1, len(pattern), 1) == pattern).all(-1)
         if not found.any(-1).all():
             raise ValueError("a chat without the tokens that end its prompt")
+        hidden = self.model(input_ids, attention_mask=attention_mask).last_hidden_state
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
-        prompt_end = (found * places[: found.shape[1]]).argmax(-1) + len(pattern) - 1
+        prompt_end = (found * places[: found.shape[1]]).argmax(-1)
         response_end = (attention_mask * places).argmax(-1)
         each = torch.arange(len(hidden), device=hidden.device)
         return hidden[each, prompt_end], hidden[each, response_end]

@@ -1,5 +1,6 @@
 """For 2c_armorm.py: hidden states, and of the objectives the ratings, regression heads and penalties for verbosity."""
 
+import itertools
 import math
 import sys
 import time
@@ -7,10 +8,38 @@ import time
 import rows
 from common import models
 
+QUESTIONS = ("question", "And another?")
+# The first characters of a response may go into one token with the last ones of the template's header.
+RESPONSES = ("word", "\n\nword", " word", "1", ")", ":")
+
+
+def gate_pattern(tokenizer, place):
+    """The tokens with which every prompt ends, whatever is asked in it and whatever the response begins with.
+
+    Llama 3: <|eot_id|>, the header of the assistant. None may be left; place: of the message, where a template refuses.
+    """
+    prompts = []
+    for question in QUESTIONS:
+        chats = [[{"role": "user", "content": question}, {"role": "assistant", "content": text}] for text in RESPONSES]
+        texts = [models.render(tokenizer, chat, place) for chat in chats]
+        prompts.append(common_start(tokenizer(texts, add_special_tokens=False)["input_ids"]))
+    return common_start([tokens[::-1] for tokens in prompts])[::-1]
+
+
+def common_start(sequences):
+    """The elements that all sequences begin with."""
+    alike = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*sequences, strict=False))
+    return [tokens[0] for tokens in alike]
+
+
+def contains(tokens, pattern):
+    places = range(len(tokens) - len(pattern) + 1)
+    return any(tokens[place : place + len(pattern)] == pattern for place in places)
+
 
 def features_of(model, tokenizer, chats, batch_tokens, file):
     """For each chat, (FILE:LINE, messages), the hidden states (2, hidden size) at the ends of prompt and response; None
-    if it is too long.
+    if it is too long, or if the tokens that end a prompt are not in it.
 
     They are kept in the file, so that a run that was killed does not make them again.
     """
@@ -20,8 +49,13 @@ def features_of(model, tokenizer, chats, batch_tokens, file):
         return torch.load(file)
     texts = [models.render(tokenizer, messages, place) for place, messages in chats]
     ids = tokenizer(texts, add_special_tokens=False)
-    ids, limit, features = ids["input_ids"], model.config.max_position_embeddings, [None] * len(chats)
-    order = sorted((i for i in range(len(ids)) if len(ids[i]) <= limit), key=lambda i: len(ids[i]), reverse=True)
+    ids, limit, features = ids["input_ids"], model.config.get_text_config().max_position_embeddings, [None] * len(chats)
+    short = [i for i in range(len(ids)) if len(ids[i]) <= limit]
+    order = [i for i in short if contains(ids[i], model.config.gate_pattern)]
+    order.sort(key=lambda i: len(ids[i]), reverse=True)
+    dropped = f"too long: {len(ids) - len(short)}, without the end of a prompt: {len(short) - len(order)}"
+    if not order:
+        sys.exit(f"{model.name_or_path}: {file.stem}: no chat is left ({dropped})")
     start, told, fit = time.time(), 0, len(order)
     while order:
         size = max(1, batch_tokens // len(ids[order[0]]))
@@ -34,7 +68,7 @@ def features_of(model, tokenizer, chats, batch_tokens, file):
         done = fit - len(order)
         if done >= told + fit / 10 or not order:
             told, left = done, (time.time() - start) / done * len(order)
-            print(f"{file.stem}: {done} of {fit} chats, {left:.0f} s left; too long: {len(ids) - fit}", flush=True)
+            print(f"{file.stem}: {done} of {fit} chats, {left:.0f} s left; {dropped}", flush=True)
     partial = file.with_suffix(".partial")
     torch.save(features, partial)
     partial.replace(file)

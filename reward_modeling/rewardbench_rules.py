@@ -1,4 +1,4 @@
-"""What 3_rewardbench.py knows of RewardBench: subsets and their sizes, v2's Ties, the paper's Table 1."""
+"""What 3_rewardbench.py knows of RewardBench: subsets and their sizes, v2's Ties, published scores."""
 
 import math
 from statistics import fmean
@@ -15,12 +15,12 @@ SIZES = {  # of v1's subsets, by section
 SECTION_OF = {subset: section for section, subsets in SIZES.items() for subset in subsets}
 ROWS_OF = {subset: size for subsets in SIZES.values() for subset, size in subsets.items()} | {"math-prm": 447}
 V2 = ["Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties"]
-PUBLISHED = {  # the paper's Table 1
-    "prompting": [93.6, 44.3, 71.3, 73.5],
-    "BT mix1 (13B)": [96.4, 55.5, 55.0, 62.4],
-    "BT mix2": [99.4, 65.1, 87.8, 86.4],
-    "preference model mix2": [98.3, 65.8, 89.7, 94.7],
-    "ArmoRM": [96.9, 76.8, 92.2, 97.3],
+PUBLISHED = {  # the paper's Table 1, and of ArmoRM, which is not in it, the leaderboard in the authors' slides
+    "prompting (paper)": [93.6, 44.3, 71.3, 73.5],
+    "BT mix1 (13B) (paper)": [96.4, 55.5, 55.0, 62.4],
+    "BT mix2 (paper)": [99.4, 65.1, 87.8, 86.4],
+    "preference model mix2 (paper)": [98.3, 65.8, 89.7, 94.7],
+    "ArmoRM (slides)": [96.9, 76.8, 92.2, 97.3],
 }
 
 

@@ -32,7 +32,7 @@ from pathlib import Path
 import rows
 from common import arguments, outputs
 
-PAPER = [  # paper B.2; the names are those of RLHFlow's own mixture
+PAPER = [  # paper B.3; the names are those of RLHFlow's own mixture
     "anon8231489123/ShareGPT_Vicuna_unfiltered:ShareGPT_V3_unfiltered_cleaned_split_no_imsorry.json",
     "WizardLMTeam/WizardLM_evol_instruct_V2_196k", "Open-Orca/SlimOrca", "TIGER-Lab/MathInstruct",
     "ise-uiuc/Magicoder-Evol-Instruct-110K", "teknium/GPT4-LLM-Cleaned", "microsoft/orca-math-word-problems-200k",

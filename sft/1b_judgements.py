@@ -14,13 +14,7 @@ import random
 import sys
 
 import rows
-from common import arguments
-
-
-def comparison(prompt, a, b):
-    """The user's turn in which two responses are compared, as annotation/1b_preference_model.py writes it."""
-    context = "".join(f"\n\n<turn> {turn['role']}\n {turn['content']}" for turn in prompt)
-    return {"role": "user", "content": f"[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b}"}
+from common import arguments, comparisons
 
 
 def main():
@@ -39,7 +33,8 @@ def main():
         texts = [row[name][-1]["content"] for name in ("chosen", "rejected")]
         side = rng.choice("AB")
         a, b = texts if side == "A" else reversed(texts)
-        messages = [comparison(row["prompt"] + row["chosen"][:-1], a, b), {"role": "assistant", "content": side}]
+        asked = comparisons.question(row["prompt"] + row["chosen"][:-1], a, b)
+        messages = [*asked, {"role": "assistant", "content": side}]
         made.append({"id": f"judgement-{row['id']}", "messages": messages, "source": "judgements"})
     rows.write(args.output_file, made)
     print(f"{args.output_file} rows in: {len(pairs)}, rows out: {len(made)}")

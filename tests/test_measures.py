@@ -53,7 +53,7 @@ def test_v1_sections_are_weighed_by_the_official_sizes(tmp_path):
     assert numbers["v1"]["sections"] == pytest.approx(sections)
     assert numbers["v1"]["score"] == pytest.approx(sum(sections.values()) / 4)
     assert f"| model | {100 * sections['Chat']:.1f} | {100 * sections['Chat Hard']:.1f} | 38.1 | 85.7 |" in told
-    assert "| ArmoRM (paper) | 96.9 | 76.8 | 92.2 | 97.3 |" in told
+    assert "| ArmoRM (slides) | 96.9 | 76.8 | 92.2 | 97.3 |" in told
 
 
 def test_rows_that_an_annotator_dropped_are_told(tmp_path):

@@ -521,7 +521,7 @@ def test_judgements_name_the_better_response_on_either_side(tmp_path, world):
         texts = [pair[name][0]["content"] for name in ("chosen", "rejected")]
         a, b = texts if answer == "A" else texts[::-1]
         asked = pair["prompt"][0]["content"]
-        assert question == f"[CONTEXT] \n\n<turn> user\n {asked} [RESPONSE A] {a} [RESPONSE B] {b}"
+        assert question == f"[CONTEXT] \n\n<turn> user\n {asked}\n [RESPONSE A] {a} [RESPONSE B] {b} \n"
         sides.add(answer)
     assert sides == {"A", "B"}
     ran(*command, "--size", 7)

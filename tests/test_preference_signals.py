@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import runpy
+import shutil
 from statistics import fmean
 
 import numpy as np
@@ -11,9 +12,12 @@ import pytest
 import torch
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from conftest import TRAINING, train
+from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 from test_models import history, ids_of, in_two_shards, loaded
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from common import comparisons
 
 
 def held_out_of(reward_model):
@@ -86,14 +90,48 @@ def comparing(model, file, *flags):
 
 
 def p_first(path, prompt, a, b):
-    """P(A) for one order, by hand: one sequence, no padding."""
+    """P(A) for one order, by hand: one sequence, no padding, no BOS; a prompt of one turn."""
     tokenizer, model = loaded(path)
-    context = "".join(f"\n\n<turn> {turn['role']}\n {turn['content']}" for turn in prompt)
-    chat = [{"role": "user", "content": f"[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b}"}]
-    ids = ids_of(tokenizer, tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    asked = f"[CONTEXT] \n\n<turn> user\n {prompt[0]['content']}\n [RESPONSE A] {a} [RESPONSE B] {b} \n"
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True
+    )
+    ids = ids_of(tokenizer, text.replace(tokenizer.bos_token, ""))
     with torch.inference_mode():
         logits = model(torch.tensor([ids])).logits[0, -1]
     return logits[[ids_of(tokenizer, side)[0] for side in "AB"]].softmax(-1)[0].item()
+
+
+def test_the_question_is_the_published_models_letter_by_letter():
+    """What the chat template and the pattern of its published code make of three turns."""
+    turns = [("user", "Q1"), ("assistant", "A1"), ("user", "Q2")]
+    prompt = [{"role": role, "content": content} for role, content in turns]
+    text = "[CONTEXT] \n\n<turn> user\n Q1\n<turn> assistant\n A1\n<turn> user\n Q2\n"
+    text += " [RESPONSE A] a [RESPONSE B] b \n"
+    assert comparisons.question(prompt, "a", "b") == [{"role": "user", "content": text}]
+
+
+def test_training_reads_the_tokens_of_annotation(preference_model):
+    """The question as it is asked, without BOS, is what training has before the answer."""
+    tokenizer, _ = loaded(preference_model)
+    asked = comparisons.question([{"role": "user", "content": "1 + 1?"}], "2", "3")
+    annotated = ids_of(tokenizer, comparisons.text(tokenizer, asked, "-", add_generation_prompt=True))
+    trained = [
+        ids_of(tokenizer, comparisons.text(tokenizer, [*asked, {"role": "assistant", "content": side}], "-"))
+        for side in "AB"
+    ]
+    start = comparisons.first_difference(*trained)
+    assert trained[0][:start] == annotated and tokenizer.bos_token_id not in annotated
+    assert [tokens[start] for tokens in trained] == [ids_of(tokenizer, side)[0] for side in "AB"]
+
+
+def test_a_policy_is_asked_with_the_bos_token(compared, preference_model, tmp_path):
+    """As it was fine-tuned: ANNOTATOR=policy."""
+    file, _, rows, _ = compared
+    command = comparing(preference_model, file, "--method", "all_pairs", "--bos")
+    ran(*command, "--output_file", tmp_path / "rewards.jsonl")
+    with_bos = read_jsonl(tmp_path / "rewards.jsonl")
+    assert [row["rewards"] for row in with_bos] != [row["rewards"] for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +182,8 @@ def test_a_linear_tournament_finds_the_best_and_the_worst(compared):
             assert c["probability"] == pytest.approx(p[c["a"], c["b"]], abs=1e-4)
         met = [frozenset((c["a"], c["b"])) for c in row["judgement"]]
         assert len(set(met)) == len(met) <= 7  # n - 1 for the best, n - 2 more at most for the worst
-    comparisons = sum(len(row["judgement"]) for row in rows)
-    assert (
-        f"rows in: 7, finished before: 0, dropped, too long: 1, rows out: 6, comparisons: {comparisons}, "
-        in done.stdout
-    )
+    met = sum(len(row["judgement"]) for row in rows)
+    assert f"rows in: 7, finished before: 0, dropped, too long: 1, rows out: 6, comparisons: {met}, " in done.stdout
 
 
 def test_small_batches_shards_and_a_kill_change_no_comparison(compared, preference_model, tmp_path):
@@ -324,6 +359,120 @@ def test_armorm_annotates(armorm, world, tmp_path):
         assert list(row["gate"].values()) == pytest.approx(result.gating_output[0].tolist(), abs=1e-4)
         for objectives, by_hand in zip(row["objectives"], result.rewards.tolist(), strict=True):
             assert list(objectives) == names and list(objectives.values()) == pytest.approx(by_hand, abs=1e-4)
+
+
+def with_a_token(model, copy, old, new):
+    """A copy of a model in whose tokenizer the added token `old` is `new`."""
+    shutil.copytree(model, copy)
+    settings = json.loads((copy / "tokenizer.json").read_text())
+    (token,) = [token for token in settings["added_tokens"] if token["content"] == old]
+    token["content"] = new
+    (copy / "tokenizer.json").write_text(json.dumps(settings))
+    return copy
+
+
+STARTS = ["7.", "\nIt is red.", "\n\nIt is red."]
+
+
+def test_a_response_that_starts_with_a_newline_is_scored(armorm, reward_model, world, tmp_path):
+    """The end of the template's header and the start of the response are one token; ours does without that token."""
+    backbone = with_a_token(reward_model, tmp_path / "reward_model", "<turn> user", "\n\n")
+    for name in ("training.jsonl", "held_out.jsonl"):
+        shutil.copy(reward_model.with_name(name), tmp_path / name)
+    rated = [row for row in read_jsonl(world / "ratings.jsonl")]
+    rated[0]["messages"][-1]["content"] = STARTS[1]
+    done = learn(tmp_path / "out", backbone, write_jsonl(tmp_path / "ratings.jsonl", rated), "--max_steps", 1)
+    assert done.returncode == 0, done.stderr
+    assert "too long: 0, without the end of a prompt: 0\n" in done.stdout
+    tokenizer, model = load_armorm(tmp_path / "out")
+    assert [tokenizer.decode([token]) for token in model.config.gate_pattern] == ["\n", "Answer", ":"]
+    prompts = [
+        {**row, "responses": STARTS, "finish_reasons": ["stop"] * 3} for row in read_jsonl(world / "prompts.jsonl")
+    ]
+    file, out = write_jsonl(tmp_path / "in.jsonl", prompts[:2]), tmp_path / "out.jsonl"
+    command = ["annotation/1a_reward_model.py", "--model_name_or_path", tmp_path / "out", "--trust_remote_code"]
+    done = ran(*command, "--responses_file", file, "--output_file", out)
+    assert "dropped, too long: 0, refused by the model's code: 0, rows out: 2, " in done.stdout
+
+
+def test_the_gate_reads_where_the_question_ends(armorm, world):
+    """The token before the assistant's header, as the published model reads <|eot_id|>; dropout is for training."""
+    tokenizer, model = load_armorm(armorm)
+    prompt = read_jsonl(world / "prompts.jsonl")[0]["prompt"]
+    result, _ = outputs(armorm, [[*prompt, {"role": "assistant", "content": "7."}]])
+    ids = ids_of(tokenizer, tokenizer.apply_chat_template(prompt, tokenize=False))
+    with torch.inference_mode():
+        hidden = model.model(torch.tensor([ids])).last_hidden_state[0, -1]
+        by_hand = (model.gating.mlp(hidden) / 10).softmax(-1)
+    assert result.gating_output[0].tolist() == pytest.approx(by_hand.tolist(), abs=1e-5)
+    dropouts = [layer.p for layer in model.gating.mlp if isinstance(layer, torch.nn.Dropout)]
+    assert dropouts == [0.2] * 3
+
+
+def test_the_scale_of_the_score_starts_at_one(reward_model, world, tmp_path):
+    done = learn(tmp_path / "out", reward_model, world / "ratings.jsonl", "--max_steps", 1, "--learning_rate", 1e-5)
+    assert done.returncode == 0, done.stderr
+    assert load_armorm(tmp_path / "out")[1].gating.scale.item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.fixture
+def gated(reward_model, tmp_path):
+    """A directory as the published ArmoRM's: a model with code of its own, written for an earlier transformers."""
+    folder = with_a_token(reward_model, tmp_path / "gated", "<turn> user", "\n\n")
+    config = json.loads((folder / "config.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config |= {"architectures": ["GatedModel"], "num_objectives": 3, "header": ids_of(tokenizer, "Answer:\n")}
+    config["auto_map"] = {"AutoModelForSequenceClassification": "modeling_gated.GatedModel"}
+    (folder / "config.json").write_text(json.dumps(config))
+    shutil.copy(ROOT / "tests/remote_code/modeling_gated.py", folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["score.weight"]
+    generator = torch.Generator().manual_seed(0)
+    for name, shape in (("regression_layer.weight", (3, 128)), ("gating.weight", (3, 128)), ("gating.bias", (3,))):
+        weights[name] = torch.randn(shape, generator=generator)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_a_published_armorm_loads_and_what_its_code_refuses_is_dropped(gated, world, tmp_path):
+    """A response with a newline at its start hides the header from its search: that row goes, the rest are scored."""
+    prompts = read_jsonl(world / "prompts.jsonl")[:3]
+    rows = [{**row, "responses": ["7.", "It is red."], "finish_reasons": ["stop"] * 2} for row in prompts]
+    rows[1]["responses"] = STARTS[:2]
+    file, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    command = ["annotation/1a_reward_model.py", "--model_name_or_path", gated, "--responses_file", file]
+    done = ran(*command, "--trust_remote_code", "--output_file", out)
+    assert (
+        "rows in: 3, finished before: 0, dropped, too long: 0, refused by the model's code: 1, rows out: 2, "
+        in done.stdout
+    )
+    scored = read_jsonl(out)
+    assert [row["id"] for row in scored] == [prompts[0]["id"], prompts[2]["id"]]
+    for row in scored:
+        assert list(row["gate"]) == ["0", "1", "2"] and sum(row["gate"].values()) == pytest.approx(1, abs=1e-5)
+        for reward, objectives in zip(row["rewards"], row["objectives"], strict=True):
+            by_hand = sum(row["gate"][name] * value for name, value in objectives.items())
+            assert reward == pytest.approx(by_hand, abs=1e-4)
+    write_jsonl(file, [{**row, "responses": STARTS[1:], "finish_reasons": ["stop"] * 2} for row in prompts])
+    done = run(*command, "--trust_remote_code", "--output_file", tmp_path / "none.jsonl")
+    assert done.returncode == 1 and not (tmp_path / "none.jsonl").exists()
+    assert done.stderr.endswith(f"{file}: {gated} scores no row (ValueError: no header of the assistant)\n")
+
+
+@pytest.mark.parametrize(
+    ("template", "pattern"),
+    [
+        ("{{m.role}}\n\n{{m.content}}<|eos|>", "<|eos|>assistant\n\n"),  # as Llama 3
+        ("{% if m.role == 'user' %}[INST] {{m.content}} [/INST]{% else %}{{m.content}}<|eos|>{% endif %}", " [/INST]"),
+        ("{{m.content}}", ""),
+    ],
+    ids=["a header", "an end alone", "none"],
+)
+def test_what_every_prompt_ends_with(sft, template, pattern):
+    tokenizer = AutoTokenizer.from_pretrained(sft)
+    tokenizer.chat_template = "{% for m in messages %}" + template + "{% endfor %}"
+    find = runpy.run_path(str(ROOT / "reward_modeling/objectives.py"))["gate_pattern"]
+    assert tokenizer.decode(find(tokenizer, "-")) == pattern
 
 
 @pytest.mark.parametrize(
