@@ -45,7 +45,8 @@ def unpaired(names, seed):
     """The labelled responses of these files, shuffled: the estimate of z0 takes neighbours as mismatched."""
     labelled = []
     for name in names:
-        kind = "unpaired" if "completion" in next(rows.read(name)) else "preferences"
+        paired = next(rows.read(name)).keys() >= {"chosen", "rejected"}  # a pair may carry a completion
+        kind = "preferences" if paired else "unpaired"
         for row in rows.read(name, kind):
             of = {True: row["completion"]} if kind == "unpaired" else {True: row["chosen"], False: row["rejected"]}
             for label, completion in of.items():
