@@ -1,20 +1,21 @@
 """The rows of the JSONL files between the stages: read with checks, write whole or not at all, resume.
 
 A row that is not as it has to be ends the program in one line, FILE:LINE: FIELD: reason. Numbers are finite everywhere.
+A file to read may be gzipped (.jsonl.gz, .json.gz).
 """
 
 import hashlib
 import json
 import os
 import re
-import stat
 import sys
 from pathlib import Path
 
 from common import model_outputs, outputs
 from common.fields import FIELDS, is_number, problem, short
+from common.json_files import entries_of, lines_of, parse
 
-__all__ = ["FIELDS", "is_number", "problem", "short"]
+__all__ = ["FIELDS", "is_number", "lines_of", "parse", "problem", "short"]
 
 
 class Row(dict):
@@ -29,43 +30,6 @@ def refuse(row, reason):
 
 
 # Reading
-
-
-def parse(line):
-    """The value of one line of JSON, bytes. Else a ValueError that says 'field: reason'.
-
-    What JSON leaves open is refused: two equal keys, half a character (a lone surrogate). NaN and infinity, which
-    Python writes and JSON has not, are read as they are: it is for the check of a field to refuse them.
-    """
-    try:
-        value = json.loads(line.decode(), object_pairs_hook=without_repeated_keys)
-    except RecursionError:
-        raise ValueError("row: not a line of JSON (nested too deeply)") from None
-    except RepeatedKey as error:
-        raise ValueError(f"{error}: stands twice in one object") from None
-    except ValueError as error:  # cut in half, or not UTF-8
-        raise ValueError(f"row: not a line of JSON ({error})") from None
-    if b"\\ud" in line.lower() and isinstance(value, dict):
-        for name, content in value.items():
-            try:
-                json.dumps([name, content], ensure_ascii=False).encode()
-            except UnicodeEncodeError:
-                raise ValueError(
-                    f"{name.encode(errors='replace').decode()}: half a character (a lone surrogate)"
-                ) from None
-    return value
-
-
-class RepeatedKey(Exception):
-    pass
-
-
-def without_repeated_keys(pairs):
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise RepeatedKey(next(key for key in keys if keys.count(key) > 1))
-    return made
 
 
 def read(path, kind=None, n=None, also=(), if_there=(), unique=True):
@@ -97,20 +61,6 @@ def read(path, kind=None, n=None, also=(), if_there=(), unique=True):
         sys.exit(f"{path}: no rows")
 
 
-def lines_of(path):
-    """Yield (number, line) of the lines of a file that are not blank."""
-    try:
-        mode = os.stat(path).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe cannot be read twice, and may never end
-            sys.exit(f"{path}: not a regular file")
-        with open(path, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield number, line
-    except OSError as error:
-        sys.exit(f"{path}: {error.strerror}")
-
-
 def finite(value, place=None):
     """The value with null for every number that is not finite; with a place such a field ends the program."""
     if isinstance(value, dict):
@@ -126,35 +76,59 @@ def finite(value, place=None):
 
 
 def load(source, split):
-    """Rows, unchecked, of a file (.jsonl, .json, .parquet) or of a dataset on the hub: NAME, or NAME:FILE in it."""
-    kind, (name, _, file) = {".json": "json", ".parquet": "parquet"}.get(Path(source).suffix), source.partition(":")
-    if (source.endswith(".jsonl") and not file) or (os.path.exists(source) and not kind):
-        return read(source)
-    name, file = (kind, source) if os.path.exists(source) else (name, file or None)
-    if kind == "json":
-        check_json(source)
+    """Rows, unchecked, of a file (.jsonl, .json, gzipped or not; .parquet), or of a dataset on the hub: NAME, or
+    NAME:FILE in it."""
+    if is_file(source):
+        return of_file(source)
+    name, _, file = source.partition(":")
+    return of_library(source, name, "train" if file else split, data_files=file or None)
+
+
+def is_file(source):
+    """A file, and no name of a dataset? One that is missing is known by its ending."""
+    return os.path.isfile(source) or (source.endswith((".jsonl", ".gz")) and ":" not in source)
+
+
+def of_file(path):
+    """Rows, unchecked, of a file; what has no known ending is JSON lines."""
+    if path.endswith(".parquet"):
+        return of_library(path, "parquet", "train", data_files=path)
+    if path.endswith((".json", ".json.gz")):
+        return of_entries(path, entries_of(path))
+    return read(path)
+
+
+def of_library(source, name, split, **options):
+    """Rows of a dataset that `datasets` reads; source: how messages name it."""
     try:
         from datasets import load_dataset  # the import takes seconds
 
-        dataset = load_dataset(name, data_files=file, split="train" if file else split)
+        dataset = load_dataset(name, split=split, **options)
     except Exception as error:  # of a broken file, or of the hub, which refuses in many ways
-        what = "cannot be read" if os.path.exists(source) else "no such file, and no dataset on the hub"
+        missing = isinstance(error, FileNotFoundError | ConnectionError) and not os.path.exists(source)
+        what = "no such file, and no dataset on the hub" if missing else "cannot be read"
         sys.exit(f"{source}: {what} ({first_words(error)})")
-    return map(finite, dataset)
+    return of_entries(source, enumerate(dataset, 1))
 
 
-def check_json(path):
-    """The library that reads JSON files crashes on what is neither a list nor an object."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()  # without the mark of Windows
-    except OSError as error:
-        sys.exit(f"{path}: {error.strerror}")
-    if start[:1] not in (b"[", b"{"):
-        sys.exit(f"{path}: cannot be read (neither a list nor an object of JSON)")
+def of_entries(source, numbered):
+    """Yield rows whose place is that number, a line or the number of the row."""
+    empty = True
+    for number, entry in numbered:
+        empty = False
+        if not isinstance(entry, dict):
+            sys.exit(f"{source}:{number}: row: not a JSON object")
+        row = Row(finite(entry))
+        row.place = f"{source}:{number}"
+        yield row
+    if empty:
+        sys.exit(f"{source}: no rows")
 
 
 def first_words(error):
+    """The first line of an error, or of its cause where the library has wrapped it up."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 

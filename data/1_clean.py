@@ -1,14 +1,18 @@
 """Drop from instructions, prompts or preferences what should not be trained on, and tell what went and why (paper 3.1).
 
-In this order: rows of more than --max_tokens; rows in other --languages (py3langid, by the first user turn); rows that
-overlap a benchmark; near duplicates. A row overlaps a benchmark if 13 consecutive words of it, capitals and punctuation
-aside, stand in one of its questions (Brown et al. 2020, appendix C), or if a user turn is a question of fewer words. It
-is a near duplicate if the MinHash estimate (rensa, 128 permutations) of the Jaccard similarity of its sets of 3
-consecutive words to those of a row that was kept is at least --similarity. Of a row its signature is held in memory.
+In this order: rows of more than --max_tokens; rows in other --languages (py3langid, by the prose of all turns; rows of
+less than 40 letters are kept, common/languages.py); rows that overlap a benchmark; near duplicates. A row overlaps a
+benchmark if 13 consecutive words of it, with the signs between them, stand in one of its questions (Brown et al. 2020,
+appendix C), or if a user turn is a question of fewer words. Capitals and the punctuation of sentences do not count,
+other signs do: 12 + 3 is not 12 - 3 (common/duplicates.py). It is a near duplicate if the MinHash estimate (rensa, 128
+permutations) of the Jaccard similarity of its sets of 3 consecutive words to those of a row that was kept is at least
+--similarity. Of a row its signature is held in memory.
 
-Reads:  --input_file, rows {"id", "messages"} or {"id", "prompt", ...}
-        --evaluation_files, .jsonl, .json, .parquet, or names of hub datasets (their split test), with a question in one
-        of "turns", "prompt", "instruction", "question", "text": AlpacaEval, MT-Bench, Arena-Hard, lm-eval's
+Reads:  --input_file, rows {"id", "messages"}, {"id", "prompt", "chosen", "rejected"} or {"id", "prompt"}: the first of
+        these kinds that the first row is whole in, whatever other keys it has
+        --evaluation_files, .jsonl, .json (gzipped or not), .parquet, or names of hub datasets (their split test), with
+        a question in one of "turns", "prompt", "instruction", "question", "problem", "text": AlpacaEval, MT-Bench,
+        Arena-Hard, MATH, lm-eval's
 Writes: --output_file, the rows that are left, as they were and in their order
         two tables beside it, with the suffix .md: counts by source and reason, and by benchmark
 
@@ -17,40 +21,40 @@ Writes: --output_file, the rows that are left, as they were and in their order
 """
 
 import itertools
-import re
 import sys
 import time
 from collections import Counter, defaultdict
 
 import rows
-from common import arguments, models, outputs
+from common import arguments, duplicates, languages, models, outputs
 
 HEAD = "| source | rows in |"  # of the table
 OVERLAP = 13  # words
-QUESTIONS = ("turns", "prompt", "instruction", "question", "text")
+QUESTIONS = ("turns", "prompt", "instruction", "question", "problem", "text")
+KINDS = ("instructions", "preferences", "prompts")
 BATCH = 5000  # rows
 
 
-def words_of(text):
-    return re.findall(r"\w+", text.lower())
+def kind_of(row):
+    """The first kind that a row is whole in; one that is in none is named by the conversation that it has."""
+    whole = [kind for kind in KINDS if not rows.problem(row, kind)]
+    return whole[0] if whole else "instructions" if "messages" in row else "prompts"
 
 
-def runs(words, length):
-    return [" ".join(words[i : i + length]) for i in range(len(words) - length + 1)]
-
-
-def turns_of(row):
-    return row["messages"] if "messages" in row else row["prompt"] + row.get("chosen", [])
+def turns_of(row, kind):
+    if kind == "instructions":
+        return row["messages"]
+    return row["prompt"] + (row["chosen"] if kind == "preferences" else [])
 
 
 def questions_of(source):
     """Yields the texts of a benchmark's questions."""
-    for number, row in enumerate(rows.load(source, "test"), 1):
+    for row in rows.load(source, "test"):
         asked = next((row[field] for field in QUESTIONS if row.get(field)), None)
         for turn in asked if isinstance(asked, list) else [asked]:
             turn = turn.get("content") if isinstance(turn, dict) else turn
             if not isinstance(turn, str):
-                sys.exit(f"{source}:{number}: question: none of {', '.join(QUESTIONS)} is a text")
+                rows.refuse(row, f"question: none of {', '.join(QUESTIONS)} is a text")
             yield turn
 
 
@@ -60,10 +64,10 @@ def benchmarks_of(sources):
     for source in sources:
         for text in questions_of(source):
             counts[source] += 1
-            words = words_of(text)
-            long.update(dict.fromkeys(runs(words, OVERLAP), source))
-            if 0 < len(words) < OVERLAP:  # of signs alone no word is left, and every such turn would overlap it
-                short[" ".join(words)] = source
+            words = duplicates.words(text)
+            long.update(dict.fromkeys(duplicates.runs(words, OVERLAP), source))
+            if len(words) < OVERLAP and text.strip():
+                short[duplicates.key(text)] = source
     return long, short, counts
 
 
@@ -85,9 +89,10 @@ def main():
     args = parser.parse_args()
     if bool(args.max_tokens) != bool(args.tokenizer_name):
         parser.error("--max_tokens and --tokenizer_name go together")
+    if unknown := [code for code in args.languages or () if code not in languages.known()]:
+        parser.error(f"--languages: {unknown[0]}: not one of {', '.join(languages.known())}")
     start, counts, taken = time.time(), defaultdict(Counter), Counter()
-    first = next(rows.read(args.input_file))
-    kind = "instructions" if "messages" in first else "preferences" if "chosen" in first else "prompts"
+    kind = kind_of(next(rows.read(args.input_file)))
     stream = rows.read(args.input_file, kind)
     long, short, questions = benchmarks_of(args.evaluation_files)
 
@@ -97,13 +102,16 @@ def main():
     kept = RMinHashDeduplicator(threshold=min(args.similarity, 1), num_perm=128, use_lsh=True, num_bands=16)
     if args.tokenizer_name:
         tokenizer = models.tokenizer(args.tokenizer_name, template=False)
-    if args.languages:
-        import py3langid
 
     def overlapped(row, words):
-        found = next((long[run] for run in runs(words, OVERLAP) if run in long), None) if long else None
-        asked = (" ".join(words_of(t["content"])) for t in turns_of(row) if t["role"] == "user") if short else ()
-        return found or next((short[text] for text in asked if text in short), None)
+        """The benchmark that a row overlaps, or None."""
+        for run in duplicates.runs(words, OVERLAP) if long else ():
+            if run in long:
+                return long[run]
+        for turn in turns_of(row, kind) if short else ():
+            if turn["role"] == "user" and (asked := duplicates.key(turn["content"])) in short:
+                return short[asked]
+        return None
 
     def reason_of(row, text, words):
         # A token is at least one byte.
@@ -111,8 +119,8 @@ def main():
             if len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) > args.max_tokens:
                 return "too long"
         if args.languages:
-            asked = next(turn["content"] for turn in turns_of(row) if turn["role"] == "user")
-            if py3langid.classify(asked)[0] not in args.languages:
+            language = languages.language(turn["content"] for turn in turns_of(row, kind))
+            if language and language not in args.languages:
                 return "another language"
         if benchmark := overlapped(row, words):
             taken[benchmark] += 1
@@ -124,12 +132,12 @@ def main():
         while batch := list(itertools.islice(stream, BATCH)):
             good = []
             for row in batch:
-                text = "\n".join(turn["content"] for turn in turns_of(row))
-                words = words_of(text)
+                text = "\n".join(turn["content"] for turn in turns_of(row, kind))
+                words = duplicates.words(text)
                 if reason := reason_of(row, text, words):
                     counts[str(row.get("source", "-"))][reason] += 1
                 else:
-                    good.append((row, runs(words, 3) or [" ".join(words)]))
+                    good.append((row, duplicates.runs(words, 3) or [duplicates.key(text)]))
             new = [True] * len(good)
             if args.similarity <= 1:
                 new = kept.add_pairs((str(number + i), shingles) for i, (_, shingles) in enumerate(good))

@@ -48,7 +48,8 @@ def unpaired(names, seed):
     """The labelled responses of these files, shuffled: the estimate of z0 takes neighbours as mismatched."""
     labelled = []
     for name in names:
-        kind = "preferences" if {"chosen", "rejected"} <= next(rows.read(name)).keys() else "unpaired"
+        paired = next(rows.read(name)).keys() >= {"chosen", "rejected"}  # a pair may carry a completion
+        kind = "preferences" if paired else "unpaired"
         for row in rows.read(name, kind):
             if kind == "preferences":
                 labelled += [example_of(row, row["chosen"], True), example_of(row, row["rejected"], False)]

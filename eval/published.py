@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 import rows
+from common import json_files
 
 HUB = "hf://datasets/"
 RAW = "https://raw.githubusercontent.com"
@@ -131,11 +132,8 @@ def read(source, kind):
 
 def entries(path):
     """Yields (number, value) of a file: its lines, or, if it is one JSON list, its entries."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        sys.exit(f"{path}: {error.strerror}")
-    if not content.lstrip().startswith(b"["):
+    content = json_files.text_of(path)
+    if not content.lstrip().startswith("["):
         for number, line in rows.lines_of(path):
             try:
                 yield number, rows.parse(line)

@@ -1,69 +1,70 @@
 """Draw the prompts of one round, none of which stood in an earlier round or in an evaluation set (paper 3.3).
 
 Reads:  --datasets, any of
-            paper                   the paper's six sets, from the hub
+            paper                   RLHFlow/prompt-collection-v0.1, the paper's 179,465 prompts, from the hub
             names of hub datasets   NAME, or NAME:FILE in it
-            files                   .jsonl, .json, .parquet
-        whose rows are one of
+            files                   .jsonl, .json (gzipped or not), .parquet
+        whose rows are one of; of several fields the first in this order counts, other keys never decide
             {"prompt": text or messages}                        (HelpSteer, DIBT-10K)
             {"context_messages": messages}, {"messages"}        (RLHFlow's ready-made sets)
+            {"conversations": [{"from", "value"}...]}           (ShareGPT)
             {"conversation": [{"input", "output"}...]}          (Capybara)
-            {"instruction"}                                     (UltraFeedback, UltraInteract)
-            {"system_prompt", "question"}                       (OpenOrca)
+            {"instruction", "input"?}                           (UltraFeedback, UltraInteract, Alpaca)
+            {"question"}, {"problem"}                           (OpenOrca, GSM8K, MATH)
+        "system" or "system_prompt", where it is not blank, becomes the system turn of the prompt; "input" follows the
+        instruction after an empty line; "answer" becomes the final answer, a text (a number, what follows #### in
+        GSM8K, the last \\boxed{} of MATH's "solution" where there is no "answer")
         --exclude_files, prompts that must not be drawn: earlier rounds', validation, test
 Writes: --output_file, --size rows {"id", "prompt", "source", "split"?}, or all of them in their order with --size 0;
         other keys ("answer") pass through
         a table of counts by dataset beside it, with the suffix .md
 
-A conversation goes up to its last user turn. Two prompts overlap when their last user turns are equal but for capitals,
-spaces and punctuation; data/1_clean.py finds near duplicates, and what overlaps the benchmarks. An id that stands twice
-gets the row's number. The input is read twice, so that of a row only a digest is held in memory.
+A conversation goes up to its last user turn. Two prompts are the same when all their turns are, but for capitals,
+blanks and the punctuation of sentences (common/duplicates.py); data/1_clean.py finds near duplicates, and what overlaps
+the benchmarks. Prompts with an empty turn, with calls of tools or with content that is no text are dropped and counted.
+An id that stands twice gets the row's number. The input is read twice: of a row only a digest is held in memory.
 
     python generation/1_prompts.py --datasets runs/tiny/world/prompts.jsonl --size 1000 \
         --exclude_files runs/tiny/world/evaluation.jsonl runs/tiny/iter1/prompts.jsonl \
         --output_file runs/tiny/iter2/prompts.jsonl
 """
 
-import hashlib
 import random
-import re
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import rows
-from common import arguments, outputs
+from common import arguments, duplicates, entrances, outputs
 
-PAPER = [  # paper 3.3
-    "openbmb/UltraFeedback", "nvidia/HelpSteer", "Open-Orca/OpenOrca", "openbmb/UltraInteract_sft", "LDJnr/Capybara",
-    "DIBT/10k_prompts_ranked",
-]  # fmt: skip
+PAPER = ["RLHFlow/prompt-collection-v0.1"]  # paper 3.3: of six sets; as large as Table 5's and DIBT-10K together
 HEAD = "| dataset | rows in |"  # of the table
-FIELDS = ("prompt", "context_messages", "messages", "conversation", "instruction", "question")
+FIELDS = ("prompt", "context_messages", "messages", *entrances.CONVERSATIONS, *entrances.QUESTIONS)
 
 
-def prompt_of(row):
-    """(field, the messages it gives up to the last user turn), None and None if the row is of no known format."""
-    field = next((field for field in FIELDS if field in row), None)
-    value = row.get(field)
-    if field == "conversation":
-        value = [{"role": role, "content": turn[key]} for turn in value
-                 for role, key in (("user", "input"), ("assistant", "output"))][:-1]  # fmt: skip
-    elif field == "messages" and not rows.problem({"id": "-", "messages": value}, "instructions"):
-        value = value[:-1]
-    elif isinstance(value, str):
-        system = row.get("system_prompt") if field == "question" else ""
-        value = [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": value}]
-    return field, value
+def prompt_of(row, field):
+    """The messages that a field of a row gives, up to the last user turn."""
+    if field is None:
+        raise ValueError(f"none of {', '.join(FIELDS)}")
+    if field in entrances.QUESTIONS or (field == "prompt" and not isinstance(row[field], list)):
+        turns = entrances.asked(row, field)
+    else:
+        turns = entrances.messages(row[field], field)
+    if field in entrances.CONVERSATIONS:
+        turns = entrances.up_to_last(entrances.from_first_question(turns), "user")
+    elif field != "prompt" and turns and turns[-1]["role"] == "assistant":
+        turns = turns[:-1]
+    return entrances.with_system(turns, row)
 
 
-def key(prompt):
-    return " ".join(re.findall(r"\w+", prompt[-1]["content"].lower()))
-
-
-def digest(prompt):
-    return hashlib.sha256(key(prompt).encode()).digest()[:12]
+def rest_of(row, field):
+    """What passes through, with the final answer."""
+    used = [*FIELDS, *entrances.used_with(field)]
+    if field == "context_messages":
+        used.append("context")  # the same conversation as one text
+    rest = entrances.rest_of(row, used)
+    answer = entrances.final_answer(row)
+    return rest | ({} if answer is None else {"answer": answer})
 
 
 def table(counts):
@@ -75,27 +76,42 @@ def table(counts):
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
 
 
+def checked(row, dataset, name, field):
+    """(the row in this project's format, why it is dropped or None); a row of no known form ends the program."""
+    made = {"id": name, "source": dataset}
+    try:
+        made |= rest_of(row, field)
+    except ValueError as error:
+        rows.refuse(row, error)
+    try:
+        made["prompt"] = prompt_of(row, field)
+    except entrances.Dropped as reason:
+        return made, str(reason)
+    except ValueError as error:
+        rows.refuse(row, f"prompt: {str(error).removeprefix('prompt: ')}")
+    if any(not (turn["content"] or "").strip() for turn in made["prompt"]):
+        return made, "an empty turn"
+    reason = rows.problem(made, "prompts")
+    # In data of others such rows are to be expected, in this project's own they are an error.
+    if reason and (field == "prompt" or not reason.startswith("prompt: ")):
+        rows.refuse(row, reason)
+    return made, reason and reason.split(" (")[0].removeprefix("prompt: ")
+
+
 def converted(datasets, split):
     """Yields (dataset, its row in this project's format, why it is dropped or None), always in the same order."""
     number, ids = 0, set()
     for dataset in datasets:
-        for i, row in enumerate(rows.load(dataset, split), 1):
+        for row in rows.load(dataset, split):
             number += 1
             try:
-                field, prompt = prompt_of(row)
-            except (TypeError, KeyError, AttributeError):
-                field, prompt = None, None
-            rest = {name: value for name, value in row.items() if name not in FIELDS[1:] and name != "system_prompt"}
-            name = rest.pop("id", None)
-            if name is None or (isinstance(name, str) and name in ids):
-                name = f"{name or Path(dataset).stem}-{number}"
-            made = {"id": name, "source": dataset, **rest, "prompt": prompt}
-            reason = rows.problem(made, "prompts")
-            # In data of others such rows are to be expected, in this project's own they are an error.
-            if reason and (field in (None, "prompt") or not reason.startswith(("prompt: an empty", "prompt: roles"))):
-                sys.exit(f"{dataset}:{i}: {reason}")
+                name = entrances.name_of(row)
+            except ValueError as error:
+                rows.refuse(row, error)
+            if name is None or name in ids:
+                name = entrances.numbered_name(name, dataset, number)
             ids.add(name)
-            yield dataset, made, reason and reason.split(" (")[0].removeprefix("prompt: ")
+            yield dataset, *checked(row, dataset, name, entrances.field_of(row, FIELDS))
 
 
 def main():
@@ -111,9 +127,11 @@ def main():
     args.datasets = [name for given in args.datasets for name in (PAPER if given == "paper" else [given])]
     start, counts, seen, left = time.time(), {name: Counter() for name in args.datasets}, set(), []
 
-    excluded = {digest(row["prompt"]) for file in args.exclude_files for row in rows.read(file, "prompts")}
+    excluded = set()
+    for file in args.exclude_files:
+        excluded.update(duplicates.of_prompt(row["prompt"]) for row in rows.read(file, "prompts"))
     for number, (dataset, row, reason) in enumerate(converted(args.datasets, args.split)):
-        name = None if reason else digest(row["prompt"])
+        name = None if reason else duplicates.of_prompt(row["prompt"])
         reason = reason or ("in an excluded file" if name in excluded else "duplicate" if name in seen else "left")
         counts[dataset][reason] += 1
         if reason == "left":

@@ -8,8 +8,8 @@ table, of recipes/llama3_8b.sh, and what that assumes:
 - GiB: estimates for the highest moment, for scoring the most, for generation the least; 2 for CUDA, NCCL and fragments,
   4 for vLLM; a batch of 2. What comes within a tenth of the GPU's may not fit.
 - Hours: 40% of the peak FLOP/s in training and scoring, 50% of the bandwidth or FLOP/s in generation. No evaluation.
-- Data: 1e9 tokens to fine-tune on, 700,000 preferences, 3 rounds of 20,000 prompts with 8 responses and of 2 epochs of
-  pairs; 500 tokens a prompt with a response, in pairs half as many again of padding.
+- Data: 1e9 tokens to fine-tune on, Table 5's 848,965 preferences, 3 rounds of 20,000 prompts with 8 responses and of 2
+  epochs of pairs; 500 tokens a prompt with a response, in pairs half as many again of padding.
 
     python recipes/budget.py --stage dpo --gpus 8 --gib 80 --distributed zero3 --sequence 2048 --batch 2
 """
@@ -49,7 +49,7 @@ MACHINES = {  # of one GPU: GiB as CUDA reports them; bf16 FLOP/s without sparsi
 }
 TRAININGS = {  # tokens of a row; tokens in all, and those that each attends to: in sft a batch of packed blocks
     "sft": (8192, {"tokens": 1e9, "context": 2 * 8192}),
-    "reward_model": (4096, {"tokens": 700_000 * 2 * 750, "context": 750}),
+    "reward_model": (4096, {"tokens": 848_965 * 2 * 750, "context": 750}),
     "dpo": (2048, {"tokens": 3 * 2 * 20_000 * 2 * 750, "context": 750, "reference_tokens": 3 * 20_000 * 2 * 750}),
 }
 RESPONSES = {"tokens": 3 * 20_000 * 8 * 500, "context": 500}

@@ -2,32 +2,34 @@
 
 Reads:  --datasets, any of
             mix1, mix2                          the paper's two mixtures, from the hub
+            standard                            mix2 as its authors publish it, Table 5's 848,965 pairs, from the hub
             names of hub datasets               NAME, or NAME:DIRECTORY in it (Anthropic/hh-rlhf:harmless-base)
-            files                               .jsonl, .jsonl.gz, .json, .parquet
+            files                               .jsonl, .json (gzipped or not), .parquet
         whose rows are of a published schema (preference_datasets.py: HH-RLHF, SHP, HelpSteer, PKU-SafeRLHF-30K,
-        UltraFeedback, UltraInteract, CodeUltraFeedback, Argilla-Math, OpenOrca, Capybara, Summarization, Nectar) or
-        TRL's:
-            {"prompt", "chosen", "rejected"}    each a text or messages
+        UltraFeedback, UltraInteract, CodeUltraFeedback, Argilla-Math, OpenOrca, Capybara, Summarization, Nectar), TRL's
+        or LLaMA-Factory's:
+            {"prompt", "chosen", "rejected"}    each a text or messages; in place of the prompt "conversations",
+                                                {"instruction", "input"?} or {"question"}; "system" or "system_prompt"
+                                                becomes its system turn
             {"chosen", "rejected"}              whole conversations that share all but the last message
+                                                (hendrydong/preference_700K, RLHFlow's -standard sets)
 Writes: --output_file, {"id", "prompt", "chosen", "rejected", "source", "margin"?} in messages, where margin is the
-        difference of absolute scores; other keys of TRL's rows pass through
+        difference of absolute scores, in the points of the set; other keys of TRL's rows pass through
         --held_out_file, if given, the same for a share of the prompts, none of which stands in --output_file;
         conversations that open with the same words are on one side
         a table like the paper's Table 5 beside --output_file, with the suffix .md
 
 Every comparison of a prompt's answers counts. Dropped, and counted by source: ties, small margins, SHP's score ratios
 of 2 or less and pairs beyond 5 a post, labels that the row's own scores or another pair contradict, empty turns, roles
-out of order, identical answers. The input is read twice, so that only digests of the pairs are held in memory.
+out of order, identical answers, calls of tools. The input is read twice, so that only digests of the pairs are held in
+memory.
 
     python reward_modeling/1_preferences.py --datasets runs/tiny/world/preferences.jsonl \
         --output_file runs/tiny/preferences.jsonl --held_out_file runs/tiny/preferences_held_out.jsonl
 """
 
-import hashlib
 import itertools
-import json
 import random
-import re
 import sys
 import time
 from collections import Counter, defaultdict
@@ -35,22 +37,18 @@ from collections import Counter, defaultdict
 import preference_datasets
 
 import rows
-from common import arguments, models, outputs
+from common import arguments, duplicates, models, outputs
 
 HEAD = "| source | prompts |"  # of the table
 PARTS = ("prompt", "chosen", "rejected")
-
-
-def digest(value):
-    return hashlib.sha256(json.dumps(value).encode()).digest()[:12]
 
 
 def keys(row):
     """(prompt, pair, side, opening): the same pair whichever of its answers is preferred, which the side tells."""
     prompt, *answers = ([[turn["role"], turn["content"].strip()] for turn in row[part]] for part in PARTS)
     first = next(content for role, content in prompt if role == "user")
-    opening = " ".join(re.findall(r"\w+", first.lower())) or first
-    return digest(prompt), digest([prompt, *sorted(answers)]), 1 + (answers[0] < answers[1]), digest(opening)
+    pair, side = duplicates.digest([prompt, *sorted(answers)]), 1 + (answers[0] < answers[1])
+    return duplicates.digest(prompt), pair, side, duplicates.digest(duplicates.key(first))
 
 
 def table(sources, unit):
@@ -70,14 +68,15 @@ def table(sources, unit):
 
 def main():
     parser = arguments.Parser(__doc__)
-    parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, mix1, mix2")
+    parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, mix1, mix2, standard")
     parser.add_argument("--split", default="train", help="split of a hub dataset")
     parser.add_output("--output_file", suffixes=[".md"], required=True)
     parser.add_output("--held_out_file", help="(default: nothing is held out)")
     parser.add_argument("--held_out", type=arguments.real(0, 1), default=0.05, help="share of the prompts to hold out")
     parser.add_argument(
-        "--min_margin", type=arguments.real(0), default=0.5,
-        help="smallest difference of absolute scores to keep (paper B.1, without a number); 0 drops only ties",
+        "--min_margin", type=arguments.real(0),
+        help="smallest difference of absolute scores to keep, in the points of the set; 0 drops only ties "
+        "(default: 0.5 for the named schemas, paper B.1, without a number; 0 for the others, in points not known here)",
     )  # fmt: skip
     parser.add_argument(
         "--size", type=arguments.whole(0), default=0, help="prompts to draw, with all their pairs (0: all)"

@@ -1,24 +1,31 @@
 """The public preference datasets of the paper's Table 5: how each is loaded, recognised and turned into comparisons.
 
-A dataset is known by its rows' own fields, so that a local file of the published schema does as well as the hub's name.
-A converter takes one row, a dictionary that all rows of its format share, and the smallest margin; it yields each
-comparison of the row's answers as {"prompt", "chosen", "rejected", "margin"?} in messages, or else the reason why that
-comparison is dropped. The margin is the difference of two absolute scores, in the dataset's own points. A row that is
-not of the schema raises a ValueError that names the field.
+A dataset is known by the fields of its first row, so that a local file of the published schema does as well as the
+hub's name. A converter takes one row, a dictionary that all rows of its format share, and the smallest margin. It
+yields each comparison of the row's answers as {"prompt", "chosen", "rejected", "margin"?} in messages, or else the
+reason why that comparison is dropped. The margin is the difference of two absolute scores, in the dataset's own points.
+A row that is not of the schema raises a ValueError that names the field.
 """
 
-import gzip
 import itertools
 import re
 import sys
 import time
-import zlib
 from collections import defaultdict
 from pathlib import Path
 
 import rows
+from common import entrances
 
-# As Table 5 links them: the helpful part of HH-RLHF, and for Capybara the set of 14,811 pairs.
+# Table 5 as its authors publish it, in one format: 848,965 pairs, from which they have taken what they clean.
+STANDARD = [
+    "RLHFlow/HH-RLHF-Helpful-standard", "RLHFlow/SHP-standard", "RLHFlow/Helpsteer-preference-standard",
+    "RLHFlow/PKU-SafeRLHF-30K-standard", "RLHFlow/UltraFeedback-preference-standard",
+    "RLHFlow/UltraInteract-filtered-standard", "RLHFlow/CodeUltraFeedback-standard",
+    "RLHFlow/Argilla-Math-DPO-standard", "RLHFlow/Orca-distibalel-standard",
+    "RLHFlow/Capybara-distibalel-Filter-standard",
+]  # fmt: skip
+# The same data from their first sources: the helpful part of HH-RLHF, and for Capybara the set of 14,811 pairs.
 HH_RLHF = [f"Anthropic/hh-rlhf:helpful-{part}" for part in ("base", "rejection-sampled", "online")]
 MIXES = {
     "mix1": [*HH_RLHF, "stanfordnlp/SHP", "openbmb/UltraFeedback", "openai/summarize_from_feedback:comparisons"],
@@ -27,47 +34,22 @@ MIXES = {
         *["openbmb/UltraInteract_pair", "coseal/CodeUltraFeedback", "argilla/distilabel-math-preference-dpo"],
         *["argilla/distilabel-intel-orca-dpo-pairs", "argilla/Capybara-Preferences-Filtered"],
     ],
+    "standard": STANDARD,
 }
 REVISIONS = {"openai/summarize_from_feedback": "refs/convert/parquet"}  # main holds a script, which datasets refuses
 PAIRS_A_POST = 5  # of SHP (paper B.1)
 SIDES = ("chosen", "rejected")
+MIN_MARGIN = 0.5  # of the named sets, in their points (paper B.1, without a number); of others only ties are dropped
+SCORES = ("{}_score", "score_{}", "{}_rating", "rating_{}", "{}-rating", "{}-score")  # how rows call those of a side
+QUESTIONS = ("prompt", "context_messages", *entrances.CONVERSATIONS, "messages", *entrances.QUESTIONS)
 
 
 def load(source, split):
-    """Rows of a file (JSONL, gzipped or not, JSON, Parquet), or of a hub dataset: NAME, or NAME:DIRECTORY in it."""
-    if source.endswith(".gz"):
-        return unzipped(source)
-    builder = {".json": "json", ".parquet": "parquet"}.get(Path(source).suffix)
-    if source.endswith(".jsonl") or (Path(source).exists() and not builder):
-        return rows.read(source)
-    if builder == "json" and Path(source).exists():
-        rows.check_json(source)
-    from datasets import load_dataset  # the import takes seconds
-
-    try:
-        if builder:
-            return map(rows.finite, load_dataset(builder, data_files=source, split="train"))
-        name, _, directory = source.partition(":")
-        found = load_dataset(name, data_dir=directory or None, revision=REVISIONS.get(name), split=split)
-    except Exception as error:  # a broken file, or a refusal of the hub's: there are many kinds
-        what = "not to be read" if Path(source).exists() else "no such file, and no dataset on the hub"
-        sys.exit(f"{source}: {what} ({rows.first_words(error)})")
-    return map(rows.finite, found)
-
-
-def unzipped(path):
-    number = 0
-    try:
-        with gzip.open(path) as lines:
-            for line in lines:
-                number += 1
-                if line.strip():
-                    yield rows.finite(rows.parse(line))
-    except ValueError as error:
-        sys.exit(f"{path}:{number}: {error}")
-    except (OSError, EOFError, zlib.error) as error:
-        sys.exit(f"{path}:{number + 1}: row: {getattr(error, 'strerror', None) or error}")
-    number or sys.exit(f"{path}: no rows")
+    """Rows of a file (JSON lines or JSON, gzipped or not, Parquet), or of a hub dataset: NAME, or NAME:DIRECTORY."""
+    if rows.is_file(source):
+        return rows.of_file(source)
+    name, _, directory = source.partition(":")
+    return rows.of_library(source, name, split, data_dir=directory or None, revision=REVISIONS.get(name))
 
 
 def text(row, field):
@@ -116,14 +98,22 @@ def assistant(content):
 def compare(prompt, first, second, min_margin):
     """Compare two answers (text, score): a tie prefers none, a small margin is noise (paper B.1)."""
     (worse, low), (better, high) = sorted([first, second], key=lambda answer: answer[1] or 0)
-    if low is None or high is None:
-        return "unrated"
-    if low == high:
-        return "tie"
-    if high - low < min_margin:
-        return "small margin"
-    margin = round(high - low, 4)
+    margin = margin_between(high, low, min_margin)
+    if isinstance(margin, str):
+        return margin
     return {"prompt": prompt, "chosen": assistant(better), "rejected": assistant(worse), "margin": margin}
+
+
+def margin_between(chosen, rejected, min_margin):
+    """The difference of two scores, in their points, or why the pair is dropped."""
+    if chosen is None or rejected is None:
+        return "unrated"
+    if chosen == rejected:
+        return "tie"
+    if chosen < rejected:
+        return "contradicted by its scores"
+    margin = round(chosen - rejected, 4)
+    return "small margin" if chosen - rejected < min_margin else margin
 
 
 def compare_all(prompt, answers, min_margin):
@@ -135,9 +125,10 @@ def compare_all(prompt, answers, min_margin):
 
 def compare_labelled(prompt, chosen, rejected, min_margin):
     """Compare two answers of which the dataset calls the first the better."""
-    comparison = compare(prompt, chosen, rejected, min_margin)
-    rated = None not in (chosen[1], rejected[1])
-    return "contradicted by its scores" if rated and chosen[1] < rejected[1] else comparison
+    margin = margin_between(chosen[1], rejected[1], min_margin)
+    if isinstance(margin, str):
+        return margin
+    return {"prompt": prompt, "chosen": assistant(chosen[0]), "rejected": assistant(rejected[0]), "margin": margin}
 
 
 def split_conversations(chosen, rejected):
@@ -253,7 +244,7 @@ def argilla_math(row, seen, min_margin):
 def openorca(row, seen, min_margin):
     """argilla/distilabel-intel-orca-dpo-pairs: system (often empty), input, chosen, rejected, status ("tie", "swapped",
     "unchanged"), rating (two numbers), chosen_score (the one of chosen)."""
-    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    prompt = entrances.with_system(user(text(row, "input")), row)
     listed_ratings = [] if row.get("rating") is None else listed(row, "rating")
     ratings = [number({"rating": value}, "rating") for value in listed_ratings]
     score = number(row, "chosen_score")
@@ -263,13 +254,13 @@ def openorca(row, seen, min_margin):
         yield "unrated"
     else:
         answers = (text(row, "chosen"), score), (text(row, "rejected"), sum(ratings) - score)
-        yield compare_labelled(system + user(text(row, "input")), *answers, min_margin)
+        yield compare_labelled(prompt, *answers, min_margin)
 
 
 def capybara(row, seen, min_margin):
     """argilla/Capybara-Preferences and -Filtered: chosen, rejected (whole conversations), ratings of both.
     The older argilla/distilabel-capybara-dpo-7k-binarized has rating_chosen, rating_rejected."""
-    parts = split_conversations(listed(row, "chosen"), listed(row, "rejected"))
+    parts = split_conversations(*(entrances.messages(listed(row, side), side) for side in SIDES))
     if not parts:
         yield "different prompts"
         return
@@ -295,24 +286,67 @@ def summarization(row, seen, min_margin):
 
 
 def trl(row, seen, min_margin):
-    """TRL's own formats, and sets made ready in them (hendrydong/preference_700K: two whole conversations). Every other
-    key stays."""
-    prompt, (chosen, rejected) = row.get("prompt"), (row.get(side) for side in SIDES)
-    for side in SIDES:
-        if not isinstance(row.get(side), str | list):
-            raise ValueError(f"{side}: neither a text nor messages")
-    if isinstance(prompt, str) and isinstance(chosen, list) and len(chosen) > 1:
-        prompt = None  # some sets repeat the prompt as a text beside whole conversations
-    if prompt is not None:
-        parts = [user(prompt) if isinstance(prompt, str) else prompt]
-        parts += [assistant(side) if isinstance(side, str) else side for side in (chosen, rejected)]
-    elif isinstance(chosen, list) and isinstance(rejected, list):
-        parts = split_conversations(chosen, rejected)
-    else:
+    """TRL's own formats, and sets made ready in them or in LLaMA-Factory's.
+
+    The answers are texts, messages, or one turn each ({"from", "value"}). The question stands in one of QUESTIONS, or
+    before the answers in two whole conversations (hendrydong/preference_700K, RLHFlow's -standard sets). Every key that
+    does not describe a row of another kind stays. A margin that the row has already stays too."""
+    answers = [answer_of(row, side) for side in SIDES]
+    field = entrances.field_of(row, QUESTIONS)
+    lists = all(isinstance(row[side], list) for side in SIDES)
+    whole = lists and all(len(side) > 1 and side[0]["role"] != "assistant" for side in answers)
+    if whole or (field is None and lists):  # some sets repeat the prompt beside whole conversations
+        parts = split_conversations(*answers)
+    elif field is None:
         raise ValueError("chosen: neither prompt/chosen/rejected nor two conversations with one prompt")
-    own_id = {} if row.get("id") is None else {"id": str(row["id"])}  # many a set on the hub has numbers
-    row = {key: value for key, value in row.items() if key != "id"} | own_id
-    yield {**row, **dict(zip(("prompt", *SIDES), parts, strict=True))} if parts else "different prompts"
+    else:
+        parts = [question_of(row, field), *answers]
+    if not parts:
+        yield "different prompts"
+        return
+    prompt, *answers = parts
+    made = entrances.rest_of(row, () if field == "prompt" else entrances.used_with(field))
+    made |= {"prompt": entrances.with_system(prompt, row)} | dict(zip(SIDES, answers, strict=True))
+    if name := entrances.name_of(row):  # many a set on the hub has numbers
+        made["id"] = name
+    if scores := scores_of(row):
+        margin = margin_between(*scores, min_margin)
+        if isinstance(margin, str):
+            yield margin
+            return
+        made["margin"] = margin if row.get("margin") is None else row["margin"]
+    yield made
+
+
+def answer_of(row, side):
+    """The messages of one answer of a pair."""
+    value = row.get(side)
+    if isinstance(value, dict):
+        value = [value]
+    if isinstance(value, list):
+        return entrances.messages(value, side)
+    if not isinstance(value, str) and type(value) not in (int, float):
+        raise ValueError(f"{side}: neither a text nor messages")
+    return assistant(str(value))
+
+
+def question_of(row, field):
+    """The messages of a question in that field; of a conversation, up to its last question."""
+    if not isinstance(row[field], list):
+        return entrances.asked(row, field)
+    turns = entrances.messages(row[field], field)
+    if field in ("prompt", "context_messages"):
+        return turns
+    return entrances.up_to_last(entrances.from_first_question(turns), "user")
+
+
+def scores_of(row):
+    """The scores of the chosen and the rejected answer, or None if the row has not both."""
+    for form in SCORES:
+        scores = [number(row, form.format(side)) for side in SIDES]
+        if None not in scores:
+            return scores
+    return None
 
 
 FORMATS = [  # the short name, the fields that tell the dataset, its converter
@@ -357,15 +391,16 @@ def comparisons(datasets, split, min_margin, counts, total=None):
     start, seen = time.time(), defaultdict(dict)
     for dataset in datasets:
         known = None
-        for i, row in enumerate(load(dataset, split), 1):
+        for row in load(dataset, split):
             counts["rows in"] += 1
             try:
-                if not isinstance(row, dict):
-                    raise ValueError("row: not a JSON object")
                 name, convert = known = known or recognise(row)
-                found = list(convert(row, seen[name], min_margin))
+                smallest = (MIN_MARGIN if name else 0) if min_margin is None else min_margin
+                found = list(convert(row, seen[name], smallest))
+            except entrances.Dropped as reason:
+                found = [str(reason)]
             except ValueError as error:
-                sys.exit(f"{dataset}:{i}: {error}")
+                rows.refuse(row, error)
             if (done := counts["rows in"]) % 10_000 == 0:
                 rate = done / (time.time() - start)
                 left = f" of {total} rows written, {rate:.0f}/s, {(total - done) / rate:.0f} s left" if total else ""
@@ -379,5 +414,5 @@ def comparisons(datasets, split, min_margin, counts, total=None):
                     made = {"id": f"{name_of_row}-{k}" if k else name_of_row, **made, "source": source}
                     reason = unusable(made)
                 if reason and reason.startswith("id: "):
-                    sys.exit(f"{dataset}:{i}: {reason}")
+                    rows.refuse(row, reason)
                 yield (source, None, reason.split(" (")[0]) if reason else (source, made, None)

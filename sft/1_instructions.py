@@ -3,34 +3,36 @@
 Reads:  --datasets, any of
             paper                   the paper's nine sets, from the hub
             names of hub datasets   NAME, or NAME:FILE in it
-            files                   .jsonl, .json, .parquet
-        whose rows are one of
+            files                   .jsonl, .json (gzipped or not), .parquet
+        whose rows are one of; of several forms the first in this order counts, other keys never decide
             {"messages": [{"role", "content"}...]}
             {"conversations": [{"from": "human" or "gpt" or "system", "value"}...]}     (ShareGPT, Evol-Instruct,
                                     SlimOrca); what comes before the first question or after the last answer goes
+            {"conversation": [{"input", "output"}...]}                                  (Capybara)
             {"instruction", "input"?, "output" or "response"}                           (MathInstruct, GPT4-LLM,
                                     Magicoder-Evol-Instruct, GPTeacher, UltraInteract)
-            {"question", "answer"}                                                      (OrcaMath)
+            {"question", "answer" or "response"}                                        (OrcaMath, OpenOrca)
+            {"problem", "solution"}                                                     (MATH)
             {"prompt": text or messages, "completion": text or messages}                (TRL)
+        "system" or "system_prompt", where it is not blank, becomes the system turn of the conversation; "input" follows
+        the instruction after an empty line
 Writes: --output_file, {"id", "messages", "source"}; other keys pass through
         a table of counts by dataset beside it, with the suffix .md
 
-Conversations with an empty turn, with roles out of order or without an answer at the end are dropped and counted, and
-so are exact duplicates. data/1_clean.py drops more. Of a row only a digest is held in memory.
+Messages keep role and content. Conversations with an empty turn, with roles out of order or without an answer at the
+end, with calls of tools or with content that is not text are dropped and counted, and so are exact duplicates.
+data/1_clean.py drops more. Of a row only a digest is held in memory.
 
     python sft/1_instructions.py --datasets runs/tiny/world/instructions.jsonl \
         --output_file runs/tiny/instructions.jsonl
 """
 
-import hashlib
-import json
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import rows
-from common import arguments, outputs
+from common import arguments, duplicates, entrances, outputs
 
 PAPER = [  # paper B.3; the names are those of RLHFlow's own mixture
     "anon8231489123/ShareGPT_Vicuna_unfiltered:ShareGPT_V3_unfiltered_cleaned_split_no_imsorry.json",
@@ -39,37 +41,41 @@ PAPER = [  # paper B.3; the names are those of RLHFlow's own mixture
     "teknium/GPTeacher-General-Instruct", "openbmb/UltraInteract_sft",
 ]  # fmt: skip
 HEAD = "| dataset | rows in |"  # of the table
-ROLES = {"human": "user", "gpt": "assistant"}
-TEXTS = [("instruction", "output"), ("instruction", "response"), ("question", "answer"), ("prompt", "completion")]
-FORMATS = ", ".join(["messages", "conversations", *map("/".join, TEXTS)])
+TEXTS = [  # question and answer
+    ("instruction", "output"), ("instruction", "response"), ("question", "answer"), ("question", "response"),
+    ("problem", "solution"), ("prompt", "completion"),
+]  # fmt: skip
+FORMATS = ", ".join(["messages", *entrances.CONVERSATIONS, *map("/".join, TEXTS)])
 
 
-def chat(value, role):
-    return value if isinstance(value, list) else [{"role": role, "content": (value or "") + ""}]  # a text, or null
+def answer(value, field):
+    """The messages of an answer: a text, a number or messages; null is an empty turn, which is counted."""
+    if isinstance(value, list):
+        return entrances.messages(value, field)
+    content = "" if value is None else entrances.text_or_number(value, field)
+    return [entrances.message("assistant", content, field)]
 
 
-def trimmed(turns):
-    """The messages of ShareGPT's turns, from the first question to the last answer."""
-    turns = [{"role": ROLES.get(turn["from"], turn["from"]), "content": turn["value"]} for turn in turns]
-    system = turns[:1] if turns and turns[0]["role"] == "system" else []
-    roles = [turn["role"] for turn in turns[len(system) :]]
-    first = roles.index("user") if "user" in roles else 0
-    last = len(roles) - (roles[::-1].index("assistant") if "assistant" in roles else 0)
-    return system + turns[len(system) :][first:last]
+def question(row, field):
+    if row[field] is None:
+        return [entrances.message("user", "", field)]
+    return entrances.messages(row[field], field) if isinstance(row[field], list) else entrances.asked(row, field)
 
 
 def conversation(row):
-    """(messages, the fields that they are made of) of a row of any of the formats above, or None."""
-    if "messages" in row:
-        return row["messages"], ["messages"]
-    if "conversations" in row:
-        return trimmed(row["conversations"]), ["conversations"]
-    for asked, answered in TEXTS:
-        if asked in row and answered in row:
-            request, more = row[asked], row.get("input") if asked == "instruction" else ""
-            request = request + "\n\n" + more if more else request
-            return chat(request, "user") + chat(row[answered], "assistant"), [asked, answered, "input"]
-    return None
+    """(messages, the fields that they are made of) of a row of any of the formats above."""
+    if row.get("messages") is not None:
+        return entrances.messages(row["messages"], "messages"), ["messages"]
+    if field := entrances.field_of(row, entrances.CONVERSATIONS):
+        turns = entrances.from_first_question(entrances.messages(row[field], field))
+        return entrances.up_to_last(turns, "assistant"), [field]
+    pairs = [pair for pair in TEXTS if row.keys() >= set(pair)]
+    pairs.sort(key=lambda pair: row[pair[0]] is None or row[pair[1]] is None)  # a null counts where nothing else does
+    if not pairs:
+        raise ValueError("its fields: " + ", ".join(row))
+    asked, answered = pairs[0]
+    turns = question(row, asked) + answer(row[answered], answered)
+    return turns, [*entrances.used_with(asked), answered, "input"]
 
 
 def table(counts):
@@ -79,6 +85,24 @@ def table(counts):
         why = ", ".join(f"{reason}: {count}" for reason, count in of.most_common() if reason != "out")
         lines.append([name, of.total(), of["out"], of.total() - of["out"], why])
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+
+
+def checked(row, dataset):
+    """(the row in this project's format, why it is dropped or None); a row of no known form ends the program."""
+    try:
+        name = entrances.name_of(row)
+    except ValueError as error:
+        rows.refuse(row, error)
+    try:
+        messages, used = conversation(row)
+        messages = entrances.with_system(messages, row)
+    except entrances.Dropped as reason:
+        return None, str(reason)
+    except ValueError as error:
+        rows.refuse(row, f"messages: none of {FORMATS} ({error})")
+    made = {"id": name, "source": dataset, **entrances.rest_of(row, used), "messages": messages}
+    reason = rows.problem(made | {"id": "-"}, "instructions")
+    return made, reason and reason.split(" (")[0].removeprefix("messages: ")
 
 
 def main():
@@ -93,29 +117,22 @@ def main():
     def converted():
         number = 0
         for dataset, of in counts.items():
-            for i, row in enumerate(rows.load(dataset, args.split), 1):
+            for row in rows.load(dataset, args.split):
                 number += 1
                 if number % 100_000 == 0:
                     print(f"{number} rows, {number / (time.time() - start):.0f}/s", flush=True)
-                try:
-                    messages, used = conversation(row)
-                except (TypeError, KeyError, AttributeError):
-                    messages = None
-                if not isinstance(messages, list):
-                    sys.exit(f"{dataset}:{i}: messages: none of {FORMATS}")
-                own = row.get("id") if isinstance(row.get("id"), str) else ""
-                name = own if own and own not in ids else f"{own or Path(dataset).stem}-{number}"
-                rest = {key: value for key, value in row.items() if key not in [*used, "id"]}
-                row = {"id": name, "source": dataset, **rest, "messages": messages}
-                if reason := rows.problem(row, "instructions"):
-                    of[reason.split(" (")[0].removeprefix("messages: ")] += 1
+                made, reason = checked(row, dataset)
+                if reason:
+                    of[reason] += 1
                     continue
-                digest = hashlib.sha256(json.dumps(messages).encode()).digest()[:12]
+                if made["id"] is None or made["id"] in ids:
+                    made["id"] = entrances.numbered_name(made["id"], dataset, number)
+                digest = duplicates.digest(made["messages"])
                 of["duplicate" if digest in seen else "out"] += 1
                 if digest not in seen:
                     seen.add(digest)
-                    ids.add(name)
-                    yield row
+                    ids.add(made["id"])
+                    yield made
 
     table_file = outputs.table_beside(args.output_file, HEAD)
     writer = rows.Writer(args.output_file)

@@ -89,7 +89,7 @@ def test_the_table_and_the_scripts_name_the_same():
         for token in used_by.split(", "):
             told[token].add(name)
     assert told == expected
-    assert len(expected["SFT_DATA=paper"]) == 9 and len(expected["PROMPTS=paper"]) == 6
+    assert len(expected["SFT_DATA=paper"]) == 9 and len(expected["PROMPTS=paper"]) == 1
     assert len({name for name, *_ in TABLE}) == len(TABLE)
 
 
@@ -124,7 +124,7 @@ def test_what_it_tells_of_the_papers_run(check):
         "# hub: BASE_MODEL=meta-llama/Meta-Llama-3-8B: open",
         "# hub: RM_START=meta-llama/Meta-Llama-3-8B-Instruct: open",
         "# hub: SFT_DATA=paper: 9 open",
-        "# hub: PROMPTS=paper: 6 open",
+        "# hub: PROMPTS=paper: 1 open",
         "# hub: PREFERENCES=mix2: 12 open",
         "# hub: BENCH=allenai/reward-bench: open",
         "# hub: SFT_OPTIONS=meta-llama/Meta-Llama-3-8B-Instruct: open",
@@ -156,17 +156,17 @@ def test_a_gated_name_is_told_once_with_what_to_do(check, hub):
 
 
 def test_a_missing_name_is_told_with_the_variable_that_names_it(check, hub):
-    hub.missing = {"RLHFlow/LLaMA3-SFT", "LDJnr/Capybara"}
+    hub.missing = {"RLHFlow/LLaMA3-SFT", "RLHFlow/prompt-collection-v0.1"}
     cleaned = "--evaluation_files nobody/questions:test.jsonl openai/gsm8k:main/no.parquet --similarity 2"
     status, well, problems = check(**QUICK | {"PROMPTS": "paper", "SFT_MODEL": "RLHFlow/LLaMA3-SFT", "CLEAN": cleaned})
     assert status == 1
     assert problems == [
         "check: RLHFlow/LLaMA3-SFT (SFT_MODEL): no such model on the hub, or a private one",
-        "check: LDJnr/Capybara (PROMPTS=paper): no such dataset on the hub, or a private one",
+        "check: RLHFlow/prompt-collection-v0.1 (PROMPTS=paper): no such dataset on the hub, or a private one",
         "check: nobody/questions (CLEAN=nobody/questions:test.jsonl): it holds no test.jsonl",
         "check: openai/gsm8k (CLEAN=openai/gsm8k:main/no.parquet): it holds no main/no.parquet",
     ]
-    assert "# hub: PROMPTS=paper: 5 of 6 open" in well
+    assert "# hub: PROMPTS=paper: 0 of 1 open" in well
 
 
 def test_a_set_that_lies_on_another_branch_is_looked_for_there(check):

@@ -124,7 +124,9 @@ def test_a_benchmark_without_questions_is_named(tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [asked("a", "good")])
     other = write_jsonl(tmp_path / "bench.jsonl", [{"uid": 1}])
     done = run("data/1_clean.py", "--input_file", file, "--output_file", "x", "--evaluation_files", other)
-    assert done.stderr == f"{other}:1: question: none of turns, prompt, instruction, question, text is a text\n"
+    assert (
+        done.stderr == f"{other}:1: question: none of turns, prompt, instruction, question, problem, text is a text\n"
+    )
 
 
 def test_a_map_shows_sources_and_finds_topics(tmp_path):
@@ -146,3 +148,52 @@ def test_a_map_shows_sources_and_finds_topics(tmp_path):
     ]
     done = run(*command, "--size", 10)
     assert done.returncode == 1 and done.stderr == f"{file}: 10 prompts, --topics 2 needs 20\n"
+
+
+GERMAN = "Der Himmel ist am Abend rot, weil das Licht der Sonne dann einen langen Weg durch die Luft hat."
+OF_LANGUAGES = {  # the turns of a conversation, and whether it is kept as English
+    "a short question": (["Hi, who are you?"], True),
+    "one word": (["merci", "de rien"], True),
+    "numbers": (["Sort 3, 1, 2.", "1, 2, 3"], True),
+    "a short question with a long answer": (["pip install", "This command installs packages for Python."], True),
+    "code": (["Why?\n```\nfuer alle dateien im ordner: drucke(datei) und zaehle die zeilen\n```"], True),
+    "an address": (["https://beispiel.de/warum/der/himmel/am/abend/rot/und/am/tag/blau/ist"], True),
+    "a short question with a long German answer": (["OK", GERMAN], False),
+    "German": ([GERMAN, "Danke."], False),
+    "Chinese": (["请用简单的语言解释为什么天空在晚上是红色的"], False),
+    "Russian": (["Почему небо вечером красное и днём голубое?"], False),
+}
+
+
+def test_all_turns_decide_on_the_language_and_short_ones_do_not(tmp_path):
+    rows = []
+    for name, (turns, _) in OF_LANGUAGES.items():
+        answer = turns[1] if len(turns) > 1 else "OK."
+        rows.append(asked(name, turns[0], answer))
+    left, table, _ = cleaned(tmp_path, rows, "--languages", "en", "--similarity", 2)
+    kept = [name for name, (_, english) in OF_LANGUAGES.items() if english]
+    assert left == kept and f"another language: {len(rows) - len(kept)} |" in table
+    done = run("data/1_clean.py", "--input_file", tmp_path / "in.jsonl", "--output_file", "x", "--languages", "english")
+    assert done.returncode == 2 and "--languages: english: not one of " in done.stderr
+
+
+def test_texts_that_differ_in_signs_are_no_duplicates_and_no_overlap(tmp_path):
+    questions = [
+        "What is 12 + 3?",
+        "What is 12 - 3?",
+        "Explain C++",
+        "Explain C#",
+        "Explain C",
+        "x == y",
+        "x != y",
+        "?",
+        "!",
+    ]
+    long = "Say in one sentence what the result of {} is and how you have found it"
+    rows = [asked(str(i), question) for i, question in enumerate([*questions, long.format("12 - 3")])]
+    benchmark = [{"question": "What is 12 / 3?"}, {"problem": long.format("12 + 3")}, {"question": "x = y"}]
+    benchmark += [{"question": "Explain C--."}, {"question": "..."}]
+    file = write_jsonl(tmp_path / "bench.jsonl", benchmark)
+    assert len(cleaned(tmp_path, rows, "--evaluation_files", file)[0]) == len(rows)
+    file = write_jsonl(tmp_path / "bench.jsonl", [{"question": question.upper()} for question in questions])
+    assert cleaned(tmp_path, rows, "--evaluation_files", file)[0] == [rows[-1]["id"]]

@@ -298,15 +298,15 @@ def test_rounds_repeat_no_prompt(tmp_path):
 
 
 def test_excluded_prompts_are_known_by_their_words(tmp_path):
-    """Capitals, spaces, punctuation, a system turn and an earlier turn make no other question; other words do."""
+    """Capitals, spaces and punctuation make no other question; other words, a system turn and an earlier turn do."""
     asked = turn("user", "What is 2 plus 2?")
-    variants = ["what is 2 plus 2", "WHAT  is\n2 plus 2 ?!", [turn("system", "s"), asked], [Q, A, asked]]
-    others = ["What is 2 plus 3?", "What is 22 plus 2?", [asked, A, Q]]
+    variants = ["what is 2 plus 2", "WHAT  is\n2 plus 2 ?!"]
+    others = ["What is 2 plus 3?", "What is 22 plus 2?", [asked, A, Q], [turn("system", "s"), asked], [Q, A, asked]]
     file = write_jsonl(tmp_path / "in.jsonl", [{"prompt": prompt} for prompt in variants + others])
     excluded = write_jsonl(tmp_path / "evaluation.jsonl", [{"id": "e", "prompt": [asked]}])
-    drawn, told = prompts(tmp_path, file, size=3, exclude=[excluded])
-    assert {row["id"] for row in drawn} == {"in-5", "in-6", "in-7"}
-    assert "| 7 | 3 | 4 | in an excluded file: 4 |" in told and "dropped: 4, left: 3, rows out: 3," in told
+    drawn, told = prompts(tmp_path, file, size=5, exclude=[excluded])
+    assert {row["id"] for row in drawn} == {f"in-{i}" for i in range(3, 8)}
+    assert "| 7 | 5 | 2 | in an excluded file: 2 |" in told and "dropped: 2, left: 5, rows out: 5," in told
 
 
 def test_a_prompt_is_drawn_once(tmp_path):
@@ -318,7 +318,7 @@ def test_a_prompt_is_drawn_once(tmp_path):
 def test_two_prompts_of_one_id_get_two(tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "prompt": "q 1"}, {"id": "a", "prompt": "q 2"}])
     assert {row["id"] for row in prompts(tmp_path, file, size=2)[0]} == {"a", "a-2"}
-    for bad in ("", 7, {"a": 1}):
+    for bad in ("", True, {"a": 1}):
         file = write_jsonl(tmp_path / "bad.jsonl", [{"id": bad, "prompt": "q"}])
         flags = ["--datasets", file, "--size", 1, "--output_file", tmp_path / "new.jsonl"]
         assert refused(tmp_path, "generation/1_prompts.py", *flags) == f"{file}:1: id: not a non-empty text"

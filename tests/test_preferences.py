@@ -464,6 +464,7 @@ def test_the_mixtures_are_the_papers():
     mix1, mix2 = (module["MIXES"][name] for name in ("mix1", "mix2"))
     owners = [name.split("/")[0] for name in mix1]
     assert owners == ["Anthropic"] * 3 + ["stanfordnlp", "openbmb", "openai"]
+    assert len(module["MIXES"]["standard"]) == 10 and all("-standard" in name for name in module["MIXES"]["standard"])
     assert len(mix2) == len(set(mix2)) == 12 and set(mix1) - set(mix2) == {mix1[-1]}  # ten sets, one in three parts
 
 
@@ -479,14 +480,14 @@ def test_a_ready_made_set_keeps_its_other_keys(tmp_path):
     """As hendrydong/preference_700K: two whole conversations and scores; an id may be a number on the hub."""
     conversation = [user("q"), assistant("a"), user("r")]
     row = {"chosen": [*conversation, assistant("b")], "rejected": [*conversation, assistant("c")], "chosen_score": 4.5}
-    row |= {"rejected_score": 4.5, "id": 7}
+    row |= {"rejected_score": 4.25, "id": 7}
     file = write_jsonl(tmp_path / "in.jsonl", [row, {**row, "chosen": [user("s"), assistant("b")], "id": None}])
     other = write_jsonl(tmp_path / "other.jsonl", [texts("t", "a", "b", source=None, margin=1)])
     made, _, table, _ = prepare(tmp_path, file, other, flags=["--held_out", 0.5])
     made = {row["id"]: row for row in made}
     assert made["7"] == {
         "id": "7", "source": str(file), "prompt": conversation, "chosen": [assistant("b")],
-        "rejected": [assistant("c")], "chosen_score": 4.5, "rejected_score": 4.5,
+        "rejected": [assistant("c")], "chosen_score": 4.5, "rejected_score": 4.25, "margin": 0.25,
     }  # fmt: skip
     assert made["other-3"]["source"] == str(other) and made["other-3"]["margin"] == 1 and len(made) == 2
     assert table[str(file)]["why"] == "different prompts: 1"
@@ -561,8 +562,8 @@ def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(content)
     reasons = {
         "cut.jsonl.gz": ":", "plain.jsonl.gz": ":1: row: Not a gzipped file", "empty.jsonl.gz": ": no rows",
-        "empty.jsonl": ": no rows", "broken.parquet": ": not to be read (", "broken.json": ": not to be read (",
-        "absent.jsonl.gz": ":1: row: No such file or directory", "absent.jsonl": ": No such file or directory",
+        "empty.jsonl": ": no rows", "broken.parquet": ": cannot be read (", "broken.json": ": cannot be read (",
+        "absent.jsonl.gz": ": No such file or directory", "absent.jsonl": ": No such file or directory",
         "absent.parquet": ": no such file, and no dataset on the hub (",
     }  # fmt: skip
     flags = ["--output_file", tmp_path / "o" / "out.jsonl", "--held_out_file", tmp_path / "o" / "held_out.jsonl"]

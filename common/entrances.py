@@ -1,0 +1,191 @@
+"""The rows of public data as conversations: what generation/1_prompts.py, sft/1_instructions.py and
+reward_modeling/1_preferences.py have in common.
+
+A message keeps its role and its content. Names of roles: user, human; assistant, gpt; system. The forms of a turn:
+    {"role", "content"}     content a text, or a list of {"type": "text", "text"}, which are joined by line feeds
+    {"from", "value"}       (ShareGPT)
+    {"input", "output"}     a question with its answer (Capybara)
+A ValueError says 'field: reason' of a row that is of no known form, Dropped why a row of a known form cannot be used.
+"""
+
+import re
+from pathlib import Path
+
+ROLES = {"human": "user", "gpt": "assistant"}
+OF_TOOLS = ("tool", "function", "ipython", "function_call", "observation")  # roles of calls and of what they return
+CONVERSATIONS = ("conversations", "conversation")
+QUESTIONS = ("instruction", "question", "problem")
+# What a row of another kind is known by. A row that has become one kind does not keep these keys.
+OF_OTHER_KINDS = ("context_messages", "messages", *CONVERSATIONS, "completion", "responses")
+
+
+class Dropped(Exception):
+    """A row that is dropped and counted; its text is the reason."""
+
+
+def messages(value, field):
+    """The turns of a list in any form above, as messages; null content stays null, the check of rows counts it."""
+    if not isinstance(value, list):
+        raise ValueError(f"{field}: not a list of turns")
+    turns = []
+    for entry in value:
+        if not isinstance(entry, dict):
+            raise ValueError(f"{field}: a turn is not an object")
+        if "input" in entry and "output" in entry:
+            turns += [message("user", entry["input"], field), message("assistant", entry["output"], field)]
+            continue
+        if entry.get("tool_calls") or entry.get("function_call"):
+            raise Dropped("tool calls")
+        keys = ("from", "value") if "from" in entry else ("role", "content")
+        if not isinstance(entry.get(keys[0]), str) or keys[1] not in entry:
+            raise ValueError(f"{field}: a turn has neither role and content nor from and value")
+        role = entry[keys[0]].strip().lower()
+        if role in OF_TOOLS:
+            raise Dropped("tool calls")
+        turns.append(message(ROLES.get(role, role), entry[keys[1]], field))
+    return turns
+
+
+def message(role, content, field):
+    if isinstance(content, list):
+        content = joined(content, field)
+    if not isinstance(content, str | None):
+        raise ValueError(f"{field}: the content of a turn is not a text")
+    return {"role": role, "content": content}
+
+
+def joined(parts, field):
+    """The text of a content in parts."""
+    texts = []
+    for part in parts:
+        if isinstance(part, dict) and part.get("type", "text") != "text":
+            raise Dropped("content that is not text")
+        text = part.get("text") if isinstance(part, dict) else part
+        if not isinstance(text, str):
+            raise ValueError(f"{field}: a part of a content has no text")
+        texts.append(text)
+    return "\n".join(texts)
+
+
+def from_first_question(turns):
+    """Without what stands before the first question but the system turn."""
+    system = turns[:1] if turns and turns[0]["role"] == "system" else []
+    rest = turns[len(system) :]
+    first = next((i for i, turn in enumerate(rest) if turn["role"] == "user"), 0)
+    return system + rest[first:]
+
+
+def up_to_last(turns, role):
+    """Without what stands after the last turn of that role."""
+    places = [i for i, turn in enumerate(turns) if turn["role"] == role]
+    return turns[: places[-1] + 1] if places else turns
+
+
+def field_of(row, fields):
+    """The first of the fields that the row has, and that is not null."""
+    return next((field for field in fields if row.get(field) is not None), None)
+
+
+def asked(row, field):
+    """The messages of a question in a field of QUESTIONS: with the earlier turns and the input that belong to it.
+
+    `input`, or `context`, of an instruction follows it after an empty line (Alpaca, Dolly); `history` is a list of
+    [question, answer] before it (LLaMA-Factory).
+    """
+    parts = [text(row[field], field)]
+    turns = []
+    if field == "instruction":
+        for more in ("input", "context"):
+            if row.get(more) is not None:
+                parts.append(text_or_number(row[more], more))
+        for earlier in row.get("history") or []:
+            if not (isinstance(earlier, list) and len(earlier) == 2):
+                raise ValueError("history: not a list of [question, answer]")
+            turns += [message("user", earlier[0], "history"), message("assistant", earlier[1], "history")]
+    content = "\n\n".join(part for part in parts if part.strip())
+    return [*turns, message("user", content, field)]
+
+
+def used_with(field):
+    """The keys of a row that are a part of the question in that field."""
+    return (field, "input", "context", "history") if field == "instruction" else (field,)
+
+
+def text(value, field):
+    if not isinstance(value, str):
+        raise ValueError(f"{field}: not a text")
+    return value
+
+
+def text_or_number(value, field):
+    """A text; a number becomes one, true and false do not."""
+    if type(value) in (int, float):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{field}: neither a text nor a number")
+    return value
+
+
+def with_system(turns, row):
+    """The messages with the row's system prompt before them, if it has one that is not blank; their own comes first."""
+    field = field_of(row, ("system", "system_prompt"))
+    system = text(row[field], field) if field and not is_directed(row) else ""
+    if not system.strip() or (turns and turns[0]["role"] == "system"):
+        return turns
+    return [{"role": "system", "content": system}, *turns]
+
+
+def is_directed(row):
+    """Is it a row of generation/1b_directions.py? Its system prompt is for the policy alone, and stays a key."""
+    return "direction" in row and "system" in row
+
+
+def rest_of(row, used):
+    """What passes through: all but the id, what the conversation was made of, and what a row of another kind has."""
+    gone = {"id", "system_prompt", *used, *OF_OTHER_KINDS}
+    if not is_directed(row):
+        gone.add("system")
+    rest = {name: value for name, value in row.items() if name not in gone}
+    if type(rest.get("answer")) in (int, float):
+        rest["answer"] = str(rest["answer"])
+    return rest
+
+
+def final_answer(row):
+    """The answer of a prompt that a verifier compares with, a text, or None.
+
+    What stands after #### in the last line of `answer` (GSM8K), `answer` as it is, or else what the last \\boxed{} of
+    the `solution` to a `problem` holds (MATH).
+    """
+    if row.get("answer") is not None:
+        answer = text_or_number(row["answer"], "answer")
+        marked = re.search(r"^#### *(.+)\Z", answer.strip(), re.MULTILINE)
+        return marked[1] if marked else answer
+    if isinstance(row.get("problem"), str) and isinstance(row.get("solution"), str):
+        return last_boxed(row["solution"])
+    return None
+
+
+def last_boxed(solution):
+    """What the last \\boxed{} of a solution holds (MATH), or None."""
+    start = solution.rfind("\\boxed{")
+    depth = 0
+    for i in range(max(start, 0), len(solution) if start >= 0 else 0):
+        depth += {"{": 1, "}": -1}.get(solution[i], 0)
+        if solution[i] == "}" and depth == 0:
+            return solution[start + len("\\boxed{") : i]
+    return None
+
+
+def name_of(row):
+    """The id of a row as a text, or None."""
+    if row.get("id") is None:
+        return None
+    if type(row["id"]) not in (str, int, float) or row["id"] == "":
+        raise ValueError("id: not a non-empty text")
+    return str(row["id"])
+
+
+def numbered_name(name, dataset, number):
+    """The id of a row that has none, or whose name stands before it already."""
+    return f"{name or Path(dataset.removesuffix('.gz')).stem}-{number}"
