@@ -3,12 +3,12 @@
 What it is asked stands in judge_prompts.toml. --method rating asks for a number for each response, its reward. The
 others ask which of two responses is better, in both orders, and take the mean. In the tournament each response meets
 the best so far, then the others meet the worst so far; the best gets reward 1, the worst 0, the rest 0.5, and all 0.5
-where no comparison had a winner. In all_pairs each meets each; the reward is the mean probability to win. A reply
-without one clear verdict is counted and never guessed; a comparison counts if both its replies have one. A row is
-dropped and counted if a response has no rating, if the tournament lacks a comparison, or if a response is in none. A
-request that the server refuses costs its row (common/judge.py says which errors end the run). Replies are on disk as
-they arrive: whatever stopped the run, the same command goes on and asks nothing twice. A key is read from
-OPENAI_API_KEY.
+where no comparison had a winner. In all_pairs each meets each; the reward is the mean probability to win. The judge's
+thoughts, before </think>, hold no verdict; one that was cut off wants a higher --max_tokens. A reply without one clear
+verdict is counted and never guessed; a comparison counts if both its replies have one. A row is dropped and counted if
+a response has no rating, if the tournament lacks a comparison, or if a response is in none. A request that the server
+refuses costs its row (common/judge.py says which errors end the run). Replies are on disk as they arrive: whatever
+stopped the run, the same command goes on and asks nothing twice. A key is read from OPENAI_API_KEY.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...}; the judge sees prompt and responses only
 Writes: --output_file, the same rows with "rewards", one for each response, "annotator", the judge's name, and
@@ -31,10 +31,9 @@ from pathlib import Path
 
 import rows
 import shards
-from common import arguments, judge
+from common import arguments, judge, thoughts
 
 PLACEHOLDERS = {"pairwise": ["{prompt}", "{answer_a}", "{answer_b}"], "rating": ["{prompt}", "{answer}"]}
-VERDICTS = {"pairwise": r"\[\[([ABC])\]\]", "rating": r"\[\[(-?\d+\.?\d*)\]\]"}
 WINS = {"A": 1, "B": 0, "C": 0.5}  # of the response that is shown first
 
 # A method takes the number of responses and `ask`, which shows the judge one response, or two in that order, and gives
@@ -76,6 +75,20 @@ async def all_pairs(n, ask):
     return [sum(won) / len(won) for won in wins] if all(wins) else None, judgement
 
 
+def verdict(reply, cut_off, kind, scale):
+    """The rating, or the share of a win of the response shown first; None without one clear verdict.
+
+    cut_off: the reply ended at --max_tokens, so without the end of a thought it may be all thought: the mark of its
+    start may stand in the judge's template.
+    """
+    said = thoughts.without_thoughts(reply, unfinished=cut_off)
+    if kind == "rating":
+        verdicts = set(judge.ratings(said, *scale))
+    else:
+        verdicts = {WINS[word] for word in judge.verdicts(said, "([ABC])")}
+    return verdicts.pop() if len(verdicts) == 1 else None
+
+
 def prompts_of(path):
     """The table of judge_prompts.toml, checked."""
     try:
@@ -105,7 +118,7 @@ def main():
     parser.add_argument("--max_tokens", type=arguments.whole(1), default=1024, help="tokens of a reply")
     args = shards.parse(parser)
     prompts = prompts_of(args.prompts_file)
-    kind, (low, high) = ("rating", prompts["scale"]) if args.method == "rating" else ("pairwise", (0, 1))
+    kind = "rating" if args.method == "rating" else "pairwise"
 
     def answered():  # read twice, to check it all before the first request; memory does not grow with the file
         shares = args.shard, None, args.num_shards
@@ -120,7 +133,10 @@ def main():
     settings = rows.fingerprint([str(value) for name, value in vars(args).items() if name not in manner])
     writer, journal = (rows.Writer(args.output_file, name) for name in (settings, f"{settings}-replies"))
     replied = rows.read(journal.partial, "rows") if journal.done else ()
-    known = {entry["id"]: str(entry.get("reply")) for entry in replied if entry.get("row") not in writer.done}
+    known = {}  # {request: (reply, whether it was cut off)}
+    for entry in replied:
+        if entry.get("row") not in writer.done:
+            known[entry["id"]] = str(entry.get("reply")), bool(entry.get("cut_off"))
     left = [n for name, n in sizes.items() if name not in writer.done]
     most = [{"rating": n, "tournament": 2 * (2 * n - 3), "all_pairs": n * (n - 1)}[args.method] for n in left]
     told = f"at most {sum(most) - len(known)} requests for {len(left)} rows"
@@ -132,7 +148,8 @@ def main():
 
         async def ask(row, *places):
             name = " ".join(map(str, (row["id"], *places)))
-            if (reply := known.pop(name, None)) is None:
+            reply, cut_off = known.pop(name, (None, False))
+            if reply is None:
                 prompt = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in row["prompt"])
                 texts = dict(zip(PLACEHOLDERS[kind], [prompt, *(row["responses"][i] for i in places)], strict=True))
                 question = re.sub("|".join(map(re.escape, texts)), lambda found: texts[found[0]], prompts[kind])
@@ -140,11 +157,10 @@ def main():
                 choice, reason = await asked.ask({**request, "max_completion_tokens": args.max_tokens})
                 if not choice:
                     return None, f"refused: {reason}"
-                reply = choice["text"]
-                journal.add([{"id": name, "row": row["id"], "reply": reply}])
+                reply, cut_off = choice["text"], choice.get("finish_reason") == "length"
+                journal.add([{"id": name, "row": row["id"], "reply": reply, "cut_off": cut_off}])
                 counts["requests"] += 1
-            said = {float(WINS.get(word, word)) for word in re.findall(VERDICTS[kind], reply)}
-            value = said.pop() if len(said) == 1 and low <= min(said) <= high else None
+            value = verdict(reply, cut_off, kind, prompts["scale"])
             if value is None:
                 unparsable.append(reply[:200])
             return value, reply

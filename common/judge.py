@@ -13,12 +13,14 @@ leaves until those under way have ended, and if none of them was answered, nothi
 
 import asyncio
 import os
+import re
 import sys
 
 from common import arguments
 
 FEW = 10  # refused requests that never are too many: a single row may ask as many
 MANY = 100  # of which half of those so far are too many, without waiting for the share of all
+NUMBER = r"(-?\d+\.?\d*)(?:\s*/\s*(\d+))?"  # a rating, 8 or 8.5, or 8/10 with the highest that there is
 
 
 def add_flags(parser, required=True):
@@ -140,3 +142,25 @@ def choice_of(answer):
     if not isinstance(content, str | None):
         raise TypeError("the content of the reply is not a text")
     return {**choice, "text": content or ""}
+
+
+# Reading a verdict, in a reply without the judge's thoughts (common/thoughts.py)
+
+
+def verdicts(reply, pattern):
+    """What a pattern finds in double square brackets, in order; where it finds nothing there, in single ones.
+
+    MT-Bench's scorer reads ratings so (FastChat, fastchat/llm_judge/common.py: one_score_pattern, then
+    one_score_pattern_backup). Blanks inside the brackets count for nothing.
+    """
+    in_double = re.findall(rf"\[\[\s*{pattern}\s*\]\]", reply)
+    return in_double or re.findall(rf"\[\s*{pattern}\s*\]", reply)
+
+
+def ratings(reply, lowest, highest):
+    """The ratings in brackets, in order, as numbers; None for one off the scale, as [[11]] or [[4/5]] of 1 to 10."""
+    found = []
+    for value, of in verdicts(reply, NUMBER):
+        on_scale = lowest <= float(value) <= highest and (not of or float(of) == highest)
+        found.append(float(value) if on_scale else None)
+    return found

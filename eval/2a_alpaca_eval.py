@@ -3,7 +3,8 @@
 The package's are the prompt, the order in which the two answers are shown (it follows from the question), the reading
 of the verdict and the metrics. The judge is any server that speaks OpenAI's protocol; a key is read from
 OPENAI_API_KEY. A verdict is weighed by the log-probabilities of its one token; with --no_logprobs it is the last line
-of the reply. A reply without verdict, and a request that the server refuses, are counted and never guessed: the rates
+of the reply, after the judge's thoughts. A judge that thinks needs --no_logprobs: the first token of the others is
+their verdict. A reply without verdict, and a request that the server refuses, are counted and never guessed: the rates
 are then those of the rows that were judged, and the table says how many. Equal answers are a draw, the judge is not
 asked. Replies are kept as they arrive: whatever stopped the run, the same command goes on and asks nothing twice.
 
@@ -122,6 +123,8 @@ def main():
         parser.error("--model_outputs: the annotations of this command would overwrite it")
     if args.model_outputs and not (args.judge_url and args.judge_model):
         parser.error("--model_outputs: --judge_url and --judge_model are needed")
+    if args.max_tokens and not args.no_logprobs:
+        parser.error("--max_tokens: only with --no_logprobs, else the reply is one token")
 
     start, unparsable, refused = time.time(), [], []
     source = args.annotations or args.model_outputs

@@ -2,8 +2,9 @@
 
 The judge reads the official prompts at temperature 0: single-v1 for the first turn, single-v1-multi-turn for the
 second, and their single-math forms, with a reference answer, for maths, reasoning and coding. The score is the mean
-over both turns of the number in [[n]]. A reply without one between 1 and 10 is counted and never guessed (score -1, as
-the official scorer knows it). Replies are kept as they arrive: whatever stopped the run, the same command goes on, and
+over both turns of the first number in [[n]], or else in [n], as the official scorer reads it. What the judge thinks
+before </think> is no verdict. A reply without a number between 1 and 10 is counted and never guessed (score -1, as the
+official scorer knows it). Replies are kept as they arrive: whatever stopped the run, the same command goes on, and
 nothing is paid for twice. A key is read from OPENAI_API_KEY.
 
 Reads:  --answers_file from 1_answers.py; --questions_file, --references_file, --prompts_file, by default the published
@@ -16,7 +17,6 @@ Writes: --output_dir, judgments.jsonl in the official format {"question_id", "mo
 """
 
 import datetime
-import re
 import sys
 import time
 from pathlib import Path
@@ -26,7 +26,7 @@ import judging
 import published
 
 import rows
-from common import arguments, outputs
+from common import arguments, judge, outputs
 
 FILES = ("judgments.jsonl", "mt_bench.json", "replies.jsonl", "refused.jsonl")
 WITH_REFERENCE = ("math", "reasoning", "coding")
@@ -45,10 +45,10 @@ def prompt_of(question, answer, reference, prompts, turn):
     return kind, [{"role": "system", "content": prompt["system_prompt"]}, {"role": "user", "content": asked}]
 
 
-def rating(reply):
-    found = re.search(r"\[\[(\d+\.?\d*)\]\]", reply or "")
-    value = float(found[1]) if found else -1
-    return value if 1 <= value <= 10 else -1
+def rating(said):
+    """The first rating in what the judge says, or -1."""
+    found = judge.ratings(said or "", 1, 10)
+    return -1 if not found or found[0] is None else found[0]
 
 
 def main():
@@ -82,9 +82,11 @@ def main():
                 )
             except (LookupError, TypeError, ValueError, AttributeError) as error:  # the last two: of a bad template
                 sys.exit(f"{args.answers_file}: question {name}, turn {turn}: no answer, or no prompt for it ({error})")
-    requests = {at: {"messages": m, "temperature": 0, "max_completion_tokens": 2048} for at, m in asked.items()}
+    options = {"temperature": 0, "max_completion_tokens": args.max_tokens or 2048}
+    requests = {at: {"messages": m, **options} for at, m in asked.items()}
     choices, refused = judging.ask(args, requests, args.output_dir / "replies.jsonl")
     replies = {at: choice and choice["text"] for at, choice in choices.items()}
+    said = judging.without_thoughts(choices)
 
     judgments, models = [], {answer["model_id"] for answer in answers.values()}
     for (name, turn), reply in replies.items():
@@ -94,7 +96,7 @@ def main():
             "judge": [args.judge_model, kinds[name, turn]],
             "user_prompt": asked[name, turn][1]["content"],
             "judgment": reply,
-            "score": rating(reply),
+            "score": rating(said[name, turn]),
             "turn": turn,
             "tstamp": time.time(),
         })  # fmt: skip

@@ -1,10 +1,11 @@
 """Arena-Hard v0.1: a judge compares each answer with a baseline's, in two games with sides swapped (paper 4.1).
 
-The official prompt at temperature 0; the last verdict of a reply counts, [[A>>B]] and [[B>>A]] as three games, [[A=B]]
-as half a win. The score is the mean over all games, which against one baseline is the Bradley-Terry win rate; its
-interval of 95% comes from 100 bootstraps of the games, as the official scorer makes it. A question whose games do not
-both have a verdict is left out and counted, never guessed. Replies are kept as they arrive: whatever stopped the run,
-the same command goes on, and nothing is paid for twice. A key is read from OPENAI_API_KEY.
+The official prompt at temperature 0; the last verdict of a reply counts, in [[A>B]], or else in [A>B], as the official
+scorer reads it; the judge's thoughts, before </think>, hold no verdict. [[A>>B]] and [[B>>A]] count as three games,
+[[A=B]] as half a win. The score is the mean over all games, which against one baseline is the Bradley-Terry win rate;
+its interval of 95% comes from 100 bootstraps of the games, as the official scorer makes it. A question whose games do
+not both have a verdict is left out and counted, never guessed. Replies are kept as they arrive: whatever stopped the
+run, the same command goes on, and nothing is paid for twice. A key is read from OPENAI_API_KEY.
 
 Reads:  --answers_file from 1_answers.py; --questions_file, --baseline_file (gpt-4-0314's answers) and --prompts_file
         {"system_prompt", "prompt_template"}, by default the published
@@ -17,7 +18,6 @@ Writes: --output_dir, judgments.jsonl in the official format {"uid", "category",
 """
 
 import datetime
-import re
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -26,7 +26,7 @@ import judging
 import published
 
 import rows
-from common import arguments, outputs
+from common import arguments, judge, outputs
 
 WINS = {  # of the answer that is shown as A, with the games that the verdict counts for
     "A>>B": [1, 1, 1], "A>B": [1], "A=B": [0.5], "B=A": [0.5], "B>A": [0], "B>>A": [0, 0, 0],
@@ -40,9 +40,15 @@ def text_of(answer):
     return answer["messages"][-1]["content"]["answer"]
 
 
-def verdict(reply):
-    found = [word for word in re.findall(r"\[\[([AB<>=]+)\]\]", (reply or "").upper()) if word in WINS]
-    return found[-1] if found else None
+def verdict(said):
+    """The last verdict in what the judge says, or None."""
+    found = judge.verdicts((said or "").upper(), r"([AB]\s*[<>=]+\s*[AB])")
+    known = [word for word in map(without_blanks, found) if word in WINS]
+    return known[-1] if known else None
+
+
+def without_blanks(text):
+    return "".join(text.split())
 
 
 def prompt_of(path):
@@ -82,15 +88,21 @@ def main():
         for game, (first, second) in enumerate([(texts[1], texts[0]), (texts[0], texts[1])]):
             user = template.format(question_1=question["prompt"], answer_1=first[name], answer_2=second[name])
             asked[name, game] = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-    requests = {at: {"messages": m, "temperature": 0, "max_completion_tokens": 4096} for at, m in asked.items()}
+    options = {"temperature": 0, "max_completion_tokens": args.max_tokens or 4096}
+    requests = {at: {"messages": m, **options} for at, m in asked.items()}
     choices, refused = judging.ask(args, requests, args.output_dir / "replies.jsonl")
     replies = {at: choice and choice["text"] for at, choice in choices.items()}
+    said = judging.without_thoughts(choices)
 
     judgments, wins = [], []
     for name, question in questions.items():
         games = [
-            {"score": verdict(reply), "judgment": {"answer": reply}, "prompt": asked[name, game]}
-            for game, reply in ((game, replies[name, game]) for game in (0, 1))
+            {
+                "score": verdict(said[name, game]),
+                "judgment": {"answer": replies[name, game]},
+                "prompt": asked[name, game],
+            }
+            for game in (0, 1)
         ]
         names = {"model": both[0][name]["model"], "baseline": both[1][name]["model"]}
         about = {"uid": name, "category": question["category"], "judge": args.judge_model}

@@ -7,6 +7,8 @@ from functools import partial
 
 import judging
 
+from common import thoughts
+
 PACKAGED = "weighted_alpaca_eval_gpt4_turbo"  # the judge of AlpacaEval 2, among the package's
 WORDS = {1: r"(?:^|\n)\W*m\W*$", 2: r"(?:^|\n)\W*M\W*$"}  # its names for the answers that are shown first and second
 
@@ -23,7 +25,7 @@ def annotated(args, reference, outputs):
     options = {name: settings[name] for name in ("temperature", "logprobs", "top_logprobs")}
     options["max_completion_tokens"] = settings["max_tokens"]
     if args.no_logprobs:
-        options = {"temperature": 0, "max_completion_tokens": 1024}  # room to think before the verdict
+        options = {"temperature": 0, "max_completion_tokens": args.max_tokens or 1024}  # room to think
         parser = partial(regex_parser, outputs_to_match=WORDS)
     # The package cuts the filled template at <|im_end|>, also where it stands in an answer that leaks its own template.
     system, user = (part.split("\n", 1)[1] for part in judge.prompt_template.split("<|im_start|>")[1:])
@@ -44,7 +46,7 @@ def annotated(args, reference, outputs):
         if choice is None:  # refused
             return [None]
         try:
-            (value,) = parser(choice["text"] if args.no_logprobs else choice)
+            (value,) = parser(thoughts.without_thoughts(choice["text"]) if args.no_logprobs else choice)
         except Exception:  # the package's parsers complain in many ways
             value = None
         if value is None or value != value:

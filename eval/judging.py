@@ -12,13 +12,18 @@ import sys
 import time
 
 import rows
-from common import arguments, judge, outputs
+from common import arguments, judge, outputs, thoughts
 
 
 def add_flags(parser, required=True):
     judge.add_flags(parser, required)
     parser.add_argument(
         "--prices", type=arguments.real(0), nargs=2, help="dollars for a million tokens, of input and of output"
+    )
+    parser.add_argument(
+        "--max_tokens",
+        type=arguments.whole(1),
+        help="tokens of a reply (default: the benchmark's own; a judge that thinks needs more)",
     )
 
 
@@ -53,6 +58,10 @@ def any_reply(choice):
 
 
 def with_logprobs(choice):
+    """The first token has to be the verdict."""
+    reasoning = choice["message"].get("reasoning") or choice["message"].get("reasoning_content")
+    if reasoning or thoughts.OPENS.match(choice["text"]):
+        raise ValueError("a judge that thinks before its verdict; for such a judge there is --no_logprobs")
     if not (choice["logprobs"] or {}).get("content"):
         raise ValueError("a reply without log-probabilities; for such a judge there is --no_logprobs")
 
@@ -115,3 +124,17 @@ def ask(args, requests, path):
     if refused:
         rows.write(refused_file, ({"id": key, "why": why, **todo[key]} for key, why in refused.items()))
     return {name: known.get(key) for name, key in keys.items()}, list(refused.values())
+
+
+def without_thoughts(choices):
+    """{name: what the judge says after its thoughts, or None} of what `ask` returns.
+
+    A reply that was cut off in its thoughts says nothing, also where the judge's template opens them unseen.
+    """
+    opened = thoughts.opened_by_template(choice["text"] for choice in choices.values() if choice)
+    said = dict.fromkeys(choices)
+    for name, choice in choices.items():
+        if choice:
+            cut_off = choice.get("finish_reason") == "length"
+            said[name] = thoughts.without_thoughts(choice["text"], unfinished=opened and cut_off)
+    return said

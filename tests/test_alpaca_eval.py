@@ -204,6 +204,7 @@ def test_a_judge_that_likes_length(tmp_path):
 
 
 NONSENSE = ["both", "m or M", "m\nand M", "I'm not sure", "", "mM"]
+UNFINISHED = ["<think>\nm", "m</think>\nboth", "m\n<think>"]
 
 
 @pytest.mark.parametrize("words", [True, False])
@@ -230,6 +231,35 @@ def test_nonsense_is_counted_and_not_guessed(tmp_path, words):
     assert [i for i, row in enumerate(rows) if row["preference"] is None] == [*range(6), 119]
     told = [row["choice"]["message"]["content"] for row in read_jsonl(tmp_path / "out" / "replies.jsonl")]
     assert len(told) == 119 and set(NONSENSE) < set(told)
+
+
+def test_what_stands_before_the_end_of_a_thought_is_no_verdict(tmp_path):
+    """The last line of the thought says the other one; thoughts that were cut off are counted."""
+    model, reference = outputs([f"x{i}" for i in range(9)], "a"), outputs(["y"] * 9, "b")
+    unfinished = {f"question {i}": text for i, text in enumerate(UNFINISHED)}
+
+    def reply(question, first, _):
+        better, worse = ("m", "M") if first.startswith("x") else ("M", "m")
+        return unfinished.get(question, f"<think>\n{worse}\n</think>\n\n{better}")
+
+    with judge_that(reply) as judge:
+        flags = ["--no_logprobs", "--max_tokens", 99]
+        done = ran(*command(tmp_path, judge.url, model, reference, *flags), env=ENVIRONMENT)
+    assert "judged: 6, without verdict: 3, " in done.stdout and result(tmp_path)["win_rate"] == 100
+    assert {body["max_completion_tokens"] for body in judge.bodies} == {99}
+
+
+@pytest.mark.parametrize(
+    "said", ["<think>", {"content": None, "reasoning_content": "I"}, {"content": "", "reasoning": "I"}]
+)
+def test_a_judge_that_thinks_is_refused_where_its_first_token_is_the_verdict(tmp_path, said):
+    message = said if isinstance(said, dict) else {"content": said}
+    top = [{"token": token, "logprob": -1.0, "bytes": []} for token in ("I", "M")]
+    choice = {"index": 0, "finish_reason": "length", "message": {"role": "assistant", **message}}
+    choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
+    with judge_that(lambda *_: (200, {"choices": [choice]})) as judge:
+        told = failed(*command(tmp_path, judge.url, outputs("ab", "a"), outputs("cd", "b")))
+    assert "a judge that thinks before its verdict; for such a judge there is --no_logprobs" in told
 
 
 def test_only_nonsense(tmp_path):

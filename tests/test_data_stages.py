@@ -699,6 +699,64 @@ def test_the_verifier_reads_an_answer_as_the_sets_of_problems_write_it(tmp_path,
     assert made[0]["rewards"] == [1.0, 0.0]
 
 
+OPTION_B = [
+    "B", "(B)", "B) 12", "**B**", "B. Paris", "(b)", "Option B is correct.", "So I'd go with B.", "\\boxed{B}",
+    "The answer is B.", "The answer is (B) because A and C are wrong.", "the answer is b.", "Answer: B",
+    "**Answer:** B",
+    "The correct option is (B) 12.", "Thus $\\boxed{\\text{(B)}}$.", "The answer is A. No, the answer is B.",
+    "A) 10\nB) 12\nC) 14\n\nThe answer is B.", "(B) because A and C are wrong.", "I think B.", "<answer>B</answer>",
+    "A is too small.\nC is too large.\nSo B", "<think>\\boxed{A}</think>B", "Is it A?</think>\n\nThe answer is B.",
+]  # fmt: skip
+NO_OPTION = [
+    "", "A good answer is 12.", "I think so.", "Answer: A good start", "The answer is a prime number.", "It is not A.",
+    "The answer is A or B.", "B or C", "A) 10\nB) 12\nC) 14", "So A = 5.", "\\boxed{A, B}", "An A-level test", "12",
+    "<think>\\boxed{A}", "The answer is A.</think>", "A <think> or",
+]  # fmt: skip
+
+
+def test_the_verifier_reads_the_option_that_a_response_chooses(tmp_path):
+    """Whichever option is right, no response of the second kind is: an article and a pronoun are no option."""
+    rows = [scored(f"{answer}", [9.0] * len(OPTION_B), OPTION_B, answer=answer) for answer in ("B", "(B)", "A")]
+    rows += [scored(f"none, {a}", [9.0] * len(NO_OPTION), NO_OPTION, answer=a) for a in "ABCI"]
+    made, _ = verified(tmp_path, write_jsonl(tmp_path / "in.jsonl", rows), "--n", 0)
+    by_hand = [1.0, 1.0, 0.0, *[0.0] * 4]
+    for row, wanted in zip(made, by_hand, strict=True):
+        wrong = [t for t, reward in zip(row["responses"], row["rewards"], strict=True) if reward != wanted]
+        assert not wrong, row["answer"]
+
+
+def test_an_answer_in_a_thought_is_no_answer(tmp_path):
+    """Nor is one in a thought that was cut off; one without marks is known by another that ends."""
+    texts = ["<think>\nMaybe \\boxed{3}? No.\n</think>\n\nThe answer is 4.", "<think>4</think>\\boxed{5}",
+             "<think>\nlet me try \\boxed{4}", "4", "[THINK]4[/THINK]", "let me try \\boxed{4}"]  # fmt: skip
+    row = scored("a", [9.0] * 6, texts, ["stop", "stop", "length", "stop", "stop", "length"], answer="4")
+    made, told = verified(tmp_path, write_jsonl(tmp_path / "in.jsonl", [row]))
+    assert made[0]["rewards"] == [1, 0, 0, 1, 0, 1] and "without an answer after their thoughts: 2, " in told
+    unmarked = scored("b", [9.0] * 6, ["Maybe 5.</think>4", *"44444"], answer="4")
+    file = write_jsonl(tmp_path / "in.jsonl", [row, unmarked])
+    for number, shard in enumerate((["--num_shards", 2, "--shard", 0], []), 1):
+        made, told = verified(tmp_path, file, *shard, name=f"{number}.jsonl")
+        assert made[0]["rewards"] == [1, 0, 0, 1, 0, 0] and "after their thoughts: 3, " in told
+    flags = ["--method", "exact", "--pattern", "(\\d)"]
+    assert verified(tmp_path, file, *flags, name="exact.jsonl")[0][0]["rewards"] == [1, 0, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "wrong"),
+    [
+        ("\\frac43", "\\frac34"), ("(-2,1)", "(2,1)"), ("\\text{Evelyn}", "Anna"), ("Evelyn", "Anna"), ("-1", "1"),
+        ("70,000", "7,000"), ("72 dollars", "27 dollars"), ("11,\\! 111", "1,\\! 111"), ("yes", "no"), ("x+1", "x-1"),
+    ],
+)  # fmt: skip
+def test_the_verifier_reads_what_the_answer_is_said_to_be(tmp_path, answer, wrong):
+    forms = ["The answer is {}.", "**Answer:** {}\n", "The answer is ${}$.", "So the answer is {}, because 2 is not.",
+             "It is \\boxed{{{}}}."]  # fmt: skip
+    texts = [form.format(text) for text in (answer, wrong) for form in forms]
+    row = scored("a", [9.0] * len(texts), texts, answer=answer)
+    made, _ = verified(tmp_path, write_jsonl(tmp_path / "in.jsonl", [row]))
+    assert made[0]["rewards"] == [1.0] * len(forms) + [0.0] * len(forms)
+
+
 def test_an_answer_that_is_no_mathematics_is_refused(tmp_path):
     row = scored("a", [0.0], ["7"], answer="$")
     done = run("annotation/1d_verifier.py", "--responses_file", write_jsonl(tmp_path / "in.jsonl", [row]),

@@ -86,7 +86,8 @@ def test_a_rating_is_the_reward(tmp_path):
     assert "at most 4 requests for 2 rows" in told and "requests: 4, replies without verdict: 0, " in told
 
 
-NONSENSE = ["nonsense", "", "7", "[7]", "[[A]]", "[[11]]", "[[0]]", "[[3]] or [[4]]"]
+NONSENSE = ["nonsense", "", "7", "[11]", "[[A]]", "[[11]]", "[[0]]", "[[3]] or [[4]]", "[[4/5]]", "[1] or [2]"]
+NONSENSE += ["<think>Perhaps [[5]]", "[[5]] <think>or", "<think>[[5]]</think>", "[[5]]</think> I cannot say."]
 
 
 def test_nonsense_is_counted_and_not_guessed(tmp_path):
@@ -96,6 +97,41 @@ def test_nonsense_is_counted_and_not_guessed(tmp_path):
     n = len(NONSENSE)
     assert f"rows in: {n + 1}, " in told and f"without verdict: {n}, requests refused: 0, dropped: {n}, " in told
     assert "rows out: 1, " in told
+
+
+RATED = {
+    "<think>The form is [[5]]. A weak answer would be [[2]].</think>\n\nClear and right. Rating: [[9]]": 9,
+    "The form is [[5]].</think>Rating: [[9]]": 9,  # the judge's template has opened the thought
+    "[THINK][[2]][/THINK][[9]]": 9,
+    "<thinking>[[2]]</thinking><thinking>[[3]]</thinking>[[9]]": 9,
+    "It begins with `<think>` and has no `</think>`: [[2]]": 2,
+    "Rating: [[ 8 ]]": 8,
+    "Rating: [[8/10]]": 8,
+    "Rating: [[ 8.5 / 10 ]]": 8.5,
+    "Rating: [8]": 8,
+    "As [1] says. [[7]]": 7,
+}
+
+
+def test_the_verdict_stands_after_the_thoughts_in_brackets(tmp_path):
+    rows = [answers("a", responses=[*RATED])]
+    made, told, _ = judged(tmp_path, rows, lambda _, answer, before: answer)
+    assert made[0]["rewards"] == [*RATED.values()] and "without verdict: 0, " in told
+
+
+def test_a_reply_that_was_cut_off_in_an_unmarked_thought_has_no_verdict(tmp_path):
+    """The judge's template has opened the thought; the journal keeps that the reply was cut off."""
+
+    def reply(question, answer, before):
+        cut_off = question.endswith(" a") and answer == "1"
+        message = {"role": "assistant", "content": "First I look at [[5]]." + "</think>[[9]]" * (not cut_off)}
+        return 200, {"choices": [{"message": message, "finish_reason": "length" if cut_off else "stop"}]}
+
+    with judge_that(lambda *shown: (401, {}) if shown[0].endswith(" b") else reply(*shown)) as judge:
+        failed(tmp_path, [answers("a"), answers("b")], judge.url, "--concurrency", 1)
+    made, told, asked = judged(tmp_path, [], reply)
+    assert [row["id"] for row in made] == ["b"] and made[0]["rewards"] == [9.0] * 3 and len(asked) == 3
+    assert "replies without verdict: 1, requests refused: 0, dropped: 1, rows out: 1, " in told
 
 
 def test_only_nonsense(tmp_path):
@@ -119,6 +155,16 @@ def test_a_judge_that_likes_the_first_place_says_nothing(tmp_path):
     made, _, asked = judged(tmp_path, [answers("a")], lambda *_: "[[A]]", "--method", "all_pairs")
     assert set(probabilities(made[0]).values()) == {0.5} and made[0]["rewards"] == [0.5] * 3
     assert sorted(asked) == sorted(f"user: question a|{i}|{j}" for i, j in itertools.permutations(range(3), 2))
+
+
+@pytest.mark.parametrize("method", ["tournament", "all_pairs"])
+def test_a_comparison_counts_after_the_thoughts(tmp_path, method):
+    def reply(question, first, second, before):
+        wrong = "B" if float(first) > float(second) else "A"
+        return f"<think>[[{wrong}]] or [[C]]?</think>{larger(question, first, second, before).replace('[[', '[[ ')}"
+
+    made, told, _ = judged(tmp_path, [answers("a")], reply, "--method", method)
+    assert made[0]["rewards"] == [0.0, 0.5, 1.0] and "without verdict: 0, " in told
 
 
 def test_all_pairs_by_hand(tmp_path):

@@ -130,7 +130,7 @@ def test_mt_bench_by_turn_and_category(tmp_path):
 
 
 def test_what_is_no_rating_is_counted_and_not_guessed(tmp_path):
-    odd = ["[[11]]", "[[0]]", "[[]]", "7 of 10", "[7]", ""]
+    odd = ["[[11]]", "[[0]]", "[[]]", "7 of 10", "[11]", "", "<think>Perhaps [[5]]", "[[5]]</think>", "[[4/5]] [[4]]"]
     replies = iter(odd)
     lock = threading.Lock()
 
@@ -139,9 +139,44 @@ def test_what_is_no_rating_is_counted_and_not_guessed(tmp_path):
             return next(replies, "[[5]]")
 
     result, judgments, printed, _ = judged("2b_mt_bench", mt_bench(tmp_path), tmp_path, judge)
-    assert result["judgments"] == 154 and result["of"] == 160 and result["score"] == 5
+    assert result["judgments"] == 160 - len(odd) and result["of"] == 160 and result["score"] == 5
     assert sorted(row["judgment"] for row in judgments if row["score"] == -1) == sorted(odd)
-    assert "| 154 of 160 |" in printed
+    assert f"| {160 - len(odd)} of 160 |" in printed
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ("<think>The form is [[5]]. A weak answer would be [[2]].</think>\n\nRight. Rating: [[9]]", 9),
+        ("The form is [[5]].</think>Rating: [[9]]", 9),
+        ("Rating: [[9]], not [[2]]", 9),  # the first, as FastChat's scorer reads it
+        ("As [2] says: Rating: [[ 9 ]]", 9),
+        ("Rating: [[9/10]]", 9),
+        ("Rating: [9]", 9),
+    ],
+)
+def test_a_rating_is_the_first_number_in_brackets_after_the_thoughts(tmp_path, reply, score):
+    result, judgments, _, _ = judged("2b_mt_bench", mt_bench(tmp_path, count=1), tmp_path, lambda *_: reply)
+    assert result["score"] == score and result["judgments"] == 2
+    assert {row["judgment"] for row in judgments} == {reply}, "the reply stays as it was"
+
+
+def test_a_thought_that_was_cut_off_is_known_by_the_other_replies(tmp_path):
+    """Where the judge's template opens the thought, a reply that ends in it has no mark: [[5]] is the prompt's form."""
+    opened = True
+
+    def judge(text, _):
+        cut_off = "first 0" in text
+        end = "" if cut_off else "</think>Rating: [[9]]" if opened else " Rating: [[5]]"
+        message = {"role": "assistant", "content": f"The form is [[5]].{end}"}
+        return 200, {"choices": [{"message": message, "finish_reason": "length" if cut_off else "stop"}]}
+
+    result, *_ = judged("2b_mt_bench", mt_bench(tmp_path, count=3), tmp_path, judge, "--max_tokens", 99)
+    assert (result["score"], result["judgments"], result["of"]) == (9, 4, 6)
+    opened = False
+    shutil.rmtree(tmp_path / "out")
+    result, *_ = judged("2b_mt_bench", mt_bench(tmp_path, count=3), tmp_path, judge)
+    assert (result["score"], result["judgments"]) == (5, 6), "a judge that does not think said it before it was cut off"
 
 
 def test_only_nonsense(tmp_path):
@@ -227,6 +262,8 @@ def test_a_judge_that_likes_length_gives_what_a_count_gives(tmp_path):
         (["A>>B", "B>A"], 0),
         (["A>>B", "A>B"], 25),
         (["a<<b", "B<A"], 100),
+        (["A>>B]]</think>[[B>A", "B>>A]] or rather [[A>B"], 100),  # the last one, after the thoughts
+        ([" B > A ", " A>B"], 100),
     ],
 )
 def test_games_by_hand(tmp_path, verdicts, score):
@@ -238,12 +275,21 @@ def test_games_by_hand(tmp_path, verdicts, score):
     assert judged("2c_arena_hard", files, tmp_path, judge)[0]["score"] == pytest.approx(score)
 
 
+def test_a_verdict_in_single_brackets_counts_where_no_other_is(tmp_path):
+    def judge(text, _):
+        return "[A=B]" if text.split("|")[1].startswith("policy") else "Not [A>>B] but [B>A]"
+
+    assert judged("2c_arena_hard", arena_hard(tmp_path, count=1), tmp_path, judge)[0]["score"] == 75
+
+
 def test_a_question_without_two_verdicts_is_left_out_and_counted(tmp_path):
     nonsense = {f"prompt uid{i}" for i in range(5)}
 
     def judge(text, _):
         asked, a, _ = text.split("|")
-        return "who knows [[A>>>B]]" if asked in nonsense and a.startswith("policy") else longer(text, 0)
+        if asked not in nonsense or not a.startswith("policy"):
+            return longer(text, 0)
+        return ["who knows [[A>>>B]]", "<think>Perhaps [[A>B]]", "[[A>B]]</think>", "A>B", ""][int(asked[-1])]
 
     files = arena_hard(tmp_path, count=100)
     result, judgments, printed, _ = judged("2c_arena_hard", files, tmp_path, judge)
