@@ -26,7 +26,7 @@ SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEAR
   ARMORM_REVISION ARMORM_OPTIONS RATINGS JUDGE_URL
   JUDGE_MODEL JUDGE_METHOD VERIFIER_METHOD VERIFIER_PATTERN ANNOTATOR ANNOTATOR_WEIGHTS HELPFULNESS VERBOSITY
   DIRECTION_PROMPT MEASURE BENCH CLEAN PROMPTS EVAL_PROMPTS ITERATIONS PROMPTS_PER_ITERATION N TEMPERATURES
-  MAX_NEW_TOKENS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA LEARNING_RATE EPOCHS BATCH_SIZE MAX_LENGTH DPO_OPTIONS
+  MAX_NEW_TOKENS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA LEARNING_RATE LEARNING_RATES EPOCHS BATCH_SIZE MAX_LENGTH DPO_OPTIONS
   REFERENCE START HISTORY ENHANCER OFFLINE_PAIRS OFFLINE_SIZE DTYPE BENCHMARKS ALPACA_EVAL_OPTIONS ACADEMIC_OPTIONS)
 # Variables that decide how it is run.
 MANNER=(OUT GPUS NODES DISTRIBUTED TENSOR_PARALLEL PER_DEVICE_BATCH_SIZE GPU_MEMORY GRACE CHECK EVALS FROM TO DRY_RUN)
@@ -110,7 +110,9 @@ done
 : "${PROMPTS:=}" "${EVAL_PROMPTS:=}" "${ITERATIONS:=3}" "${PROMPTS_PER_ITERATION:=20000}" "${N:=8}"
 : "${TEMPERATURES:=1.0 0.7}" "${MAX_NEW_TOKENS:=2048}" "${MAX_LENGTH:=2048}"
 : "${PAIRING:=best_worst}" "${MIN_MARGIN:=0}" "${LENGTH_PENALTY:=0}"
-: "${LOSS:=sigmoid}" "${BETA:=0.1}" "${LEARNING_RATE:=5e-7}" "${EPOCHS:=2}" "${BATCH_SIZE:=128}" "${DPO_OPTIONS:=}"
+: "${LOSS:=sigmoid}" "${BETA:=0.1}" "${LEARNING_RATE:=5e-7}" "${LEARNING_RATES:=}" "${EPOCHS:=2}" "${BATCH_SIZE:=128}"
+: "${DPO_OPTIONS:=}"
+[[ ! $LOSS =~ ^(sppo|selm)$ ]] || : "${REFERENCE:=previous}" # as the source's
 : "${REFERENCE:=initial}" "${START:=previous}" "${HISTORY:=round}" "${ENHANCER:=none}"
 : "${OFFLINE_PAIRS:=}" "${OFFLINE_SIZE:=0}"
 : "${EVALS:=none}" "${BENCHMARKS:=}" "${ALPACA_EVAL_OPTIONS:=}" "${ACADEMIC_OPTIONS:=}"
@@ -164,7 +166,7 @@ one_of HISTORY "round all"
 one_of PAIRING "best_worst best_random random_random uncertain offline self_play"
 one_of ENHANCER "none initial previous mixture"
 losses="sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop sft" # TRL's
-one_of LOSS "$losses sigmoid_norm slic sppo xpo selm kto raft dpa rloo" some
+one_of LOSS "$losses sigmoid_norm slic sppo xpo selm rpo kto raft dpa rloo" some
 one_of ANNOTATOR "reward_model preference_model armorm llm_judge verifier policy" some
 one_of MEASURE "none reward_model preference_model armorm llm_judge verifier" some
 one_of EVALS "none alpaca_eval mt_bench arena_hard academic" some
@@ -178,6 +180,9 @@ read -ra annotators <<<"$ANNOTATOR"
 read -ra weights <<<"$ANNOTATOR_WEIGHTS"
 ((${#weights[@]} == 0 || ${#weights[@]} == ${#annotators[@]})) ||
   die "ANNOTATOR_WEIGHTS=$ANNOTATOR_WEIGHTS: ${#weights[@]} for ${#annotators[@]} of ANNOTATOR"
+read -ra rates <<<"$LEARNING_RATES"
+((${#rates[@]} == 0 || ${#rates[@]} == ITERATIONS)) ||
+  die "LEARNING_RATES=$LEARNING_RATES: ${#rates[@]} for ITERATIONS=$ITERATIONS; give one a round"
 uses() { # uses ANNOTATOR: it is asked to annotate the responses of a round, or to be measured
   [[ " $ANNOTATOR $MEASURE " == *" $1 "* ]]
 }
@@ -234,6 +239,9 @@ sft_batch=$(batch SFT_BATCH_SIZE)
 rm_batch=$(batch RM_BATCH_SIZE)
 pm_batch=$(batch PM_BATCH_SIZE)
 dpo_batch=$(batch BATCH_SIZE)
+[[ $LOSS != kto || $dpo_batch != "--per_device_train_batch_size 1 "* ]] ||
+  die "LOSS=kto: it takes its mismatched responses from a device's rows: set PER_DEVICE_BATCH_SIZE to 2 or more"
+[[ $LOSS != rloo ]] || ((N > 1 && BATCH_SIZE % N == 0)) || die "LOSS=rloo: BATCH_SIZE=$BATCH_SIZE does not divide by N=$N, or N is 1"
 
 export PYTHONUNBUFFERED=1 TQDM_DISABLE=1 # the logs get plain lines instead of bars
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=$GRACE # of accelerate's launcher, which hands a SIGTERM on
@@ -560,6 +568,7 @@ sample_with_enhancer() { # half of the responses of each policy
 }
 
 seen=() pairs=() # prompts of earlier rounds, and what the policy is trained on
+uncertain=()       # earlier rounds' pairs of PAIRING=uncertain
 sample_and_pair() { # the steps 1 to 4 of a round: the policy's responses to new prompts, best against worst
   local name rewards=() more=() made=$dir/pairs.jsonl to_answer=$dir/prompts.jsonl
   # shellcheck disable=SC2086
@@ -624,7 +633,9 @@ sample_and_pair() { # the steps 1 to 4 of a round: the policy's responses to new
   esac
   if [[ $PAIRING == uncertain ]]; then
     step 4 "$made" python annotation/2d_uncertain_pairs.py --model_name_or_path "$REWARD_MODEL" --n "$N" \
-      --rewards_file "$dir/rewards.jsonl" --length_penalty "$LENGTH_PENALTY" --dtype "$DTYPE" --output_file "$made"
+      --rewards_file "$dir/rewards.jsonl" ${uncertain[*]:+--earlier_files "${uncertain[@]}"} \
+      --length_penalty "$LENGTH_PENALTY" --dtype "$DTYPE" --output_file "$made"
+    uncertain+=("$made")
     pairs+=("$made")
     return
   fi
@@ -647,7 +658,7 @@ optimise() { # optimise START REFERENCE: step 5, the next policy by LOSS
   # shellcheck disable=SC2086
   train 5 "$policy" "$script" --model_name_or_path "$1" "${flags[@]}" \
     --dataset_name "${pairs[@]}" ${OFFLINE_PAIRS:+"$OUT/offline_pairs.jsonl"} \
-    "${loss[@]}" --learning_rate "$LEARNING_RATE" --num_train_epochs "$EPOCHS" $dpo_batch $DPO_OPTIONS
+    "${loss[@]}" --learning_rate "${rates[t - 1]:-$LEARNING_RATE}" --num_train_epochs "$EPOCHS" $dpo_batch $DPO_OPTIONS
 }
 
 # Iteration 0: data, base model, initial policy pi_0, reward model.

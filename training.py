@@ -96,6 +96,7 @@ def train(trainer, checkpoint):
     at the end of each (transformers' --enable_jit_checkpoint does not, and its collectives then get mixed up)."""
     from transformers import TrainerCallback
 
+    mend_generation_config(trainer)
     asked = []
 
     class Stop(TrainerCallback):
@@ -121,6 +122,31 @@ def train(trainer, checkpoint):
         # A launcher ends all processes when one has ended, perhaps before they have saved.
         trainer.accelerator.wait_for_everyone()
         sys.exit(143)
+
+
+def mend_generation_config(trainer):
+    """Make a generation_config that transformers would refuse to save, at the first checkpoint, one that it saves.
+
+    In those of Llama 2 and Vicuna sampling parameters stand beside greedy decoding; they are meant for sampling.
+    """
+    from transformers import GenerationConfig
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    config = getattr(model, "generation_config", None)
+    if config is None or savable(config):
+        return
+    config.do_sample = True
+    if config.temperature == 0 or not savable(config):
+        tokens = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        model.generation_config = GenerationConfig(**tokens)
+
+
+def savable(generation_config):
+    try:
+        generation_config.validate(strict=True)
+    except ValueError:
+        return False
+    return True
 
 
 def leave(trainer, reason):

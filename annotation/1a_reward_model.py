@@ -111,17 +111,19 @@ def of_rows(cache, places):
 
 
 def load(path, dtype, example, **origin):
-    """(model, tokenizer), checked by an example of a row; what cannot score a response ends the program."""
+    """(model, tokenizer), checked by an example of a row; what cannot score a response ends the program.
+
+    origin: trust_remote_code, revision and chat_template_kwargs, as models.tokenizer takes them.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification
 
     tokenizer = models.tokenizer(path, example, **origin)
-    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        # The model takes the last token that is not padding for the end of the response.
-        sys.exit(f"{path}: its tokenizer needs a pad token that is not the EOS token")
+    models.check_padding(tokenizer)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    origin.pop("chat_template_kwargs")
     model = models.load(AutoModelForSequenceClassification, path, tokenizer, dtype=dtype, device_map=device, **origin)
-    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     if type(model).__module__.startswith("transformers.") and model.config.num_labels != 1:
         sys.exit(f"{path}: gives {model.config.num_labels} scores, a reward model gives one")
     return model, tokenizer
@@ -155,6 +157,7 @@ def main():
         "--dtype", choices=arguments.DTYPES, default="float32", help="of weights and activations: float32, bfloat16"
     )
     parser.add_argument("--chunk_size", type=arguments.whole(1), default=512, help="rows between two writes to disk")
+    parser.add_argument("--chat_template_kwargs", help=arguments.TEMPLATE_HELP)
     args = shards.parse(parser)
 
     def answered():  # read twice: first to check all of it, then by chunks, so that memory does not grow with the file
@@ -166,8 +169,14 @@ def main():
 
     import torch
 
-    origin = {"trust_remote_code": args.trust_remote_code, "revision": args.revision}
-    model, tokenizer = load(args.model_name_or_path, args.dtype, example, **origin)
+    model, tokenizer = load(
+        args.model_name_or_path,
+        args.dtype,
+        example,
+        trust_remote_code=args.trust_remote_code,
+        revision=args.revision,
+        chat_template_kwargs=args.chat_template_kwargs,
+    )
     # The cache of a prompt serves models that attend to everything and score by the library's own code.
     own = not type(model).__module__.startswith("transformers.")
     share = not own and not getattr(model.config, "sliding_window", None)

@@ -23,7 +23,7 @@ import time
 
 import rows
 import shards
-from common import arguments, models
+from common import arguments, chats, models
 
 
 def comparison(prompt, a, b):
@@ -101,6 +101,7 @@ def main():
         "--dtype", choices=arguments.DTYPES, default="float32", help="of weights and activations: float32, bfloat16"
     )
     parser.add_argument("--chunk_size", type=arguments.whole(1), default=512, help="rows between two writes to disk")
+    parser.add_argument("--chat_template_kwargs", help=arguments.TEMPLATE_HELP)
     args = shards.parse(parser)
 
     def answered():  # read twice: first to check all of it, then by chunks, so that memory does not grow with the file
@@ -117,24 +118,17 @@ def main():
     import torch
     from transformers import AutoModelForCausalLM
 
-    tokenizer = models.tokenizer(args.model_name_or_path, example)
+    tokenizer = models.tokenizer(
+        args.model_name_or_path, example, chat_template_kwargs=args.chat_template_kwargs
+    )
+    side_ids, answer_length = chats.choice(tokenizer)
+    answer = {"role": "assistant", "content": "A"}  # which one does not matter: the probability is read before it
 
     def ids_of(compared):
         texts = []
         for row, a, b in compared:
-            chat = comparison(row["prompt"], a, b)
-            texts.append(models.render(tokenizer, chat, row.place, add_generation_prompt=True))
-        return texts, tokenizer(texts, add_special_tokens=False)["input_ids"]
-
-    nothing = rows.Row(prompt=[])
-    nothing.place = args.model_name_or_path
-    (text,), (empty,) = ids_of([(nothing, "", "")])
-    side_ids = []
-    for side in "AB":
-        *before, last = tokenizer(text + side, add_special_tokens=False)["input_ids"]
-        if before != empty:
-            sys.exit(f"{args.model_name_or_path}: its tokenizer splits {side!r} into several tokens")
-        side_ids.append(last)
+            texts.append(models.render(tokenizer, [*comparison(row["prompt"], a, b), answer], row.place))
+        return [ids[:-answer_length] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     if tokenizer.pad_token is None:
         sys.exit(f"{args.model_name_or_path}: its tokenizer has neither a pad token nor an EOS token")
@@ -148,7 +142,7 @@ def main():
     @torch.inference_mode()
     def probabilities(compared):
         """P(first is better) for each (row, first, second); None where that is longer than the context."""
-        _, ids = ids_of([(p, a, b) for p, a, b in compared] + [(p, b, a) for p, a, b in compared])
+        ids = ids_of([(p, a, b) for p, a, b in compared] + [(p, b, a) for p, a, b in compared])
         p_a = [None] * len(ids)
         fitting = (i for i in range(len(ids)) if len(ids[i]) <= model.config.max_position_embeddings)
         order = sorted(fitting, key=lambda i: len(ids[i]), reverse=True)

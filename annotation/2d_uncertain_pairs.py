@@ -3,19 +3,20 @@
 The main agent's response is the best by its score. The enhancer's is the one whose features differ most from it in the
 directions that the pairs so far say least about, ||phi(x, a) - phi(x, a')|| in the norm of the inverse of
 
-    Sigma = ridge I + the sum over the pairs chosen so far of (phi - phi')(phi - phi')^T,
+    Sigma = ridge I + the sum over the pairs so far, earlier rounds' included, of (phi - phi')(phi - phi')^T,
 
 with phi the reward model's hidden state at the last token, centred on the mean of the first chunk and scaled to a
 mean norm of 1 there. Which of the two is called chosen goes by the score, reward minus --length_penalty times its
 characters.
 
 Reads:  --rewards_file, {"id", "prompt", "responses", "finish_reasons", "rewards", ...}; --model_name_or_path, the
-        reward model
+        reward model; --earlier_files, the pairs of earlier rounds, {"id", "prompt", "chosen", "rejected"}
 Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "rejected_reward", "uncertainty"}.
         Dropped and counted: rows with fewer than two whole responses that differ, ties.
 
     python annotation/2d_uncertain_pairs.py --model_name_or_path runs/tiny/reward_model \
-        --rewards_file runs/tiny/iter1/rewards.jsonl --output_file my_pairs.jsonl
+        --earlier_files runs/tiny/iter1/pairs.jsonl \
+        --rewards_file runs/tiny/iter2/rewards.jsonl --output_file my_pairs.jsonl
 """
 
 import itertools
@@ -31,6 +32,7 @@ def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--rewards_file", required=True)
+    parser.add_argument("--earlier_files", nargs="*", default=[], help="pairs of earlier rounds, whose sum Sigma holds")
     parser.add_output("--output_file", required=True)
     parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
     parser.add_argument(
@@ -49,6 +51,7 @@ def main():
     args = parser.parse_args()
     total = sum(1 for _ in rows.read(args.rewards_file, "rewards", n=args.n))  # a bad row stops all before the model
     first = next(rows.read(args.rewards_file, "rewards", n=args.n))
+    earlier = [pair for file in args.earlier_files for pair in rows.read(file, "preferences")]
     start, counts = time.time(), Counter()
 
     import torch
@@ -69,13 +72,9 @@ def main():
     )
 
     @torch.inference_mode()
-    def features(chunk):
-        """For each row a tensor (responses, hidden size), float64."""
-        texts = [
-            models.render(tokenizer, [*row["prompt"], {"role": "assistant", "content": response}], row.place)
-            for row in chunk
-            for response in row["responses"]
-        ]
+    def features(chats):
+        """chats: (FILE:LINE, messages) each. A tensor (chats, hidden size), float64."""
+        texts = [models.render(tokenizer, messages, place) for place, messages in chats]
         ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
         ids = [one[: model.config.max_position_embeddings] for one in ids]
         order, found = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True), [None] * len(ids)
@@ -87,17 +86,39 @@ def main():
             last = padded["attention_mask"].sum(dim=1) - 1
             for place, i in enumerate(batch):
                 found[i] = hidden[place, last[place]]
-        return torch.stack(found).split([len(row["responses"]) for row in chunk])
+        return torch.stack(found)
 
-    inverse = torch.eye(model.config.hidden_size, dtype=torch.float64, device=device) / args.ridge
-    centre = scale = None
-    gained, pairs = 0.0, []
+    def features_of_responses(chunk):
+        """For each row a tensor (responses, hidden size)."""
+        chats = [
+            (row.place, [*row["prompt"], {"role": "assistant", "content": response}])
+            for row in chunk
+            for response in row["responses"]
+        ]
+        return features(chats).split([len(row["responses"]) for row in chunk])
+
+    def sum_of_earlier(scale):
+        """The earlier pairs' part of Sigma, (hidden size, hidden size)."""
+        sides = [[(pair.place, pair["prompt"] + pair[side]) for pair in earlier] for side in ("chosen", "rejected")]
+        total = torch.zeros_like(identity)
+        for i in range(0, len(earlier), args.chunk_size):
+            chosen, rejected = (features(chats[i : i + args.chunk_size]) for chats in sides)
+            differences = (chosen - rejected) / scale
+            total += differences.T @ differences
+        return total
+
+    identity = torch.eye(model.config.hidden_size, dtype=torch.float64, device=device)
+    centre = scale = inverse = gained = None
+    pairs = []
     stream = rows.read(args.rewards_file, "rewards", n=args.n)
     while chunk := list(itertools.islice(stream, args.chunk_size)):
-        phi = features(chunk)
+        phi = features_of_responses(chunk)
         if centre is None:
             centre = torch.cat(phi).mean(dim=0)
             scale = (torch.cat(phi) - centre).norm(dim=1).mean()
+            sigma = args.ridge * identity + sum_of_earlier(scale)
+            inverse = torch.linalg.inv(sigma)
+            gained = torch.logdet(sigma / args.ridge).item()
         for row, of_row in zip(chunk, phi, strict=True):
             texts = row["responses"]
             score = [r - args.length_penalty * len(t) for r, t in zip(row["rewards"], texts, strict=True)]
@@ -130,8 +151,8 @@ def main():
         sys.exit(f"{args.rewards_file}: no pair is left of {total} rows ({dict(counts)})")
     rows.write(args.output_file, pairs)
     dropped = "".join(f"{name}: {count}, " for name, count in counts.items())
-    told = f"rows in: {total}, {dropped}rows out: {len(pairs)}, log det Sigma / ridge: {gained:.2f}"
-    print(f"{args.output_file} {told}, {time.time() - start:.1f} s")
+    told = f"rows in: {total}, {dropped}rows out: {len(pairs)}, earlier pairs: {len(earlier)}"
+    print(f"{args.output_file} {told}, log det Sigma / ridge: {gained:.2f}, {time.time() - start:.1f} s")
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ def in_range(number, text, low, high):
 
 
 SEED = whole(0, 2**32 - 1)  # what numpy and vLLM take
+TEMPLATE_HELP = 'arguments of the chat template, as JSON: {"enable_thinking": false}'
 DTYPES = ("float32", "bfloat16", "float16")
 
 

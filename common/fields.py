@@ -18,7 +18,7 @@ FIELDS = {  # that a kind of row must have; keys beyond them pass through
 OPTIONAL = {  # that are checked where they are there, since the stages which read such rows use them
     "preferences": ["margin"],
     "prompts": ["system"],
-    "responses": ["system"],
+    "responses": ["system", "end_tokens"],
 }
 
 
@@ -142,7 +142,7 @@ def check_ratings(value, row):
 CHECKS = {
     **{name: check_text for name in ("id", "answer", "text", "benchmark", "section", "subset", "group")},
     **{name: conversation(name) for name in ROLES},
-    **{name: check_texts for name in ("responses", "finish_reasons")},
+    **{name: check_texts for name in ("responses", "finish_reasons", "end_tokens")},
     **{name: check_numbers for name in ("rewards", "true_rewards", "kl")},
     **{name: check_probability for name in ("chosen_win_probability", "rejected_win_probability")},
     "system": check_any_text,

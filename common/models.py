@@ -10,6 +10,8 @@ import re
 import sys
 from pathlib import Path
 
+from common import templates
+
 SHOWN = 3  # keys that a message names
 COMMIT = re.compile("[0-9a-f]{40}")
 
@@ -61,10 +63,11 @@ def config(path, **options):
         return AutoConfig.from_pretrained(path, **checked_origin(path, **options))
 
 
-def tokenizer(path, example=None, template=True, padding_side=None, **options):
+def tokenizer(path, example=None, template=True, padding_side=None, chat_template_kwargs=None, **options):
     """The tokenizer of a model. template: it has to have a chat template, which renders the example.
 
-    example: (FILE:LINE, messages), by default a question.
+    example: (FILE:LINE, messages), by default a question. chat_template_kwargs: JSON, {name: value},
+    from here on part of the template. A template that reads the clock gets a fixed date.
     """
     from transformers import AutoTokenizer
 
@@ -73,6 +76,10 @@ def tokenizer(path, example=None, template=True, padding_side=None, **options):
         loaded = AutoTokenizer.from_pretrained(path, **side, **checked_origin(path, **options))
     if template and not loaded.chat_template:
         sys.exit(f"{path}: its tokenizer has no chat template")
+    if loaded.chat_template:
+        with refused(path):  # of several templates without a default
+            loaded.chat_template = prepared_template(path, loaded.get_chat_template())
+    set_template_arguments(loaded, chat_template_kwargs)
     if template:
         where, messages = example or (path, [{"role": "user", "content": "question"}])
         others = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + " and another"}]
@@ -81,6 +88,31 @@ def tokenizer(path, example=None, template=True, padding_side=None, **options):
         if texts[0] == texts[1]:
             sys.exit(f"{path}: its chat template leaves out what is said")
     return loaded
+
+
+def prepared_template(path, text):
+    """The template without a clock; a line says so."""
+    prepared = templates.without_clock(text)
+    if prepared != text:
+        print(
+            f"{path}: its chat template asks for today's date, it gets {templates.DATE}",
+            file=sys.stderr,
+        )
+    return prepared
+
+
+def set_template_arguments(tokenizer, text):
+    """Make the arguments of a flag --chat_template_kwargs, JSON or None, part of the template."""
+    try:
+        values = templates.arguments(text)
+    except ValueError as error:
+        sys.exit(f"--chat_template_kwargs: {error}")
+    for name in values:
+        if not templates.reads(tokenizer.chat_template or "", name):
+            source = tokenizer.name_or_path
+            sys.exit(f"--chat_template_kwargs: {name}: the chat template of {source} does not read it")
+    if values:
+        tokenizer.chat_template = templates.with_arguments(tokenizer.chat_template, values)
 
 
 def render(tokenizer, messages, where, **options):
@@ -128,7 +160,10 @@ def check_report(path, report, new_head):
     """report: what from_pretrained tells of the keys of the checkpoint and of the model."""
     missing = sorted(report["missing_keys"])
     if new_head:
-        missing = [key for key in missing if not key.startswith(("score.", "classifier."))]
+        head = [key for key in missing if key.startswith(("score.", "classifier."))]
+        missing = [key for key in missing if key not in head]
+        if head:
+            print(f"{path}: has no scoring head; a new one starts at random: {some(head)}")
     if missing:
         refuse(path, f"weights are missing: {some(missing)}")
     surplus = sorted(key for key in report["unexpected_keys"] if key.startswith("model.layers."))
@@ -149,6 +184,27 @@ def check_language_model(path, config):
     names = getattr(config, "architectures", None) or []
     if any("Classification" in name or "Reward" in name for name in names):
         refuse(path, f"it is a {names[0]}, where a language model is asked for")
+
+
+def last_of_a_chat(tokenizer):
+    """The id of the last token of a chat: a reward model's score is read there."""
+    chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+    text = render(tokenizer, chat, tokenizer.name_or_path)
+    return tokenizer(text, add_special_tokens=False)["input_ids"][-1]
+
+
+def check_padding(tokenizer):
+    """The score is read at the last token that is not padding: the pad token must not end a chat.
+
+    A tokenizer that has none pads with a token that does not.
+    """
+    last = last_of_a_chat(tokenizer)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(1 if last == 0 else 0)
+    elif tokenizer.pad_token_id == tokenizer.eos_token_id:
+        sys.exit(f"{tokenizer.name_or_path}: its tokenizer needs a pad token that is not the EOS token")
+    elif tokenizer.pad_token_id == last:
+        sys.exit(f"{tokenizer.name_or_path}: its tokenizer needs a pad token that does not end a chat")
 
 
 def check_vocabulary(path, model, tokenizer):

@@ -17,6 +17,7 @@ AT_LEAST = {
     **dict.fromkeys(["learning_rate", "weight_decay", "warmup_steps", "max_grad_norm", "beta", "label_smoothing"], 0),
     **dict.fromkeys(["adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor", "ld_alpha"], 0),
     **dict.fromkeys(["desirable_weight", "undesirable_weight", "center_rewards_coefficient", "slic_delta"], 0),
+    "rpo_alpha": 0,
     **dict.fromkeys(["dataloader_num_workers", "neftune_noise_alpha", "lora_dropout", "top_k", "epsilon", "top_p"], 0),
     **dict.fromkeys(["per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"], 1),
     **dict.fromkeys(["max_completion_length", "num_iterations", "steps_per_generation", "lora_r", "gate_size"], 1),
@@ -31,6 +32,7 @@ AT_MOST = {
     **dict.fromkeys(["adam_beta1", "adam_beta2", "label_smoothing_factor", "ld_alpha", "lora_dropout", "top_p"], 1),
     "label_smoothing": 0.5,
 }
+TEMPLATE_HELP = 'arguments of the chat template, saved with the model, as JSON: {"enable_thinking": false}'
 # Of TRL's and transformers' flags what no script here acts on.
 WITHOUT_EFFECT = ("model_revision", "trust_remote_code", "load_in_8bit", "load_in_4bit", "resume_from_checkpoint")
 

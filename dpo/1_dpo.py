@@ -1,10 +1,12 @@
 """Direct preference optimisation by TRL's DPOTrainer: loss -log sigmoid(beta D) (paper 3.3, Table 7).
 
 In the paper every round starts from the previous policy (--model_name_or_path) and keeps the initial policy pi_0 as
-reference (--ref_model_name_or_path). The reference's log-probabilities are computed once, before training. The
-defaults are the paper's; every other flag of TRL's DPOConfig (--loss_type, --beta, ...) and ModelConfig passes
-through. Beside TRL's losses --loss_type takes slic, sppo, xpo and selm, which losses.py defines. A run that was killed
-continues from its last checkpoint (--save_steps) when the same command is given again.
+reference (--ref_model_name_or_path). The reference's log-probabilities are computed once, before training. Responses
+are trained on as they were sampled, thoughts included, whatever the chat template makes of them. What is longer than
+--max_length is cut; pairs that leave nothing to compare are dropped; both are counted. The defaults are the paper's;
+every other flag of TRL's DPOConfig (--loss_type, --beta, ...) and ModelConfig passes through. Beside TRL's losses
+--loss_type takes slic, sppo, xpo, selm and rpo, which losses.py defines. A run that was killed continues from its last
+checkpoint (--save_steps) when the same command is given again.
 
 Reads:  --dataset_name, one or several files of {"id", "prompt", "chosen", "rejected"}: this round's pairs, earlier
         rounds', an offline preference set. sppo reads "chosen_win_probability" and "rejected_win_probability" as
@@ -19,20 +21,22 @@ Writes: --output_dir, a Hugging Face model directory with trainer_state.json, th
 
 import os
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 
 import losses
-from trl import DPOConfig, DPOTrainer, ModelConfig
+from trl import DPOConfig, ModelConfig
 
 import rows
 import training
-from common import models, training_arguments
+from common import chats, models, training_arguments
 
 
 @dataclass
 class Data:
     dataset_name: list[str] = field(metadata={"help": "JSONL files of pairs, trained on together"})
     ref_model_name_or_path: str = field(metadata={"help": "reference policy; pi_0 in the paper (3.3)"})
+    chat_template_kwargs: str | None = field(default=None, metadata={"help": training_arguments.TEMPLATE_HELP})
 
 
 @dataclass
@@ -48,12 +52,47 @@ class Config(DPOConfig):
     slic_delta: float = field(default=1.0, metadata={"help": "margin of slic, in nats"})
     slic_weight: float = field(default=0.1, metadata={"help": "weight of slic's regulariser"})
     optimism: float = field(default=1e-5, metadata={"help": "alpha of xpo (1e-5 or 5e-6) and selm (1e-4)"})
+    rpo_alpha: float = field(default=1.0, metadata={"help": "weight of rpo's likelihood of the chosen response"})
 
 
-def fits(tokenizer, row, max_length):
-    """Does the prompt leave a token for the responses?"""
-    text = models.render(tokenizer, row["prompt"], row.place, add_generation_prompt=True)
-    return max_length is None or len(tokenizer(text, add_special_tokens=False)["input_ids"]) < max_length
+def tokenised(pairs, tokenizer, training_args, needed):
+    """([{"prompt_ids", "chosen_ids", "rejected_ids", ...}] of the pairs to train on, counts of the others).
+
+    needed: fields of a pair that the loss reads beside them.
+    """
+    end = chats.turn_end(tokenizer)
+    examples, counts = [], Counter()
+    for row in pairs:
+        texts = [chats.answer(tokenizer, end, row["prompt"], row[side], row.place) for side in ("chosen", "rejected")]
+        if None in texts:
+            counts["rewritten"] += 1
+            continue
+        (prompt, chosen), (_, rejected) = texts
+        example = {name: row[name] for name in needed if name != "explored"}
+        example["prompt_ids"], example["chosen_ids"] = chats.encode(tokenizer, prompt, chosen)
+        _, example["rejected_ids"] = chats.encode(tokenizer, prompt, rejected)
+        if "explored" in needed:
+            explored = chats.response_text(prompt, row["explored"]) + end.closing
+            _, example["explored_ids"] = chats.encode(tokenizer, prompt, explored)
+        if fate := fate_of(example, training_args):
+            counts[fate] += 1
+        if fate in (None, "cut"):
+            examples.append(example)
+    return examples, counts
+
+
+def fate_of(example, training_args):
+    """What --max_length does to a pair: "too long", "equal" (both are dropped), "cut", or None."""
+    limit, prompt = training_args.max_length, len(example["prompt_ids"])
+    longest = prompt + max(len(example["chosen_ids"]), len(example["rejected_ids"]))
+    if limit is None or longest <= limit:
+        return None
+    if training_args.truncation_mode == "keep_end":  # the start of the prompt goes
+        return "cut"
+    if prompt >= limit:
+        return "too long"
+    room = limit - prompt
+    return "equal" if example["chosen_ids"][:room] == example["rejected_ids"][:room] else "cut"
 
 
 def main():
@@ -67,7 +106,6 @@ def main():
         sys.exit(f"--beta: {training_args.beta} is not above 0")
     needed = losses.NEEDS[own[0]] if own else []
     pairs = [row for name in data.dataset_name for row in rows.read(name, "preferences", also=needed)]
-    fields = ["prompt", "chosen", "rejected", *needed]
 
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
@@ -76,9 +114,14 @@ def main():
     example = pairs[0].place, pairs[0]["prompt"]
     for name in (model_args.model_name_or_path, data.ref_model_name_or_path):
         models.check(AutoModelForCausalLM, name, models.tokenizer(name, example))
-    tokenizer = models.tokenizer(model_args.model_name_or_path)
-    if not any(fits(tokenizer, row, training_args.max_length) for row in pairs):
-        sys.exit(f"{data.dataset_name[0]}: no prompt leaves room within --max_length {training_args.max_length}")
+    tokenizer = models.tokenizer(model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs)
+    examples, counts = tokenised(pairs, tokenizer, training_args, needed)
+    if not examples:
+        sys.exit(
+            f"{data.dataset_name[0]}: no pair is left within --max_length {training_args.max_length}: prompts that "
+            f"leave no room: {counts['too long']}, answers that do not differ there: {counts['equal']}, rewritten by "
+            f"the chat template: {counts['rewritten']}"
+        )
     final, checkpoint = training.begin(training_args)
 
     attention = training.attention(training_args, model_args)
@@ -90,14 +133,15 @@ def main():
     stored = f"{training_args.output_dir}/checkpoint-pairs"
     with training_args.main_process_first(local=False):  # the others read the reference's log-probabilities beside it
         if not os.path.exists(f"{stored}/dataset_info.json"):
-            Dataset.from_list([{field: row[field] for field in fields} for row in pairs]).save_to_disk(stored)
-    trainer_class, collator = DPOTrainer, None
+            Dataset.from_list(examples).save_to_disk(stored)
+    trainer_class, collator = losses.TokenTrainer, None
     if own:
         training_args.remove_unused_columns = False
-        collator = losses.Collator(tokenizer.pad_token_id, training_args.max_length, tokenizer=tokenizer)
+        filler = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        collator = losses.Collator(filler, training_args.max_length)
         trainer_class = losses.PairTrainer
     policy, reference = model(model_args.model_name_or_path), model(data.ref_model_name_or_path)
-    with training.building(tokenizer, lambda: training.compared_chats(pairs)):
+    with training.building(tokenizer, lambda: ()):
         trainer = trainer_class(
             policy,
             reference,
@@ -109,9 +153,11 @@ def main():
         )
     training.train(trainer, checkpoint)
     if trainer.is_world_process_zero():
-        kept, steps = len(trainer.train_dataset), trainer.state.global_step
         print(
-            f"{final} pairs in: {len(pairs)}, dropped, too long: {len(pairs) - kept}, trained on: {kept}, {steps} steps"
+            f"{final} pairs in: {len(pairs)}, dropped, too long: {counts['too long']}, "
+            f"dropped, equal within --max_length: {counts['equal']}, "
+            f"dropped, rewritten by the chat template: {counts['rewritten']}, "
+            f"cut: {counts['cut']}, trained on: {len(examples)}, {trainer.state.global_step} steps"
         )
     training.finish(trainer, final)
 

@@ -1,8 +1,8 @@
 """Kahneman-Tversky optimisation by TRL's KTOTrainer (arXiv 2402.01306): from responses that are good or bad, unpaired.
 
 With z0 = max(0, the mean l of mismatched prompts and responses), the loss is w (1 - sigmoid(beta (l - z0))) for a
-desirable response, w (1 - sigmoid(beta (z0 - l))) for an undesirable one; l = log pi/pi_ref. Every other flag of TRL's
-KTOConfig and ModelConfig passes through. A run that was killed continues from its last checkpoint (--save_steps) when
+desirable response, w (1 - sigmoid(beta (z0 - l))) for an undesirable one; l = log pi/pi_ref. z0 is of the global batch,
+whatever its accumulation steps. Every other flag of TRL's KTOConfig and ModelConfig passes through. A run that was killed continues from its last checkpoint (--save_steps) when
 the same command is given again.
 
 Reads:  --dataset_name, one or several files of {"id", "prompt", "completion", "label"}, or of pairs, {"id", "prompt",
@@ -57,17 +57,49 @@ def unpaired(names, seed):
     return labelled
 
 
+def trainer_class(training_args):
+    """TRL's trainer, with z0 of all micro-batches of a step: TRL takes that of each by itself, and of two rows a device
+    it is hardly an estimate."""
+    from trl import KTOTrainer
+
+    if training_args.gradient_accumulation_steps == 1 or training_args.loss_type != "kto":
+        return KTOTrainer  # its micro-batch is the batch, or the loss has no z0
+
+    class WholeBatchKTOTrainer(KTOTrainer):
+        """The mean l of mismatched responses is computed when a step's micro-batches are drawn."""
+
+        def get_batch_samples(self, epoch_iterator, num_batches, device):
+            import torch
+
+            batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+            ratios = []
+            for batch in batches:
+                batch = self._prepare_inputs(batch)
+                with torch.no_grad(), self.compute_loss_context_manager():
+                    logps = super()._compute_kl_logps(self.model_wrapped, batch)
+                ratios.append(logps - batch["ref_KL_logps"])
+            self.mean_ratio = torch.cat(ratios).mean() if ratios else None
+            return batches, count
+
+        def _compute_kl_logps(self, model, batch):
+            return batch["ref_KL_logps"] + self.mean_ratio  # TRL subtracts the first again, and clamps the mean at 0
+
+    return WholeBatchKTOTrainer
+
+
 def main():
     data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     if training_args.beta <= 0:
         sys.exit(f"--beta: {training_args.beta} is not above 0")
     labelled = unpaired(data.dataset_name, training_args.seed)
+    if not training_args.precompute_ref_log_probs and training_args.gradient_accumulation_steps > 1:
+        sys.exit("--precompute_ref_log_probs False: z0 of the global batch needs the reference's log-probabilities")
     if training_args.per_device_train_batch_size < 2:
         sys.exit("--per_device_train_batch_size 1: KTO takes its mismatched responses from the batch, give 2 or more")
 
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
-    from trl import KTOTrainer, get_peft_config
+    from trl import get_peft_config
 
     attention, dtype = training.attention(training_args, model_args), model_args.dtype or "float32"
     both = []  # the policy and the reference, in the same precision
@@ -82,7 +114,7 @@ def main():
         return ((row.place, row["prompt"] + row["completion"]) for row in labelled)
 
     with training.building(tokenizer, chats):
-        trainer = KTOTrainer(
+        trainer = trainer_class(training_args)(
             *both,
             training_args,
             train_dataset=Dataset.from_list(labelled),

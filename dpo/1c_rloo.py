@@ -13,13 +13,14 @@ Writes: --output_dir, a Hugging Face model directory with trainer_state.json, th
         --per_device_train_batch_size 16 --gradient_accumulation_steps 4 --num_generations 4
 """
 
+import json
 from dataclasses import dataclass, field
 
 from trl import ModelConfig, RLOOConfig
 
 import rows
 import training
-from common import models, training_arguments
+from common import chats, models, training_arguments
 
 
 @dataclass
@@ -46,9 +47,19 @@ def main():
 
     dtype, name = model_args.dtype or "float32", data.reward_model_name_or_path
     example = prompts[0].place, prompts[0]["prompt"]
-    tokenizer = models.tokenizer(model_args.model_name_or_path, example, padding_side="left")
+    tokenizer = models.tokenizer(
+        model_args.model_name_or_path,
+        example,
+        padding_side="left",
+        chat_template_kwargs=json.dumps(training_args.chat_template_kwargs or {}),
+    )
+    training_args.chat_template_kwargs = None  # they are part of the template now
     models.check(AutoModelForCausalLM, model_args.model_name_or_path, tokenizer)
+    end = chats.turn_end(tokenizer)
+    if end.token:
+        tokenizer.eos_token = end.token  # where TRL lets a response end, beside the ends of generation_config
     scorer_tokenizer = models.tokenizer(name, example)
+    models.check_padding(scorer_tokenizer)
     reward_model = models.load(AutoModelForSequenceClassification, name, scorer_tokenizer, num_labels=1, dtype=dtype)
     final, checkpoint = training.begin(training_args)
 
@@ -62,6 +73,7 @@ def main():
             training_args,
             train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in prompts]),
             processing_class=tokenizer,
+            reward_processing_classes=scorer_tokenizer,
             peft_config=get_peft_config(model_args),
         )
     models.check_finite(model_args.model_name_or_path, trainer.model)

@@ -1,4 +1,4 @@
-"""Losses on pairs that TRL's DPOTrainer does not have: SLiC-HF, SPPO, XPO, SELM.
+"""Losses on pairs that TRL's DPOTrainer does not have: SLiC-HF, SPPO, XPO, SELM, RPO.
 
 l = log pi(y)/pi_ref(y), the log-probabilities summed over the tokens of a response; D = l_chosen - l_rejected.
 """
@@ -20,6 +20,7 @@ NEEDS = {  # fields of a pair beyond prompt, chosen and rejected
     "sppo": ["chosen_win_probability", "rejected_win_probability"],
     "xpo": ["explored"],
     "selm": ["explored"],
+    "rpo": [],
 }
 
 
@@ -31,7 +32,7 @@ def slic(chosen, rejected, delta, weight):
 
 def sppo(chosen, rejected, chosen_probability, rejected_probability, beta):
     """1/2 sum over both of (l - (P - 1/2) / beta)^2, P the probability to win against the policy's other responses
-    (SPPO, arXiv 2405.00675). chosen, rejected: (batch,) l."""
+    (SPPO, arXiv 2405.00675). chosen, rejected: (batch,) l, whose reference is the previous round's policy there."""
     target = [(p - 0.5) / beta for p in (chosen_probability, rejected_probability)]
     return ((chosen - target[0]) ** 2 + (rejected - target[1]) ** 2) / 2
 
@@ -44,11 +45,16 @@ def optimistic(chosen, rejected, explored, beta, weight):
     return -logsigmoid(beta * (chosen - rejected)) + weight * explored
 
 
+def rpo(chosen, rejected, chosen_logp, lengths, beta, alpha):
+    """-log sigmoid(beta D) - alpha log pi(y_w) / |y_w| (iterative RPO, arXiv 2404.19733): each chosen response's
+    likelihood is divided by its own length, so that a short one counts as much as a long one. TRL's `sft` is the mean
+    over all tokens of a batch. chosen, rejected: (batch,) l; chosen_logp: (batch,) log pi; lengths: (batch,) tokens."""
+    return -logsigmoid(beta * (chosen - rejected)) - alpha * chosen_logp / lengths
+
+
 @dataclass
 class Collator(DataCollatorForPreference):
     """TRL's batch of chosen, then rejected sequences; explored ones follow, and the probabilities to win."""
-
-    tokenizer: object = None
 
     def torch_call(self, examples):
         batch = super().torch_call(examples)
@@ -57,10 +63,8 @@ class Collator(DataCollatorForPreference):
         for name in NEEDS["sppo"]:
             if name in examples[0]:
                 batch[name] = torch.tensor([example[name] for example in examples])
-        if "explored" in examples[0]:
-            chats = [[*e["prompt"], {"role": "assistant", "content": e["explored"]}] for e in examples]
-            whole = self.tokenizer.apply_chat_template(chats, return_dict=True)["input_ids"]
-            whole = [torch.tensor(ids[: self.max_length]) for ids in whole]
+        if "explored_ids" in examples[0]:
+            whole = [torch.tensor((e["prompt_ids"] + e["explored_ids"])[: self.max_length]) for e in examples]
             starts = [len(example["prompt_ids"]) for example in examples]
             masks = [(torch.arange(len(i)) >= start).long() for i, start in zip(whole, starts, strict=True)]
             more = {"input_ids": whole, "attention_mask": [torch.ones_like(m) for m in masks], "completion_mask": masks}
@@ -70,7 +74,14 @@ class Collator(DataCollatorForPreference):
         return batch
 
 
-class PairTrainer(DPOTrainer):
+class TokenTrainer(DPOTrainer):
+    """TRL's DPOTrainer on pairs that are tokens already: {"prompt_ids", "chosen_ids", "rejected_ids"}."""
+
+    def _prepare_dataset(self, dataset, *_):
+        return dataset
+
+
+class PairTrainer(TokenTrainer):
     """TRL's DPOTrainer with one of the losses above; reads the log-probabilities of the reference from the batch."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -84,6 +95,9 @@ class PairTrainer(DPOTrainer):
             losses = slic(chosen, rejected, args.slic_delta, args.slic_weight)
         elif name == "sppo":
             losses = sppo(*ratios, *(inputs[field] for field in NEEDS["sppo"]), args.beta)
+        elif name == "rpo":
+            lengths = inputs["completion_mask"][: len(chosen)].sum(dim=1)
+            losses = rpo(*ratios, chosen, lengths, args.beta, args.rpo_alpha)
         else:
             weight = args.optimism * (args.beta if name == "selm" else 1)
             losses = optimistic(*ratios, *explored, args.beta, weight)

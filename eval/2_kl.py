@@ -1,11 +1,12 @@
 """Estimate KL(pi || pi_0) on a policy's own samples: the mean of log pi(y|x) - log pi_0(y|x) over y ~ pi (eq. 2).
 
 The estimate is unbiased for samples at temperature 1; a single response's value may be negative. Log-probabilities are
-sums over the response's tokens, with EOS unless the response was cut off, and count its text as the tokenizer reads it,
-which can differ from the tokens that were sampled.
+sums over the response's tokens and, unless it was cut off, the token that ended it. They count its text as the
+tokenizer reads it, which can differ from the tokens that were sampled.
 
-Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...} sampled from --model_name_or_path; a
-        row's "system" prompt is before the policy's prompt, not before pi_0's
+Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", "end_tokens"?, ...} sampled from
+        --model_name_or_path; without "end_tokens" a response ended as the chat template ends a turn. A row's "system"
+        prompt is before the policy's prompt, not before pi_0's
 Writes: --output_file, the same rows with "kl" in nats, one for each response
 
     python eval/2_kl.py --model_name_or_path runs/tiny/iter1/policy --ref_model_name_or_path runs/tiny/sft \
@@ -16,7 +17,7 @@ import math
 import time
 
 import rows
-from common import arguments, models
+from common import arguments, chats, models
 
 
 def main():
@@ -31,6 +32,7 @@ def main():
     parser.add_argument(
         "--dtype", choices=arguments.DTYPES, default="float32", help="of weights and activations: float32, bfloat16"
     )
+    parser.add_argument("--chat_template_kwargs", help=arguments.TEMPLATE_HELP)
     args = parser.parse_args()
     answered, start = list(rows.read(args.responses_file, "responses")), time.time()
 
@@ -38,8 +40,10 @@ def main():
     from transformers import AutoModelForCausalLM
 
     for name in (args.ref_model_name_or_path, args.model_name_or_path):
-        tokenizer = models.tokenizer(name, (answered[0].place, answered[0]["prompt"]))
+        example = answered[0].place, answered[0]["prompt"]
+        tokenizer = models.tokenizer(name, example, chat_template_kwargs=args.chat_template_kwargs)
         models.check(AutoModelForCausalLM, name, tokenizer)
+    end = chats.turn_end(tokenizer)
 
     def sequences_of(steered):
         """(tokens of the prompt, tokens of prompt and response) of every response."""
@@ -47,11 +51,13 @@ def main():
             chat = row["prompt"]
             if steered and row.get("system"):
                 chat = [{"role": "system", "content": row["system"]}, *chat]
-            text = models.render(tokenizer, chat, row.place, add_generation_prompt=True)
-            prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
-            for response, reason in zip(row["responses"], row["finish_reasons"], strict=True):
-                tokens = tokenizer(response, add_special_tokens=False)["input_ids"]
-                yield len(prompt), prompt + tokens + [tokenizer.eos_token_id] * (reason != "length")
+            prompt = chats.prompt_text(tokenizer, chat, row.place)
+            ends = row.get("end_tokens") or [end.token] * len(row["responses"])
+            for response, reason, token in zip(row["responses"], row["finish_reasons"], ends, strict=True):
+                prompt_ids, ids = chats.encode(tokenizer, prompt, response)
+                if reason != "length":
+                    ids = [*ids, tokenizer.convert_tokens_to_ids(token) if token else end.token_id]
+                yield len(prompt_ids), prompt_ids + ids
 
     @torch.inference_mode()
     def log_probabilities(name, steered):

@@ -1,8 +1,9 @@
 """Train a Bradley-Terry reward model by TRL's RewardTrainer: loss -log sigmoid(r_chosen - r_rejected) (paper 2.1).
 
 The defaults are the paper's; every other flag of TRL's RewardConfig and ModelConfig passes through. The score is read
-at the last token that is not padding, so padding gets a token of its own where the tokenizer pads with EOS. A run
-that was killed continues from its last checkpoint (--save_steps) when the same command is given again.
+at the last token that is not padding, so padding gets a token of its own where the tokenizer pads with a token that
+ends a chat. Pairs longer than --max_length are dropped and counted. A run that was killed continues from its last
+checkpoint (--save_steps) when the same command is given again.
 
 Reads:  --dataset_name and --held_out_name, {"id", "prompt", "chosen", "rejected"} from 1_preferences.py;
         --model_name_or_path, the fine-tuned model
@@ -28,6 +29,7 @@ from common import models, training_arguments
 class Data:
     dataset_name: str = field(metadata={"help": "JSONL file of preferences"})
     held_out_name: str = field(metadata={"help": "JSONL file of preferences for the accuracy; shares no prompt"})
+    chat_template_kwargs: str | None = field(default=None, metadata={"help": training_arguments.TEMPLATE_HELP})
 
 
 @dataclass
@@ -56,7 +58,11 @@ def main():
     from transformers import AutoModelForSequenceClassification, set_seed
     from trl import RewardTrainer, get_peft_config
 
-    tokenizer = models.tokenizer(model_args.model_name_or_path, (pairs[0].place, pairs[0]["prompt"]))
+    tokenizer = models.tokenizer(
+        model_args.model_name_or_path,
+        (pairs[0].place, pairs[0]["prompt"]),
+        chat_template_kwargs=data.chat_template_kwargs,
+    )
     set_seed(training_args.seed)  # the scoring head starts at random
     dtype, attention = model_args.dtype or "float32", training.attention(training_args, model_args)
     model = models.load(
@@ -69,10 +75,10 @@ def main():
         attn_implementation=attention,
     )
     final, checkpoint = training.begin(training_args)
-    if tokenizer.pad_token in (None, tokenizer.eos_token):
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id, models.last_of_a_chat(tokenizer)):
         tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-        model.resize_token_embeddings(max(len(tokenizer), model.config.vocab_size))
-    model.config.pad_token_id = tokenizer.pad_token_id
+        model.resize_token_embeddings(max(len(tokenizer), model.get_input_embeddings().num_embeddings))
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
     model_args.lora_task_type = "SEQ_CLS"  # so that LoRA trains the scoring head as well
 
@@ -91,9 +97,16 @@ def main():
             processing_class=tokenizer,
             peft_config=get_peft_config(model_args),
         )
-    for name, part in ((data.dataset_name, trainer.train_dataset), (data.held_out_name, trainer.eval_dataset)):
-        if not len(part):
+    parts = [
+        (data.dataset_name, pairs, trainer.train_dataset),
+        (data.held_out_name, held_out, trainer.eval_dataset),
+    ]
+    for name, given, kept in parts:
+        if not len(kept):
             sys.exit(f"{name}: no pair has at most --max_length {training_args.max_length} tokens")
+        if trainer.is_world_process_zero():
+            dropped = len(given) - len(kept)
+            print(f"{name} rows in: {len(given)}, dropped, too long: {dropped}, rows out: {len(kept)}")
     training.train(trainer, checkpoint)
     trainer.evaluate()
     training.finish(trainer, final)

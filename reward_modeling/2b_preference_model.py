@@ -24,13 +24,14 @@ from trl import ModelConfig, SFTConfig
 
 import rows
 import training
-from common import models, training_arguments
+from common import chats, models, training_arguments
 
 
 @dataclass
 class Data:
     dataset_name: str = field(metadata={"help": "JSONL file of preferences"})
     held_out_name: str = field(metadata={"help": "JSONL file of preferences for the held-out loss; shares no prompt"})
+    chat_template_kwargs: str | None = field(default=None, metadata={"help": training_arguments.TEMPLATE_HELP})
 
 
 @dataclass
@@ -61,10 +62,10 @@ def main():
     from trl import SFTTrainer, get_peft_config
 
     example = pairs[0].place, comparison(pairs[0]["prompt"], "first", "second")
-    tokenizer = models.tokenizer(model_args.model_name_or_path, example)
-    for side in "AB":
-        if len(ids := tokenizer(side, add_special_tokens=False)["input_ids"]) != 1:
-            sys.exit(f"{model_args.model_name_or_path}: its tokenizer splits {side!r} into {len(ids)} tokens")
+    tokenizer = models.tokenizer(
+        model_args.model_name_or_path, example, chat_template_kwargs=data.chat_template_kwargs
+    )
+    chats.choice(tokenizer)  # or the program ends: A and B are one token each
 
     def compared(part, name):
         made, texts_of = [], []

@@ -1,8 +1,10 @@
 """Supervised fine-tuning of a base model by TRL's SFTTrainer: the initial policy pi_0 (paper 3.1).
 
-The loss is taken on the assistant's tokens only, and conversations are packed into blocks without attending to one
-another. The defaults are the paper's; every other flag of TRL's SFTConfig and ModelConfig passes through. A run that
-was killed continues from its last checkpoint (--save_steps) when the same command is given again.
+The loss is taken on what the assistant says and on the token that ends its turns, by any chat template; where that
+token is not EOS it becomes EOS. Conversations are packed into blocks without attending to one another. One that is
+longer than --max_length is cut; without an answer of the assistant in what is left it is dropped. Both are counted.
+The defaults are the paper's; every other flag of TRL's SFTConfig and ModelConfig passes through. A run that was killed
+continues from its last checkpoint (--save_steps) when the same command is given again.
 
 Reads:  --dataset_name, files of {"id", "messages"} from 1_instructions.py; --model_name_or_path
 Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve
@@ -13,18 +15,20 @@ Writes: --output_dir, a Hugging Face model directory with trainer_state.json, th
 """
 
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 
 from trl import ModelConfig, SFTConfig
 
 import rows
 import training
-from common import models, training_arguments
+from common import chats, models, training_arguments
 
 
 @dataclass
 class Data:
     dataset_name: list[str] = field(metadata={"help": "JSONL files of instructions"})
+    chat_template_kwargs: str | None = field(default=None, metadata={"help": training_arguments.TEMPLATE_HELP})
 
 
 @dataclass
@@ -38,9 +42,64 @@ class Config(SFTConfig):
     assistant_only_loss: bool = field(default=True, metadata={"help": "no loss on the user's and the system's tokens"})
 
 
-def learned(example):
-    """Does a tokenised conversation, or a block of them, hold a token that the loss is taken on? Without a mask all."""
-    return 1 in example.get("assistant_masks", [1])
+def with_template(model, tokenizer, path):
+    """(model, tokenizer, ids of new tokens) with the chat template of a file or of another tokenizer."""
+    from trl import clone_chat_template
+
+    if path.endswith((".jinja", ".j2")):
+        with open(path, encoding="utf-8") as file:
+            tokenizer.chat_template = models.prepared_template(path, file.read())
+        return model, tokenizer, []
+    with models.refused(path):
+        model, tokenizer, added = clone_chat_template(model, tokenizer, path)
+    tokenizer.chat_template = models.prepared_template(path, tokenizer.chat_template)
+    return model, tokenizer, added
+
+
+def peft_config(model_args, added):
+    """The LoRA of --use_peft, or None; the embeddings of added tokens are trained with it."""
+    from trl import get_peft_config
+
+    config = get_peft_config(model_args)
+    if config and added:
+        config.trainable_token_indices = {"embed_tokens": added}
+    return config
+
+
+def tokenised(instructions, tokenizer, training_args):
+    """([{"input_ids", "labels"}] of the conversations that have something to learn, counts of the others)."""
+    end = chats.turn_end(tokenizer)
+    examples, counts = [], Counter()
+    for row in instructions:
+        conversation = chats.conversation(tokenizer, end, row["messages"], row.place)
+        if not training_args.assistant_only_loss:
+            conversation.labels = conversation.input_ids
+        counts["turns"] += conversation.left_out
+        if not learns(conversation.labels):
+            counts["rewritten"] += 1
+            continue
+        part = kept_part(len(conversation.labels), training_args)
+        if not learns(conversation.labels[part]):
+            counts["too long"] += 1
+            continue
+        example = {"input_ids": conversation.input_ids[part], "labels": conversation.labels[part]}
+        counts["cut"] += len(example["labels"]) < len(conversation.labels)
+        examples.append(example)
+    return examples, counts
+
+
+def learns(labels):
+    return any(label != chats.NO_LOSS for label in labels)
+
+
+def kept_part(length, training_args):
+    """The tokens that --max_length leaves, of a conversation of that length, as a slice."""
+    splits = training_args.packing and training_args.packing_strategy != "bfd"  # into several blocks
+    if training_args.max_length is None or splits:
+        return slice(None)
+    if training_args.truncation_mode == "keep_end" and not training_args.packing:
+        return slice(max(0, length - training_args.max_length), None)
+    return slice(training_args.max_length)
 
 
 def main():
@@ -49,7 +108,7 @@ def main():
 
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
-    from trl import SFTTrainer, get_peft_config
+    from trl import SFTTrainer
 
     tokenizer = models.tokenizer(model_args.model_name_or_path, template=False)
     if not (tokenizer.chat_template or training_args.chat_template_path):
@@ -61,18 +120,35 @@ def main():
         dtype=model_args.dtype or "float32",
         attn_implementation=training.attention(training_args, model_args),
     )
-    final, checkpoint = training.begin(training_args)
+    added = []
+    if training_args.chat_template_path:
+        model, tokenizer, added = with_template(model, tokenizer, training_args.chat_template_path)
+        training_args.chat_template_path = None  # TRL has nothing left to do
+    models.set_template_arguments(tokenizer, data.chat_template_kwargs)
+    chats.teach_turn_end(tokenizer, model)
 
-    rendered = [] if training_args.chat_template_path else instructions  # by this tokenizer's own template
-    with training.building(tokenizer, lambda: ((row.place, row["messages"]) for row in rendered)):
+    examples, counts = tokenised(instructions, tokenizer, training_args)
+    if not examples:
+        sys.exit(
+            f"{data.dataset_name[0]}: nothing to learn: in {counts['too long']} rows no answer of the assistant stands "
+            f"within --max_length {training_args.max_length}, in {counts['rewritten']} the chat template rewrites it"
+        )
+    training_args.assistant_only_loss = False  # the labels hold it
+    final, checkpoint = training.begin(training_args)
+    with training.building(tokenizer, lambda: ()):
         trainer = SFTTrainer(
             model,
             training_args,
-            train_dataset=Dataset.from_list([{"messages": row["messages"]} for row in instructions]),
-            peft_config=get_peft_config(model_args),
+            train_dataset=Dataset.from_list(examples),
+            processing_class=tokenizer,
+            peft_config=peft_config(model_args, added),
         )
-    if training_args.assistant_only_loss and not any(map(learned, trainer.train_dataset)):
-        sys.exit(f"{data.dataset_name[0]}: no assistant's token within --max_length {training_args.max_length}")
+    if trainer.is_world_process_zero():
+        print(
+            f"{final} rows in: {len(instructions)}, dropped, no answer within --max_length: {counts['too long']}, "
+            f"dropped, rewritten by the chat template: {counts['rewritten']}, cut: {counts['cut']}, "
+            f"rows out: {len(examples)}; turns without loss, rewritten by the chat template: {counts['turns']}"
+        )
     training.train(trainer, checkpoint)
     training.finish(trainer, final)
 

@@ -109,6 +109,7 @@ def loss_of_row(name, row, values):
         "sppo": ((l_w - targets[0]) ** 2 + (l_l - targets[1]) ** 2) / 2,
         "xpo": dpo + 0.05 * explored,
         "selm": dpo + 0.05 * BETA * (explored - explored_ref) + 0.05 * BETA * explored_ref,
+        "rpo": dpo - 0.5 * w / len(values[0]),  # each by its own length
     }[name]
 
 
@@ -119,10 +120,10 @@ def first_loss(monkeypatch, tmp_path, script, policy, sft, file, *flags):
     return history(tmp_path / "out")[0]
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "hinge", "ipo", "nca_pair", "slic", "sppo", "xpo", "selm"])
+@pytest.mark.parametrize("name", ["sigmoid", "hinge", "ipo", "nca_pair", "slic", "sppo", "xpo", "selm", "rpo"])
 def test_the_first_loss_is_that_of_the_definition(monkeypatch, tmp_path, policy, sft, pairs, by_hand, name):
     """Against the reference that is given (defect 2: it was changed to the previous policy in passing)."""
-    flags = ["--loss_type", name, "--slic_delta", 2.5, "--slic_weight", 0.2, "--optimism", 0.05]
+    flags = ["--loss_type", name, "--slic_delta", 2.5, "--slic_weight", 0.2, "--optimism", 0.05, "--rpo_alpha", 0.5]
     told = first_loss(monkeypatch, tmp_path, "dpo/1_dpo.py", policy, sft, pairs[0], *flags)
     expected = [loss_of_row(name, row, values) for row, values in zip(pairs[1], by_hand, strict=True)]
     assert told["loss"] == pytest.approx(fmean(expected), rel=1e-3)
@@ -133,32 +134,59 @@ def test_the_first_loss_is_that_of_the_definition(monkeypatch, tmp_path, policy,
     assert told["rewards/accuracies"] == fmean(margin > 0 for margin in margins)
 
 
-def test_the_likelihood_term_of_rpo_is_a_mean_over_tokens(monkeypatch, tmp_path, policy, sft, pairs, by_hand):
+def test_the_likelihood_of_trl_is_a_mean_over_the_tokens_of_a_batch(monkeypatch, tmp_path, policy, sft, pairs, by_hand):
     flags = ["--loss_type", "sigmoid", "sft", "--loss_weights", 1, 0.5]
     told = first_loss(monkeypatch, tmp_path, "dpo/1_dpo.py", policy, sft, pairs[0], *flags)
     tokens = [value for values in by_hand for value in values[0]]
+    assert abs(fmean(tokens) - fmean(fmean(values[0]) for values in by_hand)) > 0.01  # which is not RPO's
     dpo = fmean(loss_of_row("sigmoid", row, values) for row, values in zip(pairs[1], by_hand, strict=True))
     assert told["loss"] == pytest.approx(dpo - 0.5 * fmean(tokens), rel=1e-3)
 
 
-def test_the_loss_of_kto_takes_the_neighbours_answer_for_the_mismatch(monkeypatch, tmp_path, policy, sft, pairs):
-    """Not the labels for the tokens, as the published code has it."""
-    rows = [
-        {"id": "a", "prompt": pairs[1][0]["prompt"], "completion": pairs[1][0]["chosen"], "label": True},
-        {"id": "b", "prompt": pairs[1][1]["prompt"], "completion": pairs[1][1]["rejected"], "label": False},
+def labelled(pairs, *kinds):
+    """Rows for KTO, of (place of the pair, side)."""
+    return [
+        {"id": str(i), "prompt": pairs[of]["prompt"], "completion": pairs[of][side], "label": side == "chosen"}
+        for i, (of, side) in enumerate(kinds)
     ]
-    told = first_loss(monkeypatch, tmp_path, "dpo/1b_kto.py", policy, sft, write_jsonl(tmp_path / "in.jsonl", rows))
+
+
+def loss_of_kto(policy, sft, rows, mismatched):
+    """By the definition; mismatched: (row whose prompt it is, row whose response it is)."""
 
     def ratio(prompt, completion):
-        return sum(
-            sign * sum(log_probabilities(model, prompt, completion[0]["content"], after="\n"))
-            for sign, model in ((1, policy), (-1, sft))
-        )
+        values = (log_probabilities(model, prompt, completion[0]["content"], after="\n") for model in (policy, sft))
+        of_policy, of_reference = map(sum, values)
+        return of_policy - of_reference
 
-    mismatched = [ratio(rows[0]["prompt"], rows[1]["completion"]), ratio(rows[1]["prompt"], rows[0]["completion"])]
-    z0 = max(0.0, fmean(mismatched))
-    good, bad = (ratio(row["prompt"], row["completion"]) for row in rows)
-    assert told["loss"] == pytest.approx((2 - sigmoid(BETA * (good - z0)) - sigmoid(BETA * (z0 - bad))) / 2, abs=1e-4)
+    z0 = max(0.0, fmean(ratio(rows[i]["prompt"], rows[j]["completion"]) for i, j in mismatched))
+    signs = [1 if row["label"] else -1 for row in rows]
+    ratios = [ratio(row["prompt"], row["completion"]) for row in rows]
+    return fmean(1 - sigmoid(BETA * sign * (l - z0)) for sign, l in zip(signs, ratios, strict=True)), z0
+
+
+def test_the_loss_of_kto_takes_the_neighbours_answer_for_the_mismatch(monkeypatch, tmp_path, policy, sft, pairs):
+    """Not the labels for the tokens, as the published code has it."""
+    rows = labelled(pairs[1], (0, "chosen"), (1, "rejected"))
+    told = first_loss(monkeypatch, tmp_path, "dpo/1b_kto.py", policy, sft, write_jsonl(tmp_path / "in.jsonl", rows))
+    expected, _ = loss_of_kto(policy, sft, rows, [(0, 1), (1, 0)])
+    assert told["loss"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_z0_of_kto_is_of_the_whole_batch(monkeypatch, tmp_path, policy, sft, pairs):
+    """Two micro-batches of two, whose own estimates differ: TRL's would be that of each."""
+    rows = labelled(pairs[1], (0, "chosen"), (1, "rejected"), (0, "rejected"), (1, "chosen"))
+    rows[1]["label"] = rows[2]["label"] = True  # else one's larger loss is the other's smaller
+    file = write_jsonl(tmp_path / "in.jsonl", rows)
+    random.Random(0).shuffle(rows)  # as --seed 0 does
+    both = sft, policy  # with the noise as reference z0 is above 0
+    told = first_loss(
+        monkeypatch, tmp_path, "dpo/1b_kto.py", *both, file, "--gradient_accumulation_steps", 2, "--seed", 0
+    )
+    expected, z0 = loss_of_kto(*both, rows, [(0, 1), (1, 0), (2, 3), (3, 2)])
+    assert told["loss"] == pytest.approx(expected, abs=1e-4) and told["kl"] == pytest.approx(z0, rel=1e-3)
+    apart = [loss_of_kto(*both, half, [(0, 1), (1, 0)]) for half in (rows[:2], rows[2:])]
+    assert abs(fmean(loss for loss, _ in apart) - expected) > 5e-3, (apart, z0)
 
 
 def test_kto_takes_pairs_apart_and_mixes_good_with_bad(pairs, monkeypatch):
@@ -262,7 +290,9 @@ def value(words, flag):
 
 EXPECTED = {  # what the third round's training is, in words of its command
     "dpo": ("dpo/1_dpo.py", {"--loss_type": "sigmoid", "--dataset_name": "OUT/iter3/pairs.jsonl"}),
-    "rpo": ("dpo/1_dpo.py", {"--loss_type": "sigmoid sft", "--loss_weights": "1 1"}),
+    "rpo": ("dpo/1_dpo.py", {"--loss_type": "rpo", "--rpo_alpha": "1"}),
+    "sppo": ("dpo/1_dpo.py", {"--ref_model_name_or_path": "OUT/iter2/policy", "--beta": "0.1"}),
+    "selm": ("dpo/1_dpo.py", {"--ref_model_name_or_path": "OUT/iter2/policy", "--learning_rate": "2e-5"}),
     "kto": ("dpo/1b_kto.py", {"--dataset_name": "OUT/iter3/pairs.jsonl"}),
     "raft": ("sft/2_finetune.py", {"--dataset_name": "OUT/iter3/best.jsonl", "--packing": "False"}),
     "restart": ("dpo/1_dpo.py", {"--model_name_or_path": "OUT/sft", "--dataset_name":
@@ -291,7 +321,7 @@ def test_a_recipe_of_an_optimiser_changes_the_loop_by_what_it_says(tmp_path, rec
         assert value(found["32x"], "--model_name_or_path") == f"{out}/{policy}"
         assert value(found["32x"], "--temperatures") == temperature and value(found["32x"], "--n") == "1"
         assert value(found["34"], "--explored_file") == f"{out}/iter3/explored.jsonl"
-    if recipe.stem == "ipo_md":
+    if recipe.stem == "ipo_mixture":
         assert value(found["32m"], "--models") == f"{out}/iter2/policy {out}/sft"
         assert [value(found[step], "--n") for step in ("32a", "32b")] == ["2", "2"]
         assert value(found["32a"], "--seed") != value(found["32b"], "--seed")
@@ -313,6 +343,21 @@ def test_a_recipe_of_an_optimiser_changes_the_loop_by_what_it_says(tmp_path, rec
         assert value(found["34"], "--instructions_file") == f"{out}/instructions.jsonl"
     if recipe.stem == "sppo":
         assert "--win_probabilities" in found["34"]
+    if recipe.stem == "uncertain":
+        assert value(found["34"], "--earlier_files") == f"{out}/iter1/pairs.jsonl {out}/iter2/pairs.jsonl"
+        assert "--earlier_files" not in found["14"]
+    if recipe.stem == "selm":
+        assert [value(found[f"{t}5"], "--learning_rate") for t in (1, 2)] == ["1e-4", "6e-5"]
+
+
+@pytest.mark.parametrize("loss, reference", [("sppo", "iter2/policy"), ("selm", "iter2/policy"), ("xpo", "sft")])
+def test_a_loss_has_the_reference_of_its_source(tmp_path, loss, reference):
+    """Without its recipe, too; what is set wins."""
+    out = str(tmp_path / "run")
+    found = steps(dry_run("recipes/tiny.sh", OUT=out, LOSS=loss).stdout)
+    assert value(found["35"], "--ref_model_name_or_path") == f"{out}/{reference}"
+    found = steps(dry_run("recipes/tiny.sh", OUT=out, LOSS=loss, REFERENCE="initial").stdout)
+    assert value(found["35"], "--ref_model_name_or_path") == f"{out}/sft"
 
 
 @pytest.mark.parametrize(
@@ -321,6 +366,7 @@ def test_a_recipe_of_an_optimiser_changes_the_loop_by_what_it_says(tmp_path, rec
         ({"LOSS": "dpa"}, "LOSS=dpa: set ANNOTATOR=armorm, and by its objectives HELPFULNESS and VERBOSITY"),
         ({"DIRECTION_PROMPT": "{verbosity}"}, "DIRECTION_PROMPT={verbosity}: {helpfulness} is missing"),
         ({"LOSS": "sppo", "PAIRING": "uncertain"}, "PAIRING=uncertain: not with LOSS=sppo"),
+        ({"LEARNING_RATES": "1e-4 1e-5"}, "LEARNING_RATES=1e-4 1e-5: 2 for ITERATIONS=3; give one a round"),
         ({"LOSS": "dpo"}, "LOSS=dpo: one or several of sigmoid hinge ipo"),
         ({"LOSS": "rloo"}, "LOSS=rloo: its reference is the policy it starts from; set ITERATIONS=1 or REFERENCE=prev"),
         ({"ENHANCER": "initial", "N": "5", "TEMPERATURES": "1.0"}, "N=5: with ENHANCER=initial each policy gives half"),
@@ -519,11 +565,27 @@ def test_the_pair_of_most_information_is_chosen(tmp_path, reward_model, world):
     out = tmp_path / "out.jsonl"
     command = ["annotation/2d_uncertain_pairs.py", "--model_name_or_path", reward_model, "--rewards_file", file]
     done = ran(*command, "--ridge", 0.1, "--output_file", out)
-    assert "rows in: 4, dropped, identical or truncated: 1, rows out: 3" in done.stdout
+    assert "rows in: 4, dropped, identical or truncated: 1, rows out: 3, earlier pairs: 0" in done.stdout
     for pair in read_jsonl(out):
         text, uncertainty = expected[pair["id"]]
         assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == (texts[2], text)
         assert pair["uncertainty"] == pytest.approx(uncertainty, rel=1e-3)
+    gained = numpy.linalg.slogdet(sigma / 0.1)[1]
+    assert float(done.stdout.split("ridge: ")[1].split(",")[0]) == pytest.approx(gained, abs=0.02)
+
+    # The next round asks what these pairs have not told: the same rows give other pairs, of less uncertainty.
+    again = tmp_path / "again.jsonl"
+    done = ran(*command, "--ridge", 0.1, "--earlier_files", out, "--output_file", again)
+    assert "rows out: 3, earlier pairs: 3" in done.stdout
+    for i, pair in enumerate(read_jsonl(again)):
+        of_row = phi[5 * i : 5 * i + 5]
+        differences = {texts[j]: of_row[2] - of_row[j] for j in (0, 1, 3, 4) if (i, j) != (1, 3)}
+        norms = {text: d @ numpy.linalg.inv(sigma) @ d for text, d in differences.items()}
+        other = max(norms, key=norms.get)
+        assert pair["rejected"][0]["content"] == other
+        assert pair["uncertainty"] == pytest.approx(norms[other] ** 0.5, rel=1e-3)
+        assert pair["uncertainty"] < expected[pair["id"]][1]
+        sigma += numpy.outer(differences[other], differences[other])
     gained = numpy.linalg.slogdet(sigma / 0.1)[1]
     assert float(done.stdout.split("ridge: ")[1].split(",")[0]) == pytest.approx(gained, abs=0.02)
 

@@ -1,3 +1,4 @@
-# DPO with the chosen response's negative log-likelihood (iterative RPO, arXiv 2404.19733, alpha 1 a token).
-: "${LOSS:=sigmoid sft}"
-: "${DPO_OPTIONS:=--loss_weights 1 1}"
+# DPO with the chosen response's negative log-likelihood over its own length (iterative RPO, arXiv 2404.19733). The
+# source's alpha: 1.
+: "${LOSS:=rpo}"
+: "${DPO_OPTIONS:=--rpo_alpha 1}"

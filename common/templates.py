@@ -1,0 +1,45 @@
+"""The text of a chat template, made to give the same chat on every day and at every stage.
+
+A template is a Jinja program that comes with a tokenizer. What is changed here is saved with the
+models that a training makes, so that whoever uses them reads and writes what they were trained on.
+"""
+
+import datetime
+import json
+import re
+
+DATE = datetime.date(2024, 7, 26)  # Llama 3.1's own, where a template cannot read the clock
+CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
+
+
+def without_clock(template):
+    """The template with the date of today, which it asks for by strftime_now, fixed to DATE."""
+    return CLOCK.sub(lambda call: json.dumps(DATE.strftime(call["format"])), template)
+
+
+def reads(template, name):
+    """Does a template read an argument of that name?"""
+    return re.search(rf"\b{re.escape(name)}\b", template) is not None
+
+
+def with_arguments(template, values):
+    """The template in which these names have these values: {"enable_thinking": False}, say."""
+    head = "".join(f"{{% set {name} = {json.dumps(value)} %}}" for name, value in values.items())
+    return template if template.startswith(head) else head + template
+
+
+def arguments(text):
+    """The {name: value} of a flag --chat_template_kwargs, a JSON object, or of None.
+
+    ValueError: it is none, or a value is not a text, a number, true or false.
+    """
+    try:
+        values = json.loads(text or "{}")
+    except ValueError:
+        raise ValueError(f"{text!r} is not JSON") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{text!r} is not a JSON object")
+    for name, value in values.items():
+        if not name.isidentifier() or not isinstance(value, str | int | float):
+            raise ValueError(f"{name}: a name with a text, a number, true or false is needed")
+    return values

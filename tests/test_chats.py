@@ -1,0 +1,236 @@
+"""What chats become as tokens, by the chat templates of many families and small made tokenizers.
+
+The same text stands at every stage: what a policy is asked and says, what is trained on, what is
+scored. The templates are those that TRL carries and a few made ones that imitate others.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+import trl
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers import models as token_models
+from transformers import PreTrainedTokenizerFast
+
+from common import chats, models, templates
+
+OF_TRL = Path(trl.__file__).parent / "chat_templates"
+MADE = Path(__file__).parent / "chat_templates"
+QUESTION = {"role": "user", "content": "What is it?"}
+CONVERSATION = [
+    QUESTION,
+    {"role": "assistant", "content": "It is seven."},
+    {"role": "user", "content": "And then?"},
+    {"role": "assistant", "content": "Then eight."},
+]
+# The token that ends a turn, by template; it is not the EOS of the made tokenizers, "</s>", but in the last three.
+ENDS = {
+    "llama3": "<|eot_id|>",
+    "llama3_1": "<|eot_id|>",
+    "llama3_2": "<|eot_id|>",
+    "qwen2_5": "<|im_end|>",
+    "qwen3": "<|im_end|>",
+    "qwen3_instruct_2507": "<|im_end|>",
+    "gemma": "<end_of_turn>",
+    "gemma3": "<end_of_turn>",
+    "phi3": "<|end|>",
+    "phi3_5": "<|end|>",
+    "lfm2": "<|im_end|>",
+    "other_end": "[CONTEXT]",
+    "always_open": "<|im_end|>",
+    "gemma_like": "</s>",
+    "mistral_like": "</s>",
+    "r1_like": "</s>",
+}
+PLAIN = [name for name in ENDS if name not in ("qwen3", "r1_like")]  # templates that know of no thoughts
+MARKS = re.compile(r"<\|[a-z_]+\|>|<(?:start|end)_of_turn>|\[/?[A-Z]+\]")
+THOUGHT = "I count.\nSeven, I think."
+
+
+def made_tokenizer(template, name="made"):
+    """A byte-level tokenizer in which each mark of the template is a token."""
+    bpe = Tokenizer(token_models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(["\n\n What is it? It is seven.\n\n And then? Then eight."] * 9, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    tokenizer.add_tokens(sorted(set(MARKS.findall(template))))
+    tokenizer.chat_template = models.prepared_template(name, template)
+    tokenizer.name_or_path = name
+    return tokenizer
+
+
+def tokenizer_of(name):
+    file = MADE / f"{name}.jinja"
+    if not file.exists():
+        file = OF_TRL / f"{name}.jinja"
+    return made_tokenizer(file.read_text(), name)
+
+
+def learned(tokenizer, conversation):
+    """The texts that the loss is taken on."""
+    texts, ids = [], []
+    for label in [*conversation.labels, chats.NO_LOSS]:
+        if label != chats.NO_LOSS:
+            ids.append(label)
+        elif ids:
+            texts.append(tokenizer.decode(ids))
+            ids = []
+    return texts
+
+
+# What ends a turn
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_template_tells_what_ends_a_turn(name):
+    tokenizer = tokenizer_of(name)
+    end = chats.turn_end(tokenizer)
+    assert end.token == ENDS[name] and end.token_id == tokenizer.convert_tokens_to_ids(ENDS[name])
+    assert end.text.strip() == end.token and end.closing.rstrip() == end.token
+
+
+def test_a_template_without_an_end_falls_back_on_eos():
+    tokenizer = tokenizer_of("no_end")
+    end = chats.turn_end(tokenizer)
+    assert (end.token, end.token_id, end.closing) == (None, tokenizer.eos_token_id, "")
+
+
+# Supervised fine-tuning
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_the_loss_is_on_what_the_assistant_says_and_what_ends_its_turns(name):
+    tokenizer = tokenizer_of(name)
+    end = chats.turn_end(tokenizer)
+    conversation = chats.conversation(tokenizer, end, CONVERSATION, "FILE:1")
+    texts = [text.removeprefix(" ") for text in learned(tokenizer, conversation)]  # Mistral's template writes a blank
+    assert texts == [f"It is seven.{end.text}", f"Then eight.{end.text}"] and not conversation.left_out
+    text = models.render(tokenizer, CONVERSATION, "FILE:1")
+    assert conversation.input_ids == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_markers_of_the_template_give_the_same_loss():
+    """Where a template marks the assistant's tokens by {% generation %}, they are those of the prefixes."""
+    tokenizer = tokenizer_of("other_end")
+    marked = tokenizer.apply_chat_template(CONVERSATION, return_dict=True, return_assistant_tokens_mask=True)
+    conversation = chats.conversation(tokenizer, chats.turn_end(tokenizer), CONVERSATION, "FILE:1")
+    assert [label != chats.NO_LOSS for label in conversation.labels] == [*map(bool, marked["assistant_masks"])]
+
+
+def test_older_turns_that_the_template_rewrites_are_left_out():
+    """Qwen3 writes an empty thought before the last answer, not before older ones."""
+    tokenizer = tokenizer_of("qwen3")
+    conversation = chats.conversation(tokenizer, chats.turn_end(tokenizer), CONVERSATION, "FILE:1")
+    assert learned(tokenizer, conversation) == ["<think>\n\n</think>\n\nThen eight.<|im_end|>"]
+    assert conversation.left_out == 1
+
+
+def test_an_answer_with_its_thought_is_learned_as_it_was_sampled():
+    """R1's template opens the thought in the prompt, and takes it out of answers."""
+    tokenizer = tokenizer_of("r1_like")
+    end = chats.turn_end(tokenizer)
+    for answer in (f"{THOUGHT}\n</think>\n\nSeven.", f"<think>\n{THOUGHT}\n</think>\n\nSeven."):
+        messages = [QUESTION, {"role": "assistant", "content": answer}]
+        conversation = chats.conversation(tokenizer, end, messages, "FILE:1")
+        assert learned(tokenizer, conversation) == [f"{THOUGHT}\n</think>\n\nSeven.</s>"]
+    unthought = chats.conversation(tokenizer, end, CONVERSATION, "FILE:1")
+    assert not learned(tokenizer, unthought) and unthought.left_out == 2
+
+
+# Pairs and samples
+
+
+@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("said", ["Seven.", " Seven.", "\n\nSeven.", "", "7️⃣ \n"])
+def test_prompt_and_response_are_the_tokens_of_a_sample(name, said):
+    """The prompt's tokens are those that generation starts from, whatever the response begins with."""
+    tokenizer = tokenizer_of(name)
+    end = chats.turn_end(tokenizer)
+    if name == "r1_like":
+        said = f"{said}</think>"
+    prompt, rest = chats.answer(tokenizer, end, [QUESTION], [{"role": "assistant", "content": said}], "FILE:1")
+    prompt_ids, ids = chats.encode(tokenizer, prompt, rest)
+    asked = tokenizer.apply_chat_template([QUESTION], add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert prompt_ids == asked and tokenizer.decode(ids) == said + end.closing
+    assert end.token_id in ids and (prompt_ids + ids).count(tokenizer.bos_token_id) <= 1
+
+
+def test_several_turns_of_an_answer_follow_the_prompt():
+    tokenizer = tokenizer_of("llama3")
+    end = chats.turn_end(tokenizer)
+    prompt, rest = chats.answer(tokenizer, end, [QUESTION], CONVERSATION[1:], "FILE:1")
+    assert prompt + rest == models.render(tokenizer, CONVERSATION, "FILE:1")
+
+
+def test_an_answer_without_the_thought_that_the_prompt_opens_is_none():
+    tokenizer = tokenizer_of("r1_like")
+    end = chats.turn_end(tokenizer)
+    assert chats.answer(tokenizer, end, [QUESTION], CONVERSATION[1:2], "FILE:1") is None
+
+
+# Choices
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_and_b_are_read_where_they_are_trained(name):
+    """In a whole chat the answer stands as many tokens from its end as `choice` says, and nowhere else differs."""
+    tokenizer = tokenizer_of(name)
+    (a, b), length = chats.choice(tokenizer)
+    for letter, token in (("A", a), ("B", b)):
+        text = models.render(tokenizer, [QUESTION, {"role": "assistant", "content": letter}], "FILE:1")
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert ids[-length] == token and tokenizer.decode([token]).strip() == letter
+
+
+# Templates
+
+
+def test_a_system_turn_is_refused_by_the_name_of_the_template(capsys):
+    system = {"role": "system", "content": "Be brief."}
+    for name in ("gemma", "gemma_like", "mistral_like"):
+        with pytest.raises(SystemExit) as ended:
+            models.render(tokenizer_of(name), [system, QUESTION], "FILE:7")
+        assert str(ended.value).startswith(f"FILE:7: the chat template of {name} refuses it (TemplateError: ")
+
+
+def test_a_template_that_reads_the_clock_gets_a_fixed_date(capsys):
+    tokenizer = tokenizer_of("llama3_2")
+    assert "Today Date: 26 Jul 2024" in models.render(tokenizer, [QUESTION], "FILE:1")
+    told = "llama3_2: its chat template asks for today's date, it gets 2024-07-26\n"
+    assert capsys.readouterr().err == told
+    assert templates.without_clock("{{ strftime_now( '%Y-%m-%d' ) }}") == '{{ "2024-07-26" }}'
+
+
+def test_arguments_become_part_of_the_template():
+    """So that what is saved with a model is asked as it was trained."""
+    tokenizer = tokenizer_of("qwen3")
+    for _ in range(2):
+        models.set_template_arguments(tokenizer, '{"enable_thinking": false}')
+    assert chats.prompt_text(tokenizer, [QUESTION], "FILE:1").endswith("<think>\n\n</think>\n\n")
+    assert tokenizer.chat_template.count("{% set enable_thinking = false %}") == 1
+    conversation = chats.conversation(tokenizer, chats.turn_end(tokenizer), CONVERSATION, "FILE:1")
+    assert learned(tokenizer, conversation) == ["Then eight.<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("{", "'{' is not JSON"),
+        ("[1]", "'[1]' is not a JSON object"),
+        ('{"a b": 1}', "a b: a name with a text, a number, true or false is needed"),
+        ('{"enable_thinking": null}', "enable_thinking: a name with a text, a number, true or false is needed"),
+        ('{"thinking_mode": 1}', "thinking_mode: the chat template of qwen3 does not read it"),
+    ],
+)
+def test_arguments_that_are_none(text, reason):
+    with pytest.raises(SystemExit) as ended:
+        models.set_template_arguments(tokenizer_of("qwen3"), text)
+    assert str(ended.value) == f"--chat_template_kwargs: {reason}"
