@@ -26,7 +26,7 @@ SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEAR
   ARMORM_REVISION ARMORM_OPTIONS RATINGS JUDGE_URL
   JUDGE_MODEL JUDGE_METHOD VERIFIER_METHOD VERIFIER_PATTERN ANNOTATOR ANNOTATOR_WEIGHTS HELPFULNESS VERBOSITY
   DIRECTION_PROMPT MEASURE BENCH CLEAN PROMPTS EVAL_PROMPTS ITERATIONS PROMPTS_PER_ITERATION N TEMPERATURES
-  MAX_NEW_TOKENS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA LEARNING_RATE LEARNING_RATES EPOCHS BATCH_SIZE MAX_LENGTH DPO_OPTIONS
+  MAX_NEW_TOKENS CHAT_TEMPLATE_KWARGS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA LEARNING_RATE LEARNING_RATES EPOCHS BATCH_SIZE MAX_LENGTH DPO_OPTIONS
   REFERENCE START HISTORY ENHANCER OFFLINE_PAIRS OFFLINE_SIZE DTYPE BENCHMARKS ALPACA_EVAL_OPTIONS ACADEMIC_OPTIONS)
 # Variables that decide how it is run.
 MANNER=(OUT GPUS NODES DISTRIBUTED TENSOR_PARALLEL PER_DEVICE_BATCH_SIZE GPU_MEMORY GRACE CHECK EVALS FROM TO DRY_RUN)
@@ -109,6 +109,7 @@ done
 : "${DIRECTION_PROMPT:=}" "${MEASURE:=none}" "${BENCH:=allenai/reward-bench}"
 : "${PROMPTS:=}" "${EVAL_PROMPTS:=}" "${ITERATIONS:=3}" "${PROMPTS_PER_ITERATION:=20000}" "${N:=8}"
 : "${TEMPERATURES:=1.0 0.7}" "${MAX_NEW_TOKENS:=2048}" "${MAX_LENGTH:=2048}"
+: "${CHAT_TEMPLATE_KWARGS:=}"
 : "${PAIRING:=best_worst}" "${MIN_MARGIN:=0}" "${LENGTH_PENALTY:=0}"
 : "${LOSS:=sigmoid}" "${BETA:=0.1}" "${LEARNING_RATE:=5e-7}" "${LEARNING_RATES:=}" "${EPOCHS:=2}" "${BATCH_SIZE:=128}"
 : "${DPO_OPTIONS:=}"
@@ -216,6 +217,9 @@ fi
 if uses llm_judge || [[ $EVALS =~ alpaca_eval|mt_bench|arena_hard ]]; then
   [[ -n $JUDGE_MODEL && (-n $JUDGE_URL || -n $WORLD) ]] || die "$RECIPE: set JUDGE_URL and JUDGE_MODEL"
 fi
+
+template=() # arguments of the policies' chat template
+[[ -z $CHAT_TEMPLATE_KWARGS ]] || template=(--chat_template_kwargs "$CHAT_TEMPLATE_KWARGS")
 
 # Global batch = per-device batch x processes x accumulation steps.
 per_node=$((GPUS > 1 ? GPUS : 1))
@@ -464,7 +468,8 @@ annotate() { # annotate N ANNOTATOR RESPONSES REWARDS FLAGS...
       by=(annotation/1b_preference_model.py --model_name_or_path "$PREFERENCE_MODEL" --dtype "$DTYPE" --method "$PM_METHOD")
       ;;
     policy) # self-rewarding: the round's policy compares its own responses
-      by=(annotation/1b_preference_model.py --model_name_or_path "$policy" --dtype "$DTYPE" --method "$PM_METHOD")
+      by=(annotation/1b_preference_model.py --model_name_or_path "$policy" --dtype "$DTYPE" --method "$PM_METHOD"
+        "${template[@]}")
       ;;
     llm_judge) # many requests at once by one process, beside the world's own judge
       shards=1 by=(annotation/1c_llm_judge.py --judge_model "$JUDGE_MODEL" --method "$JUDGE_METHOD")
@@ -481,7 +486,7 @@ evaluate() { # evaluate NAME POLICY: steps 6 to 9, answers to the evaluation pro
   shards=$groups order=$EVAL_PROMPTS step 6 "$dir/answers.jsonl" python generation/2_responses.py \
     --model_name_or_path "$policy" --prompts_file "$EVAL_PROMPTS" --n 1 --temperatures 1.0 \
     --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" --seed "$SEED" \
-    --output_file "$dir/answers.jsonl"
+    "${template[@]}" --output_file "$dir/answers.jsonl"
   last=$dir/rewards.jsonl
   shards=$processes order=$dir/answers.jsonl step 7 "$last" python annotation/1a_reward_model.py \
     --model_name_or_path "$REWARD_MODEL" --responses_file "$dir/answers.jsonl" --n 1 --dtype "$DTYPE" \
@@ -492,7 +497,7 @@ evaluate() { # evaluate NAME POLICY: steps 6 to 9, answers to the evaluation pro
     last=$dir/true_rewards.jsonl
   fi
   step 9 "$dir/kl.jsonl" python eval/2_kl.py --model_name_or_path "$policy" --ref_model_name_or_path "$SFT_MODEL" \
-    --responses_file "$last" --dtype "$DTYPE" --output_file "$dir/kl.jsonl"
+    --responses_file "$last" --dtype "$DTYPE" "${template[@]}" --output_file "$dir/kl.jsonl"
   measured+=("$dir/kl.jsonl")
 }
 
@@ -511,7 +516,7 @@ benchmark() { # benchmark NAME POLICY: steps 7 and 8 after the last iteration, i
   part=_$1
   ((${#asked[@]} == 0)) || step 7 "${answers[-1]}" python eval/1_answers.py --benchmarks "${asked[@]}" \
     --model_name_or_path "$policy" --model_name "$1" ${from:+--questions_files "${questions[@]}"} --seed "$SEED" \
-    --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" --output_files "${answers[@]}"
+    --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" "${template[@]}" --output_files "${answers[@]}"
   for name in "${evals[@]}"; do
     # shellcheck disable=SC2206
     case $name in
@@ -551,7 +556,7 @@ sample() { # sample FILE POLICY N SEED TEMPERATURES: N responses to each prompt 
   shards=$groups order=$to_answer step 2 "$1" python generation/2_responses.py \
     --model_name_or_path "$2" --prompts_file "$to_answer" --n "$3" --temperatures $5 \
     --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" --seed "$4" \
-    --output_file "$1"
+    "${template[@]}" --output_file "$1"
 }
 
 sample_with_enhancer() { # half of the responses of each policy
@@ -658,7 +663,7 @@ optimise() { # optimise START REFERENCE: step 5, the next policy by LOSS
   # shellcheck disable=SC2086
   train 5 "$policy" "$script" --model_name_or_path "$1" "${flags[@]}" \
     --dataset_name "${pairs[@]}" ${OFFLINE_PAIRS:+"$OUT/offline_pairs.jsonl"} \
-    "${loss[@]}" --learning_rate "${rates[t - 1]:-$LEARNING_RATE}" --num_train_epochs "$EPOCHS" $dpo_batch $DPO_OPTIONS
+    "${template[@]}" "${loss[@]}" --learning_rate "${rates[t - 1]:-$LEARNING_RATE}" --num_train_epochs "$EPOCHS" $dpo_batch $DPO_OPTIONS
 }
 
 # Iteration 0: data, base model, initial policy pi_0, reward model.
@@ -686,13 +691,16 @@ if [[ -z $SFT_MODEL ]]; then
   SFT_MODEL=$OUT/sft
   # shellcheck disable=SC2086
   train 3 "$SFT_MODEL" sft/2_finetune.py --model_name_or_path "$BASE_MODEL" --dataset_name "$OUT/instructions.jsonl" \
-    --learning_rate "$SFT_LEARNING_RATE" --num_train_epochs "$SFT_EPOCHS" --max_length "$MAX_LENGTH" $sft_batch $SFT_OPTIONS
+    "${template[@]}" --learning_rate "$SFT_LEARNING_RATE" --num_train_epochs "$SFT_EPOCHS" --max_length "$MAX_LENGTH" $sft_batch $SFT_OPTIONS
   trained+=("$SFT_MODEL") policies+=("$SFT_MODEL")
 fi
 learn_rm="" learn_pm="" learn_armorm=""
 [[ -n $REWARD_MODEL ]] || learn_rm=1 REWARD_MODEL=$OUT/reward_model
 [[ -n $PREFERENCE_MODEL ]] || ! uses preference_model || learn_pm=1 PREFERENCE_MODEL=$OUT/preference_model
 [[ -n $ARMORM ]] || ! uses armorm || learn_armorm=1 ARMORM=$OUT/armorm
+rm_template=() pm_template=() # a start of another family has a template of its own
+[[ -n $RM_START ]] || rm_template=("${template[@]}")
+[[ -n $PM_START ]] || pm_template=("${template[@]}")
 compared=(--dataset_name "$OUT/preferences.jsonl" --held_out_name "$OUT/preferences_held_out.jsonl")
 if [[ -n $learn_rm$learn_pm$learn_armorm ]]; then
   # shellcheck disable=SC2086
@@ -702,13 +710,13 @@ fi
 if [[ -n $learn_rm ]]; then
   # shellcheck disable=SC2086
   part=a train 5 "$REWARD_MODEL" reward_modeling/2a_bradley_terry.py --model_name_or_path "${RM_START:-$SFT_MODEL}" "${compared[@]}" \
-    --learning_rate "$RM_LEARNING_RATE" --num_train_epochs "$RM_EPOCHS" --max_length "$MAX_LENGTH" $rm_batch $RM_OPTIONS
+    "${rm_template[@]}" --learning_rate "$RM_LEARNING_RATE" --num_train_epochs "$RM_EPOCHS" --max_length "$MAX_LENGTH" $rm_batch $RM_OPTIONS
   trained+=("$REWARD_MODEL")
 fi
 if [[ -n $learn_pm ]]; then
   # shellcheck disable=SC2086
   part=b train 5 "$PREFERENCE_MODEL" reward_modeling/2b_preference_model.py --model_name_or_path "${PM_START:-$SFT_MODEL}" \
-    "${compared[@]}" --learning_rate "$PM_LEARNING_RATE" --num_train_epochs "$PM_EPOCHS" $pm_batch $PM_OPTIONS
+    "${compared[@]}" "${pm_template[@]}" --learning_rate "$PM_LEARNING_RATE" --num_train_epochs "$PM_EPOCHS" $pm_batch $PM_OPTIONS
   trained+=("$PREFERENCE_MODEL")
 fi
 if [[ -n $learn_armorm ]]; then # on the reward model's hidden states; the gate is small: one process, no options of TRL

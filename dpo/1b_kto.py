@@ -2,8 +2,9 @@
 
 With z0 = max(0, the mean l of mismatched prompts and responses), the loss is w (1 - sigmoid(beta (l - z0))) for a
 desirable response, w (1 - sigmoid(beta (z0 - l))) for an undesirable one; l = log pi/pi_ref. z0 is of the global batch,
-whatever its accumulation steps. Every other flag of TRL's KTOConfig and ModelConfig passes through. A run that was killed continues from its last checkpoint (--save_steps) when
-the same command is given again.
+whatever its accumulation steps. Responses are trained on as they were sampled, cut to --max_length; a prompt that
+leaves no room for one is dropped; both are counted. Every other flag of TRL's KTOConfig and ModelConfig passes through.
+A run that was killed continues from its last checkpoint (--save_steps) when the same command is given again.
 
 Reads:  --dataset_name, one or several files of {"id", "prompt", "completion", "label"}, or of pairs, {"id", "prompt",
         "chosen", "rejected"}, each of which gives a desirable and an undesirable row; shuffled by --seed
@@ -16,19 +17,21 @@ Writes: --output_dir, a Hugging Face model directory with trainer_state.json, th
 
 import random
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 
 from trl import KTOConfig, ModelConfig
 
 import rows
 import training
-from common import models, training_arguments
+from common import chats, models, training_arguments
 
 
 @dataclass
 class Data:
     dataset_name: list[str] = field(metadata={"help": "JSONL files of labelled responses or of pairs"})
     ref_model_name_or_path: str = field(metadata={"help": "reference policy pi_0"})
+    chat_template_kwargs: str | None = field(default=None, metadata={"help": training_arguments.TEMPLATE_HELP})
 
 
 @dataclass
@@ -45,16 +48,38 @@ def unpaired(names, seed):
     """The labelled responses of these files, shuffled: the estimate of z0 takes neighbours as mismatched."""
     labelled = []
     for name in names:
-        kind = "unpaired" if "completion" in next(rows.read(name)) else "preferences"
+        kind = "preferences" if {"chosen", "rejected"} <= next(rows.read(name)).keys() else "unpaired"
         for row in rows.read(name, kind):
-            of = {True: row["completion"]} if kind == "unpaired" else {True: row["chosen"], False: row["rejected"]}
-            for label, completion in of.items():
-                label = row["label"] if kind == "unpaired" else label
-                example = rows.Row(prompt=row["prompt"], completion=completion, label=label)
-                example.place = row.place
-                labelled.append(example)
+            if kind == "preferences":
+                labelled += [example_of(row, row["chosen"], True), example_of(row, row["rejected"], False)]
+            else:
+                labelled.append(example_of(row, row["completion"], row["label"]))
     random.Random(seed).shuffle(labelled)
     return labelled
+
+
+def example_of(row, completion, label):
+    example = rows.Row(prompt=row["prompt"], completion=completion, label=label)
+    example.place = row.place
+    return example
+
+
+def tokenised(labelled, tokenizer, max_length):
+    """([{"prompt_ids", "completion_ids", "label"}] of the responses to train on, counts of the others)."""
+    end = chats.turn_end(tokenizer)
+    examples, counts = [], Counter()
+    for row in labelled:
+        texts = chats.answer(tokenizer, end, row["prompt"], row["completion"], row.place)
+        if texts is None:
+            counts["rewritten"] += 1
+            continue
+        prompt_ids, completion_ids = chats.encode(tokenizer, *texts)
+        if max_length is not None and len(prompt_ids) >= max_length:
+            counts["too long"] += 1
+            continue
+        counts["cut"] += max_length is not None and len(prompt_ids) + len(completion_ids) > max_length
+        examples.append({"prompt_ids": prompt_ids, "completion_ids": completion_ids, "label": row["label"]})
+    return examples, counts
 
 
 def trainer_class(training_args):
@@ -62,10 +87,22 @@ def trainer_class(training_args):
     it is hardly an estimate."""
     from trl import KTOTrainer
 
-    if training_args.gradient_accumulation_steps == 1 or training_args.loss_type != "kto":
-        return KTOTrainer  # its micro-batch is the batch, or the loss has no z0
+    class TokenKTOTrainer(KTOTrainer):
+        """On responses that are tokens already; those of the KL term are the neighbours' of a micro-batch, as TRL's."""
 
-    class WholeBatchKTOTrainer(KTOTrainer):
+        def _prepare_dataset(self, dataset, processing_class, args, name):
+            def with_neighbours(batch):
+                ids = batch["completion_ids"]
+                return {"KL_completion_ids": [ids[-1], *ids[:-1]]}
+
+            if not self.calculate_KL:
+                return dataset
+            return dataset.map(with_neighbours, batched=True, batch_size=args.per_device_train_batch_size)
+
+    if training_args.gradient_accumulation_steps == 1 or training_args.loss_type != "kto":
+        return TokenKTOTrainer  # its micro-batch is the batch, or the loss has no z0
+
+    class WholeBatchKTOTrainer(TokenKTOTrainer):
         """The mean l of mismatched responses is computed when a step's micro-batches are drawn."""
 
         def get_batch_samples(self, epoch_iterator, num_batches, device):
@@ -107,23 +144,30 @@ def main():
         tokenizer = models.tokenizer(name, (labelled[0].place, labelled[0]["prompt"]))
         model = models.load(AutoModelForCausalLM, name, tokenizer, dtype=dtype, attn_implementation=attention)
         both.append(model)
-    tokenizer = models.tokenizer(model_args.model_name_or_path)
+    tokenizer = models.tokenizer(model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs)
+    examples, counts = tokenised(labelled, tokenizer, training_args.max_length)
+    if not examples:
+        sys.exit(
+            f"{data.dataset_name[0]}: no response is left: prompts that leave no room within --max_length "
+            f"{training_args.max_length}: {counts['too long']}, rewritten by the chat template: {counts['rewritten']}"
+        )
     final, checkpoint = training.begin(training_args)
 
-    def chats():
-        return ((row.place, row["prompt"] + row["completion"]) for row in labelled)
-
-    with training.building(tokenizer, chats):
+    with training.building(tokenizer, lambda: ()):
         trainer = trainer_class(training_args)(
             *both,
             training_args,
-            train_dataset=Dataset.from_list(labelled),
+            train_dataset=Dataset.from_list(examples),
             processing_class=tokenizer,
             peft_config=get_peft_config(model_args),
         )
     training.train(trainer, checkpoint)
     if trainer.is_world_process_zero():
-        print(f"{final} responses in: {len(labelled)}, trained on: {len(trainer.train_dataset)}")
+        print(
+            f"{final} responses in: {len(labelled)}, dropped, too long: {counts['too long']}, "
+            f"dropped, rewritten by the chat template: {counts['rewritten']}, cut: {counts['cut']}, "
+            f"trained on: {len(examples)}"
+        )
     training.finish(trainer, final)
 
 
