@@ -146,7 +146,7 @@ def load(path, dtype, example, **origin):
     if origin["trust_remote_code"]:
         remote_code.restore_names()
     tokenizer = models.tokenizer(path, example, **origin)
-    models.check_padding(tokenizer)
+    models.ensure_padding(tokenizer)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     origin.pop("chat_template_kwargs")
     model = models.load(AutoModelForSequenceClassification, path, tokenizer, dtype=dtype, device_map=device, **origin)

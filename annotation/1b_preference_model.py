@@ -119,9 +119,7 @@ def main():
     import torch
     from transformers import AutoModelForCausalLM
 
-    tokenizer = models.tokenizer(
-        args.model_name_or_path, example, chat_template_kwargs=args.chat_template_kwargs
-    )
+    tokenizer = models.tokenizer(args.model_name_or_path, example, chat_template_kwargs=args.chat_template_kwargs)
     side_ids, answer_length = chats.choice(tokenizer)
     answer = {"role": "assistant", "content": "A"}  # which one does not matter: the probability is read before it
 

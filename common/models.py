@@ -82,17 +82,24 @@ def tokenizer(path, example=None, template=True, padding_side=None, chat_templat
     set_template_arguments(loaded, chat_template_kwargs)
     if template:
         where, messages = example or (path, [{"role": "user", "content": "question"}])
-        others = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + " and another"}]
-        asked = messages[-1]["role"] == "user"
-        texts = [render(loaded, each, where, add_generation_prompt=asked) for each in (messages, others)]
-        if texts[0] == texts[1]:
-            sys.exit(f"{path}: its chat template leaves out what is said")
+        check_reads_messages(loaded, where, messages)
     return loaded
+
+
+def check_reads_messages(tokenizer, where, messages):
+    """A template that gives the same text for another question leaves out what is said."""
+    altered = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + " and another"}]
+    ends_with_question = messages[-1]["role"] == "user"
+    texts = {render(tokenizer, chat, where, add_generation_prompt=ends_with_question) for chat in (messages, altered)}
+    if len(texts) == 1:
+        sys.exit(f"{tokenizer.name_or_path}: its chat template leaves out what is said")
 
 
 def prepared_template(path, text):
     """The template without a clock; a line says so."""
     prepared = templates.without_clock(text)
+    if "strftime_now(" in prepared:
+        refuse(path, "its chat template asks for today's date in a form that is not known here")
     if prepared != text:
         print(
             f"{path}: its chat template asks for today's date, it gets {templates.DATE}",
@@ -187,20 +194,21 @@ def check_language_model(path, config):
 
 
 def last_of_a_chat(tokenizer):
-    """The id of the last token of a chat: a reward model's score is read there."""
+    """The id of the last token of a chat with an answer, where a template writes something behind answers."""
     chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
     text = render(tokenizer, chat, tokenizer.name_or_path)
     return tokenizer(text, add_special_tokens=False)["input_ids"][-1]
 
 
-def check_padding(tokenizer):
-    """The score is read at the last token that is not padding: the pad token must not end a chat.
+def ensure_padding(tokenizer):
+    """A reward model's score is read at the last token that is not padding: the pad token must not end a chat.
 
-    A tokenizer that has none pads with a token that does not.
+    A tokenizer that has none gets one that does not.
     """
     last = last_of_a_chat(tokenizer)
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(1 if last == 0 else 0)
+        others = [i for i in (tokenizer.eos_token_id, tokenizer.bos_token_id, 0, 1) if i not in (None, last)]
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(others[0])
     elif tokenizer.pad_token_id == tokenizer.eos_token_id:
         sys.exit(f"{tokenizer.name_or_path}: its tokenizer needs a pad token that is not the EOS token")
     elif tokenizer.pad_token_id == last:

@@ -9,11 +9,22 @@ import json
 import re
 
 DATE = datetime.date(2024, 7, 26)  # Llama 3.1's own, where a template cannot read the clock
-CLOCK = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
+HEAD = r"{% set \w+ = .*? \+%}"  # of with_arguments; the + keeps a newline that follows
+# What transformers itself gives to a template.
+RESERVED = (
+    "messages",
+    "add_generation_prompt",
+    "continue_final_message",
+    "tools",
+    "documents",
+    "bos_token",
+    "eos_token",
+)
+CLOCK = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
 
 
 def without_clock(template):
-    """The template with the date of today, which it asks for by strftime_now, fixed to DATE."""
+    """The template with the date of today, which it asks for by strftime_now("..."), fixed to DATE."""
     return CLOCK.sub(lambda call: json.dumps(DATE.strftime(call["format"])), template)
 
 
@@ -23,9 +34,14 @@ def reads(template, name):
 
 
 def with_arguments(template, values):
-    """The template in which these names have these values: {"enable_thinking": False}, say."""
-    head = "".join(f"{{% set {name} = {json.dumps(value)} %}}" for name, value in values.items())
-    return template if template.startswith(head) else head + template
+    """The template in which these names have these values, {"enable_thinking": False}, at its head.
+
+    A template that was saved with other values of these names gets the new ones.
+    """
+    for name in values:
+        template = re.sub(rf"\A((?:{HEAD})*?){{% set {name} = .*? \+%}}", r"\1", template)
+    head = "".join(f"{{% set {name} = {json.dumps(value, ensure_ascii=False)} +%}}" for name, value in values.items())
+    return head + template
 
 
 def arguments(text):
@@ -34,7 +50,7 @@ def arguments(text):
     ValueError: it is none, or a value is not a text, a number, true or false.
     """
     try:
-        values = json.loads(text or "{}")
+        values = json.loads(text or "{}", parse_constant=lambda name: [name])
     except ValueError:
         raise ValueError(f"{text!r} is not JSON") from None
     if not isinstance(values, dict):
@@ -42,4 +58,6 @@ def arguments(text):
     for name, value in values.items():
         if not name.isidentifier() or not isinstance(value, str | int | float):
             raise ValueError(f"{name}: a name with a text, a number, true or false is needed")
+        if name in RESERVED:
+            raise ValueError(f"{name}: it has another source")
     return values

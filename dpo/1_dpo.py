@@ -63,36 +63,39 @@ def tokenised(pairs, tokenizer, training_args, needed):
     end = chats.turn_end(tokenizer)
     examples, counts = [], Counter()
     for row in pairs:
-        texts = [chats.answer(tokenizer, end, row["prompt"], row[side], row.place) for side in ("chosen", "rejected")]
-        if None in texts:
-            counts["rewritten"] += 1
-            continue
-        (prompt, chosen), (_, rejected) = texts
-        example = {name: row[name] for name in needed if name != "explored"}
-        example["prompt_ids"], example["chosen_ids"] = chats.encode(tokenizer, prompt, chosen)
-        _, example["rejected_ids"] = chats.encode(tokenizer, prompt, rejected)
+        responses = {"chosen_ids": row["chosen"], "rejected_ids": row["rejected"]}
         if "explored" in needed:
-            explored = chats.response_text(prompt, row["explored"]) + end.closing
-            _, example["explored_ids"] = chats.encode(tokenizer, prompt, explored)
-        if fate := fate_of(example, training_args):
+            responses["explored_ids"] = [{"role": "assistant", "content": row["explored"]}]
+        example = {name: row[name] for name in needed if name != "explored"}
+        for name, messages in responses.items():
+            texts = chats.prompt_and_response(tokenizer, end, row["prompt"], messages, f"{row.place}: prompt")
+            if texts is not None:
+                example["prompt_ids"], example[name] = chats.encode(tokenizer, *texts)
+        fate = fate_of(example, responses, training_args)
+        if fate:
             counts[fate] += 1
         if fate in (None, "cut"):
             examples.append(example)
     return examples, counts
 
 
-def fate_of(example, training_args):
-    """What --max_length does to a pair: "too long", "equal" (both are dropped), "cut", or None."""
-    limit, prompt = training_args.max_length, len(example["prompt_ids"])
-    longest = prompt + max(len(example["chosen_ids"]), len(example["rejected_ids"]))
+def fate_of(example, names, training_args):
+    """What becomes of a pair: "thought", "too long", "equal" (all three are dropped), "cut", or None.
+
+    names: of the responses that it needs.
+    """
+    if not example.keys() >= names.keys():
+        return "thought"
+    limit = training_args.max_length
+    prompt = example["prompt_ids"]
+    longest = max(len(prompt + example[name]) for name in names)
     if limit is None or longest <= limit:
         return None
-    if training_args.truncation_mode == "keep_end":  # the start of the prompt goes
-        return "cut"
-    if prompt >= limit:
+    part = slice(-limit, None) if training_args.truncation_mode == "keep_end" else slice(limit)
+    if training_args.truncation_mode == "keep_start" and len(prompt) >= limit:
         return "too long"
-    room = limit - prompt
-    return "equal" if example["chosen_ids"][:room] == example["rejected_ids"][:room] else "cut"
+    chosen, rejected = ((prompt + example[name])[part] for name in ("chosen_ids", "rejected_ids"))
+    return "equal" if chosen == rejected else "cut"
 
 
 def main():
@@ -119,8 +122,8 @@ def main():
     if not examples:
         sys.exit(
             f"{data.dataset_name[0]}: no pair is left within --max_length {training_args.max_length}: prompts that "
-            f"leave no room: {counts['too long']}, answers that do not differ there: {counts['equal']}, rewritten by "
-            f"the chat template: {counts['rewritten']}"
+            f"leave no room: {counts['too long']}, responses that do not differ there: {counts['equal']}, thoughts "
+            f"that do not fit the prompt: {counts['thought']}"
         )
     final, checkpoint = training.begin(training_args)
 
@@ -156,7 +159,7 @@ def main():
         print(
             f"{final} pairs in: {len(pairs)}, dropped, too long: {counts['too long']}, "
             f"dropped, equal within --max_length: {counts['equal']}, "
-            f"dropped, rewritten by the chat template: {counts['rewritten']}, "
+            f"dropped, thoughts that do not fit the prompt: {counts['thought']}, "
             f"cut: {counts['cut']}, trained on: {len(examples)}, {trainer.state.global_step} steps"
         )
     training.finish(trainer, final)

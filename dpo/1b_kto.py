@@ -48,8 +48,8 @@ def unpaired(names, seed):
     """The labelled responses of these files, shuffled: the estimate of z0 takes neighbours as mismatched."""
     labelled = []
     for name in names:
-        paired = next(rows.read(name)).keys() >= {"chosen", "rejected"}  # a pair may carry a completion
-        kind = "preferences" if paired else "unpaired"
+        keys = next(rows.read(name)).keys()
+        kind = "unpaired" if {"completion", "label"} <= keys else "preferences"  # a pair may carry a completion
         for row in rows.read(name, kind):
             if kind == "preferences":
                 labelled += [example_of(row, row["chosen"], True), example_of(row, row["rejected"], False)]
@@ -70,9 +70,10 @@ def tokenised(labelled, tokenizer, max_length):
     end = chats.turn_end(tokenizer)
     examples, counts = [], Counter()
     for row in labelled:
-        texts = chats.answer(tokenizer, end, row["prompt"], row["completion"], row.place)
+        where = f"{row.place}: prompt"
+        texts = chats.prompt_and_response(tokenizer, end, row["prompt"], row["completion"], where)
         if texts is None:
-            counts["rewritten"] += 1
+            counts["thought"] += 1
             continue
         prompt_ids, completion_ids = chats.encode(tokenizer, *texts)
         if max_length is not None and len(prompt_ids) >= max_length:
@@ -150,7 +151,8 @@ def main():
     if not examples:
         sys.exit(
             f"{data.dataset_name[0]}: no response is left: prompts that leave no room within --max_length "
-            f"{training_args.max_length}: {counts['too long']}, rewritten by the chat template: {counts['rewritten']}"
+            f"{training_args.max_length}: {counts['too long']}, thoughts that do not fit the prompt: "
+            f"{counts['thought']}"
         )
     final, checkpoint = training.begin(training_args)
 
@@ -166,7 +168,7 @@ def main():
     if trainer.is_world_process_zero():
         print(
             f"{final} responses in: {len(labelled)}, dropped, too long: {counts['too long']}, "
-            f"dropped, rewritten by the chat template: {counts['rewritten']}, cut: {counts['cut']}, "
+            f"dropped, thoughts that do not fit the prompt: {counts['thought']}, cut: {counts['cut']}, "
             f"trained on: {len(examples)}"
         )
     training.finish(trainer, final)

@@ -59,7 +59,7 @@ def main():
     if end.token:
         tokenizer.eos_token = end.token  # where TRL lets a response end, beside the ends of generation_config
     scorer_tokenizer = models.tokenizer(name, example)
-    models.check_padding(scorer_tokenizer)
+    models.ensure_padding(scorer_tokenizer)
     reward_model = models.load(AutoModelForSequenceClassification, name, scorer_tokenizer, num_labels=1, dtype=dtype)
     final, checkpoint = training.begin(training_args)
 

@@ -43,7 +43,7 @@ def main():
         example = answered[0].place, answered[0]["prompt"]
         tokenizer = models.tokenizer(name, example, chat_template_kwargs=args.chat_template_kwargs)
         models.check(AutoModelForCausalLM, name, tokenizer)
-    end = chats.turn_end(tokenizer)
+    end, vocabulary = chats.turn_end(tokenizer), tokenizer.get_vocab()
 
     def sequences_of(steered):
         """(tokens of the prompt, tokens of prompt and response) of every response."""
@@ -51,12 +51,15 @@ def main():
             chat = row["prompt"]
             if steered and row.get("system"):
                 chat = [{"role": "system", "content": row["system"]}, *chat]
-            prompt = chats.prompt_text(tokenizer, chat, row.place)
+            prompt = chats.prompt_text(tokenizer, chat, f"{row.place}: prompt")
             ends = row.get("end_tokens") or [end.token] * len(row["responses"])
             for response, reason, token in zip(row["responses"], row["finish_reasons"], ends, strict=True):
                 prompt_ids, ids = chats.encode(tokenizer, prompt, response)
-                if reason != "length":
-                    ids = [*ids, tokenizer.convert_tokens_to_ids(token) if token else end.token_id]
+                last = vocabulary.get(token) if token else end.token_id
+                if token and last is None:
+                    rows.refuse(row, f"end_tokens: {token!r} is no token of {args.model_name_or_path}")
+                if reason != "length" and last is not None:
+                    ids = [*ids, last]
                 yield len(prompt_ids), prompt_ids + ids
 
     @torch.inference_mode()

@@ -56,9 +56,7 @@ def main():
     from trl import SFTTrainer, get_peft_config
 
     example = pairs[0].place, comparisons.question(pairs[0]["prompt"], "first", "second")
-    tokenizer = models.tokenizer(
-        model_args.model_name_or_path, example, chat_template_kwargs=data.chat_template_kwargs
-    )
+    tokenizer = models.tokenizer(model_args.model_name_or_path, example, chat_template_kwargs=data.chat_template_kwargs)
     _, answer_length = chats.choice(tokenizer)
 
     def compared(part, name):

@@ -47,7 +47,7 @@ def with_template(model, tokenizer, path):
     from trl import clone_chat_template
 
     if path.endswith((".jinja", ".j2")):
-        with open(path, encoding="utf-8") as file:
+        with models.refused(path), open(path, encoding="utf-8") as file:
             tokenizer.chat_template = models.prepared_template(path, file.read())
         return model, tokenizer, []
     with models.refused(path):
@@ -71,9 +71,10 @@ def tokenised(instructions, tokenizer, training_args):
     end = chats.turn_end(tokenizer)
     examples, counts = [], Counter()
     for row in instructions:
-        conversation = chats.conversation(tokenizer, end, row["messages"], row.place)
+        conversation = chats.conversation(tokenizer, end, row["messages"], f"{row.place}: messages")
         if not training_args.assistant_only_loss:
-            conversation.labels = conversation.input_ids
+            conversation.labels = list(conversation.input_ids)
+            conversation.left_out = 0
         counts["turns"] += conversation.left_out
         if not learns(conversation.labels):
             counts["rewritten"] += 1
@@ -125,6 +126,8 @@ def main():
         model, tokenizer, added = with_template(model, tokenizer, training_args.chat_template_path)
         training_args.chat_template_path = None  # TRL has nothing left to do
     models.set_template_arguments(tokenizer, data.chat_template_kwargs)
+    first = instructions[0]
+    models.check_reads_messages(tokenizer, f"{first.place}: messages", first["messages"])
     chats.teach_turn_end(tokenizer, model)
 
     examples, counts = tokenised(instructions, tokenizer, training_args)

@@ -11,7 +11,7 @@ import pytest
 import trl
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as token_models
-from transformers import PreTrainedTokenizerFast
+from transformers import AddedToken, PreTrainedTokenizerFast
 
 from common import chats, models, templates
 
@@ -24,7 +24,7 @@ CONVERSATION = [
     {"role": "user", "content": "And then?"},
     {"role": "assistant", "content": "Then eight."},
 ]
-# The token that ends a turn, by template; it is not the EOS of the made tokenizers, "</s>", but in the last three.
+# The token that ends a turn, by template. In the last three it is the EOS of the made tokenizers.
 ENDS = {
     "llama3": "<|eot_id|>",
     "llama3_1": "<|eot_id|>",
@@ -44,7 +44,7 @@ ENDS = {
     "r1_like": "</s>",
 }
 PLAIN = [name for name in ENDS if name not in ("qwen3", "r1_like")]  # templates that know of no thoughts
-MARKS = re.compile(r"<\|[a-z_]+\|>|<(?:start|end)_of_turn>|\[/?[A-Z]+\]")
+MARKS = re.compile(r"<\|[A-Za-z_]+\|>|<\uff5c[^\uff5c>]*\uff5c>|<turn\|>|<(?:start|end)_of_turn>|\[/?[A-Z]+\]")
 THOUGHT = "I count.\nSeven, I think."
 
 
@@ -114,7 +114,9 @@ def test_the_loss_is_on_what_the_assistant_says_and_what_ends_its_turns(name):
     texts = [text.removeprefix(" ") for text in learned(tokenizer, conversation)]  # Mistral's template writes a blank
     assert texts == [f"It is seven.{end.text}", f"Then eight.{end.text}"] and not conversation.left_out
     text = models.render(tokenizer, CONVERSATION, "FILE:1")
-    assert conversation.input_ids == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(conversation.input_ids) == text
+    asked = tokenizer.apply_chat_template([QUESTION], add_generation_prompt=True, return_dict=True)["input_ids"]
+    assert conversation.input_ids[: len(asked)] == asked
 
 
 def test_markers_of_the_template_give_the_same_loss():
@@ -148,32 +150,99 @@ def test_an_answer_with_its_thought_is_learned_as_it_was_sampled():
 # Pairs and samples
 
 
+def answered(tokenizer, response, prompt=(QUESTION,)):
+    """(text of the prompt, text of the response) as they are trained on, or None."""
+    end = chats.turn_end(tokenizer)
+    messages = [{"role": "assistant", "content": response}]
+    return chats.prompt_and_response(tokenizer, end, [*prompt], messages, "FILE:1")
+
+
 @pytest.mark.parametrize("name", ENDS)
-@pytest.mark.parametrize("said", ["Seven.", " Seven.", "\n\nSeven.", "", "7️⃣ \n"])
-def test_prompt_and_response_are_the_tokens_of_a_sample(name, said):
+@pytest.mark.parametrize("response", ["Seven.", " Seven.", "\n\nSeven.", "", "7️⃣ \n"])
+def test_prompt_and_response_are_the_tokens_of_a_sample(name, response):
     """The prompt's tokens are those that generation starts from, whatever the response begins with."""
     tokenizer = tokenizer_of(name)
     end = chats.turn_end(tokenizer)
     if name == "r1_like":
-        said = f"{said}</think>"
-    prompt, rest = chats.answer(tokenizer, end, [QUESTION], [{"role": "assistant", "content": said}], "FILE:1")
-    prompt_ids, ids = chats.encode(tokenizer, prompt, rest)
+        response = f"{response}</think>"
+    prompt_ids, ids = chats.encode(tokenizer, *answered(tokenizer, response))
     asked = tokenizer.apply_chat_template([QUESTION], add_generation_prompt=True, return_dict=True)["input_ids"]
-    assert prompt_ids == asked and tokenizer.decode(ids) == said + end.closing
+    assert prompt_ids == asked and tokenizer.decode(ids).endswith(response + end.closing)
     assert end.token_id in ids and (prompt_ids + ids).count(tokenizer.bos_token_id) <= 1
 
 
-def test_several_turns_of_an_answer_follow_the_prompt():
+def test_a_response_of_others_stands_as_the_template_writes_it():
+    """Mistral's template writes a blank before an answer, Qwen3's an empty thought; a sample has them itself."""
+    mistral, qwen = tokenizer_of("mistral_like"), tokenizer_of("qwen3")
+    assert answered(mistral, "Seven.")[1] == " Seven.</s>" == answered(mistral, " Seven.")[1]
+    empty = "<think>\n\n</think>\n\n"
+    assert answered(qwen, "Seven.")[1] == f"{empty}Seven.<|im_end|>\n" == answered(qwen, f"{empty}Seven.")[1]
+    thought = f"<think>\n{THOUGHT}\n</think>\n\nSeven."
+    assert answered(qwen, thought)[1] == f"{thought}<|im_end|>\n"
+
+
+def test_several_turns_of_a_response_follow_the_prompt():
     tokenizer = tokenizer_of("llama3")
     end = chats.turn_end(tokenizer)
-    prompt, rest = chats.answer(tokenizer, end, [QUESTION], CONVERSATION[1:], "FILE:1")
+    prompt, rest = chats.prompt_and_response(tokenizer, end, [QUESTION], CONVERSATION[1:], "FILE:1")
     assert prompt + rest == models.render(tokenizer, CONVERSATION, "FILE:1")
 
 
-def test_an_answer_without_the_thought_that_the_prompt_opens_is_none():
-    tokenizer = tokenizer_of("r1_like")
+def test_thoughts_that_do_not_fit_the_prompt_make_no_sample():
+    """The prompt opens one that the response does not end, or holds an empty one already."""
+    assert answered(tokenizer_of("r1_like"), "Seven.") is None
+    tokenizer = tokenizer_of("qwen3")
+    models.set_template_arguments(tokenizer, '{"enable_thinking": false}')
+    assert answered(tokenizer, f"<think>\n{THOUGHT}\n</think>\n\nSeven.") is None
+    messages = [QUESTION, {"role": "assistant", "content": f"<think>\n{THOUGHT}\n</think>\n\nSeven."}]
+    conversation = chats.conversation(tokenizer, chats.turn_end(tokenizer), messages, "FILE:1")
+    assert not learned(tokenizer, conversation) and conversation.left_out == 1
+
+
+def test_the_blank_before_the_end_is_not_doubled():
+    """Llama 2's template writes one before </s>, and so does a policy that was trained on it."""
+    template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + (' </s>' if m['role'] != 'user' else '') }}"
+    tokenizer = made_tokenizer(template + "{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")
+    assert answered(tokenizer, "Seven.")[1] == "Seven. </s>" == answered(tokenizer, "Seven. ")[1]
+
+
+# Tokens
+
+
+def test_the_first_word_is_learned_where_the_prompt_ends_with_a_blank():
+    """One token would hold the blank of the prompt and the first word of the answer."""
+    template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token }}{% endfor %}"
+    tokenizer = made_tokenizer(template + "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")
+    conversation = chats.conversation(tokenizer, chats.turn_end(tokenizer), CONVERSATION, "FILE:1")
+    assert learned(tokenizer, conversation) == ["It is seven.</s>", "Then eight.</s>"]
+
+
+def test_an_end_that_strips_blanks_is_learned():
+    """Tokens of Phi-3 take the blanks behind them: they reach beyond the end of the turn."""
+    tokenizer = tokenizer_of("phi3")
+    tokenizer.add_tokens([AddedToken("<|end|>", rstrip=True, special=True)])
+    conversation = chats.conversation(tokenizer, chats.turn_end(tokenizer), CONVERSATION, "FILE:1")
+    assert learned(tokenizer, conversation) == ["It is seven.<|end|>", "Then eight.<|end|>"]
+
+
+@pytest.mark.parametrize("scheme", ["always", "first", "never"])
+def test_a_tokenizer_of_sentencepiece_reads_the_whole_text(scheme):
+    words = Tokenizer(token_models.BPE(unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    words.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    words.train_from_iterator(["[INST] What is it? And then? [/INST] It is seven. Then eight. answer a b"] * 9, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="<unk>", bos_token="<s>", eos_token="</s>", name_or_path="made"
+    )
+    tokenizer.chat_template = (MADE / "mistral_like.jinja").read_text()
     end = chats.turn_end(tokenizer)
-    assert chats.answer(tokenizer, end, [QUESTION], CONVERSATION[1:2], "FILE:1") is None
+    conversation = chats.conversation(tokenizer, end, CONVERSATION, "FILE:1")
+    texts = [text.strip() for text in learned(tokenizer, conversation)]
+    assert end.token == "</s>" and texts == ["It is seven.</s>", "Then eight.</s>"]
+    prompt_ids, ids = chats.encode(tokenizer, *answered(tokenizer, "It is seven."))
+    text = models.render(tokenizer, CONVERSATION[:2], "FILE:1")
+    assert prompt_ids + ids == tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 # Choices
@@ -212,10 +281,10 @@ def test_a_template_that_reads_the_clock_gets_a_fixed_date(capsys):
 def test_arguments_become_part_of_the_template():
     """So that what is saved with a model is asked as it was trained."""
     tokenizer = tokenizer_of("qwen3")
-    for _ in range(2):
-        models.set_template_arguments(tokenizer, '{"enable_thinking": false}')
+    for value in ("true", "false", "false"):
+        models.set_template_arguments(tokenizer, f'{{"enable_thinking": {value}}}')
     assert chats.prompt_text(tokenizer, [QUESTION], "FILE:1").endswith("<think>\n\n</think>\n\n")
-    assert tokenizer.chat_template.count("{% set enable_thinking = false %}") == 1
+    assert tokenizer.chat_template.count("{% set enable_thinking") == 1
     conversation = chats.conversation(tokenizer, chats.turn_end(tokenizer), CONVERSATION, "FILE:1")
     assert learned(tokenizer, conversation) == ["Then eight.<|im_end|>"]
 
@@ -225,6 +294,8 @@ def test_arguments_become_part_of_the_template():
     [
         ("{", "'{' is not JSON"),
         ("[1]", "'[1]' is not a JSON object"),
+        ('{"note": NaN}', "note: a name with a text, a number, true or false is needed"),
+        ('{"messages": "x"}', "messages: it has another source"),
         ('{"a b": 1}', "a b: a name with a text, a number, true or false is needed"),
         ('{"enable_thinking": null}', "enable_thinking: a name with a text, a number, true or false is needed"),
         ('{"thinking_mode": 1}', "thinking_mode: the chat template of qwen3 does not read it"),
