@@ -45,7 +45,8 @@ def unpaired(names, seed):
     """The labelled responses of these files, shuffled: the estimate of z0 takes neighbours as mismatched."""
     labelled = []
     for name in names:
-        paired = next(rows.read(name)).keys() >= {"chosen", "rejected"}  # a pair may carry a completion
+        first = next(rows.read(name))
+        paired = "completion" not in first or first.keys() >= {"chosen", "rejected"}  # a pair may carry a completion
         kind = "preferences" if paired else "unpaired"
         for row in rows.read(name, kind):
             of = {True: row["completion"]} if kind == "unpaired" else {True: row["chosen"], False: row["rejected"]}
