@@ -81,6 +81,8 @@ def load(source, split):
     if is_file(source):
         return of_file(source)
     name, _, file = source.partition(":")
+    if name == "json" and os.path.isfile(file):  # the library takes half characters out without a word
+        return of_entries(file, entries_of(file))
     return of_library(source, name, "train" if file else split, data_files=file or None)
 
 

@@ -11,6 +11,8 @@ A ValueError says 'field: reason' of a row that is of no known form, Dropped why
 import re
 from pathlib import Path
 
+from common.fields import is_number
+
 ROLES = {"human": "user", "gpt": "assistant"}
 OF_TOOLS = ("tool", "function", "ipython", "function_call", "observation")  # roles of calls and of what they return
 CONVERSATIONS = ("conversations", "conversation")
@@ -119,7 +121,7 @@ def text(value, field):
 
 def text_or_number(value, field):
     """A text; a number becomes one, true and false do not."""
-    if type(value) in (int, float):
+    if is_number(value):
         return str(value)
     if not isinstance(value, str):
         raise ValueError(f"{field}: neither a text nor a number")
@@ -146,7 +148,7 @@ def rest_of(row, used):
     if not is_directed(row):
         gone.add("system")
     rest = {name: value for name, value in row.items() if name not in gone}
-    if type(rest.get("answer")) in (int, float):
+    if is_number(rest.get("answer")):
         rest["answer"] = str(rest["answer"])
     return rest
 
@@ -181,7 +183,7 @@ def name_of(row):
     """The id of a row as a text, or None."""
     if row.get("id") is None:
         return None
-    if type(row["id"]) not in (str, int, float) or row["id"] == "":
+    if row["id"] == "" or not (isinstance(row["id"], str) or is_number(row["id"])):
         raise ValueError("id: not a non-empty text")
     return str(row["id"])
 

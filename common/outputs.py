@@ -50,6 +50,8 @@ def problem_of_name(output, kind, inputs):
     if any(path == Path(os.path.realpath(name)) for name in inputs):
         return f"{output}: an input of the same command, which would be overwritten"
     if kind == "file":
+        if path.suffix == ".gz":
+            return f"{output}: nothing is gzipped here; give a name without .gz"
         if path.exists() and not path.is_file():
             return f"{output}: there is something that is not a file"
         for name in inputs:

@@ -11,8 +11,8 @@ permutations) of the Jaccard similarity of its sets of 3 consecutive words to th
 Reads:  --input_file, rows {"id", "messages"}, {"id", "prompt", "chosen", "rejected"} or {"id", "prompt"}: the first of
         these kinds that the first row is whole in, whatever other keys it has
         --evaluation_files, .jsonl, .json (gzipped or not), .parquet, or names of hub datasets (their split test), with
-        a question in one of "turns", "prompt", "instruction", "question", "problem", "text": AlpacaEval, MT-Bench,
-        Arena-Hard, MATH, lm-eval's
+        a question in one of "turns", "prompt", "instruction" (with its "input"), "question", "problem", "text":
+        AlpacaEval, MT-Bench, Arena-Hard, MATH, lm-eval's
 Writes: --output_file, the rows that are left, as they were and in their order
         two tables beside it, with the suffix .md: counts by source and reason, and by benchmark
 
@@ -26,7 +26,7 @@ import time
 from collections import Counter, defaultdict
 
 import rows
-from common import arguments, duplicates, languages, models, outputs
+from common import arguments, duplicates, entrances, languages, models, outputs
 
 HEAD = "| source | rows in |"  # of the table
 OVERLAP = 13  # words
@@ -50,12 +50,22 @@ def turns_of(row, kind):
 def questions_of(source):
     """Yields the texts of a benchmark's questions."""
     for row in rows.load(source, "test"):
-        asked = next((row[field] for field in QUESTIONS if row.get(field)), None)
+        field = next((field for field in QUESTIONS if row.get(field)), None)
+        asked = row.get(field)
+        if field == "instruction":  # with its input
+            asked = question_of(row)
         for turn in asked if isinstance(asked, list) else [asked]:
             turn = turn.get("content") if isinstance(turn, dict) else turn
             if not isinstance(turn, str):
                 rows.refuse(row, f"question: none of {', '.join(QUESTIONS)} is a text")
             yield turn
+
+
+def question_of(row):
+    try:
+        return entrances.asked(row, "instruction")[-1]["content"]
+    except ValueError as error:
+        rows.refuse(row, error)
 
 
 def benchmarks_of(sources):

@@ -48,8 +48,9 @@ def unpaired(names, seed):
     """The labelled responses of these files, shuffled: the estimate of z0 takes neighbours as mismatched."""
     labelled = []
     for name in names:
-        keys = next(rows.read(name)).keys()
-        kind = "unpaired" if {"completion", "label"} <= keys else "preferences"  # a pair may carry a completion
+        first = next(rows.read(name)).keys()
+        is_pair = {"chosen", "rejected"} <= first and "label" not in first  # it may carry a completion
+        kind = "preferences" if is_pair or "completion" not in first else "unpaired"
         for row in rows.read(name, kind):
             if kind == "preferences":
                 labelled += [example_of(row, row["chosen"], True), example_of(row, row["rejected"], False)]

@@ -59,7 +59,7 @@ def prompt_of(row, field):
 
 def rest_of(row, field):
     """What passes through, with the final answer."""
-    used = [*FIELDS, *entrances.used_with(field)]
+    used = [key for key in (*FIELDS, *entrances.used_with(field)) if key != "prompt"]  # which keeps its place
     if field == "context_messages":
         used.append("context")  # the same conversation as one text
     rest = entrances.rest_of(row, used)

@@ -321,11 +321,9 @@ def trl(row, seen, min_margin):
 def answer_of(row, side):
     """The messages of one answer of a pair."""
     value = row.get(side)
-    if isinstance(value, dict):
-        value = [value]
-    if isinstance(value, list):
-        return entrances.messages(value, side)
-    if not isinstance(value, str) and type(value) not in (int, float):
+    if isinstance(value, list | dict):
+        return entrances.messages(value if isinstance(value, list) else [value], side)
+    if not isinstance(value, str) and not rows.is_number(value):
         raise ValueError(f"{side}: neither a text nor messages")
     return assistant(str(value))
 

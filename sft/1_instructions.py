@@ -49,9 +49,9 @@ FORMATS = ", ".join(["messages", *entrances.CONVERSATIONS, *map("/".join, TEXTS)
 
 
 def answer(value, field):
-    """The messages of an answer: a text, a number or messages; null is an empty turn, which is counted."""
-    if isinstance(value, list):
-        return entrances.messages(value, field)
+    """The messages of an answer: a text, a number or turns; null is an empty turn, which is counted."""
+    if isinstance(value, list | dict):
+        return entrances.messages(value if isinstance(value, list) else [value], field)
     content = "" if value is None else entrances.text_or_number(value, field)
     return [entrances.message("assistant", content, field)]
 

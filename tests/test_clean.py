@@ -192,7 +192,7 @@ def test_texts_that_differ_in_signs_are_no_duplicates_and_no_overlap(tmp_path):
     long = "Say in one sentence what the result of {} is and how you have found it"
     rows = [asked(str(i), question) for i, question in enumerate([*questions, long.format("12 - 3")])]
     benchmark = [{"question": "What is 12 / 3?"}, {"problem": long.format("12 + 3")}, {"question": "x = y"}]
-    benchmark += [{"question": "Explain C--."}, {"question": "..."}]
+    benchmark += [{"question": "Explain C--."}, {"question": "..."}, {"instruction": "Explain C", "input": "struct"}]
     file = write_jsonl(tmp_path / "bench.jsonl", benchmark)
     assert len(cleaned(tmp_path, rows, "--evaluation_files", file)[0]) == len(rows)
     file = write_jsonl(tmp_path / "bench.jsonl", [{"question": question.upper()} for question in questions])

@@ -130,6 +130,7 @@ FORMS = [  # a row of a public set, its prompt, its answer
     ({"messages": [user("q") | {"name": None}, assistant("a") | {"tool_calls": None, "weight": 1}]}, [user("q")], "a"),
     ({"messages": [turn("user", [{"type": "text", "text": w} for w in "qr"]), assistant("a")]}, [user("q\nr")], "a"),
     ({"prompt": "q", "completion": "a", "system": None}, [user("q")], "a"),
+    ({"prompt": [user("q")], "completion": assistant("a")}, [user("q")], "a"),
 ]
 
 
@@ -266,7 +267,7 @@ def test_numbers_become_texts(tmp_path):
 
 
 @pytest.mark.parametrize("script", [PROMPTS, INSTRUCTIONS, PREFERENCES])
-@pytest.mark.parametrize("name", [True, "", ["a"]], ids=str)
+@pytest.mark.parametrize("name", [True, "", ["a"], 10**400], ids=["true", "empty", "list", "too large"])
 def test_other_ids_are_refused(tmp_path, script, name):
     row = {"id": name, "prompt": "q", "completion": "a", "chosen": "a", "rejected": "b"}
     file = write_jsonl(tmp_path / "in.jsonl", ["", row])
@@ -386,3 +387,9 @@ def test_the_standard_sets_are_read_in_their_published_schema(tmp_path):
         ("g", None),
     ]
     assert "dropped, tie: 1, " in told and all(pair["prompt"] == [user("q")] for pair in made)
+
+
+def test_an_output_is_not_called_gzipped(tmp_path):
+    file = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "q"}])
+    done = run(PROMPTS, "--datasets", file, "--size", 0, "--output_file", tmp_path / "out.jsonl.gz")
+    assert done.returncode == 2 and "give a name without .gz" in done.stderr and not list(tmp_path.glob("out*"))

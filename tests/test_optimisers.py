@@ -189,10 +189,12 @@ def test_z0_of_kto_is_of_the_whole_batch(monkeypatch, tmp_path, policy, sft, pai
     assert abs(fmean(loss for loss, _ in apart) - expected) > 5e-3, (apart, z0)
 
 
-def test_kto_takes_pairs_apart_and_mixes_good_with_bad(pairs, monkeypatch):
+def test_kto_takes_pairs_apart_and_mixes_good_with_bad(pairs, monkeypatch, tmp_path):
+    """Pairs that carry a completion are pairs too."""
     monkeypatch.syspath_prepend(ROOT / "dpo")
     unpaired = runpy.run_path(str(ROOT / "dpo/1b_kto.py"))["unpaired"]
-    labelled = unpaired([str(pairs[0])], 0)
+    file = write_jsonl(tmp_path / "in.jsonl", [row | {"completion": "other", "label": 1} for row in pairs[1]])
+    labelled = unpaired([str(file)], 0)
     expected = [(r["prompt"], r[side], side == "chosen") for r in pairs[1] for side in ("chosen", "rejected")]
     random.Random(0).shuffle(expected)
     assert [(row["prompt"], row["completion"], row["label"]) for row in labelled] == expected
