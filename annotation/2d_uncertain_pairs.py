@@ -67,6 +67,7 @@ def main():
         dtype=args.dtype,
         device_map=device,
     )
+    shape = model.config.get_text_config()
 
     @torch.inference_mode()
     def features(chunk):
@@ -77,7 +78,7 @@ def main():
             for response in row["responses"]
         ]
         ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        ids = [one[: model.config.max_position_embeddings] for one in ids]
+        ids = [one[: shape.max_position_embeddings] for one in ids]
         order, found = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True), [None] * len(ids)
         while order:
             size = max(1, args.batch_tokens // len(ids[order[0]]))
@@ -89,7 +90,7 @@ def main():
                 found[i] = hidden[place, last[place]]
         return torch.stack(found).split([len(row["responses"]) for row in chunk])
 
-    inverse = torch.eye(model.config.hidden_size, dtype=torch.float64, device=device) / args.ridge
+    inverse = torch.eye(shape.hidden_size, dtype=torch.float64, device=device) / args.ridge
     centre = scale = None
     gained, pairs = 0.0, []
     stream = rows.read(args.rewards_file, "rewards", n=args.n)
