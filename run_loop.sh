@@ -26,7 +26,8 @@ SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEAR
   ARMORM_REVISION ARMORM_OPTIONS RATINGS JUDGE_URL
   JUDGE_MODEL JUDGE_METHOD VERIFIER_METHOD VERIFIER_PATTERN ANNOTATOR ANNOTATOR_WEIGHTS HELPFULNESS VERBOSITY
   DIRECTION_PROMPT MEASURE BENCH CLEAN PROMPTS EVAL_PROMPTS ITERATIONS PROMPTS_PER_ITERATION N TEMPERATURES
-  MAX_NEW_TOKENS CHAT_TEMPLATE_KWARGS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA LEARNING_RATE LEARNING_RATES EPOCHS BATCH_SIZE MAX_LENGTH DPO_OPTIONS
+  MAX_NEW_TOKENS MAX_MODEL_LEN CHAT_TEMPLATE_KWARGS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA LEARNING_RATE
+  LEARNING_RATES EPOCHS BATCH_SIZE MAX_LENGTH DPO_OPTIONS
   REFERENCE START HISTORY ENHANCER OFFLINE_PAIRS OFFLINE_SIZE DTYPE BENCHMARKS ALPACA_EVAL_OPTIONS ACADEMIC_OPTIONS)
 # Variables that decide how it is run.
 MANNER=(OUT GPUS NODES DISTRIBUTED TENSOR_PARALLEL PER_DEVICE_BATCH_SIZE GPU_MEMORY GRACE CHECK EVALS FROM TO DRY_RUN)
@@ -108,7 +109,7 @@ done
 : "${ANNOTATOR:=reward_model}" "${ANNOTATOR_WEIGHTS:=}" "${HELPFULNESS:=}" "${VERBOSITY:=}"
 : "${DIRECTION_PROMPT:=}" "${MEASURE:=none}" "${BENCH:=allenai/reward-bench}"
 : "${PROMPTS:=}" "${EVAL_PROMPTS:=}" "${ITERATIONS:=3}" "${PROMPTS_PER_ITERATION:=20000}" "${N:=8}"
-: "${TEMPERATURES:=1.0 0.7}" "${MAX_NEW_TOKENS:=2048}" "${MAX_LENGTH:=2048}"
+: "${TEMPERATURES:=1.0 0.7}" "${MAX_NEW_TOKENS:=2048}" "${MAX_MODEL_LEN:=}" "${MAX_LENGTH:=2048}"
 : "${CHAT_TEMPLATE_KWARGS:=}"
 : "${PAIRING:=best_worst}" "${MIN_MARGIN:=0}" "${LENGTH_PENALTY:=0}"
 : "${LOSS:=sigmoid}" "${BETA:=0.1}" "${LEARNING_RATE:=5e-7}" "${LEARNING_RATES:=}" "${EPOCHS:=2}" "${BATCH_SIZE:=128}"
@@ -142,6 +143,11 @@ done
 ((SEED < 2 ** 32)) || die "SEED=$SEED: below 2^32 is needed"
 [[ -z $FROM ]] || whole FROM
 [[ -z $TO ]] || whole TO
+if [[ -n $MAX_MODEL_LEN ]]; then
+  whole MAX_MODEL_LEN
+  ((MAX_MODEL_LEN > MAX_NEW_TOKENS)) || die "MAX_MODEL_LEN=$MAX_MODEL_LEN: more than MAX_NEW_TOKENS is needed"
+fi
+model_len=(${MAX_MODEL_LEN:+--max_model_len "$MAX_MODEL_LEN"}) # of every engine
 
 [[ ! $OUT =~ ^-|[[:space:]] ]] || die "OUT=$OUT: no dash at its start and no blanks"
 case $(realpath -m -- "$OUT") in
@@ -486,7 +492,7 @@ evaluate() { # evaluate NAME POLICY: steps 6 to 9, answers to the evaluation pro
   shards=$groups order=$EVAL_PROMPTS step 6 "$dir/answers.jsonl" python generation/2_responses.py \
     --model_name_or_path "$policy" --prompts_file "$EVAL_PROMPTS" --n 1 --temperatures 1.0 \
     --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" --seed "$SEED" \
-    "${template[@]}" --output_file "$dir/answers.jsonl"
+    "${template[@]}" "${model_len[@]}" --output_file "$dir/answers.jsonl"
   last=$dir/rewards.jsonl
   shards=$processes order=$dir/answers.jsonl step 7 "$last" python annotation/1a_reward_model.py \
     --model_name_or_path "$REWARD_MODEL" --responses_file "$dir/answers.jsonl" --n 1 --dtype "$DTYPE" \
@@ -516,7 +522,8 @@ benchmark() { # benchmark NAME POLICY: steps 7 and 8 after the last iteration, i
   part=_$1
   ((${#asked[@]} == 0)) || step 7 "${answers[-1]}" python eval/1_answers.py --benchmarks "${asked[@]}" \
     --model_name_or_path "$policy" --model_name "$1" ${from:+--questions_files "${questions[@]}"} --seed "$SEED" \
-    --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" "${template[@]}" --output_files "${answers[@]}"
+    --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" "${template[@]}" "${model_len[@]}" \
+    --output_files "${answers[@]}"
   for name in "${evals[@]}"; do
     # shellcheck disable=SC2206
     case $name in
@@ -556,7 +563,7 @@ sample() { # sample FILE POLICY N SEED TEMPERATURES: N responses to each prompt 
   shards=$groups order=$to_answer step 2 "$1" python generation/2_responses.py \
     --model_name_or_path "$2" --prompts_file "$to_answer" --n "$3" --temperatures $5 \
     --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" --seed "$4" \
-    "${template[@]}" --output_file "$1"
+    "${template[@]}" "${model_len[@]}" --output_file "$1"
 }
 
 sample_with_enhancer() { # half of the responses of each policy

@@ -70,13 +70,14 @@ def main():
         dtype=args.dtype,
         device_map=device,
     )
+    shape = model.config.get_text_config()
 
     @torch.inference_mode()
     def features(chats):
         """chats: (FILE:LINE, messages) each. A tensor (chats, hidden size), float64."""
         texts = [models.render(tokenizer, messages, place) for place, messages in chats]
         ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        ids = [one[: model.config.max_position_embeddings] for one in ids]
+        ids = [one[: shape.max_position_embeddings] for one in ids]
         order, found = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True), [None] * len(ids)
         while order:
             size = max(1, args.batch_tokens // len(ids[order[0]]))
@@ -107,7 +108,7 @@ def main():
             total += differences.T @ differences
         return total
 
-    identity = torch.eye(model.config.hidden_size, dtype=torch.float64, device=device)
+    identity = torch.eye(shape.hidden_size, dtype=torch.float64, device=device)
     centre = scale = inverse = gained = None
     pairs = []
     stream = rows.read(args.rewards_file, "rewards", n=args.n)

@@ -5,7 +5,6 @@ model, and fails in many other ways deep in a traceback. Every script loads thro
 """
 
 import contextlib
-import os
 import re
 import sys
 from pathlib import Path
@@ -250,31 +249,3 @@ def quiet():
         logging.set_verbosity(before)
         if bar:
             logging.enable_progress_bar()
-
-
-def engine(path, dtype, **options):
-    """vLLM's engine, in this process: the same seed gives the same rows, and whoever kills it kills the engine.
-
-    `check` looks at the checkpoint before; here the weights in the engine have to be finite.
-    """
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    import torch
-    from vllm import LLM
-
-    on_cpu = not torch.cuda.is_available()
-    with refused(path):
-        loaded = LLM(
-            path,
-            dtype=dtype,
-            # On the CPU compiling takes longer than it saves, and vLLM 0.32 cannot take back the random state of a
-            # request with a seed whose prompt was cut in two ("CPU Generator does not use offset").
-            enforce_eager=on_cpu,
-            enable_chunked_prefill=False if on_cpu else None,
-            kv_cache_memory_bytes=2**28 if on_cpu else None,  # a small one: clearing more takes seconds
-            **options,
-        )
-        names = loaded.apply_model(not_finite)
-    if name := next(filter(None, names), None):
-        refuse(path, f"{name} is not finite")
-    return loaded

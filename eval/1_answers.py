@@ -23,7 +23,7 @@ import time
 import published
 
 import rows
-from common import arguments, models, outputs
+from common import arguments, engines, models, outputs
 
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # MT-Bench's categories
 MAX_NEW_TOKENS = {"alpaca_eval": 2048, "mt_bench": 1024, "arena_hard": 4096}
@@ -49,11 +49,29 @@ def native(benchmark, question, answers, model, name):
     return {**made, "tstamp": time.time()}
 
 
-def converse(engine, tokenizer, questions, most, seed):
-    """Answers {name: question}, turn by turn: a row {"id", "answers", "ends"} for each."""
+def context_of(tokenizer, questions, most):
+    """Tokens that the longest conversation takes: its questions, and an answer of `most` tokens to each.
+
+    Where there are several turns, one answer more is kept free: read again, an answer may have more tokens than it was
+    sampled in.
+    """
+    lengths = []
+    for name, question in questions.items():
+        turns = turns_of(question)
+        chats = [[{"role": "user", "content": turn}] for turn in turns]
+        texts = [models.render(tokenizer, chat, f"question {name!r}", add_generation_prompt=True) for chat in chats]
+        asked = sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
+        lengths.append(asked + most * (len(turns) + (len(turns) > 1)))
+    return max(lengths)
+
+
+def converse(engine, tokenizer, questions, most, length, seed):
+    """Answers {name: question}, turn by turn: a row {"id", "answers", "ends"} for each.
+
+    most: tokens of an answer; length: of a conversation, the model's context.
+    """
     from vllm import SamplingParams
 
-    length = engine.llm_engine.model_config.max_model_len
     chats, ends = {name: [] for name in questions}, {name: [] for name in questions}
     for turn in range(max(len(turns_of(question)) for question in questions.values())):
         asked = [name for name, question in questions.items() if turn < len(turns_of(question))]
@@ -99,6 +117,9 @@ def main():
     )
     parser.add_argument("--seed", type=arguments.SEED, default=0)
     parser.add_argument("--dtype", choices=arguments.DTYPES, help="(default: the weights'; vLLM's auto lowers float32)")
+    parser.add_argument(
+        "--max_model_len", type=arguments.whole(1), help="tokens of a conversation at most (default: the model's)"
+    )
     parser.add_argument("--tensor_parallel_size", type=arguments.whole(1), default=1, help="GPUs that share one model")
     parser.add_argument(
         "--chunk_size", type=arguments.whole(1), default=256, help="questions between two writes to disk"
@@ -112,23 +133,40 @@ def main():
 
     from transformers import AutoModelForCausalLM
 
-    config, tokenizer = models.config(args.model_name_or_path), models.tokenizer(args.model_name_or_path)
+    tokenizer = models.tokenizer(args.model_name_or_path)
     models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
 
     writers = [rows.Writer(file, rows.this_command(args.output_files)) for file in args.output_files]
     if any(len(writer.done) < len(questions) for writer, questions in zip(writers, asked, strict=True)):
-        engine = models.engine(
+        limit = engines.longest(args.model_name_or_path, args.max_model_len)
+        context = max(
+            context_of(tokenizer, questions, args.max_new_tokens or MAX_NEW_TOKENS[benchmark])
+            for benchmark, questions in zip(args.benchmarks, asked, strict=True)
+        )
+        engine = engines.start(
             args.model_name_or_path,
-            args.dtype or config.dtype,
+            args.dtype,
+            context,
+            limit,
             tensor_parallel_size=args.tensor_parallel_size,
             seed=args.seed,
         )
+    warned = set()
     for benchmark, questions, writer in zip(args.benchmarks, asked, writers, strict=True):
         todo, start = [name for name in questions if name not in writer.done], time.time()
         most = args.max_new_tokens or MAX_NEW_TOKENS[benchmark]
         for first in range(0, len(todo), args.chunk_size):
             chunk = {name: questions[name] for name in todo[first : first + args.chunk_size]}
-            writer.add(converse(engine, tokenizer, chunk, most, args.seed))
+            answered = converse(engine, tokenizer, chunk, most, limit, args.seed)
+            writer.add(answered)
+            ends = [end for row in answered for end in row["ends"]]
+            if 2 * ends.count("length") > len(ends) and benchmark not in warned:
+                warned.add(benchmark)
+                print(
+                    f"{benchmark}: {ends.count('length')} of {len(ends)} answers are cut off at {most} tokens, or at "
+                    "the end of the context: raise --max_new_tokens, or look whether the model ends its turns",
+                    flush=True,
+                )
             done, seconds = first + len(chunk), time.time() - start
             told = f"{done} of {len(todo)} questions, {seconds / done * (len(todo) - done):.0f} s left"
             print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)

@@ -24,12 +24,24 @@ import time
 
 import rows
 import shards
-from common import arguments, models
+from common import arguments, engines, models
 
 
 def chat(row):
     system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
     return [*system, *row["prompt"]]
+
+
+def prompt_tokens(tokenizer, prompts):
+    """{id: tokens of the prompt as the engine is asked it}"""
+    texts = [models.render(tokenizer, chat(row), row.place, add_generation_prompt=True) for row in prompts]
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return {row["id"]: len(tokens) for row, tokens in zip(prompts, ids, strict=True)}
+
+
+def cut_off_of(finished):
+    """How many responses of rows are cut off."""
+    return sum(row["finish_reasons"].count("length") for row in finished)
 
 
 def main():
@@ -49,7 +61,7 @@ def main():
     parser.add_argument("--seed", type=arguments.SEED, default=0)
     parser.add_argument("--dtype", choices=arguments.DTYPES, help="(default: the weights'; vLLM's auto lowers float32)")
     parser.add_argument(
-        "--max_model_len", type=arguments.whole(1), help="tokens of prompt and response (default: the model's)"
+        "--max_model_len", type=arguments.whole(1), help="tokens of prompt and response at most (default: the model's)"
     )
     parser.add_argument("--tensor_parallel_size", type=arguments.whole(1), default=1, help="GPUs that share one model")
     parser.add_argument("--chunk_size", type=arguments.whole(1), default=512, help="prompts between two writes to disk")
@@ -58,35 +70,42 @@ def main():
         parser.error(f"--n {args.n} does not divide by the {len(args.temperatures)} --temperatures")
     if 0 in args.temperatures and args.n > len(args.temperatures):
         parser.error("--temperatures 0: there is one greedy response, give it a share of one")
-    prompts = list(rows.read(args.prompts_file, "prompts"))[args.shard :: args.num_shards]
+    every = list(rows.read(args.prompts_file, "prompts"))
+    prompts = every[args.shard :: args.num_shards]
 
     from transformers import AutoModelForCausalLM
 
     example = (prompts[0].place, chat(prompts[0])) if prompts else None  # a share of the rows may be empty
-    config, tokenizer = models.config(args.model_name_or_path), models.tokenizer(args.model_name_or_path, example)
+    tokenizer = models.tokenizer(args.model_name_or_path, example)
     models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
 
     writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
     todo = [row for row in prompts if row["id"] not in writer.done]
-    start, dropped, truncated, tokens = time.time(), 0, 0, 0
+    start, dropped, tokens, warned = time.time(), 0, 0, False
+    truncated = cut_off_of(rows.read(writer.partial)) if writer.done else 0
     if todo:
-        engine = models.engine(
+        limit = engines.longest(args.model_name_or_path, args.max_model_len)
+        room = limit - args.max_new_tokens
+        # Of all prompts, whichever are this shard's or finished: the engine is the same in every process.
+        length_of = prompt_tokens(tokenizer, every)
+        longest = max((length for length in length_of.values() if length <= room), default=None)
+        if longest is None:
+            sys.exit(f"{args.prompts_file}: no prompt leaves room for {args.max_new_tokens} new tokens")
+        engine = engines.start(
             args.model_name_or_path,
-            args.dtype or config.dtype,
-            max_model_len=args.max_model_len,
+            args.dtype,
+            longest + args.max_new_tokens,
+            limit,
             tensor_parallel_size=args.tensor_parallel_size,
             seed=args.seed,
         )
         from vllm import SamplingParams
 
-        room = engine.llm_engine.model_config.max_model_len - args.max_new_tokens
         start = time.time()
     share = args.n // len(args.temperatures)
     for first in range(0, len(todo), args.chunk_size):
         chunk = todo[first : first + args.chunk_size]
-        texts = [models.render(tokenizer, chat(row), row.place, add_generation_prompt=True) for row in chunk]
-        lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-        fitting = [row for row, length in zip(chunk, lengths, strict=True) if length <= room]
+        fitting = [row for row in chunk if length_of[row["id"]] <= room]
         dropped += len(chunk) - len(fitting)
         chats, settings = [], []
         for row in fitting:
@@ -112,15 +131,21 @@ def main():
                 "prompt_tokens": len(requests[0].prompt_token_ids),
                 "policy": args.model_name_or_path,
             })  # fmt: skip
-            truncated += finished[-1]["finish_reasons"].count("length")
             tokens += sum(finished[-1]["response_tokens"])
         writer.add(finished)
+        cut_off, sampled = cut_off_of(finished), args.n * len(finished)
+        truncated += cut_off
+        if 2 * cut_off > sampled and not warned:
+            warned = True
+            print(
+                f"{cut_off} of {sampled} responses are cut off at --max_new_tokens {args.max_new_tokens}: raise it, or "
+                "look whether the model ends its turns with the token that its generation_config.json names",
+                flush=True,
+            )
         done, seconds = first + len(chunk), time.time() - start
         left = seconds / done * (len(todo) - done)
         told = f"{done} of {len(todo)} prompts, {tokens / seconds:.0f} tokens/s, {left:.0f} s left"
         print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
-    if args.num_shards == 1 and len(prompts) == dropped:
-        sys.exit(f"{args.prompts_file}: no prompt leaves room for {args.max_new_tokens} new tokens")
     writer.finish()
     print(
         f"{args.output_file} rows in: {len(prompts)}, finished before: {len(writer.done)}, "

@@ -56,7 +56,11 @@ RESPONSES = {"tokens": 3 * 20_000 * 8 * 500, "context": 500}
 
 
 def shape(config):
-    """The shape that a config.json tells, a dict; ValueError if it is none of the decoders known here."""
+    """The shape that a config.json tells, a dict; ValueError if it is none of the decoders known here.
+
+    Of a model that reads pictures as well it is the language model's alone.
+    """
+    config = config.get("text_config") or config
     names = "num_hidden_layers hidden_size intermediate_size num_attention_heads vocab_size max_position_embeddings"
     values, kind = [config.get(name) for name in names.split()], config.get("model_type")
     if kind not in ("llama", "mistral", "qwen2") or not all(type(value) is int and value > 0 for value in values):

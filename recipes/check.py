@@ -25,6 +25,8 @@ from needs import ANNOTATORS, BELOW_OUT, FILE, check_names, flag, number, proble
 
 PREFIX = {"sft": "SFT_", "reward_model": "RM_", "preference_model": "PM_", "dpo": "DPO_"}  # of variables
 VLLM = 0.92  # of a GPU's memory
+# What eval/1_answers.py keeps free for the answers to a question; MT-Bench has two turns, and an answer is read again.
+BENCHMARK_TOKENS = {"alpaca_eval": 2048, "mt_bench": 3 * 1024, "arena_hard": 4096}
 
 
 def many(count, word):
@@ -100,6 +102,43 @@ def check_disk(download, reachable):
         problem(told) if sum(need.values()) > free else print(f"# {told}")
 
 
+def new_tokens():
+    return number("MAX_NEW_TOKENS") or 2048
+
+
+def prompt_tokens():
+    """Tokens of the longest prompt: an assumption, prompts are not at hand before the run."""
+    return number("MAX_LENGTH") or 2048
+
+
+def response_tokens():
+    """Tokens that the engine may have to make after a prompt: of a round, or of a benchmark, all turns together."""
+    return max([new_tokens(), *(BENCHMARK_TOKENS.get(name, 0) for name in value("EVALS").split())])
+
+
+def context(shape):
+    """Tokens of the longest sequence in generation."""
+    limit = min(shape.max_length, number("MAX_MODEL_LEN") or shape.max_length)
+    return min(limit, prompt_tokens() + response_tokens())
+
+
+def check_context(reachable):
+    """The positions of the policy, if its shape is known, against what generation asks for."""
+    shape = shape_of(value("SFT_MODEL") or value("BASE_MODEL"), reachable)
+    if not shape:
+        return
+    limit = min(shape.max_length, number("MAX_MODEL_LEN") or shape.max_length)
+    if number("MAX_MODEL_LEN") > shape.max_length:
+        problem(f"MAX_MODEL_LEN={value('MAX_MODEL_LEN')}: the policy has {shape.max_length} positions")
+    elif new_tokens() >= limit:
+        problem(f"MAX_NEW_TOKENS={new_tokens()}: no prompt fits beside so many, the context has {limit} tokens")
+    else:
+        print(
+            f"# context: {context(shape)} of the policy's {shape.max_length} positions in generation, for prompts of "
+            f"MAX_LENGTH={prompt_tokens()} tokens at most (assumed: the engine takes what its longest prompt needs)"
+        )
+
+
 def stages(reachable, memory):
     """Yields (what, its GiB by part or None, what to change) of every stage that loads a model."""
     for stage, model in trainings().items():
@@ -112,8 +151,8 @@ def stages(reachable, memory):
             yield stage, parts, f"DISTRIBUTED, PER_DEVICE_BATCH_SIZE, or {flags}"
     shape = shape_of(value("SFT_MODEL") or value("BASE_MODEL"), reachable)
     split = number("TENSOR_PARALLEL") or 1
-    parts = shape and budget.generation(shape, sequence=shape.max_length, tensor_parallel=split)
-    yield "generation", parts, "TENSOR_PARALLEL"
+    parts = shape and budget.generation(shape, sequence=context(shape), tensor_parallel=split)
+    yield "generation", parts, "TENSOR_PARALLEL, MAX_NEW_TOKENS or MAX_MODEL_LEN"
     tokens = 4096 if 0 < memory <= 40 else 16384  # as the annotators have it
     for name in ["reward_model", *(name for name in ("preference_model", "armorm") if name in ANNOTATORS)]:
         variable = {"armorm": "ARMORM"}.get(name, name.upper())
@@ -166,6 +205,7 @@ def main():
     found = wanted()
     download, reachable = check_names(found) if found else (0, False)
     check_disk(download, reachable)
+    check_context(reachable)
     check_gpus(reachable)
     for stage in (stage for stage in PREFIX if stage in trainings()):
         if size := batch_of(stage)[1]:

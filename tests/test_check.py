@@ -113,7 +113,7 @@ def test_what_it_tells_of_the_papers_run(check):
     sft = budget.training(shape, "sft", sequence=8192, **room)["total"]
     rm = budget.training(shape, "reward_model", sequence=4096, **room)["total"]
     dpo = budget.training(shape, "dpo", sequence=2048, **room)["total"]
-    generation, scoring = budget.generation(shape, sequence=8192)["total"], budget.scoring(shape)["total"]
+    generation, scoring = budget.generation(shape, sequence=4096)["total"], budget.scoring(shape)["total"]
     disk = budget.disk(shape, trained=["sft", "reward_model", "dpo", "dpo", "dpo"], tokens=3 * 20000 * 8 * 2048)
     used = {"EVALS=academic", "PROMPTS=paper", "SFT_DATA=paper", "PREFERENCES=mix2", "run_loop.sh", "llama3_8b.sh"}
     sets = [name for name, kind, _, by in TABLE if kind == "dataset" and ":" not in name and used & {*by.split(", ")}]
@@ -133,6 +133,8 @@ def test_what_it_tells_of_the_papers_run(check):
         "# hub: EVALS=academic: 4 open",
         f"# disk: /the disk: {models + checkpoints + rows + downloads:.1f} GiB needed (models {models:.1f}, "
         f"checkpoints {checkpoints:.1f}, rows {rows:.1f}, downloads {downloads:.1f}), 100000.0 free",
+        "# context: 4096 of the policy's 8192 positions in generation, for prompts of MAX_LENGTH=2048 tokens at most "
+        "(assumed: the engine takes what its longest prompt needs)",
         "# GPUs: 8 here, 8 asked for",
         f"# GPU memory: 79.6 GiB; needed: sft {sft:.1f}, reward_model {rm:.1f}, dpo {dpo:.1f}, "
         f"generation {generation:.1f}, scoring by REWARD_MODEL {scoring:.1f}",
@@ -396,12 +398,47 @@ def test_too_little_memory(check, hub):
     assert (status, problems) == (1, ["check: GPU_MEMORY=80GB: not a number (GiB)"])
 
 
+def llama_3_1(hub):
+    """The published policy with the positions of Llama 3.1."""
+    shape = {"model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336}
+    shape |= {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
+    hub.configs["RLHFlow/LLaMA3-SFT"] = {**shape, "max_position_embeddings": 131072}
+
+
+@pytest.mark.parametrize("memory", ["24", "40"])
+def test_a_long_context_that_no_response_uses_takes_no_memory(check, hub, memory):
+    """131,072 positions would be 16 GiB of cache; 1024 new tokens after a prompt of 2048 are 0.4."""
+    llama_3_1(hub)
+    _, well, problems = check(**QUICK, GPU_MEMORY=memory, MAX_NEW_TOKENS="1024")
+    assert not any("generation" in line for line in problems)
+    assert any(line.startswith("# context: 3072 of the policy's 131072 positions") for line in well)
+
+
+def test_what_the_context_has_to_hold(check, hub):
+    llama_3_1(hub)
+    for variables, tokens in [
+        ({"MAX_NEW_TOKENS": "1024", "MAX_LENGTH": "4096"}, 5120),
+        ({"MAX_NEW_TOKENS": "1024", "EVALS": "arena_hard", "JUDGE_URL": "http://x/v1", "JUDGE_MODEL": "x"}, 6144),
+        ({"MAX_NEW_TOKENS": "100000", "MAX_LENGTH": "100000"}, 131072),
+        ({"MAX_NEW_TOKENS": "1024", "MAX_MODEL_LEN": "2000"}, 2000),
+    ]:
+        _, well, _ = check(**QUICK | variables)
+        assert any(line.startswith(f"# context: {tokens} of ") for line in well)
+    room = "no prompt fits beside so many, the context has 131072 tokens"
+    for variables, reason in [
+        ({"MAX_MODEL_LEN": "200000"}, "MAX_MODEL_LEN=200000: the policy has 131072 positions"),
+        ({"MAX_NEW_TOKENS": "131072"}, f"MAX_NEW_TOKENS=131072: {room}"),
+    ]:
+        status, _, problems = check(**QUICK | variables)
+        assert status == 1 and problems == [f"check: {reason}"]
+
+
 def test_without_a_known_memory_it_tells_what_is_needed(check, hub):
     hub.configs["sfairXC/FsfairX-LLaMA3-RM-v0.1"] = {"model_type": "other"}
     status, well, _ = check(**QUICK)
     shape = budget.SHAPES["llama3_8b"]
     dpo = budget.training(shape, "dpo", gpus=8, sequence=2048, batch=2, distributed="zero3")["total"]
-    generation = budget.generation(shape, sequence=8192)["total"]
+    generation = budget.generation(shape, sequence=4096)["total"]
     assert status == 0
     told = f"needed: dpo {dpo:.1f}, generation {generation:.1f}"
     assert f"# GPU memory: unknown, set GPU_MEMORY (GiB) to check; {told}" in well

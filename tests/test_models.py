@@ -15,7 +15,17 @@ import pytest
 import torch
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from conftest import TRAINING, padded_with_eos, train
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3ForSequenceClassification,
+    LlamaConfig,
+)
+
+from common import engines
 
 
 @functools.cache
@@ -92,6 +102,9 @@ def in_two_shards(order, file, *command):
     kept = killed_after_first_rows(first, *command, "--shard", 0)
     done = ran(*command, "--shard", 0, "--output_file", first)
     assert f"finished before: {len(kept)}, " in done.stdout and whole_lines(first)[: len(kept)] == kept
+    if "truncated responses" in done.stdout:  # of all rows, those of the killed run too
+        truncated = sum(json.loads(line)["finish_reasons"].count("length") for line in whole_lines(first))
+        assert f"truncated responses: {truncated}, " in done.stdout
     ran(*command, "--shard", 1, "--output_file", second)
     ran("shards.py", order, file, 2)
     return read_jsonl(file)
@@ -227,6 +240,91 @@ def test_shards_and_a_kill_change_no_answer(sampled):
     """Defect 4: shards of equal size lost the last rows. A row's seed is its own, whatever runs beside it."""
     _, whole, sharded, _ = sampled
     assert sharded == whole
+
+
+def test_the_engine_gets_the_context_that_the_prompts_need(sampled, sft, tmp_path):
+    """131,072 positions would not fit into its cache on the CPU; the longest prompt fits now. The answers are the same.
+
+    That most are cut off is said once, after the first of the chunks.
+    """
+    prompts, whole, _, _ = sampled
+    model = shutil.copytree(sft, tmp_path / "model")
+    for name, key in (("config.json", "max_position_embeddings"), ("tokenizer_config.json", "model_max_length")):
+        settings = json.loads((model / name).read_text())
+        (model / name).write_text(json.dumps({**settings, key: 131072}))
+    file, out = write_jsonl(tmp_path / "prompts.jsonl", prompts), tmp_path / "out.jsonl"
+    command = ["generation/2_responses.py", "--model_name_or_path", model, "--prompts_file", file, "--n", 4]
+    command += ["--temperatures", 1, 0.01, "--max_new_tokens", 2, "--chunk_size", 3, "--output_file", out]
+    done = ran(*command)
+    cut = {row["id"]: row["responses"] for row in read_jsonl(out)}
+    assert len(cut) == 9 and all(
+        text.startswith(start) for row in whole for text, start in zip(row["responses"], cut[row["id"]], strict=True)
+    )
+    told = [line for line in done.stdout.splitlines() if "are cut off" in line]
+    assert len(told) == 1 and told[0].startswith("12 of 12 responses are cut off at --max_new_tokens 2: raise it, or ")
+    assert "dropped, too long: 0, rows out: 9, truncated responses: 36, " in done.stdout
+
+
+def test_the_cache_on_the_cpu_holds_sequences_of_that_context():
+    """By hand: keys and values, layers, heads, width, bytes, tokens; of a model with a text_config that of its text."""
+    llama = LlamaConfig(num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, hidden_size=576)
+    sequence = 2 * 30 * 3 * 64 * 4 * (1024 + 256)  # whole blocks of 256, and one for vLLM
+    assert engines.cache_bytes(llama, torch.float32, 1000) == 16 * sequence
+    assert engines.cache_bytes(llama, torch.bfloat16, 10) == 2**28
+    assert engines.cache_bytes(llama, torch.float32, 10_000) == 2**32
+    assert engines.cache_bytes(llama, torch.float32, 131_072) == 2 * 30 * 3 * 64 * 4 * (131_072 + 256)
+    gemma = Gemma3Config(text_config={"num_hidden_layers": 4, "num_key_value_heads": 2, "head_dim": 256})
+    assert engines.cache_bytes(gemma, torch.bfloat16, 4096) == 16 * 2 * 4 * 2 * 256 * 2 * (4096 + 256)
+
+
+# Models with a text_config
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory, sft):
+    """(a reward model, a language model) of Gemma 3 with a tower for pictures, and the tokenizer of the tiny world."""
+    tokenizer, folder = AutoTokenizer.from_pretrained(sft), tmp_path_factory.mktemp("gemma")
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    text = {**size, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 644, "max_position_embeddings": 128}
+    text |= {"pad_token_id": tokenizer.pad_token_id, "sliding_window": 512}
+    config = Gemma3Config(text_config=text, vision_config={**size, "image_size": 28, "patch_size": 14}, num_labels=1)
+    paths = []
+    for kind in (Gemma3ForSequenceClassification, Gemma3ForConditionalGeneration):
+        paths.append(folder / kind.__name__)
+        kind(config).save_pretrained(paths[-1])
+        tokenizer.save_pretrained(paths[-1])
+    return paths
+
+
+def test_a_model_with_a_text_config_annotates(gemma, world, tmp_path):
+    """Its context is the one of its text: the row of 200 words is dropped."""
+    prompts = read_jsonl(world / "prompts.jsonl")[:3]
+    answered = [{**row, "responses": ["1", "It is red."], "finish_reasons": ["stop"] * 2} for row in prompts]
+    answered[1]["responses"][0] = "word " * 200
+    file, out = write_jsonl(tmp_path / "in.jsonl", answered), tmp_path / "out.jsonl"
+    for script, path in zip(("1a_reward_model", "1b_preference_model"), gemma, strict=True):
+        command = [f"annotation/{script}.py", "--model_name_or_path", path, "--responses_file", file]
+        done = ran(*command, "--output_file", out)
+        assert "dropped, too long: 1, rows out: 2, " in done.stdout
+        if script == "1a_reward_model":
+            tokenizer, model = loaded(path, AutoModelForSequenceClassification)
+            for row in read_jsonl(out):
+                chats = [[*row["prompt"], {"role": "assistant", "content": text}] for text in row["responses"]]
+                ids = [ids_of(tokenizer, tokenizer.apply_chat_template(chat, tokenize=False)) for chat in chats]
+                with torch.inference_mode():
+                    by_hand = [model(torch.tensor([one])).logits.item() for one in ids]
+                assert row["rewards"] == pytest.approx(by_hand, abs=1e-4)
+
+
+def test_uncertain_pairs_of_a_model_with_a_text_config(gemma, world, tmp_path):
+    rows = [
+        {**row, "responses": ["1", "2", "3"], "finish_reasons": ["stop"] * 3, "rewards": [0.0, 1.0, 2.0]}
+        for row in read_jsonl(world / "prompts.jsonl")[:3]
+    ]
+    file, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    command = ["annotation/2d_uncertain_pairs.py", "--model_name_or_path", gemma[0], "--rewards_file", file]
+    ran(*command, "--output_file", out)
+    assert [row["chosen"][0]["content"] for row in read_jsonl(out)] == ["3"] * 3
 
 
 # annotation/1a_reward_model.py
