@@ -5,7 +5,7 @@ A message keeps its role and its content. Names of roles: user, human; assistant
     {"role", "content"}     content a text, or a list of {"type": "text", "text"}, which are joined by line feeds
     {"from", "value"}       (ShareGPT)
     {"input", "output"}     a question with its answer (Capybara)
-A ValueError says 'field: reason' of a row that is of no known form, Dropped why a row of a known form cannot be used.
+A ValueError says 'field: reason' of a row of no known format, Dropped why a row of a known form cannot be used.
 """
 
 import re
