@@ -131,6 +131,12 @@ FORMS = [  # a row of a public set, its prompt, its answer
     ({"messages": [turn("user", [{"type": "text", "text": w} for w in "qr"]), assistant("a")]}, [user("q\nr")], "a"),
     ({"prompt": "q", "completion": "a", "system": None}, [user("q")], "a"),
     ({"prompt": [user("q")], "completion": assistant("a")}, [user("q")], "a"),
+    ({"messages": [system(""), user("q"), assistant("a")]}, [user("q")], "a"),
+    (
+        {"conversations": shares(("system", None), ("human", "q"), ("gpt", "a")), "system": "s"},
+        [system("s"), user("q")],
+        "a",
+    ),
 ]
 
 
