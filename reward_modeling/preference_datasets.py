@@ -339,7 +339,7 @@ def question_of(row, field):
 
 
 def scores_of(row):
-    """The scores of the chosen and the rejected answer, numbers or texts of numbers, or None if the row has not both."""
+    """The scores of the chosen and the rejected answer, numbers or texts of numbers; None if the row lacks one."""
     for form in SCORES:
         scores = [as_number(row.get(form.format(side))) for side in SIDES]
         if None not in scores:
