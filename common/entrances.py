@@ -5,7 +5,7 @@ A message keeps its role and its content. Names of roles: user, human; assistant
     {"role", "content"}     content a text, or a list of {"type": "text", "text"}, which are joined by line feeds
     {"from", "value"}       (ShareGPT)
     {"input", "output"}     a question with its answer (Capybara)
-A ValueError says 'field: reason' of a row that is of no known form, Dropped why a row of a known form cannot be used.
+A ValueError says 'field: reason' of a row of no known format, Dropped why a row of a known form cannot be used.
 """
 
 import re
@@ -129,12 +129,14 @@ def text_or_number(value, field):
 
 
 def with_system(turns, row):
-    """The messages with the row's system prompt before them, if it has one that is not blank; their own comes first."""
+    """The messages with the row's system prompt before them, unless they have one; a blank one goes."""
+    if turns and turns[0]["role"] == "system":
+        if (turns[0]["content"] or "").strip():
+            return turns
+        turns = turns[1:]
     field = field_of(row, ("system", "system_prompt"))
     system = text(row[field], field) if field and not is_directed(row) else ""
-    if not system.strip() or (turns and turns[0]["role"] == "system"):
-        return turns
-    return [{"role": "system", "content": system}, *turns]
+    return [{"role": "system", "content": system}, *turns] if system.strip() else turns
 
 
 def is_directed(row):

@@ -77,7 +77,7 @@ def table(counts):
 
 
 def checked(row, dataset, name, field):
-    """(the row in this project's format, why it is dropped or None); a row of no known form ends the program."""
+    """(the row in this project's format, why it is dropped or None); a row of no known format ends the program."""
     made = {"id": name, "source": dataset}
     try:
         made |= rest_of(row, field)

@@ -339,12 +339,18 @@ def question_of(row, field):
 
 
 def scores_of(row):
-    """The scores of the chosen and the rejected answer, or None if the row has not both."""
+    """The scores of the chosen and the rejected answer, numbers or texts of numbers; None if the row lacks one."""
     for form in SCORES:
-        scores = [number(row, form.format(side)) for side in SIDES]
+        scores = [as_number(row.get(form.format(side))) for side in SIDES]
         if None not in scores:
             return scores
     return None
+
+
+def as_number(value):
+    if isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?", value.strip()):
+        return float(value)
+    return value if rows.is_number(value) else None
 
 
 FORMATS = [  # the short name, the fields that tell the dataset, its converter

@@ -88,7 +88,7 @@ def table(counts):
 
 
 def checked(row, dataset):
-    """(the row in this project's format, why it is dropped or None); a row of no known form ends the program."""
+    """(the row in this project's format, why it is dropped or None); a row of no known format ends the program."""
     try:
         name = entrances.name_of(row)
     except ValueError as error:

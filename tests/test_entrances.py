@@ -131,6 +131,12 @@ FORMS = [  # a row of a public set, its prompt, its answer
     ({"messages": [turn("user", [{"type": "text", "text": w} for w in "qr"]), assistant("a")]}, [user("q\nr")], "a"),
     ({"prompt": "q", "completion": "a", "system": None}, [user("q")], "a"),
     ({"prompt": [user("q")], "completion": assistant("a")}, [user("q")], "a"),
+    ({"messages": [system(""), user("q"), assistant("a")]}, [user("q")], "a"),
+    (
+        {"conversations": shares(("system", None), ("human", "q"), ("gpt", "a")), "system": "s"},
+        [system("s"), user("q")],
+        "a",
+    ),
 ]
 
 
@@ -291,7 +297,7 @@ def test_a_system_prompt_that_is_no_text_is_named(tmp_path, script):
                                   "chosen-rating rejected-rating"])  # fmt: skip
 def test_equal_scores_are_ties_in_every_set(tmp_path, keys):
     """Margins are in the points of the set, of which only the named ones have a smallest that counts."""
-    scores = [(8.0, 8.0), (0.75, 0.5), (2, 3), (None, 4), (90, 10), (0, 0)]
+    scores = [(8.0, 8.0), (0.75, 0.5), (2, 3), (None, 4), ("90", 10), (0, "0.0")]
     rows = [{"prompt": f"q{i}", "chosen": "a", "rejected": "b"} for i in range(len(scores))]
     rows = [row | dict(zip(keys.split(), pair, strict=True)) for row, pair in zip(rows, scores, strict=True)]
     made, told = entered(tmp_path, PREFERENCES, rows)
