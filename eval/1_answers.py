@@ -23,7 +23,7 @@ import time
 import published
 
 import rows
-from common import arguments, engines, models, outputs
+from common import arguments, chats, engines, models, outputs
 
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # MT-Bench's categories
 MAX_NEW_TOKENS = {"alpaca_eval": 2048, "mt_bench": 1024, "arena_hard": 4096}
@@ -58,41 +58,43 @@ def context_of(tokenizer, questions, most):
     lengths = []
     for name, question in questions.items():
         turns = turns_of(question)
-        chats = [[{"role": "user", "content": turn}] for turn in turns]
-        texts = [models.render(tokenizer, chat, f"question {name!r}", add_generation_prompt=True) for chat in chats]
+        where = f"question {name!r}"
+        texts = [chats.prompt_text(tokenizer, [{"role": "user", "content": turn}], where) for turn in turns]
         asked = sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
         lengths.append(asked + most * (len(turns) + (len(turns) > 1)))
     return max(lengths)
 
 
-def converse(engine, tokenizer, questions, most, length, seed):
+def converse(engine, tokenizer, end, questions, most, length, seed):
     """Answers {name: question}, turn by turn: a row {"id", "answers", "ends"} for each.
 
-    most: tokens of an answer; length: of a conversation, the model's context.
+    end: the tokenizer's TurnEnd; most: tokens of an answer; length: of a conversation, the model's context.
     """
     from vllm import SamplingParams
 
-    chats, ends = {name: [] for name in questions}, {name: [] for name in questions}
+    conversations, ends = {name: [] for name in questions}, {name: [] for name in questions}
     for turn in range(max(len(turns_of(question)) for question in questions.values())):
         asked = [name for name, question in questions.items() if turn < len(turns_of(question))]
-        fit, settings = [], []
+        requests, settings = {}, []
         for name in asked:
-            chats[name].append({"role": "user", "content": turns_of(questions[name])[turn]})
-            text = models.render(tokenizer, chats[name], f"question {name!r}", add_generation_prompt=True)
-            room = min(most, length - len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+            conversations[name].append({"role": "user", "content": turns_of(questions[name])[turn]})
+            text = chats.prompt_text(tokenizer, conversations[name], f"question {name!r}")
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            room = min(most, length - len(ids))
             if room > 0:
                 own = int(hashlib.sha256(f"{seed} {name} {turn}".encode()).hexdigest()[:7], 16)
                 temperature = TEMPERATURES.get(questions[name].get("category"), 0.0)
-                settings.append(SamplingParams(temperature=temperature, max_tokens=room, seed=own))
-                fit.append(name)
-        outputs = engine.chat([chats[name] for name in fit], settings, use_tqdm=False) if fit else []
-        outputs = dict(zip(fit, outputs, strict=True))
+                stop = [end.token_id] if end.token else None
+                settings.append(SamplingParams(temperature=temperature, max_tokens=room, seed=own, stop_token_ids=stop))
+                requests[name] = {"prompt_token_ids": ids}
+        outputs = engine.generate([*requests.values()], settings, use_tqdm=False) if requests else []
+        outputs = dict(zip(requests, outputs, strict=True))
         for name in asked:
             sample = outputs[name].outputs[0] if name in outputs else None
-            chats[name].append({"role": "assistant", "content": sample.text if sample else ""})
+            conversations[name].append({"role": "assistant", "content": sample.text if sample else ""})
             ends[name].append(sample.finish_reason if sample else "no room")
-    said = {name: [message["content"] for message in chat[1::2]] for name, chat in chats.items()}
-    return [{"id": name, "answers": said[name], "ends": ends[name]} for name in questions]
+    answers = {name: [message["content"] for message in turns[1::2]] for name, turns in conversations.items()}
+    return [{"id": name, "answers": answers[name], "ends": ends[name]} for name in questions]
 
 
 def publish(benchmark, answers, path):
@@ -115,6 +117,7 @@ def main():
         type=arguments.whole(1),
         help="tokens a turn (default: alpaca_eval 2048, mt_bench 1024, arena_hard 4096)",
     )
+    parser.add_argument("--chat_template_kwargs", help=arguments.TEMPLATE_HELP)
     parser.add_argument("--seed", type=arguments.SEED, default=0)
     parser.add_argument("--dtype", choices=arguments.DTYPES, help="(default: the weights'; vLLM's auto lowers float32)")
     parser.add_argument(
@@ -133,7 +136,8 @@ def main():
 
     from transformers import AutoModelForCausalLM
 
-    tokenizer = models.tokenizer(args.model_name_or_path)
+    tokenizer = models.tokenizer(args.model_name_or_path, chat_template_kwargs=args.chat_template_kwargs)
+    end = chats.turn_end(tokenizer)
     models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
 
     writers = [rows.Writer(file, rows.this_command(args.output_files)) for file in args.output_files]
@@ -157,7 +161,7 @@ def main():
         most = args.max_new_tokens or MAX_NEW_TOKENS[benchmark]
         for first in range(0, len(todo), args.chunk_size):
             chunk = {name: questions[name] for name in todo[first : first + args.chunk_size]}
-            answered = converse(engine, tokenizer, chunk, most, limit, args.seed)
+            answered = converse(engine, tokenizer, end, chunk, most, limit, args.seed)
             writer.add(answered)
             ends = [end for row in answered for end in row["ends"]]
             if 2 * ends.count("length") > len(ends) and benchmark not in warned:

@@ -1,6 +1,7 @@
 """Sample n responses to every prompt with vLLM: n/k at each of k temperatures, no top-k, no top-p (paper 3.3).
 
-The chat goes to the engine as messages, so that the template alone adds BOS. Every prompt has a seed of its own, made
+The engine gets the tokens of the chat, in which the template alone adds BOS, and stops at the token with which the
+template ends a turn, beside the model's own ends. Every prompt has a seed of its own, made
 from --seed and its id: its responses do not depend on shards or on a resumed run, but for the last bits of the
 engine's arithmetic, which depend on what else is in the batch. Finished rows survive a kill: give the same command
 again.
@@ -8,7 +9,8 @@ again.
 Reads:  --prompts_file, {"id", "prompt", "system"?, ...}, where "system" goes to the engine before the prompt; a prompt
         that leaves no room for --max_new_tokens is dropped and counted
 Writes: --output_file, the same rows with "responses", "temperatures" and "finish_reasons" ("length": cut off at
-        --max_new_tokens), "response_tokens", "prompt_tokens" and "policy"
+        --max_new_tokens), "end_tokens" (which ended each; "" if cut off), "response_tokens", "prompt_tokens" and
+        "policy"
 
     python generation/2_responses.py --model_name_or_path runs/tiny/sft --prompts_file runs/tiny/iter1/prompts.jsonl \
         --n 8 --temperatures 1.0 0.7 --max_new_tokens 128 --output_file runs/tiny/iter1/responses.jsonl
@@ -24,7 +26,7 @@ import time
 
 import rows
 import shards
-from common import arguments, engines, models
+from common import arguments, chats, engines, models
 
 
 def chat(row):
@@ -32,11 +34,15 @@ def chat(row):
     return [*system, *row["prompt"]]
 
 
-def prompt_tokens(tokenizer, prompts):
-    """{id: tokens of the prompt as the engine is asked it}"""
-    texts = [models.render(tokenizer, chat(row), row.place, add_generation_prompt=True) for row in prompts]
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return {row["id"]: len(tokens) for row, tokens in zip(prompts, ids, strict=True)}
+def prompt_ids(tokenizer, prompts):
+    """The tokens of each prompt, as the engine is asked it."""
+    texts = [chats.prompt_text(tokenizer, chat(row), f"{row.place}: prompt") for row in prompts]
+    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+def end_token(tokenizer, sample):
+    """The token that ended a sample of vLLM's, "" if it was cut off."""
+    return tokenizer.convert_ids_to_tokens(sample.token_ids[-1]) if sample.finish_reason == "stop" else ""
 
 
 def cut_off_of(finished):
@@ -58,6 +64,7 @@ def main():
     parser.add_argument(
         "--max_new_tokens", type=arguments.whole(1), default=2048, help="tokens a response at most (paper 3.3)"
     )
+    parser.add_argument("--chat_template_kwargs", help=arguments.TEMPLATE_HELP)
     parser.add_argument("--seed", type=arguments.SEED, default=0)
     parser.add_argument("--dtype", choices=arguments.DTYPES, help="(default: the weights'; vLLM's auto lowers float32)")
     parser.add_argument(
@@ -75,9 +82,10 @@ def main():
 
     from transformers import AutoModelForCausalLM
 
-    example = (prompts[0].place, chat(prompts[0])) if prompts else None  # a share of the rows may be empty
-    tokenizer = models.tokenizer(args.model_name_or_path, example)
+    example = (f"{prompts[0].place}: prompt", chat(prompts[0])) if prompts else None  # a share of the rows may be empty
+    tokenizer = models.tokenizer(args.model_name_or_path, example, chat_template_kwargs=args.chat_template_kwargs)
     models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
+    end = chats.turn_end(tokenizer)
 
     writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
     todo = [row for row in prompts if row["id"] not in writer.done]
@@ -87,7 +95,7 @@ def main():
         limit = engines.longest(args.model_name_or_path, args.max_model_len)
         room = limit - args.max_new_tokens
         # Of all prompts, whichever are this shard's or finished: the engine is the same in every process.
-        length_of = prompt_tokens(tokenizer, every)
+        length_of = {row["id"]: len(ids) for row, ids in zip(every, prompt_ids(tokenizer, every), strict=True)}
         longest = max((length for length in length_of.values() if length <= room), default=None)
         if longest is None:
             sys.exit(f"{args.prompts_file}: no prompt leaves room for {args.max_new_tokens} new tokens")
@@ -107,28 +115,33 @@ def main():
         chunk = todo[first : first + args.chunk_size]
         fitting = [row for row in chunk if length_of[row["id"]] <= room]
         dropped += len(chunk) - len(fitting)
-        chats, settings = [], []
-        for row in fitting:
+        requests, settings = [], []
+        for row, ids in zip(fitting, prompt_ids(tokenizer, fitting) if fitting else [], strict=True):
             seed = int(hashlib.sha256(f"{args.seed} {row['id']}".encode()).hexdigest()[:7], 16)
             for i, temperature in enumerate(args.temperatures):
-                chats.append(chat(row))
+                requests.append({"prompt_token_ids": ids})
                 settings.append(
                     SamplingParams(
-                        n=share, temperature=temperature, max_tokens=args.max_new_tokens, seed=seed + i * share
+                        n=share,
+                        temperature=temperature,
+                        max_tokens=args.max_new_tokens,
+                        seed=seed + i * share,
+                        stop_token_ids=[end.token_id] if end.token else None,
                     )
                 )
-        outputs = iter(engine.chat(chats, settings, use_tqdm=False) if chats else [])
+        outputs = iter(engine.generate(requests, settings, use_tqdm=False) if requests else [])
         finished = []
         for row in fitting:
-            requests = [next(outputs) for _ in args.temperatures]
-            samples = [sample for request in requests for sample in request.outputs]
+            answered = [next(outputs) for _ in args.temperatures]
+            samples = [sample for request in answered for sample in request.outputs]
             finished.append({
                 **row,
                 "responses": [sample.text for sample in samples],
                 "temperatures": [temperature for temperature in args.temperatures for _ in range(share)],
                 "finish_reasons": [sample.finish_reason for sample in samples],
+                "end_tokens": [end_token(tokenizer, sample) for sample in samples],
                 "response_tokens": [len(sample.token_ids) for sample in samples],
-                "prompt_tokens": len(requests[0].prompt_token_ids),
+                "prompt_tokens": len(answered[0].prompt_token_ids),
                 "policy": args.model_name_or_path,
             })  # fmt: skip
             tokens += sum(finished[-1]["response_tokens"])
@@ -139,7 +152,7 @@ def main():
             warned = True
             print(
                 f"{cut_off} of {sampled} responses are cut off at --max_new_tokens {args.max_new_tokens}: raise it, or "
-                "look whether the model ends its turns with the token that its generation_config.json names",
+                f"look whether the model has learned to end its turns ({end.token or 'EOS'})",
                 flush=True,
             )
         done, seconds = first + len(chunk), time.time() - start

@@ -162,7 +162,7 @@ def loss_of_kto(policy, sft, rows, mismatched):
     z0 = max(0.0, fmean(ratio(rows[i]["prompt"], rows[j]["completion"]) for i, j in mismatched))
     signs = [1 if row["label"] else -1 for row in rows]
     ratios = [ratio(row["prompt"], row["completion"]) for row in rows]
-    return fmean(1 - sigmoid(BETA * sign * (l - z0)) for sign, l in zip(signs, ratios, strict=True)), z0
+    return fmean(1 - sigmoid(BETA * sign * (value - z0)) for sign, value in zip(signs, ratios, strict=True)), z0
 
 
 def test_the_loss_of_kto_takes_the_neighbours_answer_for_the_mismatch(monkeypatch, tmp_path, policy, sft, pairs):

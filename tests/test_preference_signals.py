@@ -61,9 +61,10 @@ def test_a_tokenizer_that_splits_a_side_is_refused(sft, reward_model, compared, 
     flags = ["--dataset_name", reward_model.with_name("training.jsonl"), *held_out_of(reward_model)]
     command = ["reward_modeling/2b_preference_model.py", "--output_dir", tmp_path / "out", *TRAINING, *flags]
     done = run(*command, "--model_name_or_path", model)
-    assert done.returncode == 1 and done.stderr.splitlines()[-1] == f"{model}: its tokenizer splits 'A' into several tokens"
+    refusal = f"{model}: its tokenizer splits 'A' into several tokens"
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == refusal
     done = run(*comparing(model, compared[0]), "--output_file", tmp_path / "rewards.jsonl")
-    assert done.returncode == 1 and done.stderr == f"{model}: its tokenizer splits 'A' into several tokens\n"
+    assert done.returncode == 1 and done.stderr == f"{refusal}\n"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
