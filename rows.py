@@ -23,6 +23,10 @@ class Row(dict):
 
     __slots__ = ("place",)
 
+    def at(self, field):
+        """FILE:LINE: FIELD, what a message begins with."""
+        return f"{self.place}: {field}"
+
 
 def refuse(row, reason):
     """End the program with a line about that row; reason: 'field: what is wrong'."""

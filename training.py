@@ -83,7 +83,7 @@ def compared_chats(pairs):
     """Yields (FILE:LINE, messages) of both sides of pairs."""
     for row in pairs:
         for side in ("chosen", "rejected"):
-            yield row.place, row["prompt"] + row[side]
+            yield row.at("prompt"), row["prompt"] + row[side]
 
 
 # Training

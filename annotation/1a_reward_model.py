@@ -68,7 +68,7 @@ class Scorer:
 
         chats = [chats_of(row) for row in chunk]
         of_row = zip(chunk, chats, strict=True)
-        texts = [models.render(self.tokenizer, chat, row.place) for row, several in of_row for chat in several]
+        texts = [models.render(self.tokenizer, chat, row.at("prompt")) for row, several in of_row for chat in several]
         ids = iter(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
         ids = [[next(ids) for _ in row] for row in chats]
         results = [[None] * len(row) for row in chats]
@@ -193,7 +193,9 @@ def main():
         return itertools.islice(checked, args.shard, None, args.num_shards)
 
     total = sum(1 for _ in answered())
-    example = next(((row.place, chats_of(row)[0]) for row in answered()), None)  # a share of the rows may be empty
+    example = next(
+        ((row.at("prompt"), chats_of(row)[0]) for row in answered()), None
+    )  # a share of the rows may be empty
 
     import torch
 

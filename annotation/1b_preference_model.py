@@ -112,7 +112,7 @@ def main():
     total, example = 0, None
     for row in answered():
         total += 1
-        example = example or (row.place, comparisons.question(row["prompt"], *(row["responses"] * 2)[:2]))
+        example = example or (row.at("prompt"), comparisons.question(row["prompt"], *(row["responses"] * 2)[:2]))
         if len(row["responses"]) < 2:
             sys.exit(f"{args.responses_file}: responses: {len(row['responses'])}, a comparison needs two")
 
@@ -129,7 +129,7 @@ def main():
         texts = []
         for row, a, b in compared:
             messages = [*comparisons.question(row["prompt"], a, b), answer]
-            texts.append(rendered(tokenizer, messages, row.place))
+            texts.append(rendered(tokenizer, messages, row.at("prompt")))
         return [ids[:-answer_length] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token

@@ -58,7 +58,7 @@ def main():
     from transformers import AutoModelForSequenceClassification
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = models.tokenizer(args.model_name_or_path, (first.place, first["prompt"]))
+    tokenizer = models.tokenizer(args.model_name_or_path, (first.at("prompt"), first["prompt"]))
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     if tokenizer.pad_token is None:
         sys.exit(f"{args.model_name_or_path}: its tokenizer has neither a pad token nor an EOS token")
@@ -92,7 +92,7 @@ def main():
     def features_of_responses(chunk):
         """For each row a tensor (responses, hidden size)."""
         chats = [
-            (row.place, [*row["prompt"], {"role": "assistant", "content": response}])
+            (row.at("prompt"), [*row["prompt"], {"role": "assistant", "content": response}])
             for row in chunk
             for response in row["responses"]
         ]
@@ -100,7 +100,9 @@ def main():
 
     def sum_of_earlier(scale):
         """The earlier pairs' part of Sigma, (hidden size, hidden size)."""
-        sides = [[(pair.place, pair["prompt"] + pair[side]) for pair in earlier] for side in ("chosen", "rejected")]
+        sides = [
+            [(pair.at("prompt"), pair["prompt"] + pair[side]) for pair in earlier] for side in ("chosen", "rejected")
+        ]
         total = torch.zeros_like(identity)
         for i in range(0, len(earlier), args.chunk_size):
             chosen, rejected = (features(chats[i : i + args.chunk_size]) for chats in sides)

@@ -68,7 +68,7 @@ def tokenised(pairs, tokenizer, training_args, needed):
             responses["explored_ids"] = [{"role": "assistant", "content": row["explored"]}]
         example = {name: row[name] for name in needed if name != "explored"}
         for name, messages in responses.items():
-            texts = chats.prompt_and_response(tokenizer, end, row["prompt"], messages, f"{row.place}: prompt")
+            texts = chats.prompt_and_response(tokenizer, end, row["prompt"], messages, row.at("prompt"))
             if texts is not None:
                 example["prompt_ids"], example[name] = chats.encode(tokenizer, *texts)
         fate = fate_of(example, responses, training_args)
@@ -114,7 +114,7 @@ def main():
     from transformers import AutoModelForCausalLM
     from trl import get_peft_config
 
-    example = pairs[0].place, pairs[0]["prompt"]
+    example = pairs[0].at("prompt"), pairs[0]["prompt"]
     for name in (model_args.model_name_or_path, data.ref_model_name_or_path):
         models.check(AutoModelForCausalLM, name, models.tokenizer(name, example))
     tokenizer = models.tokenizer(model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs)

@@ -71,7 +71,7 @@ def tokenised(labelled, tokenizer, max_length):
     end = chats.turn_end(tokenizer)
     examples, counts = [], Counter()
     for row in labelled:
-        where = f"{row.place}: prompt"
+        where = row.at("prompt")
         texts = chats.prompt_and_response(tokenizer, end, row["prompt"], row["completion"], where)
         if texts is None:
             counts["thought"] += 1
@@ -144,7 +144,7 @@ def main():
     attention, dtype = training.attention(training_args, model_args), model_args.dtype or "float32"
     both = []  # the policy and the reference, in the same precision
     for name in (model_args.model_name_or_path, data.ref_model_name_or_path):
-        tokenizer = models.tokenizer(name, (labelled[0].place, labelled[0]["prompt"]))
+        tokenizer = models.tokenizer(name, (labelled[0].at("prompt"), labelled[0]["prompt"]))
         model = models.load(AutoModelForCausalLM, name, tokenizer, dtype=dtype, attn_implementation=attention)
         both.append(model)
     tokenizer = models.tokenizer(model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs)

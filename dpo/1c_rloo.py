@@ -46,7 +46,7 @@ def main():
     from trl import RLOOTrainer, get_peft_config
 
     dtype, name = model_args.dtype or "float32", data.reward_model_name_or_path
-    example = prompts[0].place, prompts[0]["prompt"]
+    example = prompts[0].at("prompt"), prompts[0]["prompt"]
     tokenizer = models.tokenizer(
         model_args.model_name_or_path,
         example,
@@ -66,7 +66,7 @@ def main():
     training_args.model_init_kwargs = {"dtype": dtype}
     if implementation := training.attention(training_args, model_args):
         training_args.model_init_kwargs["attn_implementation"] = implementation
-    with training.building(tokenizer, lambda: ((row.place, row["prompt"]) for row in prompts)):
+    with training.building(tokenizer, lambda: ((row.at("prompt"), row["prompt"]) for row in prompts)):
         trainer = RLOOTrainer(
             model_args.model_name_or_path,
             reward_model,

@@ -40,7 +40,7 @@ def main():
     from transformers import AutoModelForCausalLM
 
     for name in (args.ref_model_name_or_path, args.model_name_or_path):
-        example = answered[0].place, answered[0]["prompt"]
+        example = answered[0].at("prompt"), answered[0]["prompt"]
         tokenizer = models.tokenizer(name, example, chat_template_kwargs=args.chat_template_kwargs)
         models.check(AutoModelForCausalLM, name, tokenizer)
     end, vocabulary = chats.turn_end(tokenizer), tokenizer.get_vocab()
@@ -51,7 +51,7 @@ def main():
             chat = row["prompt"]
             if steered and row.get("system"):
                 chat = [{"role": "system", "content": row["system"]}, *chat]
-            prompt = chats.prompt_text(tokenizer, chat, f"{row.place}: prompt")
+            prompt = chats.prompt_text(tokenizer, chat, row.at("prompt"))
             ends = row.get("end_tokens") or [end.token] * len(row["responses"])
             for response, reason, token in zip(row["responses"], row["finish_reasons"], ends, strict=True):
                 prompt_ids, ids = chats.encode(tokenizer, prompt, response)

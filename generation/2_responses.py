@@ -36,7 +36,7 @@ def chat(row):
 
 def prompt_ids(tokenizer, prompts):
     """The tokens of each prompt, as the engine is asked it."""
-    texts = [chats.prompt_text(tokenizer, chat(row), f"{row.place}: prompt") for row in prompts]
+    texts = [chats.prompt_text(tokenizer, chat(row), row.at("prompt")) for row in prompts]
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
@@ -82,7 +82,7 @@ def main():
 
     from transformers import AutoModelForCausalLM
 
-    example = (f"{prompts[0].place}: prompt", chat(prompts[0])) if prompts else None  # a share of the rows may be empty
+    example = (prompts[0].at("prompt"), chat(prompts[0])) if prompts else None  # a share of the rows may be empty
     tokenizer = models.tokenizer(args.model_name_or_path, example, chat_template_kwargs=args.chat_template_kwargs)
     models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
     end = chats.turn_end(tokenizer)

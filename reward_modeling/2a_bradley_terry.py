@@ -61,7 +61,7 @@ def main():
 
     tokenizer = models.tokenizer(
         model_args.model_name_or_path,
-        (pairs[0].place, pairs[0]["prompt"]),
+        (pairs[0].at("prompt"), pairs[0]["prompt"]),
         chat_template_kwargs=data.chat_template_kwargs,
     )
     set_seed(training_args.seed)  # the scoring head starts at random

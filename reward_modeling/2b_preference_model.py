@@ -55,7 +55,7 @@ def main():
     from transformers import AutoModelForCausalLM
     from trl import SFTTrainer, get_peft_config
 
-    example = pairs[0].place, comparisons.question(pairs[0]["prompt"], "first", "second")
+    example = pairs[0].at("prompt"), comparisons.question(pairs[0]["prompt"], "first", "second")
     tokenizer = models.tokenizer(model_args.model_name_or_path, example, chat_template_kwargs=data.chat_template_kwargs)
     _, answer_length = chats.choice(tokenizer)
 
@@ -68,7 +68,7 @@ def main():
             a, b = responses if side == "A" else reversed(responses)
             asked = comparisons.question(row["prompt"] + row["chosen"][:-1], a, b)
             messages = [*asked, {"role": "assistant", "content": side}]
-            texts.append(comparisons.text(tokenizer, messages, row.place))
+            texts.append(comparisons.text(tokenizer, messages, row.at("prompt")))
         fit = []
         for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
             if len(ids) <= training_args.max_length:

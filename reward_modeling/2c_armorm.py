@@ -70,7 +70,7 @@ def main():
     from transformers import AutoModel, Trainer, set_seed
 
     path = model_args.model_name_or_path
-    tokenizer = models.tokenizer(path, (pairs[0].place, pairs[0]["prompt"]))
+    tokenizer = models.tokenizer(path, (pairs[0].at("prompt"), pairs[0]["prompt"]))
     if tokenizer.pad_token is None:
         sys.exit(f"{path}: its tokenizer has no pad token")
     pattern = objectives.gate_pattern(tokenizer, path)
@@ -100,7 +100,7 @@ def main():
         length = [[len(part[i][name][-1]["content"]) for name in ("chosen", "rejected")] for i in fit]
         return {"prompt": chosen[:, 0], "chosen": chosen[:, 1], "rejected": rejected[:, 1]}, np.array(length).T.ravel()
 
-    features = features_of([(row.place, row["messages"]) for row in rated], "ratings")
+    features = features_of([(row.at("messages"), row["messages"]) for row in rated], "ratings")
     fit = [i for i in range(len(rated)) if features[i] is not None]
     unseen = {str(row["prompt"]) for row in held_out}
     unseen = np.array([str(rated[i]["messages"][:-1]) in unseen for i in fit])

@@ -71,7 +71,7 @@ def tokenised(instructions, tokenizer, training_args):
     end = chats.turn_end(tokenizer)
     examples, counts = [], Counter()
     for row in instructions:
-        conversation = chats.conversation(tokenizer, end, row["messages"], f"{row.place}: messages")
+        conversation = chats.conversation(tokenizer, end, row["messages"], row.at("messages"))
         if not training_args.assistant_only_loss:
             conversation.labels = list(conversation.input_ids)
             conversation.left_out = 0
@@ -127,7 +127,7 @@ def main():
         training_args.chat_template_path = None  # TRL has nothing left to do
     models.set_template_arguments(tokenizer, data.chat_template_kwargs)
     first = instructions[0]
-    models.check_reads_messages(tokenizer, f"{first.place}: messages", first["messages"])
+    models.check_reads_messages(tokenizer, first.at("messages"), first["messages"])
     chats.teach_turn_end(tokenizer, model)
 
     examples, counts = tokenised(instructions, tokenizer, training_args)

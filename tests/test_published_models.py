@@ -40,6 +40,12 @@ def pair(name, chosen, rejected):
     }
 
 
+def three_pairs_and_another(world):
+    """Training pairs, and a held-out one with another prompt."""
+    pairs = read_jsonl(world / "preferences.jsonl")
+    return pairs[:3], [row for row in pairs if row["prompt"] not in [pair["prompt"] for pair in pairs[:3]]][:1]
+
+
 def dpo(model, reference, pairs, out, *more):
     names = ["--model_name_or_path", model, "--ref_model_name_or_path", reference]
     flags = ["--dataset_name", pairs, "--output_dir", out, "--max_steps", 1]
@@ -180,8 +186,8 @@ def test_a_template_that_ends_no_turn_is_refused(base, world, tmp_path):
     done = run("sft/2_finetune.py", *names, "--output_dir", tmp_path / "sft", *LENGTHS, *TRAINING)
     assert done.returncode == 1 and not (tmp_path / "sft").exists()
     assert done.stderr.splitlines()[-1] == (
-        f"{start}: its chat template ends an assistant's turn with no token: the model would not learn to stop; "
-        "give another by --chat_template_path"
+        f"{start}: its chat template ends an assistant's turn with no token of its tokenizer: the model would not "
+        "learn to stop; give another by --chat_template_path"
     )
 
 
@@ -198,7 +204,7 @@ def test_pairs_are_trained_on_with_their_thoughts(sft, tmp_path):
     file = write_jsonl(tmp_path / "pairs.jsonl", rows)
     done = ran(*dpo(model, model, file, tmp_path / "policy"))
     counted = "pairs in: 2, dropped, too long: 0, dropped, equal within --max_length: 0, "
-    assert f"{counted}dropped, rewritten by the chat template: 1, cut: 0, trained on: 1, 1 steps" in done.stdout
+    assert f"{counted}dropped, thoughts that do not fit the prompt: 1, cut: 0, trained on: 1, 1 steps" in done.stdout
     state = json.loads((tmp_path / "policy/trainer_state.json").read_text())["log_history"][0]
     assert state["loss"] == pytest.approx(math.log(2), abs=1e-4)
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -225,8 +231,8 @@ def test_pairs_without_any_thought_are_refused_where_the_prompt_opens_one(sft, t
     done = run(*dpo(model, model, file, tmp_path / "policy"))
     assert done.returncode == 1 and not (tmp_path / "policy").exists()
     assert done.stderr.splitlines()[-1] == (
-        f"{file}: no pair is left within --max_length 256: prompts that leave no room: 0, answers that do not "
-        "differ there: 0, rewritten by the chat template: 1"
+        f"{file}: no pair is left within --max_length 256: prompts that leave no room: 0, responses that do "
+        "not differ there: 0, thoughts that do not fit the prompt: 1"
     )
 
 
@@ -245,8 +251,8 @@ def test_pairs_that_are_cut_or_dropped_are_counted(sft, tmp_path):
     file = write_jsonl(tmp_path / "pairs.jsonl", rows)
     done = ran(*dpo(sft, sft, file, tmp_path / "policy", "--max_length", 64))
     assert (
-        "policy pairs in: 4, dropped, too long: 1, dropped, equal within --max_length: 1, dropped, rewritten by the "
-        "chat template: 0, cut: 1, trained on: 2, 1 steps\n" in done.stdout
+        "policy pairs in: 4, dropped, too long: 1, dropped, equal within --max_length: 1, dropped, thoughts that do "
+        "not fit the prompt: 0, cut: 1, trained on: 2, 1 steps\n" in done.stdout
     )
 
 
@@ -316,10 +322,10 @@ def test_a_pad_token_that_ends_a_chat_gets_another_in_training_and_is_refused_in
 
 
 def test_pairs_that_are_too_long_for_a_reward_model_are_counted(sft, world, tmp_path):
-    pairs = read_jsonl(world / "preferences.jsonl")[:4]
+    pairs, held_out = three_pairs_and_another(world)
     pairs[1]["chosen"][0]["content"] = "word " * 300
-    names = ["--dataset_name", write_jsonl(tmp_path / "pairs.jsonl", pairs[:3]), "--model_name_or_path", sft]
-    names += ["--held_out_name", write_jsonl(tmp_path / "held_out.jsonl", pairs[3:])]
+    names = ["--dataset_name", write_jsonl(tmp_path / "pairs.jsonl", pairs), "--model_name_or_path", sft]
+    names += ["--held_out_name", write_jsonl(tmp_path / "held_out.jsonl", held_out)]
     done = train("reward_modeling/2a_bradley_terry.py", tmp_path / "model", *names, "--max_steps", 1, *LENGTHS)
     assert f"{tmp_path}/pairs.jsonl rows in: 3, dropped, too long: 1, rows out: 2\n" in done.stdout
 
@@ -339,13 +345,13 @@ def test_a_preference_model_is_read_where_it_was_trained(sft, world, tmp_path):
         *("--model_name_or_path", start, "--responses_file", file, "--output_file", tmp_path / "out.jsonl"),
     )
     tokenizer, model = AutoTokenizer.from_pretrained(start), AutoModelForCausalLM.from_pretrained(start).eval()
-    context = "".join(f"\n\n<turn> {turn['role']}\n {turn['content']}" for turn in row["prompt"])
+    turns = "".join(f"\n<turn> {turn['role']}\n {turn['content']}" for turn in row["prompt"])
     probabilities = []
     for a, b in (texts, texts[::-1]):
-        question = f"[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b}"
+        question = f"[CONTEXT] \n{turns}\n [RESPONSE A] {a} [RESPONSE B] {b} \n"
         chat = [{"role": "user", "content": question}]
         text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        text += "<think>\n\n</think>\n\n"
+        text = text.removeprefix(tokenizer.bos_token) + "<think>\n\n</think>\n\n"
         ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
         letters = [tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in "AB"]
         with torch.inference_mode():
@@ -453,9 +459,9 @@ def test_a_language_model_of_an_untied_reward_model_is_refused(reward_model, wor
     shutil.copytree(reward_model, untied)
     config = json.loads((untied / "config.json").read_text())
     (untied / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
-    pairs = read_jsonl(world / "preferences.jsonl")[:4]
-    names = ["--dataset_name", write_jsonl(tmp_path / "pairs.jsonl", pairs[:3]), "--model_name_or_path", untied]
-    names += ["--held_out_name", write_jsonl(tmp_path / "held_out.jsonl", pairs[3:])]
+    pairs, held_out = three_pairs_and_another(world)
+    names = ["--dataset_name", write_jsonl(tmp_path / "pairs.jsonl", pairs), "--model_name_or_path", untied]
+    names += ["--held_out_name", write_jsonl(tmp_path / "held_out.jsonl", held_out)]
     done = run("reward_modeling/2b_preference_model.py", *names, "--output_dir", tmp_path / "model", *TRAINING)
     assert done.returncode == 1 and not (tmp_path / "model").exists()
     reason = "cannot load a model from it (weights are missing: lm_head.weight)"
