@@ -33,12 +33,12 @@ def messages(value, field):
     for entry in value:
         if not isinstance(entry, dict):
             raise ValueError(f"{field}: a turn is not an object")
-        if "input" in entry and "output" in entry:
+        if entry.get("input") is not None and "output" in entry:
             turns += [message("user", entry["input"], field), message("assistant", entry["output"], field)]
             continue
         if entry.get("tool_calls") or entry.get("function_call"):
             raise Dropped("tool calls")
-        keys = ("from", "value") if "from" in entry else ("role", "content")
+        keys = ("role", "content") if entry.get("from") is None else ("from", "value")
         if not isinstance(entry.get(keys[0]), str) or keys[1] not in entry:
             raise ValueError(f"{field}: a turn has neither role and content nor from and value")
         role = entry[keys[0]].strip().lower()
@@ -50,23 +50,17 @@ def messages(value, field):
 
 def message(role, content, field):
     if isinstance(content, list):
-        content = joined(content, field)
+        content = "\n".join(text_of(part) for part in content)
     if not isinstance(content, str | None):
         raise ValueError(f"{field}: the content of a turn is not a text")
     return {"role": role, "content": content}
 
 
-def joined(parts, field):
-    """The text of a content in parts."""
-    texts = []
-    for part in parts:
-        if isinstance(part, dict) and part.get("type", "text") != "text":
-            raise Dropped("content that is not text")
-        text = part.get("text") if isinstance(part, dict) else part
-        if not isinstance(text, str):
-            raise ValueError(f"{field}: a part of a content has no text")
-        texts.append(text)
-    return "\n".join(texts)
+def text_of(part):
+    """The text of a part of a content: {"type": "text", "text"}."""
+    if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+        raise Dropped("content that is not text")
+    return part["text"]
 
 
 def from_first_question(turns):

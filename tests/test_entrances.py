@@ -132,6 +132,7 @@ FORMS = [  # a row of a public set, its prompt, its answer
     ({"prompt": "q", "completion": "a", "system": None}, [user("q")], "a"),
     ({"prompt": [user("q")], "completion": assistant("a")}, [user("q")], "a"),
     ({"messages": [system(""), user("q"), assistant("a")]}, [user("q")], "a"),
+    ({"messages": [user("q") | {"from": None, "input": None, "output": None}, assistant("a")]}, [user("q")], "a"),
     (
         {"conversations": shares(("system", None), ("human", "q"), ("gpt", "a")), "system": "s"},
         [system("s"), user("q")],
