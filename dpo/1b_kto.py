@@ -2,8 +2,8 @@
 
 With z0 = max(0, the mean l of mismatched prompts and responses), the loss is w (1 - sigmoid(beta (l - z0))) for a
 desirable response, w (1 - sigmoid(beta (z0 - l))) for an undesirable one; l = log pi/pi_ref. z0 is of the global batch,
-whatever its accumulation steps. Every other flag of TRL's KTOConfig and ModelConfig passes through. A run that was killed continues from its last checkpoint (--save_steps) when
-the same command is given again.
+whatever its accumulation steps. Every other flag of TRL's KTOConfig and ModelConfig passes through. A run that was
+killed continues from its last checkpoint (--save_steps) when the same command is given again.
 
 Reads:  --dataset_name, one or several files of {"id", "prompt", "completion", "label"}, or of pairs, {"id", "prompt",
         "chosen", "rejected"}, each of which gives a desirable and an undesirable row; shuffled by --seed
