@@ -115,6 +115,7 @@ def train(trainer, checkpoint):
 
     trainer.add_callback(Stop())
     trainer.add_callback(Finite())
+    warm_up_before_a_step(trainer)
     before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
     trainer.train(resume_from_checkpoint=checkpoint)
     signal.signal(signal.SIGTERM, before)
@@ -147,6 +148,20 @@ def savable(generation_config):
     except ValueError:
         return False
     return True
+
+
+def warm_up_before_a_step(trainer):
+    """Leave out the warm-up of a training of one step: its learning rate would be 0, and the step nothing."""
+    create_scheduler = trainer.create_scheduler
+
+    def create(num_training_steps, *args, **options):
+        if num_training_steps == 1 and trainer.args.warmup_steps:
+            trainer.args.warmup_steps = 0
+            if trainer.is_world_process_zero():
+                print("one step in all: without warm-up, in which its learning rate would be 0")
+        return create_scheduler(num_training_steps, *args, **options)
+
+    trainer.create_scheduler = create
 
 
 def leave(trainer, reason):

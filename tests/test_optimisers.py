@@ -231,6 +231,40 @@ def test_a_loss_refuses_pairs_without_what_it_needs(monkeypatch, tmp_path, sft, 
     assert message.removeprefix(f"{tmp_path}/") == told
 
 
+@pytest.mark.parametrize(
+    "script, kind",
+    [
+        ("sft/2_finetune.py", "instructions"),
+        ("reward_modeling/2a_bradley_terry.py", "preferences"),
+        ("reward_modeling/2b_preference_model.py", "preferences"),
+        ("dpo/1_dpo.py", "pairs"),
+        ("dpo/1b_kto.py", "pairs"),
+        ("dpo/1c_rloo.py", "pairs"),
+    ],
+)
+def test_a_training_of_one_step_learns(monkeypatch, tmp_path, sft, reward_model, pairs, world, capsys, script, kind):
+    """Its one step would be the warm-up's, at a learning rate of 0."""
+    files = {
+        "pairs": pairs[0],
+        "instructions": tmp_path / "in.jsonl",
+        "preferences": reward_model.with_name("training.jsonl"),
+    }
+    write_jsonl(files["instructions"], read_jsonl(world / "instructions.jsonl")[:8])
+    flags = ["--model_name_or_path", sft, "--output_dir", tmp_path / "out", "--max_steps", 1, "--max_length", 256]
+    flags += ["--per_device_train_batch_size", 2, "--dataset_name", files[kind], *TRAINING, "--learning_rate", 1e-3]
+    if kind == "preferences":
+        flags += ["--held_out_name", reward_model.with_name("held_out.jsonl")]
+    if script in ("dpo/1_dpo.py", "dpo/1b_kto.py"):
+        flags += ["--ref_model_name_or_path", sft]
+    if script == "dpo/1c_rloo.py":
+        flags += ["--reward_model_name_or_path", reward_model, "--num_generations", 2, "--max_completion_length", 8]
+        flags.remove("--max_length")
+        flags.remove(256)
+    trained(script, monkeypatch, *flags)
+    assert [entry["learning_rate"] for entry in history(tmp_path / "out") if "loss" in entry] == [1e-3]
+    assert "one step in all: without warm-up, in which its learning rate would be 0" in capsys.readouterr().out
+
+
 # RLOO
 
 
