@@ -27,7 +27,7 @@ SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEAR
   JUDGE_MODEL JUDGE_METHOD VERIFIER_METHOD VERIFIER_PATTERN ANNOTATOR ANNOTATOR_WEIGHTS HELPFULNESS VERBOSITY
   DIRECTION_PROMPT MEASURE BENCH CLEAN PROMPTS EVAL_PROMPTS ITERATIONS PROMPTS_PER_ITERATION N TEMPERATURES
   MAX_NEW_TOKENS MAX_MODEL_LEN CHAT_TEMPLATE_KWARGS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA LEARNING_RATE
-  LEARNING_RATES EPOCHS BATCH_SIZE MAX_LENGTH DPO_OPTIONS
+  EPOCHS BATCH_SIZE MAX_LENGTH DPO_OPTIONS PROMPTS_BY_ROUND LEARNING_RATES RM_TRUST_REMOTE_CODE RM_REVISION
   REFERENCE START HISTORY ENHANCER OFFLINE_PAIRS OFFLINE_SIZE DTYPE BENCHMARKS ALPACA_EVAL_OPTIONS ACADEMIC_OPTIONS)
 # Variables that decide how it is run.
 MANNER=(OUT GPUS NODES DISTRIBUTED TENSOR_PARALLEL PER_DEVICE_BATCH_SIZE GPU_MEMORY GRACE CHECK EVALS FROM TO DRY_RUN)
@@ -101,6 +101,7 @@ done
 : "${SEED:=0}" "${WORLD:=}" "${WORLD_OPTIONS:=}" "${DTYPE:=bfloat16}"
 : "${BASE_MODEL:=}" "${SFT_DATA:=}" "${SFT_MODEL:=}" "${PREFERENCES:=}" "${REWARD_MODEL:=}"
 : "${SFT_LEARNING_RATE:=2e-5}" "${SFT_EPOCHS:=1}" "${SFT_BATCH_SIZE:=32}" "${SFT_OPTIONS:=}" "${CLEAN:=}"
+: "${RM_TRUST_REMOTE_CODE:=no}" "${RM_REVISION:=}"
 : "${RM_START:=}" "${RM_LEARNING_RATE:=2e-6}" "${RM_EPOCHS:=1}" "${RM_BATCH_SIZE:=512}" "${RM_OPTIONS:=}"
 : "${PREFERENCE_MODEL:=}" "${PM_START:=}" "${PM_LEARNING_RATE:=5e-6}" "${PM_EPOCHS:=1}" "${PM_BATCH_SIZE:=128}"
 : "${PM_OPTIONS:=}" "${PM_METHOD:=tournament}"
@@ -108,7 +109,10 @@ done
 : "${VERIFIER_METHOD:=math}" "${VERIFIER_PATTERN:=}"
 : "${ANNOTATOR:=reward_model}" "${ANNOTATOR_WEIGHTS:=}" "${HELPFULNESS:=}" "${VERBOSITY:=}"
 : "${DIRECTION_PROMPT:=}" "${MEASURE:=none}" "${BENCH:=allenai/reward-bench}"
-: "${PROMPTS:=}" "${EVAL_PROMPTS:=}" "${ITERATIONS:=3}" "${PROMPTS_PER_ITERATION:=20000}" "${N:=8}"
+: "${PROMPTS_BY_ROUND:=}" "${PROMPTS:=}" "${EVAL_PROMPTS:=}" "${ITERATIONS:=3}" "${N:=8}"
+[[ -n $PROMPTS ]] || PROMPTS=$PROMPTS_BY_ROUND # the evaluation's
+[[ -z $PROMPTS_BY_ROUND ]] || : "${PROMPTS_PER_ITERATION:=0}" # all of a round's set
+: "${PROMPTS_PER_ITERATION:=20000}"
 : "${TEMPERATURES:=1.0 0.7}" "${MAX_NEW_TOKENS:=2048}" "${MAX_MODEL_LEN:=}" "${MAX_LENGTH:=2048}"
 : "${CHAT_TEMPLATE_KWARGS:=}"
 : "${PAIRING:=best_worst}" "${MIN_MARGIN:=0}" "${LENGTH_PENALTY:=0}"
@@ -154,6 +158,24 @@ case $(realpath -m -- "$OUT") in
   / | "$PWD" | "$(realpath -m -- ~)") die "OUT=$OUT: not a place for a run" ;;
 esac
 
+is_file() { # is_file NAME: never a name on the hub
+  [[ $1 =~ ^[./~] || $1 =~ ^[^:]*\.(jsonl?|parquet)(\.gz)?$ || $1 =~ ^[^:]*/[^:]*/ ]]
+}
+needs_files() { # needs_files VARIABLE...: what they name is there, on the hub, or made by the run below OUT
+  local name word words
+  for name in "$@"; do
+    read -ra words <<<"${!name}"
+    for word in "${words[@]}"; do
+      [[ ! -e $word && $word != "$OUT"/* ]] || continue
+      if [[ $name =~ ^(EVAL_PROMPTS|RATINGS)$ ]] || is_file "$word"; then die "$name=$word: no such file"; fi
+    done
+  done
+}
+if [[ -z $DRY_RUN ]]; then # which may come before the files
+  needs_files PROMPTS PROMPTS_BY_ROUND EVAL_PROMPTS SFT_DATA PREFERENCES RATINGS OFFLINE_PAIRS BENCHMARKS BENCH
+  needs_files BASE_MODEL SFT_MODEL REWARD_MODEL RM_START PREFERENCE_MODEL PM_START ARMORM
+fi
+
 # What the settings, the logs and the model cards keep holds no keys.
 [[ ! $JUDGE_URL =~ ^[a-z]+://[^/]*@|[?#] ]] ||
   die "JUDGE_URL: an address without user, password and query; a key belongs in OPENAI_API_KEY"
@@ -166,6 +188,7 @@ done
 
 one_of REFERENCE "initial previous"
 one_of ARMORM_TRUST_REMOTE_CODE "yes no"
+one_of RM_TRUST_REMOTE_CODE "yes no"
 one_of CHECK "yes no"
 one_of DISTRIBUTED "ddp zero2 zero3 zero3_offload fsdp"
 one_of START "initial previous"
@@ -187,6 +210,13 @@ read -ra annotators <<<"$ANNOTATOR"
 read -ra weights <<<"$ANNOTATOR_WEIGHTS"
 ((${#weights[@]} == 0 || ${#weights[@]} == ${#annotators[@]})) ||
   die "ANNOTATOR_WEIGHTS=$ANNOTATOR_WEIGHTS: ${#weights[@]} for ${#annotators[@]} of ANNOTATOR"
+read -ra pools <<<"$PROMPTS_BY_ROUND"
+((${#pools[@]} == 0 || ${#pools[@]} == ITERATIONS)) ||
+  die "PROMPTS_BY_ROUND=$PROMPTS_BY_ROUND: ${#pools[@]} for ITERATIONS=$ITERATIONS; give one a round"
+((PROMPTS_PER_ITERATION || ITERATIONS < 2 || ${#pools[@]})) ||
+  die "PROMPTS_PER_ITERATION=0: the first round would take all of PROMPTS; set ITERATIONS=1 or PROMPTS_BY_ROUND"
+[[ -z $PROMPTS_BY_ROUND || (-z $CLEAN && $PAIRING != self_play) ]] ||
+  die "PROMPTS_BY_ROUND: not with CLEAN, nor with PAIRING=self_play"
 read -ra rates <<<"$LEARNING_RATES"
 ((${#rates[@]} == 0 || ${#rates[@]} == ITERATIONS)) ||
   die "LEARNING_RATES=$LEARNING_RATES: ${#rates[@]} for ITERATIONS=$ITERATIONS; give one a round"
@@ -209,6 +239,18 @@ done
 [[ $LOSS != rloo || $ITERATIONS == 1 || $REFERENCE == previous ]] ||
   die "LOSS=rloo: its reference is the policy it starts from; set ITERATIONS=1 or REFERENCE=previous"
 [[ $ENHANCER == none ]] || ((N % 2 == 0)) || die "N=$N: with ENHANCER=$ENHANCER each policy gives half of them"
+if ((online)) && [[ $LOSS != rloo ]]; then
+  read -ra temperatures <<<"$TEMPERATURES"
+  of_policy=$N
+  [[ $ENHANCER == none ]] || of_policy=$((N / 2))
+  ((${#temperatures[@]} && of_policy % ${#temperatures[@]} == 0)) ||
+    die "N=$N: $of_policy responses of a policy do not divide by the ${#temperatures[@]} of TEMPERATURES=$TEMPERATURES"
+  for name in "${temperatures[@]}"; do
+    [[ $name =~ ^[0-9]*\.?[0-9]*(e[+-]?[0-9]+)?$ && $name =~ [0-9] ]] || die "TEMPERATURES=$TEMPERATURES: not numbers"
+    [[ ! $name =~ ^0*\.?0*(e.*)?$ ]] || ((of_policy == ${#temperatures[@]})) ||
+      die "TEMPERATURES=$TEMPERATURES: at 0 there is one response, the greedy one; give each of the N=$N a temperature"
+  done
+fi
 [[ -n $PROMPTS ]] || die "$RECIPE: PROMPTS must be set"
 [[ -n $SFT_MODEL || (-n $BASE_MODEL && -n $SFT_DATA) ]] || die "$RECIPE: set SFT_MODEL, or BASE_MODEL and SFT_DATA"
 [[ -n $REWARD_MODEL || -n $PREFERENCES ]] || die "$RECIPE: set REWARD_MODEL or PREFERENCES"
@@ -219,6 +261,16 @@ done
 if uses armorm && [[ -n $ARMORM && ! -e $ARMORM && $ARMORM =~ ^[^/]+/[^/]+$ ]]; then # a name on the hub
   [[ $ARMORM_TRUST_REMOTE_CODE == yes && $ARMORM_REVISION =~ ^[0-9a-f]{40}$ ]] ||
     die "ARMORM=$ARMORM: it runs code from the hub: set ARMORM_TRUST_REMOTE_CODE=yes and ARMORM_REVISION to a commit"
+fi
+rm_code=() # for 1a_reward_model.py, which alone runs code of a reward model's own
+[[ $RM_TRUST_REMOTE_CODE == no ]] || rm_code=(--trust_remote_code)
+[[ -z $RM_REVISION ]] || rm_code+=(--revision "$RM_REVISION")
+if ((${#rm_code[@]})); then
+  [[ -n $REWARD_MODEL && $LOSS != rloo && $PAIRING != uncertain ]] ||
+    die "RM_TRUST_REMOTE_CODE, RM_REVISION: for a REWARD_MODEL that is only asked (not LOSS=rloo, PAIRING=uncertain)"
+  ! uses armorm || [[ -n $ARMORM ]] || die "RM_TRUST_REMOTE_CODE, RM_REVISION: an ArmoRM is not trained on such a model"
+  [[ $RM_TRUST_REMOTE_CODE == no || -e $REWARD_MODEL || $RM_REVISION =~ ^[0-9a-f]{40}$ ]] ||
+    die "REWARD_MODEL=$REWARD_MODEL: it runs code from the hub: set RM_REVISION to a commit"
 fi
 if uses llm_judge || [[ $EVALS =~ alpaca_eval|mt_bench|arena_hard ]]; then
   [[ -n $JUDGE_MODEL && (-n $JUDGE_URL || -n $WORLD) ]] || die "$RECIPE: set JUDGE_URL and JUDGE_MODEL"
@@ -251,16 +303,35 @@ pm_batch=$(batch PM_BATCH_SIZE)
 dpo_batch=$(batch BATCH_SIZE)
 [[ $LOSS != kto || $dpo_batch != "--per_device_train_batch_size 1 "* ]] ||
   die "LOSS=kto: it takes its mismatched responses from a device's rows: set PER_DEVICE_BATCH_SIZE to 2 or more"
-[[ $LOSS != rloo ]] || ((N > 1 && BATCH_SIZE % N == 0)) || die "LOSS=rloo: BATCH_SIZE=$BATCH_SIZE does not divide by N=$N, or N is 1"
+[[ $LOSS != rloo ]] || ((N > 1 && BATCH_SIZE % N == 0)) ||
+  die "LOSS=rloo: BATCH_SIZE=$BATCH_SIZE does not divide by N=$N, or N is 1"
 
 export PYTHONUNBUFFERED=1 TQDM_DISABLE=1 # the logs get plain lines instead of bars
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=$GRACE # of accelerate's launcher, which hands a SIGTERM on
-# shellcheck source=setup.sh
-source ./setup.sh
+if [[ -z $DRY_RUN ]]; then
+  # shellcheck source=setup.sh
+  source ./setup.sh
+fi
 variables=() # as they are given; the steps below fill in some
 for name in "${SETTINGS[@]}" "${MANNER[@]}"; do variables+=("$name=${!name}"); done
-check() { # the hub, the disk, the GPUs: what would stop the run later
-  [[ $CHECK == no ]] || env "${variables[@]}" python recipes/check.py || die "CHECK=no goes on without these checks"
+new="" # whether this call has written the settings
+refuse() { # die, and let OUT be given other settings where nothing has been made yet
+  [[ -z $new ]] || ((ran)) || rm -f "$OUT/settings"
+  die "$@"
+}
+check() { # the rows and models of others, the hub, the disk, the GPUs: what would stop the run later
+  local python=python found="" after="CHECK=no goes on without these checks"
+  [[ $CHECK == yes ]] || after="mend what is named above"
+  if [[ -n $DRY_RUN ]]; then # with what is there: it installs nothing
+    for python in "${VIRTUAL_ENV:-${CONDA_PREFIX:--}}/bin/python" .venv/bin/python python; do
+      if "$python" -I -c "import huggingface_hub, rows" 2>/dev/null; then found=yes && break; fi
+    done
+    if [[ -z $found ]]; then
+      [[ $CHECK == no ]] || echo "# not checked: no environment here, source ./setup.sh makes one"
+      return 0
+    fi
+  fi
+  env "${variables[@]}" "$python" recipes/check.py || refuse "$after"
 }
 settings_of_before() { # settings_of_before FILE: those of an earlier run; variables that are new since are as they are now
   local name
@@ -277,7 +348,8 @@ if [[ -z $DRY_RUN ]]; then
   if [[ -e $OUT/settings ]] && ! difference=$(diff <(settings_of_before "$OUT/settings") - <<<"$settings"); then
     die "$OUT holds a run with other settings (<), give another OUT:"$'\n'"$(grep '^[<>]' <<<"$difference")"
   fi
-  [[ -e $OUT/settings ]] || { echo "$settings" >"$OUT/settings.new" && mv "$OUT/settings.new" "$OUT/settings"; }
+  [[ -e $OUT/settings ]] ||
+    { new=yes && echo "$settings" >"$OUT/settings.new" && mv "$OUT/settings.new" "$OUT/settings"; }
 fi
 
 if ((NODES > 1)) && [[ -z $DRY_RUN ]]; then # by the times of files it is judged what has to be made again
@@ -460,7 +532,7 @@ annotate() { # annotate N ANNOTATOR RESPONSES REWARDS FLAGS...
   local id=$1 name=$2 from=$3 to=$4 shards=$shards by
   shift 4
   case $name in
-    reward_model) by=(annotation/1a_reward_model.py --model_name_or_path "$REWARD_MODEL" --dtype "$DTYPE") ;;
+    reward_model) by=(annotation/1a_reward_model.py --model_name_or_path "$REWARD_MODEL" "${rm_code[@]}" --dtype "$DTYPE") ;;
     armorm)
       by=(annotation/1a_reward_model.py --model_name_or_path "$ARMORM")
       # A model that we have trained comes with this checkout's own code.
@@ -495,7 +567,7 @@ evaluate() { # evaluate NAME POLICY: steps 6 to 9, answers to the evaluation pro
     "${template[@]}" "${model_len[@]}" --output_file "$dir/answers.jsonl"
   last=$dir/rewards.jsonl
   shards=$processes order=$dir/answers.jsonl step 7 "$last" python annotation/1a_reward_model.py \
-    --model_name_or_path "$REWARD_MODEL" --responses_file "$dir/answers.jsonl" --n 1 --dtype "$DTYPE" \
+    --model_name_or_path "$REWARD_MODEL" "${rm_code[@]}" --responses_file "$dir/answers.jsonl" --n 1 --dtype "$DTYPE" \
     --output_file "$last"
   if [[ -n $WORLD ]]; then
     step 8 "$dir/true_rewards.jsonl" python "$WORLD/3_true_reward.py" --rewards_file "$last" \
@@ -579,13 +651,27 @@ sample_with_enhancer() { # half of the responses of each policy
     --output_file "$dir/responses.jsonl"
 }
 
+counted=""
+count_prompts() { # before anything is trained: are there prompts for all rounds?
+  local sets=("$PROMPTS") needed=$((ITERATIONS * PROMPTS_PER_ITERATION)) set told
+  [[ -z $DRY_RUN$FROM$TO$counted && $online != 0 && ! -e $OUT/iter1/prompts.jsonl ]] || return 0
+  counted=yes
+  ((${#pools[@]} == 0)) || sets=("${pools[@]}") needed=$PROMPTS_PER_ITERATION # of each
+  for set in "${sets[@]}"; do
+    # shellcheck disable=SC2086
+    told=$(python generation/1_prompts.py --datasets $set --exclude_files "$EVAL_PROMPTS" \
+      --at_least $((needed ? needed : 1)) 2>&1) ||
+      refuse "$(tail -n 1 <<<"$told"); ITERATIONS=$ITERATIONS, PROMPTS_PER_ITERATION=$PROMPTS_PER_ITERATION"
+  done
+}
+
 seen=() pairs=() # prompts of earlier rounds, and what the policy is trained on
 uncertain=()       # earlier rounds' pairs of PAIRING=uncertain
 sample_and_pair() { # the steps 1 to 4 of a round: the policy's responses to new prompts, best against worst
-  local name rewards=() more=() made=$dir/pairs.jsonl to_answer=$dir/prompts.jsonl
+  local name rewards=() more=() earlier=() made=$dir/pairs.jsonl to_answer=$dir/prompts.jsonl
   # shellcheck disable=SC2086
-  step 1 "$dir/prompts.jsonl" python generation/1_prompts.py --datasets $PROMPTS --exclude_files "${seen[@]}" \
-    --size "$PROMPTS_PER_ITERATION" --seed "$SEED" --output_file "$dir/prompts.jsonl"
+  step 1 "$dir/prompts.jsonl" python generation/1_prompts.py --datasets ${pools[t - 1]:-$PROMPTS} \
+    --exclude_files "${seen[@]}" --size "$PROMPTS_PER_ITERATION" --seed "$SEED" --output_file "$dir/prompts.jsonl"
   seen+=("$dir/prompts.jsonl")
   if [[ $LOSS == dpa ]]; then
     to_answer=$dir/directed.jsonl
@@ -644,8 +730,9 @@ sample_and_pair() { # the steps 1 to 4 of a round: the policy's responses to new
     xpo | selm) more=(--explored_file "$dir/explored.jsonl") ;;
   esac
   if [[ $PAIRING == uncertain ]]; then
+    ((t == 1)) || earlier=(--earlier_files "${uncertain[@]}")
     step 4 "$made" python annotation/2d_uncertain_pairs.py --model_name_or_path "$REWARD_MODEL" --n "$N" \
-      --rewards_file "$dir/rewards.jsonl" ${uncertain[*]:+--earlier_files "${uncertain[@]}"} \
+      --rewards_file "$dir/rewards.jsonl" "${earlier[@]}" \
       --length_penalty "$LENGTH_PENALTY" --dtype "$DTYPE" --output_file "$made"
     uncertain+=("$made")
     pairs+=("$made")
@@ -679,6 +766,7 @@ trained=() policies=()
 if [[ -n $WORLD ]]; then
   # shellcheck disable=SC2086 # several options in one variable
   step 0 "$OUT/world/evaluation.jsonl" python "$WORLD/1_data.py" --output_dir "$OUT/world" --seed "$SEED" $WORLD_OPTIONS
+  [[ -z $EVAL_PROMPTS || -n $CLEAN || $PAIRING == self_play ]] || count_prompts
   [[ -n $SFT_MODEL || $BASE_MODEL != "$OUT/base" ]] ||
     train 1 "$BASE_MODEL" "$WORLD/2_base_model.py" --dataset_name "$OUT/world/corpus.jsonl"
 fi
@@ -688,12 +776,21 @@ if [[ -z $EVAL_PROMPTS ]]; then # a thousand of the pool
   part=e step 2 "$EVAL_PROMPTS" python generation/1_prompts.py --datasets $PROMPTS --size 1000 \
     --splits validation test --seed "$SEED" --output_file "$EVAL_PROMPTS"
 fi
+if [[ -n $CLEAN ]]; then # the pool of all rounds
+  # shellcheck disable=SC2086
+  part=c step 2 "$OUT/prompts_all.jsonl" python generation/1_prompts.py --datasets $PROMPTS --size 0 \
+    --exclude_files "$EVAL_PROMPTS" --output_file "$OUT/prompts_all.jsonl"
+  PROMPTS=$OUT/prompts.jsonl
+  part=d clean "$OUT/prompts_all.jsonl" "$PROMPTS"
+fi
 if [[ -z $SFT_MODEL || $PAIRING == self_play ]]; then
   converted=$OUT/instructions${CLEAN:+_all}.jsonl
   # shellcheck disable=SC2086
   part=${CLEAN:+a} step 2 "$converted" python sft/1_instructions.py --datasets $SFT_DATA --output_file "$converted"
   [[ -z $CLEAN ]] || part=b clean "$converted" "$OUT/instructions.jsonl"
 fi
+[[ $PAIRING != self_play ]] || PROMPTS=$OUT/instructions.jsonl
+count_prompts
 if [[ -z $SFT_MODEL ]]; then
   SFT_MODEL=$OUT/sft
   # shellcheck disable=SC2086
@@ -734,14 +831,6 @@ if [[ -n $learn_armorm ]]; then # on the reward model's hidden states; the gate 
 fi
 evaluate sft "$SFT_MODEL"
 
-if [[ -n $CLEAN ]]; then # the pool of all rounds
-  # shellcheck disable=SC2086
-  part=c step 2 "$OUT/prompts_all.jsonl" python generation/1_prompts.py --datasets $PROMPTS --size 0 \
-    --exclude_files "$EVAL_PROMPTS" --output_file "$OUT/prompts_all.jsonl"
-  PROMPTS=$OUT/prompts.jsonl
-  part=d clean "$OUT/prompts_all.jsonl" "$PROMPTS"
-fi
-[[ $PAIRING != self_play ]] || PROMPTS=$OUT/instructions.jsonl
 if [[ -n $OFFLINE_PAIRS ]]; then
   # shellcheck disable=SC2086
   part=_offline step 4 "$OUT/offline_pairs.jsonl" python reward_modeling/1_preferences.py --datasets $OFFLINE_PAIRS \

@@ -23,6 +23,7 @@ A conversation goes up to its last user turn. Two prompts are the same when all 
 blanks and the punctuation of sentences (common/duplicates.py); data/1_clean.py finds near duplicates, and what overlaps
 the benchmarks. Prompts with an empty turn, with calls of tools or with content that is no text are dropped and counted.
 An id that stands twice gets the row's number. The input is read twice: of a row only a digest is held in memory.
+Without --output_file the prompts are counted only: --at_least so many have to be there, those of all rounds.
 
     python generation/1_prompts.py --datasets runs/tiny/world/prompts.jsonl --size 1000 \
         --exclude_files runs/tiny/world/evaluation.jsonl runs/tiny/iter1/prompts.jsonl \
@@ -121,7 +122,8 @@ def main():
     parser.add_argument("--exclude_files", nargs="*", default=[], help="JSONL files of prompts not to draw")
     parser.add_argument("--size", type=arguments.whole(0), default=20_000, help="prompts a round (paper 3.3)")
     parser.add_argument("--splits", nargs="+", help='values of "split" to mark equal parts of the draw with')
-    parser.add_output("--output_file", suffixes=[".md"], required=True)
+    parser.add_argument("--at_least", type=arguments.whole(0), default=0, help="prompts that have to be there to draw")
+    parser.add_output("--output_file", suffixes=[".md"])
     parser.add_argument("--seed", type=arguments.SEED, default=0)
     args = parser.parse_args()
     args.datasets = [name for given in args.datasets for name in (PAPER if given == "paper" else [given])]
@@ -138,6 +140,11 @@ def main():
             seen.add(name)
             left.append(number)
     total = sum(counts.values(), Counter())
+    if len(left) < args.at_least:
+        sys.exit(f"{' '.join(args.datasets)}: {len(left)} prompts of {dict(total)}, {args.at_least} are needed")
+    if args.output_file is None:
+        print(f"{table(counts)}prompts: {len(left)}")
+        return
     if len(left) < max(args.size, 1):
         sys.exit(f"{args.output_file}: {args.size} prompts asked for, {len(left)} are left of {dict(total)}")
     table_file = outputs.table_beside(args.output_file, HEAD)

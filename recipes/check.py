@@ -1,7 +1,9 @@
-"""Check at once what would stop a run of run_loop.sh later: names on the hub, disk, GPUs and their memory, batches.
+"""Check at once what would stop a run of run_loop.sh later: names on the hub, local rows and models, disk, GPUs.
 
 A name counts if a step that is not skipped reads it. The hub is asked whether it exists, whether this account may read
-it and how large it is; with HF_HUB_OFFLINE=1 it has to be in the cache. Disk and memory are budget.py's estimates.
+it and how large it is; with HF_HUB_OFFLINE=1 it has to be in the cache. A model in a directory has to load whole and
+has to have a chat template; one on the hub is looked at by the first step that reads it. The prompts of EVAL_PROMPTS
+have a split. Disk and memory are budget.py's estimates. With CHECK=no only rows are looked at.
 
 Reads:  run_loop.sh's variables from the environment (not there: empty); recipes/hub_names.md, for names that stand for
         several; nvidia-smi or GPU_MEMORY, the GiB of a GPU; df; the hub, and the addresses of benchmarks
@@ -12,12 +14,14 @@ Writes: nothing. Standard output tells what is well, in lines that start with #.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import budget
@@ -84,7 +88,7 @@ def check_disk(download, reachable):
             rank = options_of(stage)[1]
             parts = budget.disk(shape, trained=missing, distributed=distributed(), lora_rank=rank)
             models, checkpoints = models + parts["models"], max(checkpoints, parts["checkpoints"])
-    tokens = rounds * number("PROMPTS_PER_ITERATION") * number("N") * number("MAX_NEW_TOKENS")
+    tokens = rounds * (number("PROMPTS_PER_ITERATION") or 20_000) * number("N") * number("MAX_NEW_TOKENS")
     rows = budget.disk(budget.SHAPES["llama3_8b"], trained=["dpo"], tokens=tokens)["rows"]
     needs, places = {out: {"models": models, "checkpoints": checkpoints, "rows": rows}}, {}
     if download:
@@ -200,8 +204,63 @@ def check_gpus(reachable):
         print(f"# GPU memory: not checked, of an unknown shape: {', '.join(unknown)}")
 
 
+@contextlib.contextmanager
+def noted():
+    """Within it what would end a script of the run is a problem."""
+    try:
+        yield
+    except SystemExit as error:
+        problem(error.code)
+
+
+def check_evaluation_prompts():
+    """Each is of the validation or of the test, as the report needs them; the run's own are."""
+    path, splits = value("EVAL_PROMPTS"), ("validation", "test")
+    if not os.path.exists(path) or path.startswith(BELOW_OUT):
+        return
+    import rows
+
+    with noted():
+        counts = Counter()
+        for row in rows.read(path, "prompts"):
+            if row.get("split") not in splits:
+                rows.refuse(row, "split: not validation or test")
+            counts[row["split"]] += 1
+        if min(counts[split] for split in splits) < 2:
+            problem(f"{path}: split: fewer than two rows of validation or of test")
+
+
+def check_models():
+    """The models in directories, as the first step that loads them does: their template, keys and shapes."""
+    kinds = {"SFT_MODEL": "AutoModelForCausalLM", "REWARD_MODEL": "AutoModelForSequenceClassification"}
+    if "preference_model" in ANNOTATORS:
+        kinds["PREFERENCE_MODEL"] = "AutoModelForCausalLM"
+    starts = {"BASE_MODEL": "sft", "RM_START": "reward_model", "PM_START": "preference_model"}
+    kinds |= {name: None for name, stage in starts.items() if stage in trainings()}  # heads are made there
+    named = {name: value(name) for name in kinds if not value(name).startswith(BELOW_OUT)}
+    local = {name: path for name, path in named.items() if os.path.isdir(path)}
+    if not local:
+        return
+    import transformers
+
+    from common import models
+
+    for name, path in local.items():
+        trusted = name == "REWARD_MODEL" and value("RM_TRUST_REMOTE_CODE") == "yes"
+        options = {"trust_remote_code": True} if trusted else {}
+        template = name != "BASE_MODEL" or not flag("SFT_OPTIONS", "--chat_template_path")
+        with noted():
+            tokenizer = models.tokenizer(path, template=template, **options)
+            if kinds[name]:
+                models.check(getattr(transformers, kinds[name]), path, tokenizer, **options)
+            print(f"# models: {name}={path}: well")
+
+
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    check_evaluation_prompts()
+    if value("CHECK") == "no":
+        sys.exit(1 if problems else 0)
     found = wanted()
     download, reachable = check_names(found) if found else (0, False)
     check_disk(download, reachable)
@@ -212,6 +271,8 @@ def main():
             whole, name = batch_of(stage)[0], PREFIX[stage].rstrip("_")
             steps, word = many(whole // (size * processes()), "step"), "GPU" if number("GPUS") else "process"
             print(f"# batches: {name} {whole} = {size} a {word} x {many(processes(), word)} x {steps}")
+    if not problems:  # it takes seconds
+        check_models()
     if problems:
         sys.exit(1)
 

@@ -13,7 +13,7 @@
 : "${RM_OPTIONS:=--max_length 4096}"
 : "${RM_LEARNING_RATE:=2e-6}"
 : "${RM_BATCH_SIZE:=512}"
-: "${PROMPTS:=paper}" # 3.3: six sets, 20K a round
+: "${PROMPTS:=RLHFlow/prompt-collection-v0.1}" # 3.3: six sets, 179K in all, of which a round draws 20K
 : "${CLEAN:=--evaluation_files openai/gsm8k:main/test-00000-of-00001.parquet openai/openai_humaneval}"
 : "${ITERATIONS:=3}"
 : "${PROMPTS_PER_ITERATION:=20000}"

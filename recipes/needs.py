@@ -54,6 +54,7 @@ def named():
     """Yields (variable, kind, words) of what the steps of the run read; `rows`: only a local file will do."""
     trained, evals = trainings(), value("EVALS").split()
     drawn = number("ITERATIONS") and value("PAIRING") != "offline"  # new prompts in every round
+    by_round = value("PROMPTS_BY_ROUND")
     judged = [name for name in evals if name not in ("none", "academic")]
     for variable, kind, used in [
         ("SFT_MODEL", "model", True), ("BASE_MODEL", "model", "sft" in trained),
@@ -62,7 +63,8 @@ def named():
         ("PM_START", "model", "preference_model" in trained), ("ARMORM", "model", "armorm" in ANNOTATORS),
         ("RATINGS", "rows", "armorm" in trained), ("SFT_DATA", "dataset", "sft" in trained),
         ("PREFERENCES", "dataset", trained.keys() - {"sft", "dpo"}), ("OFFLINE_PAIRS", "dataset", True),
-        ("PROMPTS", "dataset", drawn or value("CLEAN") or not value("EVAL_PROMPTS")), ("EVAL_PROMPTS", "rows", True),
+        ("PROMPTS", "dataset", (drawn and not by_round) or value("CLEAN") or not value("EVAL_PROMPTS")),
+        ("PROMPTS_BY_ROUND", "dataset", drawn), ("EVAL_PROMPTS", "rows", True),
         ("BENCH", "dataset", value("MEASURE") not in ("", "none")),
         ("BENCHMARKS", "dataset" if value("BENCHMARKS").startswith(HUB) else "rows", judged),
     ]:  # fmt: skip

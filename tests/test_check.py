@@ -5,6 +5,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import budget
 import pytest
-from commands import ROOT, run
+from commands import ROOT, run, write_jsonl
 from scripted_hub import LLAMA_8B, NAME, TABLE, machine, split
 
 RECIPES = sorted(path.name for path in ROOT.glob("recipes/*.sh"))
@@ -115,7 +116,7 @@ def test_what_it_tells_of_the_papers_run(check):
     dpo = budget.training(shape, "dpo", sequence=2048, **room)["total"]
     generation, scoring = budget.generation(shape, sequence=4096)["total"], budget.scoring(shape)["total"]
     disk = budget.disk(shape, trained=["sft", "reward_model", "dpo", "dpo", "dpo"], tokens=3 * 20000 * 8 * 2048)
-    used = {"EVALS=academic", "PROMPTS=paper", "SFT_DATA=paper", "PREFERENCES=mix2", "run_loop.sh", "llama3_8b.sh"}
+    used = {"EVALS=academic", "SFT_DATA=paper", "PREFERENCES=mix2", "run_loop.sh", "llama3_8b.sh"}
     sets = [name for name, kind, _, by in TABLE if kind == "dataset" and ":" not in name and used & {*by.split(", ")}]
     downloads = 32 + 3 * len(sets)  # two models of 16 GiB in safetensors; of a set its GiB and what is made of it
     models, checkpoints, rows = (disk[name] for name in ("models", "checkpoints", "rows"))
@@ -125,7 +126,7 @@ def test_what_it_tells_of_the_papers_run(check):
         "# hub: RM_START=meta-llama/Meta-Llama-3-8B-Instruct: open",
         "# hub: SFT_DATA=paper: 9 open",
         "# hub: PREFERENCES=mix2: 12 open",
-        "# hub: PROMPTS=paper: open",
+        "# hub: PROMPTS=RLHFlow/prompt-collection-v0.1: open",
         "# hub: BENCH=allenai/reward-bench: open",
         "# hub: SFT_OPTIONS=meta-llama/Meta-Llama-3-8B-Instruct: open",
         "# hub: CLEAN=openai/gsm8k:main/test-00000-of-00001.parquet: open",
@@ -232,6 +233,36 @@ def test_local_files_have_to_be_there(check, hub, tmp_path):
         "check: RATINGS=some/ratings: no such file",
         "check: PROMPTS=my_prompts.parquet: no such file",
     ]
+
+
+def test_local_models_are_looked_at(check, hub, sft, reward_model, tmp_path):
+    """Before the first step, as the step that loads them does."""
+    bare = tmp_path / "bare"
+    shutil.copytree(sft, bare, ignore=shutil.ignore_patterns("chat_template.jinja"))
+    local = {"SFT_MODEL": str(sft), "REWARD_MODEL": str(reward_model), "PREFERENCE_MODEL": str(bare)}
+    status, well, problems = check(**QUICK | local)
+    assert (status, problems) == (0, [])
+    assert well[-2:] == [f"# models: {name}={local[name]}: well" for name in ("SFT_MODEL", "REWARD_MODEL")]
+    wrong = {"SFT_MODEL": str(bare), "REWARD_MODEL": str(sft), "ANNOTATOR": "preference_model"}
+    status, _, problems = check(**QUICK | local | wrong)
+    assert status == 1 and problems == [
+        f"check: {bare}: its tokenizer has no chat template",
+        f"check: {sft}: cannot load a model from it (weights are missing: score.weight)",
+        f"check: {bare}: its tokenizer has no chat template",
+    ]
+    assert check(**QUICK | local | wrong, CHECK="no") == (0, [], [])
+
+
+def test_the_evaluation_prompts_have_a_split(check, tmp_path):
+    prompts = [{"id": str(i), "prompt": [{"role": "user", "content": f"Say {i}."}]} for i in range(4)]
+    for i, row in enumerate(prompts):
+        row["split"] = ("validation", "test")[i % 2]
+    file = write_jsonl(tmp_path / "evaluation.jsonl", prompts)
+    assert check(**QUICK, EVAL_PROMPTS=str(file))[::2] == (0, [])
+    write_jsonl(file, [*prompts[:3], {**prompts[3], "split": "dev"}])
+    told = [f"check: {file}:4: split: not validation or test"]
+    assert check(**QUICK, EVAL_PROMPTS=str(file))[::2] == (1, told)
+    assert check(**QUICK, EVAL_PROMPTS=str(file), CHECK="no") == (1, [], told)
 
 
 # Without network

@@ -9,6 +9,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 
 import pytest
-from commands import ROOT, read_jsonl, warm_python
+from commands import ROOT, read_jsonl, warm_python, write_jsonl
 from scripted_hub import machine
 
 SHORT = """\
@@ -164,6 +165,24 @@ def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
         ({"PAIRING": "offline"}, "PAIRING=offline: set ITERATIONS=1, and OFFLINE_PAIRS or PREFERENCES"),
         ({"GPUS": "6", "TENSOR_PARALLEL": "4"}, "TENSOR_PARALLEL=4 does not divide the 6 GPUs of a node"),
         ({"NODES": "2"}, "NODES=2: more than one only in a job of Slurm, see recipes/slurm"),
+        ({"TEMPERATURES": "1.0 0"}, "TEMPERATURES=1.0 0: at 0 there is one response, the greedy one; give each of the"),
+        ({"TEMPERATURES": "0.00"}, "TEMPERATURES=0.00: at 0 there is one response, the greedy one; give each of the"),
+        ({"TEMPERATURES": "1 1 1"}, "N=4: 4 responses of a policy do not divide by the 3 of TEMPERATURES=1 1 1"),
+        ({"TEMPERATURES": "warm"}, "TEMPERATURES=warm: not numbers"),
+        ({"PROMPTS_BY_ROUND": "a/b a/c a/d"}, "PROMPTS_BY_ROUND=a/b a/c a/d: 3 for ITERATIONS=2; give one a round"),
+        ({"PROMPTS_BY_ROUND": "a/b a/c", "CLEAN": "--similarity 1"}, "PROMPTS_BY_ROUND: not with CLEAN, nor with"),
+        ({"PROMPTS_PER_ITERATION": "0"}, "PROMPTS_PER_ITERATION=0: the first round would take all of PROMPTS; set"),
+        ({"LEARNING_RATES": "1e-4"}, "LEARNING_RATES=1e-4: 1 for ITERATIONS=2; give one a round"),
+        ({"LOSS": "kto", "PER_DEVICE_BATCH_SIZE": "1"}, "LOSS=kto: it takes its mismatched responses from a device's"),
+        ({"LOSS": "rloo", "ITERATIONS": "1", "N": "3"}, "LOSS=rloo: BATCH_SIZE=8 does not divide by N=3"),
+        *(
+            ({name: "some/where/none.jsonl"}, f"{name}=some/where/none.jsonl: no such file")
+            for name in (
+                *"PROMPTS EVAL_PROMPTS PREFERENCES RATINGS SFT_DATA OFFLINE_PAIRS BENCHMARKS".split(),
+                "SFT_MODEL",
+            )
+        ),
+        ({"EVAL_PROMPTS": "owner/name"}, "EVAL_PROMPTS=owner/name: no such file"),
         # Arithmetic of bash would run what stands in the brackets.
         ({"N": "a[$(touch runs/ran)]"}, "N=a[$(touch runs/ran)]: a whole number is needed"),
         ({"FROM": "2a"}, "FROM=2a: a whole number is needed"),
@@ -179,6 +198,11 @@ def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
         ),
         ({"DPO_OPTIONS": "--hub_token SECRET"}, "DPO_OPTIONS: it holds a key; give keys in the environment"),
         ({"RM_OPTIONS": f"--run_name hf_{'SECRET' * 5}"}, "RM_OPTIONS: it holds a key; give keys in the environment"),
+        (
+            {"REWARD_MODEL": "owner/name", "RM_TRUST_REMOTE_CODE": "yes", "MEASURE": "none"},
+            "REWARD_MODEL=owner/name: it runs code from the hub: set RM_REVISION to a commit",
+        ),
+        ({"RM_TRUST_REMOTE_CODE": "yes"}, "RM_TRUST_REMOTE_CODE, RM_REVISION: for a REWARD_MODEL that is only asked"),
         (
             {"ANNOTATOR": "armorm", "ARMORM": "owner/name"},
             "ARMORM=owner/name: it runs code from the hub: set ARMORM_TRUST_REMOTE_CODE=yes and ARMORM_REVISION",
@@ -200,6 +224,82 @@ def test_a_value_that_cannot_be(tmp_path, variables, reason):
     assert status == 1 and printed.startswith(f"run_loop.sh: {reason}") and len(printed.splitlines()) == 1
     assert "SECRET" not in printed and not (ROOT / "runs/ran").exists()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("check", ["yes", "no"])
+def test_evaluation_prompts_without_a_split_are_refused_before_the_first_step(tmp_path, check):
+    """The report, at the end of the run, cannot do without; the directory takes other settings after that."""
+    prompts = [{"id": str(i), "prompt": [{"role": "user", "content": f"Say {i}."}], "split": "test"} for i in range(4)]
+    file, evaluation = recipe(tmp_path), tmp_path / "evaluation.jsonl"
+    for row, reason in (
+        ({**prompts[0], "split": "train"}, f"check: {evaluation}:1: split: not validation or test\n"),
+        ({"id": "0", "prompt": prompts[0]["prompt"]}, f"check: {evaluation}:1: split: not validation or test\n"),
+        (prompts[0], f"check: {evaluation}: split: fewer than two rows of validation or of test\n"),
+    ):
+        write_jsonl(evaluation, [row, *prompts[1:]])
+        status, printed = drive(file, EVAL_PROMPTS=str(evaluation), CHECK=check)
+        assert status == 1 and printed.startswith(reason) and not steps(printed)
+        assert not (tmp_path / "run/settings").exists() and not (tmp_path / "run/world").exists()
+
+
+def test_a_pool_that_is_too_small_is_told_before_anything_is_trained(tmp_path):
+    """The paper's 60,000 prompts gave three rounds of 20,000 and a thousand for the evaluation: not quite."""
+    file = recipe(tmp_path)
+    status, printed = drive_warm(file, PROMPTS_PER_ITERATION="31", CHECK="no")
+    assert status == 1 and steps(printed) == [0] and not list((tmp_path / "run").glob("base*"))
+    told = f"run_loop.sh: {tmp_path}/run/world/prompts.jsonl: 60 prompts of {{'left': 60}}, 62 are needed; "
+    assert printed.endswith(f"{told}ITERATIONS=2, PROMPTS_PER_ITERATION=31\n"), printed
+    # A part of the pool is drawn for the evaluation, where none is given.
+    world = tmp_path / "run/world"
+    prompts = [{"id": str(i), "prompt": [{"role": "user", "content": f"Say {i}."}]} for i in range(1100)]
+    pool = write_jsonl(tmp_path / "pool.jsonl", prompts)
+    settings = {"WORLD": "", "EVAL_PROMPTS": "", "PROMPTS": str(pool), "PROMPTS_PER_ITERATION": "51"}
+    settings |= {"BASE_MODEL": "owner/name", "CHECK": "no", "OUT": f"{tmp_path}/other", "MEASURE": "none"}
+    text = file.read_text().replace("EVAL_PROMPTS:=$OUT/world/evaluation.jsonl", "EVAL_PROMPTS:=")
+    file.write_text(text.replace("WORLD:=recipes/tiny", "WORLD:="))
+    settings |= {"SFT_DATA": f"{world}/instructions.jsonl", "PREFERENCES": f"{world}/preferences.jsonl"}
+    status, printed = drive_warm(file, **settings, RATINGS=f"{world}/ratings.jsonl", BENCHMARKS=f"{world}/benchmarks")
+    assert status == 1 and steps(printed) == ["2e", 2]
+    told = f"{pool}: 100 prompts of {{'in an excluded file': 1000, 'left': 100}}, 102 are needed; ITERATIONS=2, "
+    assert told in printed, printed
+
+
+def test_a_set_of_prompts_a_round(tmp_path):
+    sets = [write_jsonl(tmp_path / f"{name}.jsonl", []) for name in "ab"]
+    settings = {"PROMPTS_BY_ROUND": f"{sets[0]} {sets[1]}", "LEARNING_RATES": "1e-4 1e-5"}
+    file = recipe(tmp_path, ': "${PROMPTS_PER_ITERATION:=0}"\n')
+    status, printed = drive(file, DRY_RUN="1", CHECK="no", **settings)
+    assert status == 0
+    found = {line.rsplit("# step ", 1)[1]: shlex.split(line, comments=True) for line in printed.splitlines()
+             if "# step " in line}  # fmt: skip
+    for t, pool in zip((1, 2), sets, strict=True):
+        flags = dict(itertools.pairwise(found[f"{t}1"]))
+        assert (flags["--datasets"], flags["--size"]) == (str(pool), "0")
+        assert dict(itertools.pairwise(found[f"{t}5"]))["--learning_rate"] == ("1e-4", "1e-5")[t - 1]
+    assert found["21"][found["21"].index("--exclude_files") + 2] == f"{tmp_path}/run/iter1/prompts.jsonl"
+
+
+def test_a_dry_run_needs_no_environment_and_makes_none(tmp_path):
+    """A copy of the checkout, with no Python that has a package."""
+    copy, tools = tmp_path / "copy", tmp_path / "tools"
+    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    for name in names.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, copy / name)
+    tools.mkdir()
+    for name in "bash dirname basename realpath wc seq env cat grep sed".split():
+        (tools / name).symlink_to(shutil.which(name))
+    before = sorted(copy.rglob("*"))
+    printed = []
+    for home, path in ((copy, str(tools)), (ROOT, os.environ["PATH"])):
+        environment = {"PATH": path, "HOME": str(tmp_path), "DRY_RUN": "1", "GPUS": "0"}
+        done = subprocess.run(["bash", "run_loop.sh"], cwd=home, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and not done.stderr
+        printed.append(done.stdout.splitlines())
+    assert sorted(copy.rglob("*")) == before
+    assert printed[0][-1] == "# not checked: no environment here, source ./setup.sh makes one"
+    assert printed[0][:-1] == [line for line in printed[1] if not line.startswith("# ")]
 
 
 @pytest.mark.parametrize("history", ["round", "all"])
