@@ -24,9 +24,9 @@ SETTINGS=(RECIPE SEED WORLD WORLD_OPTIONS BASE_MODEL SFT_DATA SFT_MODEL SFT_LEAR
   SFT_OPTIONS PREFERENCES REWARD_MODEL RM_START RM_LEARNING_RATE RM_EPOCHS RM_BATCH_SIZE RM_OPTIONS PREFERENCE_MODEL
   PM_START PM_LEARNING_RATE PM_EPOCHS PM_BATCH_SIZE PM_OPTIONS PM_METHOD ARMORM ARMORM_TRUST_REMOTE_CODE
   ARMORM_REVISION ARMORM_OPTIONS RATINGS JUDGE_URL
-  JUDGE_MODEL JUDGE_METHOD VERIFIER_METHOD VERIFIER_PATTERN ANNOTATOR ANNOTATOR_WEIGHTS HELPFULNESS VERBOSITY
-  DIRECTION_PROMPT MEASURE BENCH CLEAN PROMPTS EVAL_PROMPTS ITERATIONS PROMPTS_PER_ITERATION N TEMPERATURES
-  MAX_NEW_TOKENS MAX_MODEL_LEN CHAT_TEMPLATE_KWARGS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA LEARNING_RATE
+  JUDGE_MODEL JUDGE_METHOD JUDGE_OPTIONS VERIFIER_METHOD VERIFIER_PATTERN ANNOTATOR ANNOTATOR_WEIGHTS HELPFULNESS
+  VERBOSITY DIRECTION_PROMPT VALIDATION MEASURE BENCH CLEAN PROMPTS EVAL_PROMPTS ITERATIONS PROMPTS_PER_ITERATION N
+  TEMPERATURES MAX_NEW_TOKENS MAX_MODEL_LEN CHAT_TEMPLATE_KWARGS PAIRING MIN_MARGIN LENGTH_PENALTY LOSS BETA LEARNING_RATE
   EPOCHS BATCH_SIZE MAX_LENGTH DPO_OPTIONS PROMPTS_BY_ROUND LEARNING_RATES RM_TRUST_REMOTE_CODE RM_REVISION
   REFERENCE START HISTORY ENHANCER OFFLINE_PAIRS OFFLINE_SIZE DTYPE BENCHMARKS ALPACA_EVAL_OPTIONS ACADEMIC_OPTIONS)
 # Variables that decide how it is run.
@@ -105,10 +105,10 @@ done
 : "${RM_START:=}" "${RM_LEARNING_RATE:=2e-6}" "${RM_EPOCHS:=1}" "${RM_BATCH_SIZE:=512}" "${RM_OPTIONS:=}"
 : "${PREFERENCE_MODEL:=}" "${PM_START:=}" "${PM_LEARNING_RATE:=5e-6}" "${PM_EPOCHS:=1}" "${PM_BATCH_SIZE:=128}"
 : "${PM_OPTIONS:=}" "${PM_METHOD:=tournament}"
-: "${ARMORM:=}" "${ARMORM_TRUST_REMOTE_CODE:=no}" "${ARMORM_REVISION:=}" "${ARMORM_OPTIONS:=}" "${RATINGS:=}" "${JUDGE_URL:=}" "${JUDGE_MODEL:=}" "${JUDGE_METHOD:=rating}"
+: "${ARMORM:=}" "${ARMORM_TRUST_REMOTE_CODE:=no}" "${ARMORM_REVISION:=}" "${ARMORM_OPTIONS:=}" "${RATINGS:=}" "${JUDGE_URL:=}" "${JUDGE_MODEL:=}" "${JUDGE_METHOD:=rating}" "${JUDGE_OPTIONS:=}"
 : "${VERIFIER_METHOD:=math}" "${VERIFIER_PATTERN:=}"
 : "${ANNOTATOR:=reward_model}" "${ANNOTATOR_WEIGHTS:=}" "${HELPFULNESS:=}" "${VERBOSITY:=}"
-: "${DIRECTION_PROMPT:=}" "${MEASURE:=none}" "${BENCH:=allenai/reward-bench}"
+: "${DIRECTION_PROMPT:=}" "${VALIDATION:=}" "${MEASURE:=none}" "${BENCH:=allenai/reward-bench}"
 : "${PROMPTS_BY_ROUND:=}" "${PROMPTS:=}" "${EVAL_PROMPTS:=}" "${ITERATIONS:=3}" "${N:=8}"
 [[ -n $PROMPTS ]] || PROMPTS=$PROMPTS_BY_ROUND # the evaluation's
 [[ -z $PROMPTS_BY_ROUND ]] || : "${PROMPTS_PER_ITERATION:=0}" # all of a round's set
@@ -207,6 +207,13 @@ for name in MEASURE EVALS; do
   [[ " ${!name} " != *" none "* || ${!name} == none ]] || die "$name=${!name}: none, or others"
 done
 read -ra annotators <<<"$ANNOTATOR"
+if [[ -z $VALIDATION ]]; then # who chooses the best policy: the true reward of a made world, the reward model, or else
+  VALIDATION=${annotators[0]}
+  [[ -z $REWARD_MODEL$PREFERENCES ]] || VALIDATION=reward_model
+  [[ -z $WORLD ]] || VALIDATION=true_reward
+fi
+one_of VALIDATION "true_reward reward_model preference_model armorm llm_judge verifier"
+[[ $VALIDATION != true_reward || -n $WORLD ]] || die "VALIDATION=true_reward: only in a made world, by WORLD"
 read -ra weights <<<"$ANNOTATOR_WEIGHTS"
 ((${#weights[@]} == 0 || ${#weights[@]} == ${#annotators[@]})) ||
   die "ANNOTATOR_WEIGHTS=$ANNOTATOR_WEIGHTS: ${#weights[@]} for ${#annotators[@]} of ANNOTATOR"
@@ -220,8 +227,8 @@ read -ra pools <<<"$PROMPTS_BY_ROUND"
 read -ra rates <<<"$LEARNING_RATES"
 ((${#rates[@]} == 0 || ${#rates[@]} == ITERATIONS)) ||
   die "LEARNING_RATES=$LEARNING_RATES: ${#rates[@]} for ITERATIONS=$ITERATIONS; give one a round"
-uses() { # uses ANNOTATOR: it is asked to annotate the responses of a round, or to be measured
-  [[ " $ANNOTATOR $MEASURE " == *" $1 "* ]]
+uses() { # uses ANNOTATOR: it is asked to annotate the responses of a round, to choose a policy, or to be measured
+  [[ " $ANNOTATOR $VALIDATION $MEASURE " == *" $1 "* ]]
 }
 if [[ $PAIRING == offline || $OFFLINE_SIZE != 0 ]]; then : "${OFFLINE_PAIRS:=$PREFERENCES}"; fi
 [[ $PAIRING != self_play || -n $SFT_DATA ]] || die "PAIRING=self_play: set SFT_DATA, whose answers are the better ones"
@@ -253,7 +260,19 @@ if ((online)) && [[ $LOSS != rloo ]]; then
 fi
 [[ -n $PROMPTS ]] || die "$RECIPE: PROMPTS must be set"
 [[ -n $SFT_MODEL || (-n $BASE_MODEL && -n $SFT_DATA) ]] || die "$RECIPE: set SFT_MODEL, or BASE_MODEL and SFT_DATA"
-[[ -n $REWARD_MODEL || -n $PREFERENCES ]] || die "$RECIPE: set REWARD_MODEL or PREFERENCES"
+if [[ -z $REWARD_MODEL$PREFERENCES ]]; then # none is trained, and none scores the answers to the evaluation prompts
+  for name in ANNOTATOR VALIDATION MEASURE; do
+    [[ " ${!name} " != *" reward_model "* ]] || die "$RECIPE: set REWARD_MODEL or PREFERENCES, for $name=${!name}"
+  done
+  [[ $LOSS != rloo && $PAIRING != uncertain ]] ||
+    die "$RECIPE: set REWARD_MODEL or PREFERENCES, for LOSS=$LOSS PAIRING=$PAIRING"
+fi
+pairwise="" # the chooser compares policies, it does not score one
+[[ $VALIDATION != preference_model && ($VALIDATION != llm_judge || $JUDGE_METHOD == rating) ]] || pairwise=1
+[[ -z $pairwise ]] || ((ITERATIONS)) || die "VALIDATION=$VALIDATION: it compares policies, and ITERATIONS=0 makes no second one"
+if [[ $VALIDATION == verifier && -f $EVAL_PROMPTS ]] && ! awk 'NF && !/"answer"/ {exit 1}' "$EVAL_PROMPTS"; then
+  die "VALIDATION=verifier: a row of $EVAL_PROMPTS has no answer"
+fi
 ! uses preference_model || [[ -n $PREFERENCE_MODEL || -n $PREFERENCES ]] ||
   die "$RECIPE: set PREFERENCE_MODEL or PREFERENCES"
 ! uses armorm || [[ -n $ARMORM || (-n $PREFERENCES && -n $RATINGS) ]] ||
@@ -274,6 +293,8 @@ if ((${#rm_code[@]})); then
 fi
 if uses llm_judge || [[ $EVALS =~ alpaca_eval|mt_bench|arena_hard ]]; then
   [[ -n $JUDGE_MODEL && (-n $JUDGE_URL || -n $WORLD) ]] || die "$RECIPE: set JUDGE_URL and JUDGE_MODEL"
+  [[ $JUDGE_OPTIONS != *--max_tokens* || $EVALS != *alpaca_eval* || $ALPACA_EVAL_OPTIONS == *--no_logprobs* ]] ||
+    die "JUDGE_OPTIONS=$JUDGE_OPTIONS: a judge that thinks needs ALPACA_EVAL_OPTIONS=--no_logprobs"
 fi
 
 template=() # arguments of the policies' chat template
@@ -550,7 +571,8 @@ annotate() { # annotate N ANNOTATOR RESPONSES REWARDS FLAGS...
         "${template[@]}")
       ;;
     llm_judge) # many requests at once by one process, beside the world's own judge
-      shards=1 by=(annotation/1c_llm_judge.py --judge_model "$JUDGE_MODEL" --method "$JUDGE_METHOD")
+      # shellcheck disable=SC2206
+      shards=1 by=(annotation/1c_llm_judge.py --judge_model "$JUDGE_MODEL" --method "$JUDGE_METHOD" $JUDGE_OPTIONS)
       [[ -z $JUDGE_URL ]] || by+=(--judge_url "$JUDGE_URL")
       ;;
     verifier) by=(annotation/1d_verifier.py --method "$VERIFIER_METHOD" --pattern "$VERIFIER_PATTERN") ;;
@@ -558,17 +580,21 @@ annotate() { # annotate N ANNOTATOR RESPONSES REWARDS FLAGS...
   step "$id" "$to" python "${by[@]}" --responses_file "$from" --output_file "$to" "$@" # of two equal flags the last counts
 }
 
-measured=()
+answered=() measured=()
 evaluate() { # evaluate NAME POLICY: steps 6 to 9, answers to the evaluation prompts and what can be measured on them
   local dir=$OUT/eval/$1 policy=$2 last
   shards=$groups order=$EVAL_PROMPTS step 6 "$dir/answers.jsonl" python generation/2_responses.py \
     --model_name_or_path "$policy" --prompts_file "$EVAL_PROMPTS" --n 1 --temperatures 1.0 \
     --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" --tensor_parallel_size "$TENSOR_PARALLEL" --seed "$SEED" \
     "${template[@]}" "${model_len[@]}" --output_file "$dir/answers.jsonl"
-  last=$dir/rewards.jsonl
-  shards=$processes order=$dir/answers.jsonl step 7 "$last" python annotation/1a_reward_model.py \
-    --model_name_or_path "$REWARD_MODEL" "${rm_code[@]}" --responses_file "$dir/answers.jsonl" --n 1 --dtype "$DTYPE" \
-    --output_file "$last"
+  answered+=("$dir/answers.jsonl")
+  last=$dir/answers.jsonl
+  if [[ -n $REWARD_MODEL ]]; then
+    last=$dir/rewards.jsonl
+    shards=$processes order=$dir/answers.jsonl step 7 "$last" python annotation/1a_reward_model.py \
+      --model_name_or_path "$REWARD_MODEL" "${rm_code[@]}" --responses_file "$dir/answers.jsonl" --n 1 --dtype "$DTYPE" \
+      --output_file "$last"
+  fi
   if [[ -n $WORLD ]]; then
     step 8 "$dir/true_rewards.jsonl" python "$WORLD/3_true_reward.py" --rewards_file "$last" \
       --output_file "$dir/true_rewards.jsonl"
@@ -614,10 +640,11 @@ benchmark() { # benchmark NAME POLICY: steps 7 and 8 after the last iteration, i
           ${from:+--questions_file "$from/arena_hard_questions.jsonl" --baseline_file "$from/arena_hard_baseline.jsonl"}
           ${from:+--prompts_file "$from/arena_hard_prompts.yaml"})
         ;;
-      academic) by=(eval/2d_academic.py --model_name_or_path "$policy" --dtype "$DTYPE"
+      academic) by=(eval/2d_academic.py --model_name_or_path "$policy" --dtype "$DTYPE" "${template[@]}"
         --tensor_parallel_size "$TENSOR_PARALLEL" $ACADEMIC_OPTIONS) ;;
     esac
-    [[ $name == academic ]] || by+=(--judge_model "$JUDGE_MODEL" ${JUDGE_URL:+--judge_url "$JUDGE_URL"})
+    # shellcheck disable=SC2206
+    [[ $name == academic ]] || by+=(--judge_model "$JUDGE_MODEL" ${JUDGE_URL:+--judge_url "$JUDGE_URL"} $JUDGE_OPTIONS)
     benchmarked+=("$dir/$name/$name.json")
     part=_$1_$name
     step 8 "${benchmarked[-1]}" python "${by[@]}" --output_dir "$dir/$name"
@@ -799,7 +826,7 @@ if [[ -z $SFT_MODEL ]]; then
   trained+=("$SFT_MODEL") policies+=("$SFT_MODEL")
 fi
 learn_rm="" learn_pm="" learn_armorm=""
-[[ -n $REWARD_MODEL ]] || learn_rm=1 REWARD_MODEL=$OUT/reward_model
+[[ -n $REWARD_MODEL || -z $PREFERENCES ]] || learn_rm=1 REWARD_MODEL=$OUT/reward_model
 [[ -n $PREFERENCE_MODEL ]] || ! uses preference_model || learn_pm=1 PREFERENCE_MODEL=$OUT/preference_model
 [[ -n $ARMORM ]] || ! uses armorm || learn_armorm=1 ARMORM=$OUT/armorm
 rm_template=() pm_template=() # a start of another family has a template of its own
@@ -886,6 +913,15 @@ benchmark sft "$SFT_MODEL"
 for ((i = 1; i <= ITERATIONS; i++)); do
   benchmark "iter$i" "$OUT/iter$i/policy"
 done
+if [[ $VALIDATION != true_reward && $VALIDATION != reward_model ]]; then # all policies' answers to a prompt, side by side
+  part=m step 9 "$OUT/eval/validation_answers.jsonl" python generation/2b_merge.py --responses_files "${answered[@]}" \
+    --split validation --output_file "$OUT/eval/validation_answers.jsonl"
+  method=()
+  [[ -z $pairwise ]] || method=(--method all_pairs)
+  part=v shards=$processes order=$OUT/eval/validation_answers.jsonl annotate 9 "$VALIDATION" \
+    "$OUT/eval/validation_answers.jsonl" "$OUT/eval/validation.jsonl" --n "${#answered[@]}" "${method[@]}"
+  report+=(--validation_file "$OUT/eval/validation.jsonl")
+fi
 [[ -z ${benchmarked[*]} ]] || report+=(--benchmarks "${benchmarked[@]}")
 step 9 "$OUT/results.json" python eval/3_report.py --answers "${measured[@]}" --training "${trained[@]}" \
   --settings "$OUT/settings" --log_dir "$OUT/log" --output_dir "$OUT" "${report[@]}"

@@ -1,13 +1,18 @@
 """Compare the policies of one run: every metric in results.json, and two reports to read (paper 4 and Algorithm 2).
 
 Metrics are means over the answers to the test split. The validation split chooses the best policy, Algorithm 2's
-output, from all that are given: it is the baseline if no round is better. Where rows carry no true_rewards and correct
-(every recipe but the tiny world's), what follows from them is null, in tables "-", and the proxy reward chooses.
+output, from all that are given: it is the baseline if no round is better. The setting VALIDATION says by what: by
+true_reward, by reward_model (the proxy reward less LENGTH_PENALTY a character), or by another annotator's rewards for
+the answers of all policies side by side (--validation_file). Where rows carry no true_rewards and correct (every recipe
+but the tiny world's), or no rewards, what follows from them is null, in tables "-". Without the setting the true reward
+chooses where it is known, else the proxy.
 
 Reads:  --answers, a file for each policy in a directory of the policy's name, {"id", "prompt", "source"?, "split":
-        "validation" or "test", "responses", "finish_reasons", "rewards" (the proxy), "kl", "true_rewards"?, "correct"?}
+        "validation" or "test", "responses", "finish_reasons", "kl", "rewards"? (the proxy), "true_rewards"?,
+        "correct"?}
         --training, model directories with trainer_state.json; one called policy has the name of its parent
         --settings, lines NAME=value as a shell reads them, with RECIPE and SEED; --log_dir, files STEP.seconds
+        --validation_file, the annotated rows of generation/2b_merge.py, "rewards" in the order of --answers
         --measures, the .json files of reward_modeling/3_rewardbench.py and those after it, with figures beside them
         --benchmarks, POLICY/BENCHMARK/BENCHMARK.json, the results of eval/2a_alpaca_eval.py to 2d_academic.py
 Writes: --output_dir, results.json, report.md and report.html (one file, no scripts)
@@ -37,6 +42,11 @@ FILES = ("report.md", "report.html", "results.json")
 GAP = 0.25  # standard deviations that the proxy may gain over the true reward
 
 
+def kind_of(path):
+    """Of the rows of a file of answers: without a reward model they have no rewards."""
+    return "rewards" if any("rewards" in row for row in rows.read(path)) else "responses"
+
+
 def read_answers(paths):
     """{policy: its rows in the order of the baseline's}, with the fields of METRICS that the files leave out."""
     policies, base = {}, []
@@ -45,9 +55,10 @@ def read_answers(paths):
         if name in policies:
             sys.exit(f"{path}: a second file of the policy {name}; the directory names the policy")
         n = len(base[0]["responses"]) if base else None
-        answers = list(rows.read(path, "rewards", n, also=("kl",), if_there=("true_rewards", "correct")))
+        answers = list(rows.read(path, kind_of(path), n, also=("kl",), if_there=("true_rewards", "correct")))
         base = base or answers
-        known = [field for field in ("true_rewards", "correct") if any(field in row for row in base + answers)]
+        optional = ("rewards", "true_rewards", "correct")
+        known = [field for field in optional if any(field in row for row in base + answers)]
         for row in answers:
             if row.get("split") not in ("validation", "test"):
                 rows.refuse(row, "split: not validation or test")
@@ -84,6 +95,38 @@ def measure(answers, split):
     result["win_rate_stderr"] = stdev(wins) / len(wins) ** 0.5 if wins else None
     result["accuracy_by_source"] = {kind: fmean(correct) for kind, correct in sorted(kinds.items()) if correct}
     return result | {"prompts": len(answers)}
+
+
+def choice(scores, settings, args):
+    """Who chooses the best policy, and how: {"by", "scores": {policy: value}, "penalty", "is_proxy"}.
+
+    by: true_reward, proxy_reward, or the annotator; penalty: a character's, of the proxy reward; is_proxy: the policies
+    were trained for what chooses them.
+    """
+    known = None not in [score["true_reward"] for score in scores.values()]
+    chooser = settings.get("VALIDATION") or ("true_reward" if known else "reward_model")
+    by, penalty = {"reward_model": "proxy_reward"}.get(chooser, chooser), 0.0
+    if chooser in ("true_reward", "reward_model"):
+        values = {name: score["validation"][by] for name, score in scores.items()}
+        if None in values.values():
+            sys.exit(f"{args.settings}: VALIDATION: {chooser}, and not all answers carry it")
+    else:
+        if not args.validation_file:
+            sys.exit(f"{args.settings}: VALIDATION: {chooser}, which needs --validation_file")
+        values = rewards_by_policy(args.validation_file, list(scores))
+    if chooser == "reward_model":
+        penalty = float(settings.get("LENGTH_PENALTY") or 0)
+        values = {name: value - penalty * scores[name]["validation"]["length"] for name, value in values.items()}
+    annotated = settings.get("PAIRING") not in ("offline", "self_play")
+    is_proxy = annotated and chooser in settings.get("ANNOTATOR", "").split()
+    is_proxy = is_proxy or (chooser == "reward_model" and settings.get("LOSS") == "rloo")
+    return {"by": by, "scores": values, "penalty": penalty, "is_proxy": is_proxy}
+
+
+def rewards_by_policy(path, names):
+    """{policy: mean reward} of rows with one response of each policy, in that order."""
+    scored = list(rows.read(path, "rewards", len(names)))
+    return {name: fmean(row["rewards"][i] for row in scored) for i, name in enumerate(names)}
 
 
 def proxy_and_true(test):
@@ -130,6 +173,7 @@ def main():
     parser.add_argument("--training", nargs="+", required=True, help="model directories")
     parser.add_argument("--settings", required=True, help="variables of the run")
     parser.add_argument("--log_dir", type=Path, required=True, help="may be without any .seconds files")
+    parser.add_argument("--validation_file", help="rewards of the chooser that the setting VALIDATION names")
     parser.add_argument("--measures", type=Path, nargs="+", default=[], help="numbers of the reward models")
     parser.add_argument("--benchmarks", type=Path, nargs="+", default=[], help="results, .../POLICY/NAME/NAME.json")
     parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
@@ -142,14 +186,15 @@ def main():
 
     test = {name: [row for row in answers if row["split"] == "test"] for name, answers in policies.items()}
     scores = {name: measure(rs, "test") | {"validation": measure(rs, "validation")} for name, rs in policies.items()}
-    best_by = "proxy_reward" if None in [score["true_reward"] for score in scores.values()] else "true_reward"
-    best = max(scores, key=lambda name: scores[name]["validation"][best_by])
+    chosen = choice(scores, settings, args)
+    best = max(scores, key=chosen["scores"].get)
     results = {"recipe": settings["RECIPE"], "seed": int(settings["SEED"]), "settings": settings}
     results |= report_environment.environment() | {
         "baseline": next(iter(scores)),
         "policies": scores,
         "best": best,
-        "best_by": best_by,
+        "best_by": chosen["by"],
+        "validation": chosen,
     }
     results |= {"proxy_and_true": proxy_and_true(test), "training": {k: training_facts(v) for k, v in training.items()}}
     results |= {"seconds": seconds, "seconds_total": sum(seconds.values()), "measures": measures}

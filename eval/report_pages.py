@@ -44,9 +44,14 @@ def main_table(results):
 
 def best_line(results):
     best, by, base = results["best"], results["best_by"], results["baseline"]
-    score = {name: f"{policy['validation'][by]:.3f}" for name, policy in results["policies"].items()}
+    chosen = results["validation"]
+    score = {name: f"{value:.3f}" for name, value in chosen["scores"].items()}
     other = "no round is better" if best == base else f"{base} has {score[base]}"
-    return f"Best by {by} on the validation prompts: {best} with {score[best]}; {other}."
+    by += f" less {chosen['penalty']:g} a character" if chosen["penalty"] else ""
+    line = f"Best by {by} on the validation prompts: {best} with {score[best]}; {other}."
+    if chosen["is_proxy"]:
+        line += " The policies are trained for what chooses here: how far they exploit it does not show in this choice."
+    return line
 
 
 def title(results):
@@ -138,8 +143,8 @@ def answers(results, test):
         asked += f"\nright answer: {base[i]['answer']}" if "answer" in base[i] else ""
         head, cells = "", ""
         for name, rows in test.items():
-            note = f"proxy {rows[i]['rewards'][0]:.2f}"
-            note += f", true {rows[i]['true_rewards'][0]:.2f}" if "true_rewards" in rows[i] else ""
+            known = [("proxy", "rewards"), ("true", "true_rewards")]
+            note = ", ".join(f"{word} {rows[i][field][0]:.2f}" for word, field in known if field in rows[i])
             text = f"<pre>{escape(rows[i]['responses'][0])}</pre><small>{note}</small>"
             head += f"<th>{escape(name)}</th>"
             cells += f'<td data-policy="{escape(name)}">{text}</td>'

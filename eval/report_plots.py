@@ -44,7 +44,8 @@ def of_policies(results, test):
             axes.errorbar(names, wins, errors, fmt="o-", color="#0072b2", capsize=4)
     gains = {key: [gain for gain in results["proxy_and_true"][key].values() if gain is not None] for key in REWARDS}
     shown = " and ".join(name for key, (name, *_) in REWARDS.items() if gains[key])
-    for x, by, label in (names, "by round", "policy"), (kl, "against the KL divergence from pi_0", "KL (nats)"):
+    against = [(names, "by round", "policy"), (kl, "against the KL divergence from pi_0", "KL (nats)")]
+    for x, by, label in against if shown else ():
         caption = f"Mean {shown} {by}, in standard deviations of {base}'s rewards over the test prompts."
         with plot(figures, caption, label, f"gain over {base} (standard deviations)") as axes:
             for key, (name, color, marks) in REWARDS.items():

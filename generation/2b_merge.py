@@ -25,6 +25,7 @@ def entries(row, field):
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--responses_files", nargs="+", required=True)
+    parser.add_argument("--split", help='only the rows with this "split", validation or test (default: all)')
     parser.add_output("--output_file", required=True)
     args = parser.parse_args()
 
@@ -34,6 +35,8 @@ def main():
             for name, part in zip(args.responses_files, parts, strict=True):
                 if part is None or any(part[key] != (parts[0] or part)[key] for key in ("id", "prompt")):
                     sys.exit(f"{name}:{number}: id: not the prompts of {args.responses_files[0]} in their order")
+            if args.split and parts[0].get("split") != args.split:
+                continue
             row, n = dict(parts[0]), len(parts[0]["responses"])
             for key, value in row.items():
                 if isinstance(value, list) and len(value) == n and key != "prompt":
@@ -42,6 +45,8 @@ def main():
             yield row
 
     total = sum(1 for _ in merged())  # a bad row stops all before one is written
+    if not total:
+        sys.exit(f"{args.responses_files[0]}: split: no row of {args.split!r}")
     rows.write(args.output_file, merged())
     print(f"{args.output_file} rows in each: {total}, files: {len(args.responses_files)}, rows out: {total}")
 

@@ -158,7 +158,8 @@ def stages(reachable, memory):
     parts = shape and budget.generation(shape, sequence=context(shape), tensor_parallel=split)
     yield "generation", parts, "TENSOR_PARALLEL, MAX_NEW_TOKENS or MAX_MODEL_LEN"
     tokens = 4096 if 0 < memory <= 40 else 16384  # as the annotators have it
-    for name in ["reward_model", *(name for name in ("preference_model", "armorm") if name in ANNOTATORS)]:
+    scorers = ["reward_model"] * (bool(value("REWARD_MODEL")) or "reward_model" in trainings())
+    for name in [*scorers, *(name for name in ("preference_model", "armorm") if name in ANNOTATORS)]:
         variable = {"armorm": "ARMORM"}.get(name, name.upper())
         shape = shape_of(value(variable) or f"{value('OUT')}/{name}", reachable)
         yield (

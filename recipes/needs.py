@@ -13,7 +13,7 @@ from pathlib import Path
 HUB = "hf://datasets/"
 FILE = r"[./~].*|[^:]*\.(jsonl?|parquet|jinja)(\.gz)?|[^:]*/[^:]*/.*"  # never a name on the hub
 UNPACKED = 3  # bytes on disk for one of a data set: the download, and the files that `datasets` makes of it
-ANNOTATORS = f"{os.environ.get('ANNOTATOR')} {os.environ.get('MEASURE')}".split()
+ANNOTATORS = " ".join(os.environ.get(name, "") for name in ("ANNOTATOR", "VALIDATION", "MEASURE")).split()
 BELOW_OUT = f"{os.environ.get('OUT') or '-'}/"  # what the run makes
 problems = []
 
@@ -41,7 +41,8 @@ def trainings():
     """{stage: the model that it starts from} of the trainings of the run."""
     policy = value("SFT_MODEL") or value("BASE_MODEL")
     found = {} if value("SFT_MODEL") else {"sft": policy}
-    if not value("REWARD_MODEL"):
+    needed = value("PREFERENCES") or not value("ANNOTATOR") or "reward_model" in ANNOTATORS
+    if needed and not value("REWARD_MODEL"):
         found["reward_model"] = value("RM_START") or policy
     if not value("PREFERENCE_MODEL") and "preference_model" in ANNOTATORS:
         found["preference_model"] = value("PM_START") or policy

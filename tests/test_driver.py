@@ -159,6 +159,12 @@ def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
         ({"ANNOTATOR": "oracle"}, "ANNOTATOR=oracle: one or several of reward_model preference_model armorm llm_judge"),
         ({"EVALS": "none mt_bench"}, "EVALS=none mt_bench: none, or others"),
         ({"MEASURE": "armorm oracle"}, "MEASURE=armorm oracle: one or several of none reward_model preference_model"),
+        ({"VALIDATION": "oracle"}, "VALIDATION=oracle: one of true_reward reward_model preference_model armorm"),
+        ({"VALIDATION": "verifier llm_judge"}, "VALIDATION=verifier llm_judge: one of true_reward reward_model"),
+        (
+            {"VALIDATION": "preference_model", "ITERATIONS": "0"},
+            "VALIDATION=preference_model: it compares policies, and ITERATIONS=0 makes no second one",
+        ),
         # The published code's batch grew with the number of GPUs.
         ({"BATCH_SIZE": "9"}, "BATCH_SIZE=9 does not divide by 1 processes x PER_DEVICE_BATCH_SIZE 8"),
         ({"GPUS": "3", "SFT_BATCH_SIZE": "24"}, "RM_BATCH_SIZE=16 does not divide by 3 processes x"),
@@ -335,6 +341,88 @@ def test_a_dry_run_prints_the_commands_and_makes_nothing(tmp_path, reference, fi
     _, part = drive(file, DRY_RUN="1", FROM="22", TO="24", **variables)
     part = [line for line in part.splitlines() if "4_judge.py" not in line and line[0] != "#"]
     assert part == lines[numbers.index("22") : numbers.index("25")]
+
+
+def bare(folder, **variables):
+    """(exit status, what a dry run prints) of a recipe without a made world, a reward model and preferences."""
+    file = folder / "bare.sh"
+    file.write_text(f': "${{OUT:={folder}/run}}"\n: "${{ITERATIONS:=2}}"\n: "${{GPUS:=0}}"\n')
+    prompts = {"SFT_MODEL": "my_sft", "PROMPTS": "my_prompts.jsonl", "EVAL_PROMPTS": str(folder / "evaluation.jsonl")}
+    return drive(file, DRY_RUN="1", CHECK="no", **prompts, **variables)
+
+
+@pytest.mark.parametrize(
+    ("variables", "scripts"),
+    [
+        ({"ANNOTATOR": "verifier"}, ["1d_verifier.py"]),
+        (
+            {"ANNOTATOR": "llm_judge", "JUDGE_URL": "http://h/v1", "JUDGE_MODEL": "j", "JUDGE_OPTIONS": "--timeout 9"},
+            ["1c_llm_judge.py"],
+        ),
+        (
+            {"ANNOTATOR": "policy", "VALIDATION": "preference_model", "PREFERENCE_MODEL": "my_pm"},
+            ["1b_preference_model.py"],
+        ),
+    ],
+    ids=["verifier", "llm_judge", "policy"],
+)
+def test_no_reward_model_is_needed_where_none_is_asked(tmp_path, variables, scripts):
+    """None is trained, none scores the answers; the best policy is chosen by what annotates, on all answers at once."""
+    status, printed = bare(tmp_path, **variables)
+    assert status == 0 and "1a_reward_model.py" not in printed and "2a_bradley_terry.py" not in printed
+    commands = [shlex.split(line, comments=True) for line in printed.splitlines() if "# step " in line]
+    annotating = [command for command in commands if command[1].startswith("annotation/1")]
+    assert {Path(command[1]).name for command in annotating} == {*scripts} and len(annotating) == 3
+    run = tmp_path / "run"
+    (merging,) = [command for command in commands if command[1] == "generation/2b_merge.py"]
+    assert merging[3:6] == [f"{run}/eval/{name}/answers.jsonl" for name in ("sft", "iter1", "iter2")]
+    flags = dict(itertools.pairwise(annotating[-1]))
+    assert flags["--responses_file"] == merging[-1] and flags["--n"] == "3"
+    assert flags.get("--timeout", "9") == "9" and ("--timeout" in flags) == ("JUDGE_OPTIONS" in variables)
+    assert flags.get("--method", "all_pairs") in ("math", "rating", "all_pairs")
+    (report,) = [command for command in commands if command[1] == "eval/3_report.py"]
+    assert dict(itertools.pairwise(report))["--validation_file"] == flags["--output_file"]
+    kl = [command for command in commands if command[1] == "eval/2_kl.py"]
+    assert dict(itertools.pairwise(kl[0]))["--responses_file"] == f"{run}/eval/sft/answers.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({}, "set REWARD_MODEL or PREFERENCES, for ANNOTATOR=reward_model"),
+        ({"ANNOTATOR": "verifier", "MEASURE": "reward_model"}, "set REWARD_MODEL or PREFERENCES, for MEASURE="),
+        ({"ANNOTATOR": "verifier", "VALIDATION": "reward_model"}, "set REWARD_MODEL or PREFERENCES, for VALIDATION="),
+        ({"ANNOTATOR": "verifier", "LOSS": "rloo", "ITERATIONS": "1"}, "set REWARD_MODEL or PREFERENCES, for LOSS="),
+        ({"ANNOTATOR": "policy"}, "VALIDATION=policy: one of true_reward reward_model"),
+        ({"ANNOTATOR": "verifier", "VALIDATION": "true_reward"}, "VALIDATION=true_reward: only in a made world"),
+        ({"ANNOTATOR": "verifier", "VALIDATION": "llm_judge"}, "set JUDGE_URL and JUDGE_MODEL"),
+        ({"ANNOTATOR": "verifier", "EVALS": "mt_bench"}, "set JUDGE_URL and JUDGE_MODEL"),
+        (
+            {
+                "ANNOTATOR": "llm_judge",
+                "EVALS": "alpaca_eval",
+                "JUDGE_OPTIONS": "--max_tokens 9",
+                "JUDGE_MODEL": "j",
+                "JUDGE_URL": "http://h/v1",
+            },
+            "JUDGE_OPTIONS=--max_tokens 9: a judge that thinks needs ALPACA_EVAL_OPTIONS=--no_logprobs",
+        ),
+        ({"ANNOTATOR": "verifier", "VALIDATION": "armorm"}, "set ARMORM, or PREFERENCES and RATINGS"),
+        ({"ANNOTATOR": "verifier", "VALIDATION": "preference_model"}, "set PREFERENCE_MODEL or PREFERENCES"),
+    ],
+    ids=str,
+)
+def test_an_annotator_that_cannot_run_is_refused(tmp_path, variables, reason):
+    status, printed = bare(tmp_path, **variables)
+    assert status == 1 and reason in printed and len(printed.splitlines()) == 1
+
+
+def test_a_verifier_that_chooses_needs_the_answers_of_the_evaluation_prompts(tmp_path):
+    (tmp_path / "evaluation.jsonl").write_text('{"id": "a", "answer": "4"}\n{"id": "b"}\n')
+    status, printed = bare(tmp_path, ANNOTATOR="verifier")
+    assert (status, printed) == (
+        1, f"run_loop.sh: VALIDATION=verifier: a row of {tmp_path}/evaluation.jsonl has no answer\n"
+    )  # fmt: skip
 
 
 def test_cleaning_stands_before_training_and_before_the_rounds(tmp_path):

@@ -1,5 +1,6 @@
 """eval/3_report.py on three made policies, whose every number is worked out by hand."""
 
+import itertools
 import json
 import math
 import re
@@ -100,6 +101,56 @@ def test_validation_chooses_the_best_policy_not_the_last(made):
     assert (results["best"], results["best_by"], results["baseline"]) == ("iter1", "true_reward", "sft")
     line = "Best by true_reward on the validation prompts: iter1 with 2.500; sft has 2.000."
     assert line in page and line in told.splitlines()
+
+
+EXPLOITED = "The policies are trained for what chooses here: how far they exploit it does not show in this choice."
+
+
+def validated(directory, settings, *flags, **changed):
+    """The same run with more settings: (the results, the line on the best policy)."""
+    flags = [*make(directory, **changed), *flags]
+    with open(directory / "settings", "a") as file:
+        file.write(settings)
+    told = ran("eval/3_report.py", *flags).stdout
+    line = next(line for line in told.splitlines() if line.startswith("Best by "))
+    return json.loads((directory / "out" / "results.json").read_text()), line
+
+
+def test_the_reward_model_chooses_less_its_length_penalty(tmp_path):
+    """And the report says that it is what the policies were trained for."""
+    results, line = validated(tmp_path, "VALIDATION=reward_model\nLENGTH_PENALTY=0.5\nANNOTATOR=reward_model\n")
+    means = {name: policy["validation"]["proxy_reward"] for name, policy in results["policies"].items()}
+    scores = {name: means[name] - 0.5 * len(TEXT[name]) for name in means}
+    assert results["validation"]["scores"] == pytest.approx(scores) and results["best"] == "sft"
+    assert line.startswith("Best by proxy_reward less 0.5 a character on the validation prompts: sft with ")
+    assert line.endswith(EXPLOITED) and max(means, key=means.get) == "iter2"
+
+
+@pytest.mark.parametrize("proxy", [False, True])
+def test_another_annotator_chooses_by_all_answers_to_a_prompt(tmp_path, proxy):
+    """It has seen the validation rows alone, one response of each policy; without a reward model no row has rewards."""
+    rows = {name: [{**row} for row in answers(name, known=False)] for name in ("sft", "iter1", "iter2")}
+    for row in itertools.chain(*rows.values()):
+        del row["rewards"]
+    scored = [row | {"responses": [*"abc"], "finish_reasons": ["stop"] * 3} for row in rows["sft"][:2]]
+    scored = [row | {"rewards": rewards} for row, rewards in zip(scored, ([0, 1, 0], [0.5, 1, 0]), strict=True)]
+    file = write_jsonl(tmp_path / "validation.jsonl", scored)
+    settings = f'VALIDATION=llm_judge\nANNOTATOR="verifier {"llm_judge" * proxy}"\n'
+    results, line = validated(tmp_path, settings, "--validation_file", file, **rows)
+    assert (results["best"], results["best_by"]) == ("iter1", "llm_judge")
+    assert results["validation"]["scores"] == {"sft": 0.25, "iter1": 1, "iter2": 0}
+    assert line.startswith("Best by llm_judge on the validation prompts: iter1 with 1.000; sft has 0.250.")
+    assert line.endswith(EXPLOITED) == proxy
+    assert all(policy["proxy_reward"] is None for policy in results["policies"].values())
+
+
+@pytest.mark.parametrize("chooser", ["true_reward", "llm_judge"])
+def test_a_chooser_whose_values_are_missing_is_refused(tmp_path, chooser):
+    flags = make(tmp_path, known=False)
+    with open(tmp_path / "settings", "a") as file:
+        file.write(f"VALIDATION={chooser}\n")
+    done = run("eval/3_report.py", *flags)
+    assert done.returncode == 1 and done.stderr.startswith(f"{tmp_path}/settings: VALIDATION: {chooser}, ")
 
 
 def test_no_round_may_be_better_than_the_baseline(tmp_path):

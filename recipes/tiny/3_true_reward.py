@@ -18,7 +18,7 @@ def main():
     parser.add_argument("--rewards_file", required=True)
     parser.add_output("--output_file", required=True)
     args = parser.parse_args()
-    scored = list(rows.read(args.rewards_file, "rewards", also=("answer",)))
+    scored = list(rows.read(args.rewards_file, "responses", also=("answer",), if_there=("rewards",)))
     for row in scored:
         row["true_rewards"] = [true_reward.true_reward(text, row["answer"]) for text in row["responses"]]
         row["correct"] = [true_reward.parts(text, row["answer"])["correct"] for text in row["responses"]]
