@@ -131,6 +131,7 @@ def main():
     parser.add_argument("--include_path", help="directory with further tasks, as lm-eval's YAML files")
     parser.add_argument("--run_generated_code", action="store_true", help="run the model's programs, in a sandbox")
     parser.add_argument("--backend", choices=["vllm", "hf"], default="vllm", help="vLLM or transformers")
+    parser.add_argument("--chat_template_kwargs", help=arguments.TEMPLATE_HELP)
     parser.add_argument("--dtype", choices=arguments.DTYPES, help="(default: the weights'; vLLM's auto lowers float32)")
     parser.add_argument(
         "--max_model_len", type=arguments.whole(1), help="tokens of prompt and answer (default: the model's)"
@@ -150,7 +151,7 @@ def main():
         tasks = [task for task in tasks if task not in CODE]
 
     versions = {"vllm": vllm_version(), **{name: version(name) for name in ("lm_eval", "transformers", "torch")}}
-    settings = f"{args.backend} {args.dtype} {args.max_model_len} {args.seed} {versions}"
+    settings = f"{args.backend} {args.dtype} {args.max_model_len} {args.seed} {args.chat_template_kwargs} {versions}"
     made_by = rows.fingerprint([settings, args.model_name_or_path, args.include_path or ""])
 
     def finished():
@@ -166,12 +167,13 @@ def main():
         from transformers import AutoModelForCausalLM
 
         dtype = args.dtype or str(models.config(args.model_name_or_path).dtype or "auto")
-        tokenizer = models.tokenizer(args.model_name_or_path)
+        tokenizer = models.tokenizer(args.model_name_or_path, chat_template_kwargs=args.chat_template_kwargs)
         models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         manager, loaded = load_tasks(todo, args)
         with models.refused(args.model_name_or_path):
             model = load_model(args, dtype.removeprefix("torch."))
+        model.tokenizer.chat_template = tokenizer.chat_template  # with its arguments, and without a clock
     for task in todo:
         try:
             result, samples = evaluated(model, manager, task, loaded[task], args)
