@@ -10,6 +10,7 @@ from statistics import fmean
 import pytest
 from commands import ran, read_jsonl, run, write_jsonl
 from scripted_judge import ENVIRONMENT, judge_that
+from transformers import AutoTokenizer
 
 CATEGORIES = ["writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"]
 WITH_REFERENCE = CATEGORIES[2:5]
@@ -428,13 +429,23 @@ def test_answers_of_two_benchmarks_at_once(tmp_path, sft):
     done = run(*command, "--output_files", tmp_path / "one.jsonl")
     assert done.returncode == 2 and "--output_files: one for each of --benchmarks" in done.stderr
     out = [tmp_path / "arena.jsonl", tmp_path / "answers.json"]
-    printed = ran(*command, "--output_files", *out).stdout
+    tokenizer = AutoTokenizer.from_pretrained(sft)
+    texts = ["What is 1 plus 2?", *(row["prompt"] for row in read_jsonl(files["--questions_file"]))]
+    chats = [[{"role": "user", "content": text}] for text in texts]
+    limit = max(len(tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]) for chat in chats) + 2
+    printed = ran(*command, "--max_model_len", limit, "--output_files", *out).stdout
+    assert re.search(
+        r"^arena_hard: \d+ of \d+ answers are cut off at 12 tokens, or at the end of", printed, re.MULTILINE
+    )
     first, baseline = read_jsonl(out[0])[0], read_jsonl(files["--baseline_file"])[0]
     assert list(first) == list(baseline) and list(first["messages"][1]) == list(baseline["messages"][1])
     assert first["messages"][0] == baseline["messages"][0] and first["uid"] == "uid0"
     first, long = json.loads(out[1].read_text())
     assert first["instruction"] == "What is 1 plus 2?" and first["generator"] == "tiny" and first["dataset"] == "d"
     assert first["output"] and long["output"] == "" and "without room: 1" in printed
+    asked = tokenizer.apply_chat_template(chats[0], add_generation_prompt=True)["input_ids"]
+    said = tokenizer(first["output"], add_special_tokens=False)["input_ids"]
+    assert len(asked) + len(said) <= limit
 
 
 def test_answers_need_a_model_with_a_chat_template(tmp_path, base):
