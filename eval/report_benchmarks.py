@@ -66,6 +66,10 @@ def academic(results):
         for policy, line in scores.items()
     ]
     base = next(iter(scores))
+    for policy, line in scores.items():
+        cut = [of.get("truncated") for of in line]
+        if any(share is not None for share in cut):
+            table.append([f"{policy}, answers cut off", *(number(share and 100.0 * share) for share in cut)])
     for policy in list(scores)[1:]:
         both = zip(scores[policy], scores[base], strict=True)
         gaps = [f"{100 * (own['value'] - its['value']):+.1f}" if own and its else "-" for own, its in both]
@@ -76,7 +80,8 @@ def academic(results):
         table.append([name + PUBLISHED, *(number(places.get(task)) for task in tasks)])
     shots = ", ".join(f"{task} {of['shots']}" for task, of in found[base]["tasks"].items())
     note = f"Percent, ± one standard error; lm-eval with the chat template, {', '.join(dates)}; "
-    note += f"examples shown: {shots}. A difference from {base} below zero is the tax that the alignment takes."
+    note += f"examples shown: {shots}. A difference from {base} below zero is the tax that the alignment takes, "
+    note += "unless more answers were cut off at the token limit."
     names = [published.ACADEMIC[task][0] if task in known else task for task in tasks]
     yield "Academic benchmarks", [note], ["policy", *names], table
 

@@ -62,6 +62,7 @@ class Task(TypedDict):
     value: FiniteFloat
     stderr: Number
     shots: int | str | None
+    truncated: NotRequired[Number]
 
 
 @strict

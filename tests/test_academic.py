@@ -94,6 +94,31 @@ def test_the_scores_are_those_of_the_samples(by_transformers):
     assert tasks["tiny_answers"]["value"] == pytest.approx(right / 100)
 
 
+def test_answers_have_1024_tokens_and_those_that_are_cut_off_are_counted(sft, tiny, tmp_path):
+    """A limit that a task takes from lm-eval's files is raised, one that the user's file sets stays; a flag wins."""
+    text = (tiny / "tiny_answers.yaml").read_text().replace(str(tiny), str(tmp_path))
+    text = text.replace("max_gen_toks: 64", "max_gen_toks: 1").replace("task: tiny_answers", "task: own_limit")
+    write_jsonl(tmp_path / "questions.jsonl", read_jsonl(tiny / "questions.jsonl")[:8])
+    (tmp_path / "own_limit.yaml").write_text(text)
+    (tmp_path / "raised.yaml").write_text(f"include: {tmp_path}/own_limit.yaml\ntask: raised\n")
+    flags = ["--include_path", tmp_path, "--tasks", "own_limit", "raised"]
+
+    def answers(out, *more):
+        done = evaluate(sft, out, *flags, *more)
+        assert done.returncode == 0, done.stderr
+        texts = {name: [s["resps"][0][0] for s in read_jsonl(out / name / "samples.jsonl")] for name in flags[3:]}
+        return {name: task["truncated"] for name, task in summary(out)["tasks"].items()}, texts, done.stdout
+
+    for backend in ("hf", "vllm"):
+        cut, texts, printed = answers(tmp_path / backend, "--backend", backend)
+        assert cut["own_limit"] == 1 > cut["raised"] and "8 questions, 100.0% of the answers cut off" in printed
+        assert all(long.startswith(short) for short, long in zip(*texts.values(), strict=True))
+        assert sum(map(len, texts["raised"])) > 5 * sum(map(len, texts["own_limit"]))
+        assert "| answers cut off | 100.0 | " in printed
+    cut, *_ = answers(tmp_path / "flag", "--backend", "hf", "--max_gen_toks", 2)
+    assert cut == {"own_limit": 1, "raised": 1}
+
+
 def test_only_what_is_missing_is_done_and_a_task_that_fails_is_named(sft, tiny, by_transformers):
     command = [sft, by_transformers, "--backend", "hf", "--include_path", tiny]
     answers, choices = (by_transformers / task / "result.json" for task in TINY[1:])

@@ -334,7 +334,8 @@ def benchmarks(directory, judges=("j", "j", "j")):
         arena = {"score": 40.0 - i, "interval": [35.0, 45.5], "length": 77.4, "judge": judge, "date": "2026-01-02"}
         arena |= {"questions": 6, "of": 6}
         tasks = {"gsm8k_cot": {"value": 0.5 + i / 10, "stderr": 0.01, "shots": 8}}
-        tasks["own"] = {"value": 0.25, "stderr": None, "shots": 0}
+        tasks["gsm8k_cot"] |= {"truncated": i / 4}
+        tasks["own"] = {"value": 0.25, "stderr": None, "shots": 0, "truncated": None}
         academic = {"tasks": tasks, "date": "2026-01-04", "backend": "vllm"}
         found = {"alpaca_eval": alpaca, "mt_bench": mt, "arena_hard": arena, "academic": academic}
         for benchmark, content in found.items():
@@ -372,6 +373,8 @@ def test_the_benchmarks_stand_beside_what_is_published(tmp_path):
     assert html.count('<tr class="published"><td>LLaMA-3-8B-it (published)</td>') == 2
     assert ["iter1", "60.0 ± 1.0", "25.0 ± 0.0"] in lines(page, "iter1")
     assert lines(page, "iter1 - sft") == [["iter1 - sft", "+10.0", "+0.0"]]
+    assert lines(page, "sft, answers cut off") == [["sft, answers cut off", "0.0", "-"]]
+    assert lines(page, "iter1, answers cut off") == [["iter1, answers cut off", "25.0", "-"]]
     assert "examples shown: gsm8k_cot 8, own 0" in page and "2026-01-04 by vllm" in page
     assert ["iter2", "j", "6.00", "6.00", "-"] in lines(page, "iter2")
     for caption in (
