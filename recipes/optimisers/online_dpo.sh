@@ -1,5 +1,5 @@
 # Online DPO (OAIF, arXiv 2402.04792): one batch a round, so the responses are always those of the policy at hand. A
-# round is one step, which a schedule of its own, with warm-up, would take at a learning rate of 0.
+# round is one step, so that no schedule is needed.
 : "${ITERATIONS:=6}"
 : "${PROMPTS_PER_ITERATION:=128}"
 : "${BATCH_SIZE:=128}"
