@@ -1,7 +1,8 @@
 """Combine annotators: the weighted sum of their standardised scores for every response (paper 2.1: several objectives).
 
 Each annotator's rewards are brought to mean 0 and standard deviation 1 over all responses of its file before they are
-weighed, so that a weight means the same for scores, probabilities and verdicts.
+weighed, so that a weight means the same for scores, probabilities and verdicts. Rewards that are all equal, of a
+verifier that finds nothing right, prefer no response: they add 0, and a line says so.
 
 Reads:  --rewards_files, files of {"id", "prompt", "responses", "finish_reasons", "rewards", "annotator"} over the same
         rows; rows that one of them lacks are left out and counted
@@ -33,6 +34,7 @@ def main():
         parser.error(f"--weights: {len(weights)} for {len(args.rewards_files)} files")
 
     scores, names, first = [], [], {}  # an annotator's {id: rewards}, its name; {id: responses} of the first file
+    varied = 0  # annotators that prefer some response
     for file in args.rewards_files:
         of_file = {}
         for row in rows.read(file, "rewards"):
@@ -45,9 +47,13 @@ def main():
         values = [reward for rewards in of_file.values() for reward in rewards]
         mean, deviation = fmean(values), pstdev(values)
         if not deviation:
-            sys.exit(f"{file}: rewards: all are {mean:g}, no annotator to combine")
-        scores.append({key: [(reward - mean) / deviation for reward in rewards] for key, rewards in of_file.items()})
+            print(f"{file}: rewards: all are {mean:g}, they add nothing", flush=True)
+        scale = deviation or 1.0
+        scores.append({key: [(reward - mean) / scale for reward in rewards] for key, rewards in of_file.items()})
         names.append(name)
+        varied += deviation > 0
+    if not varied:
+        sys.exit(f"{args.rewards_files[0]}: rewards: no annotator prefers any response")
 
     together = " + ".join(f"{weight:g}*{name}" for weight, name in zip(weights, names, strict=True))
 

@@ -81,19 +81,33 @@ def test_the_sum_of_standardised_scores(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"rewards": [3.0, 3.0]}, "1.jsonl: rewards: all are 3, no annotator to combine"),
         ({"responses": ["a", "c"]}, "1.jsonl:1: responses: not those of @/0.jsonl"),
         ({"annotator": "rm"}, "1.jsonl: annotator: rm stands in another file too"),
         ({"id": "9"}, "0.jsonl: id: no row stands in all files"),
         ({"rewards": [1.0]}, "1.jsonl:1: rewards: not a list with one entry for each response"),
     ],
-    ids=["no spread", "other responses", "one annotator twice", "no common row", "a reward is missing"],
+    ids=["other responses", "one annotator twice", "no common row", "a reward is missing"],
 )
 def test_what_cannot_be_combined(tmp_path, change, reason):
     first, second = (row(0, ["a", "b"], rewards=[1.0, 2.0], annotator=name) for name in ("rm", "judge"))
     done = combine(tmp_path, [[first], [{**second, **change}]])
     assert done.returncode == 1 and not (tmp_path / "out.jsonl").exists()
     assert done.stderr == f"{tmp_path}/{reason}\n".replace("@", str(tmp_path))
+
+
+def test_an_annotator_that_finds_all_responses_equal_adds_nothing(tmp_path):
+    """A verifier that finds nothing right in a round must not end the run."""
+    rewards = {"rm": [1.0, 3.0], "verifier": [0.0, 0.0], "judge": [5.0, 5.0]}
+    model, verifier, judge = ([row(0, ["a", "b"], rewards=r, annotator=name)] for name, r in rewards.items())
+    done = combine(tmp_path, [model, verifier])
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path}/1.jsonl: rewards: all are 0, they add nothing" in done.stdout
+    assert read_jsonl(tmp_path / "out.jsonl")[0]["rewards"] == [-1.0, 1.0]
+
+    (tmp_path / "out.jsonl").unlink()
+    done = combine(tmp_path, [verifier, judge])
+    assert done.returncode == 1 and not (tmp_path / "out.jsonl").exists()
+    assert done.stderr == f"{tmp_path}/0.jsonl: rewards: no annotator prefers any response\n"
 
 
 def test_a_weight_for_each_annotator(tmp_path):
