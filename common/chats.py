@@ -117,6 +117,11 @@ def prompt_and_response(tokenizer, end, prompt, messages, where):
     return text, full_prompt[len(text) :] + response
 
 
+def opens_thought(prompt):
+    """Does the text of a prompt end within a thought, as DeepSeek-R1's does?"""
+    return prompt.rstrip().endswith(THOUGHT)
+
+
 def has_thought(response):
     return THOUGHT in response or THOUGHT_END in response
 
@@ -159,7 +164,7 @@ def verbatim_response(prompt, response, end):
     A prompt may open a thought (DeepSeek-R1's): the response has to end it, and does not open it again. Or it may hold
     an empty one (Qwen3's without thinking): the response must not have another.
     """
-    opened = prompt.rstrip().endswith(THOUGHT)
+    opened = opens_thought(prompt)
     if opened and response.lstrip().startswith(THOUGHT):
         response = response.lstrip().removeprefix(THOUGHT)
         blanks = prompt[len(prompt.rstrip()) :]

@@ -1,10 +1,11 @@
 """Answer the questions of benchmarks with vLLM, each in the benchmark's own format of answers.
 
 AlpacaEval-2, MT-Bench (two turns; temperature 0.7 for writing and roleplay, 0.1 for stem and humanities) or Arena-Hard
-v0.1; where the benchmark sets no temperature it is 0. The chat goes to the engine as messages, so that the template
+v0.1; where the benchmark sets no temperature it is 0. The engine gets the tokens of the chat, in which the template
 alone adds BOS. A sampled answer's seed is made from --seed and the question, so that the same policy gives the same
-answers. A turn gets the room that its chat leaves; one that has none left is answered by nothing, and counted. What is
-finished survives a kill: give the same command again.
+answers. A turn gets the room that its chat leaves; one that has none left is answered by nothing, and counted. The
+judges see what follows the thoughts; a thought that was cut off is no answer. What is finished survives a kill: give
+the same command again.
 
 Reads:  --questions_files, one for each benchmark, by default the published: MT-Bench {"question_id", "category",
         "turns"}, Arena-Hard {"uid", "category", "prompt"}, AlpacaEval a list of {"instruction", "dataset"?}
@@ -23,7 +24,7 @@ import time
 import published
 
 import rows
-from common import arguments, chats, engines, models, outputs
+from common import arguments, chats, engines, models, outputs, thoughts
 
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # MT-Bench's categories
 MAX_NEW_TOKENS = {"alpaca_eval": 2048, "mt_bench": 1024, "arena_hard": 4096}
@@ -72,7 +73,9 @@ def converse(engine, tokenizer, end, questions, most, length, seed):
     """
     from vllm import SamplingParams
 
-    conversations, ends = {name: [] for name in questions}, {name: [] for name in questions}
+    conversations = {name: [] for name in questions}
+    answers = {name: [] for name in questions}
+    ends = {name: [] for name in questions}
     for turn in range(max(len(turns_of(question)) for question in questions.values())):
         asked = [name for name, question in questions.items() if turn < len(turns_of(question))]
         requests, settings = {}, []
@@ -87,13 +90,16 @@ def converse(engine, tokenizer, end, questions, most, length, seed):
                 stop = [end.token_id] if end.token else None
                 settings.append(SamplingParams(temperature=temperature, max_tokens=room, seed=own, stop_token_ids=stop))
                 requests[name] = {"prompt_token_ids": ids}
+            opened = chats.opens_thought(text)  # by the template, for all alike
         outputs = engine.generate([*requests.values()], settings, use_tqdm=False) if requests else []
         outputs = dict(zip(requests, outputs, strict=True))
         for name in asked:
             sample = outputs[name].outputs[0] if name in outputs else None
-            conversations[name].append({"role": "assistant", "content": sample.text if sample else ""})
+            response = sample.text if sample else ""
             ends[name].append(sample.finish_reason if sample else "no room")
-    answers = {name: [message["content"] for message in turns[1::2]] for name, turns in conversations.items()}
+            conversations[name].append({"role": "assistant", "content": response})
+            answer = thoughts.without_thoughts(response, unfinished=opened and ends[name][-1] == "length")
+            answers[name].append(answer if answer == response else answer.lstrip())
     return [{"id": name, "answers": answers[name], "ends": ends[name]} for name in questions]
 
 

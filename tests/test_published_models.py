@@ -236,6 +236,20 @@ def test_pairs_without_any_thought_are_refused_where_the_prompt_opens_one(sft, t
     )
 
 
+def test_a_thought_that_was_cut_off_is_no_answer_to_a_benchmark(sft, tmp_path):
+    """The prompt opens it, and two tokens do not end it."""
+    model = with_template(sft, "r1_like", tmp_path / "model")
+    questions = tmp_path / "questions.json"
+    questions.write_text(json.dumps([{"instruction": "Count these: nail, brush."}, {"instruction": "Say it."}]))
+    answers = []
+    for tokens in (2, 60):
+        out = tmp_path / f"answers{tokens}.json"
+        names = ["--model_name_or_path", model, "--questions_files", questions, "--output_files", out]
+        ran("eval/1_answers.py", "--benchmarks", "alpaca_eval", *names, "--max_new_tokens", tokens)
+        answers.append([answer["output"] for answer in json.loads(out.read_text())])
+    assert answers[0] == ["", ""] and any(answers[1])
+
+
 # Lengths
 
 
