@@ -113,7 +113,7 @@ def test_answers_have_1024_tokens_and_those_that_are_cut_off_are_counted(sft, ti
         cut, texts, printed = answers(tmp_path / backend, "--backend", backend)
         assert cut["own_limit"] == 1 > cut["raised"] and "8 questions, 100.0% of the answers cut off" in printed
         assert all(long.startswith(short) for short, long in zip(*texts.values(), strict=True))
-        assert sum(map(len, texts["raised"])) > 5 * sum(map(len, texts["own_limit"]))
+        assert sum(map(len, texts["raised"])) > 3 * sum(map(len, texts["own_limit"]))
         assert "| answers cut off | 100.0 | " in printed
     cut, *_ = answers(tmp_path / "flag", "--backend", "hf", "--max_gen_toks", 2)
     assert cut == {"own_limit": 1, "raised": 1}
