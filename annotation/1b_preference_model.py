@@ -120,6 +120,9 @@ def main():
     from transformers import AutoModelForCausalLM
 
     tokenizer = models.tokenizer(args.model_name_or_path, example, chat_template_kwargs=args.chat_template_kwargs)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        sys.exit(f"{args.model_name_or_path}: its tokenizer has neither a pad token nor an EOS token")
     side_ids, answer_length = chats.choice(tokenizer)
     answer = {"role": "assistant", "content": "A"}  # which one does not matter: the probability is read before it
 
@@ -132,9 +135,6 @@ def main():
             texts.append(rendered(tokenizer, messages, row.at("prompt")))
         return [ids[:-answer_length] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    if tokenizer.pad_token is None:
-        sys.exit(f"{args.model_name_or_path}: its tokenizer has neither a pad token nor an EOS token")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = models.load(AutoModelForCausalLM, args.model_name_or_path, tokenizer, dtype=args.dtype, device_map=device)
 

@@ -120,6 +120,8 @@ def main():
     tokenizer = models.tokenizer(model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs)
     examples, counts = tokenised(pairs, tokenizer, training_args, needed)
     if not examples:
+        if counts["too long"] == len(pairs):
+            sys.exit(f"{data.dataset_name[0]}: no prompt leaves room within --max_length {training_args.max_length}")
         sys.exit(
             f"{data.dataset_name[0]}: no pair is left within --max_length {training_args.max_length}: prompts that "
             f"leave no room: {counts['too long']}, responses that do not differ there: {counts['equal']}, thoughts "

@@ -49,7 +49,7 @@ def unpaired(names, seed):
     labelled = []
     for name in names:
         first = next(rows.read(name)).keys()
-        is_pair = {"chosen", "rejected"} <= first and "label" not in first  # it may carry a completion
+        is_pair = {"chosen", "rejected"} <= first  # it may carry a completion
         kind = "preferences" if is_pair or "completion" not in first else "unpaired"
         for row in rows.read(name, kind):
             if kind == "preferences":

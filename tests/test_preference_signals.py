@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 from test_models import history, ids_of, in_two_shards, loaded
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from common import comparisons
+from common import chats, comparisons
 
 
 def held_out_of(reward_model):
@@ -121,9 +121,9 @@ def test_training_reads_the_tokens_of_annotation(preference_model):
         ids_of(tokenizer, comparisons.text(tokenizer, [*asked, {"role": "assistant", "content": side}], "-"))
         for side in "AB"
     ]
-    start = comparisons.first_difference(*trained)
-    assert trained[0][:start] == annotated and tokenizer.bos_token_id not in annotated
-    assert [tokens[start] for tokens in trained] == [ids_of(tokenizer, side)[0] for side in "AB"]
+    sides, length = chats.choice(tokenizer)
+    assert trained[0][:-length] == annotated and tokenizer.bos_token_id not in annotated
+    assert sides == tuple(tokens[-length] for tokens in trained) == tuple(ids_of(tokenizer, side)[0] for side in "AB")
 
 
 def test_a_policy_is_asked_with_the_bos_token(compared, preference_model, tmp_path):
