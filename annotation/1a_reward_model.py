@@ -193,9 +193,8 @@ def main():
         return itertools.islice(checked, args.shard, None, args.num_shards)
 
     total = sum(1 for _ in answered())
-    example = next(
-        ((row.at("prompt"), chats_of(row)[0]) for row in answered()), None
-    )  # a share of the rows may be empty
+    # A share of the rows may be empty.
+    example = next(((row.at("prompt"), chats_of(row)[0]) for row in answered()), None)
 
     import torch
 

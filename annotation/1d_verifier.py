@@ -23,7 +23,7 @@ import regex
 
 import rows
 import shards
-from common import arguments, thoughts
+from common import arguments, entrances, thoughts
 
 SECONDS = 5  # that a pattern may take on one response: some take longer than a life
 
@@ -58,7 +58,7 @@ def is_right(response, answer, parsed):
 
     if letter := final_answer.option(answer):
         return final_answer.chosen_option(response) == letter
-    box, stated = final_answer.boxed(response), final_answer.stated(response)
+    box, stated = entrances.last_boxed(response), final_answer.stated(response)
     said = next(text for text in (box, stated, response) if text is not None)
     if final_answer.same_words(said, answer):
         return True

@@ -2,6 +2,8 @@
 
 import re
 
+from common import entrances
+
 OPTIONS = "A-J"  # letters of multiple-choice questions; MMLU-Pro has the most, ten
 # A letter that stands by itself: no part of a word (B-tree, D.C.) or of a formula (A = 3), no article (A good answer).
 LETTER = (
@@ -37,19 +39,6 @@ def plain(text):
     return re.sub(r"\\boxed|[$*_`]|\\[()\[\]]|</?answer>", "", text).strip()
 
 
-def boxed(text):
-    """What stands in the last \\boxed{}, or None."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth = 0
-    for end, character in enumerate(text[start:], start):
-        depth += (character == "{") - (character == "}")
-        if character == "}" and not depth:
-            return text[start + len("\\boxed{") : end]
-    return None  # cut off
-
-
 def stated(text):
     """What follows the last "the answer is" in its sentence, or None."""
     found = STATED.findall(text)
@@ -70,7 +59,7 @@ def chosen_option(text):
     """
     if found := re.fullmatch(rf"\W*([{OPTIONS}a-j])\W*", plain(text)):
         return found[1].upper()
-    if found := BOXED_LETTER.match(plain(boxed(text) or "")):
+    if found := BOXED_LETTER.match(plain(entrances.last_boxed(text) or "")):
         return found[1].upper()
     text = plain(text)
     if found := [*STATED_LETTER.finditer(text)]:

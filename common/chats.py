@@ -7,13 +7,15 @@ take the thought out (DeepSeek-R1) or write it otherwise in an older turn (Qwen3
 """
 
 import itertools
+import re
 import sys
 from dataclasses import dataclass
 
-from common import models
+from common import models, thoughts
 
-THOUGHT = "<think>"
-THOUGHT_END = "</think>"
+OPENING = re.compile(thoughts.OPENING)
+ENDS_IN_A_THOUGHT = re.compile(rf"(?:{thoughts.OPENING})\s*\Z")
+ENDS_WITH_A_THOUGHT = re.compile(rf"(?:{thoughts.CLOSING})\s*\Z")
 NO_LOSS = -100  # the label of a token that torch's cross-entropy leaves out
 
 
@@ -119,11 +121,11 @@ def prompt_and_response(tokenizer, end, prompt, messages, where):
 
 def opens_thought(prompt):
     """Does the text of a prompt end within a thought, as DeepSeek-R1's does?"""
-    return prompt.rstrip().endswith(THOUGHT)
+    return ENDS_IN_A_THOUGHT.search(prompt) is not None
 
 
 def has_thought(response):
-    return THOUGHT in response or THOUGHT_END in response
+    return bool(thoughts.OPENS.search(response) or thoughts.CLOSES.search(response))
 
 
 def template_response(tokenizer, end, messages, prompt, where):
@@ -165,13 +167,13 @@ def verbatim_response(prompt, response, end):
     an empty one (Qwen3's without thinking): the response must not have another.
     """
     opened = opens_thought(prompt)
-    if opened and response.lstrip().startswith(THOUGHT):
-        response = response.lstrip().removeprefix(THOUGHT)
+    again = OPENING.match(response.lstrip())
+    if opened and again:
         blanks = prompt[len(prompt.rstrip()) :]
-        response = response.removeprefix(blanks)
-    if opened and THOUGHT_END not in response:
+        response = response.lstrip()[again.end() :].removeprefix(blanks)
+    if opened and not thoughts.CLOSES.search(response):
         return None
-    if prompt.rstrip().endswith(THOUGHT_END) and has_thought(response):
+    if ENDS_WITH_A_THOUGHT.search(prompt) and has_thought(response):
         return None
     if response.endswith(blanks_before(end)):  # the policy has learned to say them
         return response + end.closing.removeprefix(blanks_before(end))

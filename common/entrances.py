@@ -164,14 +164,16 @@ def final_answer(row):
     return None
 
 
-def last_boxed(solution):
-    """What the last \\boxed{} of a solution holds (MATH), or None."""
-    start = solution.rfind("\\boxed{")
+def last_boxed(text):
+    """What the last \\boxed{} of a text holds, or None: without one, or where it is cut off."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
     depth = 0
-    for i in range(max(start, 0), len(solution) if start >= 0 else 0):
-        depth += {"{": 1, "}": -1}.get(solution[i], 0)
-        if solution[i] == "}" and depth == 0:
-            return solution[start + len("\\boxed{") : i]
+    for end, character in enumerate(text[start:], start):
+        depth += (character == "{") - (character == "}")
+        if character == "}" and not depth:
+            return text[start + len("\\boxed{") : end]
     return None
 
 

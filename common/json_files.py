@@ -66,9 +66,10 @@ def is_cut(line, error):
     """Does a line that is not JSON end too early? Only the last line of a file may have no line feed."""
     if line.endswith(b"\n"):
         return False
-    if getattr(error, "pos", 0) == 0:  # wrong from its first character, or nested too deeply
+    if isinstance(error, json.JSONDecodeError) and error.pos == 0:  # wrong from its first character on
         return False
-    return error.pos >= len(error.doc.rstrip()) or not line.rstrip().endswith(b"}")
+    at_its_end = isinstance(error, json.JSONDecodeError) and error.pos >= len(error.doc.rstrip())
+    return at_its_end or not line.rstrip().endswith(b"}")
 
 
 def opened(path):

@@ -199,6 +199,15 @@ def test_thoughts_that_do_not_fit_the_prompt_make_no_sample():
     assert not learned(tokenizer, conversation) and conversation.left_out == 1
 
 
+def test_thoughts_with_other_marks_are_thoughts():
+    """Magistral's, say: the marks are those that the judges and the verifier know."""
+    template = (MADE / "r1_like.jinja").read_text().replace("<think>", "[THINK]").replace("</think>", "[/THINK]")
+    tokenizer = made_tokenizer(template)
+    assert answered(tokenizer, "Seven.") is None
+    for response in (f"{THOUGHT}[/THINK]Seven.", f"[THINK]\n{THOUGHT}[/THINK]Seven."):
+        assert answered(tokenizer, response)[1] == f"{THOUGHT}[/THINK]Seven.</s>\n"
+
+
 def test_the_blank_before_the_end_is_not_doubled():
     """Llama 2's template writes one before </s>, and so does a policy that was trained on it."""
     template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + (' </s>' if m['role'] != 'user' else '') }}"
