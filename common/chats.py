@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from common import models, thoughts
 
 OPENING = re.compile(thoughts.OPENING)
-ENDS_IN_A_THOUGHT = re.compile(rf"(?:{thoughts.OPENING})\s*\Z")
-ENDS_WITH_A_THOUGHT = re.compile(rf"(?:{thoughts.CLOSING})\s*\Z")
+OPEN_THOUGHT_AT_END = re.compile(rf"(?:{thoughts.OPENING})\s*\Z")
+CLOSED_THOUGHT_AT_END = re.compile(rf"(?:{thoughts.CLOSING})\s*\Z")
 NO_LOSS = -100  # the label of a token that torch's cross-entropy leaves out
 
 
@@ -121,7 +121,7 @@ def prompt_and_response(tokenizer, end, prompt, messages, where):
 
 def opens_thought(prompt):
     """Does the text of a prompt end within a thought, as DeepSeek-R1's does?"""
-    return ENDS_IN_A_THOUGHT.search(prompt) is not None
+    return OPEN_THOUGHT_AT_END.search(prompt) is not None
 
 
 def has_thought(response):
@@ -173,7 +173,7 @@ def verbatim_response(prompt, response, end):
         response = response.lstrip()[again.end() :].removeprefix(blanks)
     if opened and not thoughts.CLOSES.search(response):
         return None
-    if ENDS_WITH_A_THOUGHT.search(prompt) and has_thought(response):
+    if CLOSED_THOUGHT_AT_END.search(prompt) and has_thought(response):
         return None
     if response.endswith(blanks_before(end)):  # the policy has learned to say them
         return response + end.closing.removeprefix(blanks_before(end))

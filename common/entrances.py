@@ -94,7 +94,10 @@ def asked(row, field):
         for more in ("input", "context"):
             if row.get(more) is not None:
                 parts.append(text_or_number(row[more], more))
-        for earlier in row.get("history") or []:
+        history = row.get("history") or []
+        if not isinstance(history, list):
+            raise ValueError("history: not a list of [question, answer]")
+        for earlier in history:
             if not (isinstance(earlier, list) and len(earlier) == 2):
                 raise ValueError("history: not a list of [question, answer]")
             turns += [message("user", earlier[0], "history"), message("assistant", earlier[1], "history")]
@@ -170,10 +173,10 @@ def last_boxed(text):
     if start < 0:
         return None
     depth = 0
-    for end, character in enumerate(text[start:], start):
-        depth += (character == "{") - (character == "}")
-        if character == "}" and not depth:
-            return text[start + len("\\boxed{") : end]
+    for brace in re.finditer(r"\\.|[{}]", text[start:]):  # \{ and \} are signs of the answer
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return text[start + len("\\boxed{") : start + brace.start()]
     return None
 
 

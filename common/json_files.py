@@ -146,3 +146,5 @@ def entries_of(path):
             sys.exit(f"{path}: cannot be read (line {line}: no comma between two entries)")
     if listed and position >= end:
         sys.exit(f"{path}: cannot be read (cut off in line {line}: its list has no end)")
+    if listed and position + 1 < end:
+        sys.exit(f"{path}: cannot be read (line {line}: more after the end of the list)")

@@ -6,6 +6,8 @@ models that a training makes, so that whoever uses them reads and writes what th
 
 import datetime
 import json
+import keyword
+import math
 import re
 
 DATE = datetime.date(2024, 7, 26)  # Llama 3.1's own, where a template cannot read the clock
@@ -51,13 +53,14 @@ def arguments(text):
     """
     try:
         values = json.loads(text or "{}", parse_constant=lambda name: [name])
-    except ValueError:
-        raise ValueError(f"{text!r} is not JSON") from None
+    except (ValueError, RecursionError):
+        raise ValueError(f"{text[:200]!r} is not JSON") from None
     if not isinstance(values, dict):
         raise ValueError(f"{text!r} is not a JSON object")
     for name, value in values.items():
-        if not name.isidentifier() or not isinstance(value, str | int | float):
+        finite = not isinstance(value, float) or math.isfinite(value)
+        if not name.isidentifier() or not isinstance(value, str | int | float) or not finite:
             raise ValueError(f"{name}: a name with a text, a number, true or false is needed")
-        if name in RESERVED:
-            raise ValueError(f"{name}: it has another source")
+        if name in RESERVED or keyword.iskeyword(name) or name in ("true", "false", "none"):
+            raise ValueError(f"{name}: no argument can have that name")
     return values

@@ -14,7 +14,7 @@ CLOSES = re.compile(rf"(?<![`'\"“\u2018])(?:{CLOSING})")
 def without_thoughts(text, unfinished=False):
     """What a text says after its last thought; "" where a thought was cut off before its end.
 
-    unfinished: a text without any mark is a thought that was cut off, since the template had opened it.
+    unfinished: a text without a closing mark is a thought that was cut off, since the template had opened it.
     """
     closings = list(CLOSES.finditer(text))
     if not closings and unfinished:

@@ -23,7 +23,9 @@ def limited_by_user(include_path):
             config = load_yaml(path, resolve_func=False, recursive=False)
         except Exception:  # lm-eval skips such a file too
             continue
-        if isinstance(config.get("task"), str) and set(NAMES) & set(config.get("generation_kwargs") or ()):
+        options = config.get("generation_kwargs")
+        own = isinstance(options, dict) and any(options.get(name) is not None for name in NAMES)
+        if isinstance(config.get("task"), str) and own:
             names.add(config["task"])
     return names
 

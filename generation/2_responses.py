@@ -40,7 +40,7 @@ def prompt_ids(tokenizer, prompts):
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 
-def end_token(tokenizer, sample):
+def sampled_end_token(tokenizer, sample):
     """The token that ended a sample of vLLM's, "" if it was cut off."""
     return tokenizer.convert_ids_to_tokens(sample.token_ids[-1]) if sample.finish_reason == "stop" else ""
 
@@ -139,7 +139,7 @@ def main():
                 "responses": [sample.text for sample in samples],
                 "temperatures": [temperature for temperature in args.temperatures for _ in range(share)],
                 "finish_reasons": [sample.finish_reason for sample in samples],
-                "end_tokens": [end_token(tokenizer, sample) for sample in samples],
+                "end_tokens": [sampled_end_token(tokenizer, sample) for sample in samples],
                 "response_tokens": [len(sample.token_ids) for sample in samples],
                 "prompt_tokens": len(answered[0].prompt_token_ids),
                 "policy": args.model_name_or_path,

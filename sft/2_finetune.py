@@ -57,12 +57,13 @@ def with_template(model, tokenizer, path):
 
 
 def peft_config(model_args, added):
-    """The LoRA of --use_peft, or None; the embeddings of added tokens are trained with it."""
+    """The LoRA of --use_peft, or None; added tokens are trained with it, at both ends of the model, as TRL does it."""
     from trl import get_peft_config
 
     config = get_peft_config(model_args)
     if config and added:
         config.trainable_token_indices = {"embed_tokens": added}
+        config.modules_to_save = [*(config.modules_to_save or []), "lm_head"]
     return config
 
 

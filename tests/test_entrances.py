@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from commands import ran, read_jsonl, run, write_jsonl
 
-from common import duplicates
+from common import duplicates, entrances
 
 PROMPTS, INSTRUCTIONS = "generation/1_prompts.py", "sft/1_instructions.py"
 PREFERENCES = "reward_modeling/1_preferences.py"
@@ -293,6 +293,18 @@ def test_a_system_prompt_that_is_no_text_is_named(tmp_path, script):
     assert "system: not a text" in refused(tmp_path, script, write_jsonl(tmp_path / "in.jsonl", [row]))
 
 
+def test_the_last_box_of_a_solution_is_its_answer():
+    """Braces that LaTeX shows are no ends of the box; a box that is cut off holds no answer."""
+    boxes = {r"\boxed{1}, so \boxed{\frac{1}{2}}.": r"\frac{1}{2}", r"\boxed{\left\{ x \right.}": r"\left\{ x \right."}
+    for solution, answer in (boxes | {r"\boxed{4": None, "4": None}).items():
+        assert entrances.last_boxed(solution) == answer
+
+
+def test_a_history_that_is_no_list_is_named(tmp_path):
+    file = write_jsonl(tmp_path / "in.jsonl", [{"instruction": "q", "output": "a", "history": 5}])
+    assert "history: not a list of [question, answer]" in refused(tmp_path, INSTRUCTIONS, file)
+
+
 @pytest.mark.parametrize("keys", ["chosen_score rejected_score", "score_chosen score_rejected",
                                   "chosen_rating rejected_rating", "rating_chosen rating_rejected",
                                   "chosen-rating rejected-rating"])  # fmt: skip
@@ -337,6 +349,7 @@ BROKEN = {  # content, and what is said of it
     "open.json": (b'[{"prompt": "q"}', "cannot be read (cut off in line 1: "),
     "wrong.json": (b'[{"prompt": tru}]', "cannot be read (line 1: "),
     "missing.json": (b'[{"prompt": "q"} {"prompt": "r"}]', "cannot be read (line 1: no comma"),
+    "two.json": (b'[{"prompt": "q"}]\n[{"prompt": "r"}]', "cannot be read (line 1: more after the end of the list)"),
     "half.json": (b'[{"prompt": "q"},\n{"prompt": "\\ud83d"}]', "2: prompt: half a character (a lone surrogate)"),
     "twice.json": (b'[{"prompt": "q", "prompt": "r"}]', "1: prompt: stands twice in one object"),
     "empty.json": (b"[]", "no rows"),

