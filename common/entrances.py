@@ -169,14 +169,12 @@ def final_answer(row):
 
 def last_boxed(text):
     """What the last \\boxed{} of a text holds, or None: without one, or where it is cut off."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth = 0
-    for brace in re.finditer(r"\\.|[{}]", text[start:]):  # \{ and \} are signs of the answer
+    _, found, rest = text.rpartition("\\boxed{")
+    depth = 1
+    for brace in re.finditer(r"\\.|[{}]", rest if found else ""):  # \{ and \} are signs of the answer
         depth += {"{": 1, "}": -1}.get(brace[0], 0)
         if depth == 0:
-            return text[start + len("\\boxed{") : start + brace.start()]
+            return rest[: brace.start()]
     return None
 
 
