@@ -38,8 +38,8 @@ def tiny(tmp_path_factory):
         row = {"id": f"test-{i}", "prompt": [{"role": "user", "content": q["text"]}], "source": q["kind"]}
         questions.append({**row, "answer": q["answer"], "wrong": q["wrong"]})
     write_jsonl(out / "questions.jsonl", questions)
-    for file in (ROOT / "recipes/tiny/benchmark_files/lm_eval").glob("*.yaml"):
-        (out / file.name).write_text(file.read_text().replace("DIRECTORY", str(out)))
+    for file in (ROOT / "recipes/tiny/benchmark_files/lm_eval").glob("*.*"):
+        shutil.copy(file, out)
     # One that fails late: lm-eval looks at the first question when it loads a task.
     choices = "doc_to_choice: \"{{['1', '2'] if id == 'test-0' else 'broken('}}\""
     broken = re.sub("doc_to_choice: .*", choices, (out / "tiny_choices.yaml").read_text())

@@ -2,11 +2,13 @@
 
 import json
 import math
+import os
 import runpy
+import shutil
 from statistics import fmean
 
 import pytest
-from commands import ROOT, ran, read_jsonl, write_jsonl
+from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from scripted_judge import ENVIRONMENT, tiny_judge
 
 TRUE_REWARD = runpy.run_path(str(ROOT / "recipes/tiny/true_reward.py"))
@@ -113,10 +115,14 @@ def test_arena_hard(sets, tmp_path):
     assert result["score"] == pytest.approx(100 * fmean(games)) and result["questions"] == len(questions)
 
 
-def test_lm_eval_finds_its_questions_from_anywhere(sets):
+def test_lm_eval_finds_its_questions_wherever_they_are_moved(sets, tmp_path):
     folder, right, _ = sets
-    for task in ("tiny_answers", "tiny_choices"):
-        assert f'test: "{folder}/lm_eval/questions.jsonl"' in (folder / f"lm_eval/{task}.yaml").read_text()
+    moved = shutil.copytree(folder / "lm_eval", tmp_path / "moved")
+    script = "import sys; from lm_eval.tasks import TaskManager; "
+    script += "tasks = TaskManager(include_path=sys.argv[1], include_defaults=False).load(['tiny_answers'])['tasks']; "
+    script += "print(*(doc['prompt'][0]['content'] for doc in tasks['tiny_answers'].test_docs()), sep='\\n')"
+    done = run("-c", script, moved, env={**os.environ, "HF_HOME": str(tmp_path / "cache")})
+    assert set(right) == set(done.stdout.splitlines()), done.stderr
     rows = read_jsonl(folder / "lm_eval/questions.jsonl")
     assert {row["prompt"][0]["content"]: row["answer"] for row in rows} == right
     assert all(row["wrong"] != row["answer"] for row in rows)

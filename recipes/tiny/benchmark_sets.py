@@ -4,7 +4,6 @@ Their questions are those of the test split, so that no stage has seen them; a s
 do not take from the questions, the judge's prompts and lm-eval's tasks, stands in benchmark_files/.
 """
 
-import json
 from pathlib import Path
 
 import world
@@ -30,11 +29,8 @@ def given(q, rng):
 def write(out, questions, rng):
     """Write the sets of those questions (as world.question makes them) into the directory `out`."""
     for file in FILES.rglob("*.*"):
-        text = file.read_text(encoding="utf-8")
-        if file.suffix == ".yaml" and file.parent.name == "lm_eval":
-            directory = json.dumps(str((out / "lm_eval").resolve()))[1:-1]  # within the quotes of YAML
-            text = text.replace("DIRECTORY", directory)
-        outputs.write_text(out / file.relative_to(FILES), text)
+        if "__pycache__" not in file.parts:
+            outputs.write_text(out / file.relative_to(FILES), file.read_text(encoding="utf-8"))
     alpaca, academic = [], []
     for q in questions[:200]:
         about = {"generator": "reference", "dataset": q["kind"]}
