@@ -11,7 +11,8 @@ Reads:  --answers, a file for each policy in a directory of the policy's name, {
         "validation" or "test", "responses", "finish_reasons", "kl", "rewards"? (the proxy), "true_rewards"?,
         "correct"?}
         --training, model directories with trainer_state.json; one called policy has the name of its parent
-        --settings, lines NAME=value as a shell reads them, with RECIPE and SEED; --log_dir, files STEP.seconds
+        --settings, lines NAME=value as a shell reads them, with RECIPE and SEED
+        --log_dir, files STEP.seconds, such as iter2/pairs.seconds
         --validation_file, the annotated rows of generation/2b_merge.py, "rewards" in the order of --answers
         --measures, the .json files of reward_modeling/3_rewardbench.py and those after it, with figures beside them
         --benchmarks, POLICY/BENCHMARK/BENCHMARK.json, the results of eval/2a_alpaca_eval.py to 2d_academic.py
@@ -117,9 +118,10 @@ def choice(scores, settings, args):
     if chooser == "reward_model":
         penalty = float(settings.get("LENGTH_PENALTY") or 0)
         values = {name: value - penalty * scores[name]["validation"]["length"] for name, value in values.items()}
-    annotated = settings.get("PAIRING") not in ("offline", "self_play")
+    optimisers = settings.get("OPTIMISER", "").split()
+    annotated = not {"offline", "self_play"} & set(optimisers)
     is_proxy = annotated and chooser in settings.get("ANNOTATOR", "").split()
-    is_proxy = is_proxy or (chooser == "reward_model" and settings.get("LOSS") == "rloo")
+    is_proxy = is_proxy or (chooser == "reward_model" and "rloo" in optimisers)
     return {"by": by, "scores": values, "penalty": penalty, "is_proxy": is_proxy}
 
 

@@ -45,7 +45,13 @@ def scores_of(results, policy):
 def card(results, policy):
     settings, recipe = results["settings"], Path(results["recipe"]).stem
     first, best = policy == results["baseline"], policy == results["best"]
-    made = f"supervised fine-tuning of {settings['BASE_MODEL']}" if first else "online iterative DPO (arXiv 2405.07863)"
+    optimiser = settings.get("OPTIMISER", "dpo")
+    if first:
+        made = f"supervised fine-tuning of {settings['BASE_MODEL'].removeprefix('$OUT/')}"
+    elif optimiser == "dpo":
+        made = "online iterative DPO (arXiv 2405.07863)"
+    else:
+        made = f"{Path(optimiser).stem} in the loop of online iterative DPO (arXiv 2405.07863)"
     lines = ["---", "library_name: transformers", f"tags: [{model_outputs.CARD_TAG}, trl]", "---", ""]
     lines += [f"# {recipe}: {policy}", ""]
     lines += [f"A policy of recipe {recipe}, seed {results['seed']}, made by {made}."]

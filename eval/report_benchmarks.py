@@ -44,7 +44,7 @@ def by_judges(results):
             line += [number(arena.get("score"), 1, None, arena.get("questions", 0), arena.get("of", 0))]
             line += [" to ".join(number(bound) for bound in arena.get("interval", [None]))]
             table.append([*line, number(arena.get("length"), 0)])
-        if not results["settings"].get("BENCHMARKS"):  # of other questions no score is published
+        if not results["settings"].get("EVAL_QUESTIONS"):  # of other questions no score is published
             for name, (lc, mt, arena, *_) in published.SCORES.items():
                 line = [name + PUBLISHED, published.JUDGES, "2024", number(lc), *"--", number(mt, 2), *"--"]
                 table.append([*line, number(arena), *"--"])

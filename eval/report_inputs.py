@@ -5,6 +5,7 @@ A file that is not as its writer leaves it ends the program in one line that nam
 
 import contextlib
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -161,13 +162,19 @@ def trainings(directories):
     return found
 
 
+def by_numbers(path):
+    """A key that sorts iter2 before iter10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+
+
 def seconds(directory):
     """{step: seconds} of the files STEP.seconds."""
     found = {}
-    for path in sorted(directory.glob("*.seconds"), key=lambda path: (len(path.stem), path.stem)):
+    for path in sorted(directory.rglob("*.seconds"), key=by_numbers):
+        step = path.relative_to(directory).with_suffix("").as_posix()
         with checked(path, "a number of seconds"):
-            found[path.stem] = float(path.read_text().split()[-1])
-            if not 0 <= found[path.stem] < float("inf"):
+            found[step] = float(path.read_text().split()[-1])
+            if not 0 <= found[step] < float("inf"):
                 raise ValueError
     return found
 

@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @functools.cache
 def warm_python():
-    """The Python of recipes/tiny/warm.py, whose libraries are imported once for all commands of these tests."""
+    """The Python of tests/warm.py, whose libraries are imported once for all commands of these tests."""
     home = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, home)
-    server = subprocess.Popen([sys.executable, "recipes/tiny/warm.py", home], cwd=ROOT)
+    server = subprocess.Popen([sys.executable, "tests/warm.py", home], cwd=ROOT)
     atexit.register(server.terminate)
     while not (home / "bin/python").exists():
         assert server.poll() is None

@@ -7,12 +7,20 @@ import threading
 
 import pytest
 from commands import ran, read_jsonl, write_jsonl
+from record_dry_runs import copy_checkout
 from scripted_hub import Hub
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches for the network
 # What every training is given here; the losses of all steps are in trainer_state.json.
 TRAINING = "--bf16 False --gradient_checkpointing False --dataloader_pin_memory False --disable_tqdm True".split()
 TRAINING += "--logging_steps 1 --save_strategy no".split()
+
+
+LONGEST = ("test_loop.py", "test_compare.py", "test_driver.py")  # these files begin first
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def train(script, output_dir, *flags):
@@ -72,6 +80,12 @@ def reward_model(sft, world):
     flags += ["--dataset_name", training, "--held_out_name", held_out]
     train("reward_modeling/2a_bradley_terry.py", out, "--model_name_or_path", start, *flags)
     return out
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory):
+    """For dry_run of record_dry_runs.py."""
+    return copy_checkout(tmp_path_factory.mktemp("checkout"))
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 source ./setup.sh
 ruff check .
 ruff format --check .
-shellcheck -s bash -x ./*.sh recipes/*.sh recipes/{slurm,optimisers}/* recipes/tiny/*.sh tests/*.sh .ci/run
+shellcheck -s bash -x -a -e SC2153 ./*.sh
+shellcheck -s bash -x -e SC2154,SC2034,SC2153 driver/optimisers/* comparison/*.sh recipes/slurm/* tests/*.sh .ci/run
 # Two files of tests at a time, one thread each: most of the time is one core's, in imports.
 export OMP_NUM_THREADS=1
-# The driver's are the longest: they begin first.
-exec python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/test_driver.py tests "$@"
+exec python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests "$@"

@@ -69,24 +69,24 @@ echo "job $job, its output in $log"
 
 restarts() { scontrol show job "$job" | sed -n 's/.* Restarts=\([0-9]*\) .*/\1/p'; }
 stop_in() { # stop_in STEP LOG TEXT RESTARTS: once that step has said that; as the cluster does before the time is over
-  until grep -q "^\[$1\] [0-9]" "$log" 2>/dev/null && grep -q "$3" "$OUT/log/$2" 2>/dev/null; do
+  until grep -q "^\[.*\] [0-9:]* $1: " "$log" 2>/dev/null && grep -q "$3" "$OUT/log/$2" 2>/dev/null; do
     [[ -n $(squeue --noheader --jobs "$job" 2>/dev/null) ]] || { tail -n 20 "$log"; exit 1; }
     sleep 0.5
   done
   scancel --batch --signal=TERM "$job"
   until [[ $(restarts) == "$4" ]]; do sleep 1; done
-  echo "stopped in step $1, and back in the queue, where Slurm leaves it for two minutes"
+  echo "stopped in $1, and back in the queue, where Slurm leaves it for two minutes"
 }
-stop_in 1 1.log "'epoch': '0.3" 1 # in the training of the base model
+stop_in base base.log "'epoch': '0.3" 1 # in the training of the base model
 saved=$(find "$OUT" -path "*base.partial*" -name "checkpoint-[0-9]*" -printf "%f ")
-stop_in 22 22.0.log "prompts, .* tokens/s" 2 # in the generation of round 2
+stop_in iter2/responses iter2/responses.0.log "prompts, .* tokens/s" 2 # in the generation of round 2
 while [[ $(squeue --noheader --jobs "$job" --format %T 2>/dev/null) =~ PENDING|CONFIGURING|RUNNING|COMPLETING ]]; do
   sleep 5
 done
 state=$(scontrol show job "$job" | sed -n 's/.*JobState=\([A-Z]*\) .*/\1/p')
 echo "job $job: $state, $(restarts) restarts"
-grep -E "^\[[0-9a-z_]+\] .* took " "$log" | tail -n 200 >"$work/steps"
+grep -E "^\[[0-9]+ of [0-9]+\] .* took " "$log" | tail -n 200 >"$work/steps"
 echo "$(wc -l <"$work/steps") steps; of the training of the base model were left: $saved"
-echo "after which it began with: $(grep -m1 -o "{'loss.*" "$OUT/log/1.log")"
+echo "after which it began with: $(grep -m1 -o "{'loss.*" "$OUT/log/base.log")"
 [[ $state == COMPLETED && -e $OUT/results.json ]] || { tail -n 20 "$log"; exit 1; }
 sed -n '/^| policy/,/^$/p' "$OUT/report.md" | head -n 8

@@ -1,4 +1,4 @@
-"""benchmarks/training_speed.py: what it says without a GPU, and real trainings beside a scripted nvidia-smi."""
+"""speed/training_speed.py: what it says without a GPU, and real trainings beside a scripted nvidia-smi."""
 
 import json
 import os
@@ -17,7 +17,7 @@ def cells(printed):
 
 
 def test_without_a_gpu_every_row_says_not_run(tmp_path):
-    rows = cells(ran("benchmarks/training_speed.py", "--directory", tmp_path / "out", env={"PATH": ""}).stdout)
+    rows = cells(ran("speed/training_speed.py", "--directory", tmp_path / "out", env={"PATH": ""}).stdout)
     named = [(model, stage, trained) for model, stage, trained, *_ in rows]
     assert named == [
         (model, stage, trained)
@@ -26,12 +26,12 @@ def test_without_a_gpu_every_row_says_not_run(tmp_path):
         for trained in ("full", "LoRA 32")
     ]
     assert {row[4] for row in rows} == {"not run"} and not (tmp_path / "out").exists()
-    by_hand = ran(*"recipes/budget.py --stage dpo --gpus 1 --distributed ddp --gib 999 --lora_rank 32".split()).stdout
+    by_hand = ran(*"preflight/budget.py --stage dpo --gpus 1 --distributed ddp --gib 999 --lora_rank 32".split()).stdout
     assert rows[5][3] == by_hand.splitlines()[-1].split()[1]
 
 
 def test_a_model_that_is_not_known_is_refused(tmp_path):
-    done = run("benchmarks/training_speed.py", "--directory", tmp_path, "--models", "llama3_9b")
+    done = run("speed/training_speed.py", "--directory", tmp_path, "--models", "llama3_9b")
     assert done.returncode == 2 and "--models llama3_9b: none of llama3_8b, " in done.stderr
 
 
@@ -45,7 +45,7 @@ def test_the_trainings_are_run_where_the_budget_fits(tmp_path, total):
     used = f"[[ -e {out}/trained.jsonl ]] && ls {out} | grep -q partial && echo 1536 || echo 512"
     (tools / "nvidia-smi").write_text(f"#!/bin/bash\n[[ $* == *total* ]] && echo {total} && exit\n{used}\n")
     (tools / "nvidia-smi").chmod(0o755)
-    command = ["benchmarks/training_speed.py", "--directory", out, "--models", tiny, "--sequence", 64, "--steps", 5]
+    command = ["speed/training_speed.py", "--directory", out, "--models", tiny, "--sequence", 64, "--steps", 5]
     command += ["--stages", "dpo"]
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
     done = ran(*command, "--flags", "--use_cpu True --dataloader_pin_memory False", env=environment)

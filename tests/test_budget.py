@@ -1,4 +1,4 @@
-"""recipes/budget.py against what the libraries really make, and against numbers computed by hand."""
+"""preflight/budget.py against what the libraries really make, and against numbers computed by hand."""
 
 import dataclasses
 import json
@@ -262,7 +262,7 @@ def test_disk_is_what_a_training_writes(tmp_path, world):
 
 def test_the_table_is_printed():
     start = time.time()
-    table, _, assumed = ran("recipes/budget.py").stdout.partition("\n\n")
+    table, _, assumed = ran("preflight/budget.py").stdout.partition("\n\n")
     assert time.time() - start < 1
     header, _, *rows = table.splitlines()
     assert header.endswith("| hours | measured |") and len(rows) == 13
@@ -274,14 +274,14 @@ def test_the_table_is_printed():
 
 def test_one_budget_is_printed_by_part(tmp_path):
     start = time.time()
-    assert "--lora_rank" in ran("recipes/budget.py", "--help").stdout and time.time() - start < 1
+    assert "--lora_rank" in ran("preflight/budget.py", "--help").stdout and time.time() - start < 1
     flags = "--stage dpo --gpus 8 --gib 80 --distributed zero3 --sequence 2048 --batch 2".split()
-    told = dict(line.split()[:2] for line in ran("recipes/budget.py", *flags).stdout.splitlines())
+    told = dict(line.split()[:2] for line in ran("preflight/budget.py", *flags).stdout.splitlines())
     assert told == {name: f"{value:.1f}" for name, value in parts().items()}
     LlamaConfig(**TINY).save_pretrained(tmp_path)
-    told = ran("recipes/budget.py", "--model", tmp_path, "--stage", "generation").stdout
+    told = ran("preflight/budget.py", "--model", tmp_path, "--stage", "generation").stdout
     assert told.splitlines()[-1].split() == ["total", "4.3", "GiB"]
-    done = run("recipes/budget.py", *flags, "--gpus", 1)
+    done = run("preflight/budget.py", *flags, "--gpus", 1)
     assert done.returncode == 1 and done.stderr == "dpo: does not fit into 80 GiB\n" and "total" in done.stdout
 
 
@@ -298,7 +298,7 @@ def test_one_budget_is_printed_by_part(tmp_path):
 )
 def test_bad_input_ends_with_one_line(tmp_path, flags, told):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    done = run("recipes/budget.py", *(str(tmp_path) if flag == "{gpt2}" else flag for flag in flags))
+    done = run("preflight/budget.py", *(str(tmp_path) if flag == "{gpt2}" else flag for flag in flags))
     assert done.returncode == 1 and not done.stdout
     assert told in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
 
@@ -307,7 +307,6 @@ def test_shapes_are_frozen_and_the_module_imports_no_library():
     with pytest.raises(dataclasses.FrozenInstanceError):
         LLAMA.layers = 1
     assert dataclasses.replace(LLAMA, tied=True).parameters == N - 128256 * 4096
-    code = (
-        "import sys; sys.path.insert(0, 'recipes'); import budget; sys.exit(bool({'torch', 'numpy'} & {*sys.modules}))"
-    )
+    code = "import sys; sys.path.insert(0, 'preflight'); import budget; "
+    code += "sys.exit(bool({'torch', 'numpy'} & {*sys.modules}))"
     assert run("-c", code).returncode == 0

@@ -1,4 +1,4 @@
-"""recipes/check.py against a scripted hub, scripted nvidia-smi and df; and its table of names against the scripts."""
+"""preflight/check.py against a scripted hub, scripted nvidia-smi and df; and its table of names against the scripts."""
 
 import importlib.util
 import json
@@ -22,6 +22,15 @@ LLAMA_70B = LLAMA_8B | {
     "num_hidden_layers": 80, "hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64,
 }  # fmt: skip
 QUICK = {"GPUS": "8", "RECIPE": "recipes/llama3_8b_quick.sh", "EVALS": "none"}
+# The values of environment, recipe and defaults, read by the driver's own functions.
+AS_THE_DRIVER = """
+set -euf
+for file in steps variables settings; do source "driver/$file.sh"; done
+check_value() { :; } # what cannot be is left to the check
+read_settings
+export "${SETTINGS[@]}"
+exec "$PYTHON" "$@"
+"""
 TOLD = "# hub: SFT_MODEL=RLHFlow/LLaMA3-SFT: open"
 
 
@@ -31,9 +40,7 @@ def check(tmp_path, hub):
 
     def checked(*, gpus=(), free=100_000, recipe=None, flags=(), **variables):
         environment = {**machine(tmp_path, hub, gpus, free), "PYTHON": sys.executable, **variables}
-        # The recipe's values and the driver's defaults, each read where it stands.
-        sourced = """set -a; source "$RECIPE"; source <(grep -E '^: "\\$\\{[A-Z]' run_loop.sh); exec "$PYTHON" "$@" """
-        command = ["bash", "-c", sourced, "-", *flags, "recipes/check.py"]
+        command = ["bash", "-c", AS_THE_DRIVER, "-", *flags, "preflight/check.py"]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
@@ -54,6 +61,13 @@ def dataset_of(task):
     while not (found := re.search(r"^\"?dataset_path\"?: (\S+)", file.read_text(), re.MULTILINE)):
         file = file.parent / re.search(r"^\"?include\"?: \"?([\w.-]+)", file.read_text(), re.MULTILINE)[1]
     return found[1]
+
+
+def named(path, pattern):
+    """What the code of a file names by that pattern, without its comments and what a run makes."""
+    code = re.sub(r"(?m)(^| +)#.*", "", path.read_text())
+    names = set(re.findall(pattern, code))
+    return {name for name in names if name.split("/")[0] not in ("runs", "recipes")}
 
 
 def test_the_table_and_the_scripts_name_the_same():
@@ -77,12 +91,9 @@ def test_the_table_and_the_scripts_name_the_same():
         expected[f"EVALS={re.match('alpaca_eval|mt_bench|arena_hard', name)[0]}"] |= {address}
     gamed = re.search(r'hf_hub_download\("(\S+)", "(\S+)", repo', (ROOT / "eval/2a_alpaca_eval.py").read_text())
     expected["--gamed_file=default"] = {f"hf://datasets/{gamed[1]}/{gamed[2]}"}
-    for path in [*ROOT.glob("recipes/*.sh"), ROOT / "run_loop.sh", ROOT / "reward_modeling/3_rewardbench.py"]:
-        text = "\n".join(re.findall(r"^: .*", path.read_text(), re.MULTILINE))  # the variables
-        found = re.findall(rf"(?<=[= \"])[A-Za-z]{NAME}(?::[\w./-]+)?(?=[ }},])", text)
-        if path.suffix == ".py":
-            found = re.findall(r"allenai/[\w-]+", path.read_text())
-        if names := {name for name in found if name.split("/")[0] not in ("runs", "recipes")}:
+    expected["3_rewardbench.py"] = named(ROOT / "reward_modeling/3_rewardbench.py", r"allenai/[\w-]+")
+    for path in [*ROOT.glob("recipes/*.sh"), ROOT / "driver/variables.sh"]:
+        if names := named(path, rf"(?<=[= \"])[A-Za-z]{NAME}(?::[\w./-]+)?(?=[ \"\n])"):
             expected[path.name] = names
     told = defaultdict(set)
     for name, kind, gated, used_by in TABLE:
@@ -117,7 +128,7 @@ def test_what_it_tells_of_the_papers_run(check):
     dpo = budget.training(shape, "dpo", sequence=2048, **room)["total"]
     generation, scoring = budget.generation(shape, sequence=4096)["total"], budget.scoring(shape)["total"]
     disk = budget.disk(shape, trained=["sft", "reward_model", "dpo", "dpo", "dpo"], tokens=3 * 20000 * 8 * 2048)
-    used = {"EVALS=academic", "SFT_DATA=paper", "PREFERENCES=mix2", "run_loop.sh", "llama3_8b.sh"}
+    used = {"EVALS=academic", "SFT_DATA=paper", "PREFERENCES=mix2", "variables.sh", "llama3_8b.sh"}
     sets = [name for name, kind, _, by in TABLE if kind == "dataset" and ":" not in name and used & {*by.split(", ")}]
     downloads = 32 + 3 * len(sets)  # two models of 16 GiB in safetensors; of a set its GiB and what is made of it
     models, checkpoints, rows = (disk[name] for name in ("models", "checkpoints", "rows"))
@@ -128,15 +139,15 @@ def test_what_it_tells_of_the_papers_run(check):
         "# hub: SFT_DATA=paper: 9 open",
         "# hub: PREFERENCES=mix2: 12 open",
         "# hub: PROMPTS=RLHFlow/prompt-collection-v0.1: open",
-        "# hub: BENCH=allenai/reward-bench: open",
+        "# hub: REWARD_BENCH=allenai/reward-bench: open",
         "# hub: SFT_OPTIONS=meta-llama/Meta-Llama-3-8B-Instruct: open",
         "# hub: CLEAN=openai/gsm8k:main/test-00000-of-00001.parquet: open",
         "# hub: CLEAN=openai/openai_humaneval: open",
         "# hub: EVALS=academic: 4 open",
         f"# disk: /the disk: {models + checkpoints + rows + downloads:.1f} GiB needed (models {models:.1f}, "
         f"checkpoints {checkpoints:.1f}, rows {rows:.1f}, downloads {downloads:.1f}), 100000.0 free",
-        "# context: 4096 of the policy's 8192 positions in generation, for prompts of MAX_LENGTH=2048 tokens at most "
-        "(assumed: the engine takes what its longest prompt needs)",
+        "# context: 4096 of the policy's 8192 positions in generation, for prompts of "
+        "DPO_MAX_LENGTH=2048 tokens at most (assumed: the engine takes what its longest prompt needs)",
         "# GPUs: 8 here, 8 asked for",
         f"# GPU memory: 79.6 GiB; needed: sft {sft:.1f}, reward_model {rm:.1f}, dpo {dpo:.1f}, "
         f"generation {generation:.1f}, scoring by REWARD_MODEL {scoring:.1f}",
@@ -201,8 +212,9 @@ def test_a_hub_that_stumbles_is_asked_again(check, hub):
 
 def test_only_what_a_step_reads_is_asked_for(check, hub):
     """Skipped stages, unused annotators, and a benchmark without measures ask for nothing."""
-    models = ("BASE_MODEL", "RM_START", "PM_START", "PREFERENCE_MODEL", "ARMORM", "SFT_DATA", "PREFERENCES", "BENCH")
-    unused = {name: f"no/{name}" for name in models} | {"SFT_OPTIONS": "--chat_template_path no/tokenizer"}
+    names = ("BASE_MODEL", "RM_START", "PM_START", "PREFERENCE_MODEL", "ARMORM", "SFT_DATA", "PREFERENCES")
+    unused = {name: f"no/{name}" for name in (*names, "REWARD_BENCH")}
+    unused["SFT_OPTIONS"] = "--chat_template_path no/tokenizer"
     status, _, problems = check(**QUICK | unused)
     assert (status, problems) == (0, [])
     assert set(hub.asked) == {
@@ -212,12 +224,16 @@ def test_only_what_a_step_reads_is_asked_for(check, hub):
     used = {"ANNOTATOR": "preference_model armorm", "MEASURE": "reward_model"}
     status, _, problems = check(**QUICK | unused | used)
     assert status == 0
-    assert {name for name in hub.asked if name.startswith("no/")} == {"no/PREFERENCE_MODEL", "no/ARMORM", "no/BENCH"}
+    asked = {name for name in hub.asked if name.startswith("no/")}
+    assert asked == {"no/PREFERENCE_MODEL", "no/ARMORM", "no/REWARD_BENCH"}
     hub.asked.clear()
-    for idle in {"ITERATIONS": "0"}, {"ITERATIONS": "1", "PAIRING": "offline", "OFFLINE_PAIRS": "mix1"}:
+    for idle in {"ITERATIONS": "0"}, {"OPTIMISER": "offline", "OFFLINE_PAIRS": "mix1"}:
         _, well, _ = check(**QUICK | idle, EVAL_PROMPTS="README.md")  # any file that is there
         assert "RLHFlow/prompt-collection-v0.1" not in hub.asked
     assert "# hub: OFFLINE_PAIRS=mix1: 6 open" in well
+    hub.asked.clear()  # self-play has the prompts of the instructions
+    check(**QUICK | {"OPTIMISER": "self_play", "SFT_DATA": "no/SFT_DATA"}, EVAL_PROMPTS="README.md")
+    assert "no/SFT_DATA" in hub.asked and "RLHFlow/prompt-collection-v0.1" not in hub.asked
 
 
 def test_local_files_have_to_be_there(check, hub, tmp_path):
@@ -241,7 +257,7 @@ def test_local_models_are_looked_at(check, hub, sft, reward_model, tmp_path):
     bare = tmp_path / "bare"
     shutil.copytree(sft, bare, ignore=shutil.ignore_patterns("chat_template.jinja"))
     local = {"SFT_MODEL": str(sft), "REWARD_MODEL": str(reward_model), "PREFERENCE_MODEL": str(bare)}
-    local |= {"MAX_NEW_TOKENS": "64", "MAX_LENGTH": "128"}  # of their 512 positions
+    local |= {"MAX_NEW_TOKENS": "64", "DPO_MAX_LENGTH": "128"}  # of their 512 positions
     status, well, problems = check(**QUICK | local)
     assert (status, problems) == (0, [])
     assert well[-2:] == [f"# models: {name}={local[name]}: well" for name in ("SFT_MODEL", "REWARD_MODEL")]
@@ -272,7 +288,7 @@ def test_the_evaluation_prompts_have_a_split(check, tmp_path):
 
 def test_without_network_every_name_has_to_be_in_the_cache(check, hub, tmp_path):
     hf, offline = tmp_path / "hf", {"HF_HUB_OFFLINE": "1", "EVALS": "alpaca_eval", "CLEAN": "--tokenizer_name a/b"}
-    offline |= {"JUDGE_MODEL": "judge", "JUDGE_URL": "http://127.0.0.1:1"}
+    offline |= {"JUDGE_MODEL": "judge", "JUDGE_URL": f"{hub.url}/v1"}
     status, well, problems = check(**QUICK | offline)
     reason = "not in the cache, and HF_HUB_OFFLINE is set"
     file = next(name for name, kind, _, used_by in TABLE if kind == "file" and used_by == "EVALS=alpaca_eval")
@@ -323,7 +339,7 @@ def test_a_config_alone_is_no_model_in_the_cache(check, hub, tmp_path):
 
 def test_the_data_sets_cache_is_where_datasets_keeps_it(tmp_path):
     """Its own folder for a name; an installed version that moves it would make the check blind."""
-    needs = runpy.run_path(str(ROOT / "recipes/needs.py"))
+    needs = runpy.run_path(str(ROOT / "preflight/needs.py"))
     from datasets.naming import camelcase_to_snakecase
 
     for name in ("openbmb/UltraFeedback", "argilla/distilabel-intel-orca-dpo-pairs", "TIGER-Lab/MathInstruct"):
@@ -343,20 +359,20 @@ def test_the_data_sets_cache_is_where_datasets_keeps_it(tmp_path):
 
 
 def test_the_benchmarks_addresses_are_asked_or_a_directory_stands_for_them(check, hub, tmp_path):
-    judged = {"EVALS": "mt_bench arena_hard", "JUDGE_MODEL": "judge", "JUDGE_URL": "http://127.0.0.1:1"}
+    judged = {"EVALS": "mt_bench arena_hard", "JUDGE_MODEL": "judge", "JUDGE_URL": f"{hub.url}/v1"}
     status, _, problems = check(**QUICK | judged, https_proxy="http://127.0.0.1:9")
     (told,) = problems
     first = next(name for name, _, _, used_by in TABLE if used_by == "EVALS=mt_bench")
     assert status == 1
-    way = "BENCHMARKS can name a directory of such files"
+    way = "EVAL_QUESTIONS can name a directory of such files"
     assert re.fullmatch(rf"check: {re.escape(first)} is out of reach \(.*refused.*\); {way}", told)
-    status, _, problems = check(**QUICK | judged, BENCHMARKS=str(tmp_path))
+    status, _, problems = check(**QUICK | judged, EVAL_QUESTIONS=str(tmp_path))
     assert (status, problems) == (0, [])
-    status, _, problems = check(**QUICK | judged, BENCHMARKS="runs/nowhere/benchmarks")
-    assert (status, problems) == (1, ["check: BENCHMARKS=runs/nowhere/benchmarks: no such file"])
+    status, _, problems = check(**QUICK | judged, EVAL_QUESTIONS="runs/nowhere/benchmarks")
+    assert (status, problems) == (1, ["check: EVAL_QUESTIONS=runs/nowhere/benchmarks: no such file"])
     hub.parts["me/bench", None] = ["v1/mt_bench_questions.jsonl"]
-    status, well, problems = check(**QUICK | judged, BENCHMARKS="hf://datasets/me/bench/v1")
-    assert (status, problems) == (0, []) and "# hub: BENCHMARKS=hf://datasets/me/bench/v1: open" in well
+    status, well, problems = check(**QUICK | judged, EVAL_QUESTIONS="hf://datasets/me/bench/v1")
+    assert (status, problems) == (0, []) and "# hub: EVAL_QUESTIONS=hf://datasets/me/bench/v1: open" in well
 
 
 def test_of_the_academic_ones_those_that_run(check, hub):
@@ -365,7 +381,19 @@ def test_of_the_academic_ones_those_that_run(check, hub):
     assert "# hub: ACADEMIC_OPTIONS=--run_generated_code: 2 open" in well and "# hub: EVALS=academic: 4 open" in well
     _, well, _ = check(**academic, ACADEMIC_OPTIONS="--tasks mmlu my_task --seed 3")
     assert "# hub: --tasks=mmlu: open" in well and not any("EVALS" in line for line in well)
-    assert "# hub: --tasks=my_task: not in recipes/hub_names.md, its data is not checked" in well
+    assert "# hub: --tasks=my_task: not in preflight/hub_names.md, its data is not checked" in well
+
+
+def test_the_judge_answers_and_serves_the_model(check, hub):
+    judged = {"ANNOTATOR": "llm_judge", "JUDGE_MODEL": "judge", "JUDGE_URL": f"{hub.url}/v1"}
+    status, well, problems = check(**QUICK | judged)
+    assert (status, problems) == (0, []) and f"# judge: {hub.url}/v1 serves judge" in well
+    status, _, problems = check(**QUICK | judged | {"JUDGE_MODEL": "other"})
+    assert (status, problems) == (1, [f"check: JUDGE_MODEL=other: {hub.url}/v1 serves judge"])
+    status, _, problems = check(**QUICK | judged | {"JUDGE_URL": "http://127.0.0.1:1"})
+    (message,) = problems
+    assert status == 1 and message.startswith("check: JUDGE_URL=http://127.0.0.1:1: ")
+    assert "refused" in message
 
 
 # Disk, GPUs, batches
@@ -450,9 +478,9 @@ def test_a_long_context_that_no_response_uses_takes_no_memory(check, hub, memory
 def test_what_the_context_has_to_hold(check, hub):
     llama_3_1(hub)
     for variables, tokens in [
-        ({"MAX_NEW_TOKENS": "1024", "MAX_LENGTH": "4096"}, 5120),
+        ({"MAX_NEW_TOKENS": "1024", "DPO_MAX_LENGTH": "4096"}, 5120),
         ({"MAX_NEW_TOKENS": "1024", "EVALS": "arena_hard", "JUDGE_URL": "http://x/v1", "JUDGE_MODEL": "x"}, 6144),
-        ({"MAX_NEW_TOKENS": "100000", "MAX_LENGTH": "100000"}, 131072),
+        ({"MAX_NEW_TOKENS": "100000", "DPO_MAX_LENGTH": "100000"}, 131072),
         ({"MAX_NEW_TOKENS": "1024", "MAX_MODEL_LEN": "2000"}, 2000),
     ]:
         _, well, _ = check(**QUICK | variables)
@@ -505,7 +533,7 @@ def test_the_tiny_recipe_needs_the_standard_library_alone(check):
     status, _, told = check(RECIPE="recipes/tiny.sh", GPUS="0", flags=flags)
     assert status == 0 and "argparse" in imports(told)
     assert imports(told) - always <= sys.stdlib_module_names
-    done = run(*flags, "recipes/check.py", "--help")
+    done = run(*flags, "preflight/check.py", "--help")
     assert done.returncode == 0 and "Check at once" in done.stdout
     assert imports(done.stderr.splitlines()) - always <= sys.stdlib_module_names
 

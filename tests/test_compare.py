@@ -1,7 +1,8 @@
-"""recipes/tiny/compare.sh, whole on a small world: stopped in the middle, gone on, asked again, with one that fails."""
+"""comparison/compare.sh, whole on a small world: stopped in the middle, gone on, asked again, with one that fails."""
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ SMALL = {
     "WORLD_OPTIONS": "--corpus 2000 --instructions 200 --preferences 100 --prompts 60 --validation 10 --test 20 "
     "--bench 10",
     "SEEDS": "0", "SFT_EPOCHS": "1", "RM_EPOCHS": "1", "ARMORM_OPTIONS": "--gate_size 8 --max_steps 5", "N": "4",
-    "PROMPTS_PER_ITERATION": "12", "MAX_NEW_TOKENS": "48", "BATCH_SIZE": "4", "PER_DEVICE_BATCH_SIZE": "4",
+    "PROMPTS_PER_ITERATION": "12", "MAX_NEW_TOKENS": "48", "DPO_BATCH_SIZE": "4", "PER_DEVICE_BATCH_SIZE": "4",
 }  # fmt: skip
 
 
@@ -26,7 +27,7 @@ def out(tmp_path_factory):
 def start(out, *names):
     environment = {**os.environ, **SMALL, "OUT": str(out)}
     return subprocess.Popen(
-        ["bash", "recipes/tiny/compare.sh", *names], cwd=ROOT, env=environment, text=True,
+        ["bash", "comparison/compare.sh", *names], cwd=ROOT, env=environment, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -60,7 +61,7 @@ def test_it_goes_on_where_it_was_stopped(out):
     printed, errors = process.communicate()
     assert process.returncode == 0, errors
     assert made == {path: path.stat().st_mtime_ns for path in made}
-    assert (out / "seed0/base.log").read_text().startswith("All is up to date: ")
+    assert "All is up to date: " in (out / "seed0/base.log").read_text()
     rows = [line.split(" | ")[0].strip("| ") for line in printed.splitlines() if line.startswith("| ")]
     assert rows[:2] == ["optimiser", "sft"] and {"dpo", *(f"best_of_{n}" for n in (2, 4, 8, 16))} == set(rows[2:])
     assert (out / "COMPARISON.md").read_text() in printed
@@ -73,11 +74,13 @@ def test_it_goes_on_where_it_was_stopped(out):
 
 def test_what_fails_is_named_and_the_rest_is_told(out):
     """A directory of another experiment. What is finished takes no time again."""
-    (out / "seed0/kto").mkdir()
-    (out / "seed0/kto/settings").write_text("BETA=7\n")
+    shutil.copytree(out / "seed0/dpo", out / "seed0/kto")
     process = start(out, "dpo", "kto")
     printed, errors = process.communicate()
     assert process.returncode == 1
-    told = f"compare.sh: seed0/kto failed; the end of {out}/seed0/kto.log:\n"
-    assert told in errors and "< BETA=7" in (out / "seed0/kto.log").read_text()
-    assert (out / "seed0/dpo.log").read_text().startswith("All is up to date: ") and "| dpo | 1 | " in printed
+    assert f"compare.sh: seed0/kto failed; the end of {out}/seed0/kto.log:\n" in errors
+    reason = f"{out}/seed0/kto: iter1/policy was made with other settings; give another OUT:"
+    assert reason in (out / "seed0/kto.log").read_text()
+    assert "OPTIMISER=dpo, now kto" in errors
+    assert "All is up to date: " in (out / "seed0/dpo.log").read_text()
+    assert "| dpo | 1 | " in printed

@@ -767,7 +767,7 @@ def test_an_answer_that_is_no_mathematics_is_refused(tmp_path):
 
 def test_the_verifier_sees_what_the_true_reward_calls_correct(tmp_path, world):
     """With the pattern of the tiny recipe, on right and wrong answers in every style; in two shards as in one."""
-    pattern = re.search(r"VERIFIER_PATTERN:=(.*)}\"", (ROOT / "recipes/tiny.sh").read_text())[1]
+    pattern = re.search(r"VERIFIER_PATTERN='(.*)'", (ROOT / "recipes/tiny.sh").read_text())[1]
     file = tmp_path / "in.jsonl"
     pairs = read_jsonl(world / "a" / "preferences.jsonl")[:400]
     write_jsonl(file, [scored(row["id"], [0.0] * 2, list(texts(row)), **{"answer": row["answer"]}) for row in pairs])

@@ -1,148 +1,44 @@
-"""run_loop.sh on a loop of minutes: what it refuses, what it redoes, and what is left of it when it is killed."""
+"""run_loop.sh before its first step: what it refuses, and what it would run."""
 
 import contextlib
-import fcntl
 import itertools
-import json
-import math
 import os
-import random
 import re
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
-import time
+import sys
 from pathlib import Path
-from statistics import fmean, pstdev
 
 import pytest
-from commands import ROOT, read_jsonl, warm_python, write_jsonl
+from commands import ROOT, write_jsonl
+from driving import commands, drive, drive_warm, recipe, shards, steps
 from scripted_hub import machine
 
 MADE = ("tiny", "smollm2")  # recipes whose models and data the project makes; the others take them from the hub
-SHORT = """\
-: "${OUT:=@OUT@}"
-: "${WORLD_OPTIONS:=--corpus 4000 --instructions 400 --preferences 100 --prompts 60 \
---validation 10 --test 20 --bench 10}"
-: "${MEASURE:=reward_model preference_model armorm llm_judge}"
-: "${EVALS:=none}"
-: "${SFT_BATCH_SIZE:=2}"
-: "${ITERATIONS:=2}"
-: "${PROMPTS_PER_ITERATION:=17}"
-: "${N:=4}"
-: "${MAX_NEW_TOKENS:=48}"
-: "${BATCH_SIZE:=8}"
-: "${PER_DEVICE_BATCH_SIZE:=8}"
-: "${GPUS:=1}"
-"""
-
-
-MEASURES = (
-    "bench.jsonl",
-    "rewardbench.json",
-    "rewardbench.md",
-    "calibration.json",
-    "calibration.png",
-    "length_bias.json",
-    "length_bias.png",
-)
-
-
-# What every Python begins with, in place of a GPU that breaks: shard 1 of the generation fails that many times.
-FAULT = """\
-import os, pathlib, sys
-left = pathlib.Path(__file__).with_name("12")
-if "generation/2_responses.py" in sys.orig_argv and sys.orig_argv[-3:-2] == ["1"] and int(left.read_text()):
-    left.write_text(str(int(left.read_text()) - 1))
-    print("a broken GPU", flush=True)
-    os._exit(1)
-"""
-
-
-def recipe(folder, text=""):
-    """A short loop below that folder: of several values of a variable the first one counts."""
-    file = folder / "short.sh"
-    file.write_text(text + SHORT.replace("@OUT@", f"{folder}/run") + (ROOT / "recipes/tiny.sh").read_text())
-    return file
-
-
-def start(recipe, **variables):
-    """The driver in a session of its own, as in a terminal; what it prints goes to a file beside the recipe."""
-    environment = {**os.environ, "RECIPE": str(recipe), **variables}
-    with open(recipe.with_suffix(".log"), "w") as log:
-        return subprocess.Popen(
-            ["bash", "run_loop.sh"], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log,
-            stderr=subprocess.STDOUT, start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )  # fmt: skip
-
-
-def drive(recipe, **variables):
-    """(exit status, what was printed) of the driver."""
-    status = start(recipe, **variables).wait()
-    return status, recipe.with_suffix(".log").read_text()
-
-
-def drive_warm(recipe, **variables):
-    """The same with the Python whose libraries are imported already, as compare.sh has it: for what ends by itself."""
-    return drive(recipe, VIRTUAL_ENV=str(warm_python().parents[1]), **variables)
-
-
-def steps(printed):
-    """Numbers of the steps that were run; a text with its part for a part of a step."""
-    found = re.findall(r"^\[(\d+\w*)\] \d\d:", printed, re.MULTILINE)
-    return [int(number) if number.isdigit() else number for number in found]
-
-
-def processes(recipe):
-    """{process: the words of its command} of all that a driver with that recipe has begun."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"RECIPE={recipe}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found[int(folder.name)] = (folder / "cmdline").read_bytes().decode().split("\0")
-        except OSError:  # it has just ended
-            continue
-    return found
-
-
-def nothing_is_left(recipe):
-    """The kernel takes a moment to end the children of a killed process."""
-    for _ in range(100):
-        if not processes(recipe):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def files(out):
-    """Every file but the logs and the lock, with its time."""
-    kept = (file for file in out.rglob("*") if file.is_file() and file.parent != out / "log" and file.name != ".lock")
-    return {file: file.stat().st_mtime_ns for file in kept}
-
-
-def first_losses(out):
-    states = [json.loads((out / f"iter{t}/policy/trainer_state.json").read_text()) for t in (1, 2)]
-    return [state["log_history"][0]["loss"] for state in states]
-
 
 # What it refuses before it starts, and what it would run
 
-IN_A_VALUE = "with texts and known variables in the value"
+
+NO_VALUE = "not a value: a word, or a text in quotes, with $NAME of known variables"
 
 
 @pytest.mark.parametrize(
     ("first_line", "reason"),
     [
-        (': "${LERNING_RATE:=1e-4}"', "LERNING_RATE: run_loop.sh has no such variable"),
-        ("LEARNING_RATE=1e-4", 'not of the form : "${NAME:=value}"'),
-        (': "${N:=4}"; rm -r runs', 'not of the form : "${NAME:=value}"'),
-        (': "${N:=4}"; rm -r runs; : "${SEED:=1}"', f'not of the form : "${{NAME:=value}}", {IN_A_VALUE}'),
-        (': "${N:=$(rm -r runs)}"', f'not of the form : "${{NAME:=value}}", {IN_A_VALUE}'),
-        (': "${N:=`rm -r runs`}"', f'not of the form : "${{NAME:=value}}", {IN_A_VALUE}'),
-        (': "${PROMPTS:=$MY_DTA/prompts.jsonl}"', f'not of the form : "${{NAME:=value}}", {IN_A_VALUE}'),
+        ("LERNING_RATE=1e-4", "LERNING_RATE: run_loop.sh has no such variable"),
+        ("LEARNING_RATE=1e-4", "LEARNING_RATE: now DPO_LEARNING_RATE"),
+        (': "${N:=4}"', "not of the form NAME=value"),
+        ("export N=4", "not of the form NAME=value"),
+        ("N=4; rm -r runs", f"N: {NO_VALUE}"),
+        ("N=$(rm -r runs)", f"N: {NO_VALUE}"),
+        ('N="$(rm -r runs)"', f"N: {NO_VALUE}"),
+        ("N=`rm -r runs`", f"N: {NO_VALUE}"),
+        ("PROMPTS=my prompts.jsonl", f"PROMPTS: {NO_VALUE}"),
+        ("PROMPTS=data/*.jsonl", f"PROMPTS: {NO_VALUE}"),
+        ("PROMPTS='my prompts", f"PROMPTS: {NO_VALUE}"),
+        ('PROMPTS="$MY_DTA/prompts.jsonl"', f"PROMPTS: {NO_VALUE}"),
     ],
 )
 def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
@@ -151,14 +47,62 @@ def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_values_of_a_recipe_are_those_of_a_shell(tmp_path):
+    """Words, texts in either quotes, other variables and their defaults; what a shell would run stays text."""
+    lines = """\
+OUT=runs/values   # a comment
+SFT_MODEL=${RM_START:-$OUT/start}
+REWARD_MODEL="$OUT/the \\"best\\" \\$5"
+PROMPTS='$(touch runs/ran) *'
+EVAL_PROMPTS=~/evaluation.jsonl
+DPO_OPTIONS="--a 1 --b two"
+VERIFIER_PATTERN='\\b#(\\d+)'
+"""
+    (tmp_path / "my.sh").write_text(lines)
+    script = "set -euf; for file in steps variables settings stages; do source driver/$file.sh; done; read_settings; "
+    names = "SFT_MODEL REWARD_MODEL PROMPTS EVAL_PROMPTS DPO_OPTIONS VERIFIER_PATTERN"
+    script += f'for name in {names}; do echo "${{!name}}"; done'
+    environment = {**os.environ, "RECIPE": str(tmp_path / "my.sh"), "HOME": "/my/home"}
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        "runs/values/start",
+        'runs/values/the "best" $5',
+        "$(touch runs/ran) *",
+        "/my/home/evaluation.jsonl",
+        "--a 1 --b two",
+        "\\b#(\\d+)",
+    ], done.stderr
+    assert not (ROOT / "runs/ran").exists()
+
+
 @pytest.mark.parametrize(
     ("variables", "reason"),
     [
         ({"RECIPE": "recipes/none.sh"}, "recipes/none.sh: no such recipe"),
         ({"REFERENCE": "foo"}, "REFERENCE=foo: one of initial previous"),
-        ({"PAIRING": "best"}, "PAIRING=best: one of best_worst best_random random_random uncertain"),
+        ({"PAIRING": "best"}, "PAIRING=best: one of best_worst best_random random_random FILE.py"),
         ({"ANNOTATOR": "oracle"}, "ANNOTATOR=oracle: one or several of reward_model preference_model armorm llm_judge"),
         ({"EVALS": "none mt_bench"}, "EVALS=none mt_bench: none, or others"),
+        (
+            {"OPTIMISER": "ppo"},
+            "OPTIMISER=ppo: no such file; there are dpa dpo ipo_mixture kto offline online_dpo raft rloo",
+        ),
+        ({"OPTIMISER": "kto raft"}, "OPTIMISER=kto raft: kto and raft both redefine optimise"),
+        ({"OPTIMISER": "uncertain sppo"}, "OPTIMISER=uncertain sppo: uncertain and sppo both redefine make_pairs"),
+        ({"OPTIMISER": "kto", "DPO_LOSS": "ipo"}, "DPO_LOSS=ipo: without effect with OPTIMISER=kto"),
+        ({"LOSS": "kto"}, "LOSS: now DPO_LOSS, or OPTIMISER for kto, raft"),
+        ({"PAIRING": "offline"}, "PAIRING=offline: now OPTIMISER=offline"),
+        ({"BENCH": "some/set"}, "BENCH: now REWARD_BENCH"),
+        ({"LENGHT_PENALTY": ".05"}, "LENGHT_PENALTY: run_loop.sh has no such variable; LENGTH_PENALTY is one"),
+        ({"DPO_BETA": "abc"}, "DPO_BETA=abc: a number is needed"),
+        ({"DPO_BETA": "-1"}, "DPO_BETA=-1: a number is needed"),
+        ({"SEED": "abc"}, "SEED=abc: a whole number is needed"),
+        ({"N": "-4"}, "N=-4: a whole number above 0 is needed"),
+        ({"SFT_LEARNING_RATE": "2e"}, "SFT_LEARNING_RATE=2e: a number is needed"),
+        ({"DTYPE": "fp8"}, "DTYPE=fp8: one of bfloat16 float16 float32"),
+        ({"ANNOTATOR": "my_scorer.py"}, "my_scorer.py: no such file"),
+        ({"ANNOTATOR": "a/my.py b/my.py"}, "ANNOTATOR=a/my.py b/my.py: two of one name"),
+        ({"DRY_RUN": "maybe"}, "DRY_RUN=maybe: one of yes no steps"),
         ({"MEASURE": "armorm oracle"}, "MEASURE=armorm oracle: one or several of none reward_model preference_model"),
         ({"VALIDATION": "oracle"}, "VALIDATION=oracle: one of true_reward reward_model preference_model armorm"),
         ({"VALIDATION": "verifier llm_judge"}, "VALIDATION=verifier llm_judge: one of true_reward reward_model"),
@@ -167,9 +111,9 @@ def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
             "VALIDATION=preference_model: it compares policies, and ITERATIONS=0 makes no second one",
         ),
         # The published code's batch grew with the number of GPUs.
-        ({"BATCH_SIZE": "9"}, "BATCH_SIZE=9 does not divide by 1 processes x PER_DEVICE_BATCH_SIZE 8"),
+        ({"DPO_BATCH_SIZE": "9"}, "DPO_BATCH_SIZE=9 does not divide by 1 processes x PER_DEVICE_BATCH_SIZE 8"),
         ({"GPUS": "3", "SFT_BATCH_SIZE": "24"}, "RM_BATCH_SIZE=16 does not divide by 3 processes x"),
-        ({"PAIRING": "offline"}, "PAIRING=offline: set ITERATIONS=1, and OFFLINE_PAIRS or PREFERENCES"),
+        ({"OPTIMISER": "offline"}, "OPTIMISER=offline: set ITERATIONS=1, and OFFLINE_PAIRS or PREFERENCES"),
         ({"GPUS": "6", "TENSOR_PARALLEL": "4"}, "TENSOR_PARALLEL=4 does not divide the 6 GPUs of a node"),
         ({"NODES": "2"}, "NODES=2: more than one only in a job of Slurm, see recipes/slurm"),
         ({"TEMPERATURES": "1.0 0"}, "TEMPERATURES=1.0 0: at 0 there is one response, the greedy one; give each of the"),
@@ -177,23 +121,25 @@ def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
         ({"TEMPERATURES": "1 1 1"}, "N=4: 4 responses of a policy do not divide by the 3 of TEMPERATURES=1 1 1"),
         ({"TEMPERATURES": "warm"}, "TEMPERATURES=warm: not numbers"),
         ({"PROMPTS_BY_ROUND": "a/b a/c a/d"}, "PROMPTS_BY_ROUND=a/b a/c a/d: 3 for ITERATIONS=2; give one a round"),
-        ({"PROMPTS_BY_ROUND": "a/b a/c", "CLEAN": "--similarity 1"}, "PROMPTS_BY_ROUND: not with CLEAN, nor with"),
+        ({"PROMPTS_BY_ROUND": "a/b a/c", "CLEAN": "--similarity 1"}, "PROMPTS_BY_ROUND: not with CLEAN"),
         ({"PROMPTS_PER_ITERATION": "0"}, "PROMPTS_PER_ITERATION=0: the first round would take all of PROMPTS; set"),
-        ({"LEARNING_RATES": "1e-4"}, "LEARNING_RATES=1e-4: 1 for ITERATIONS=2; give one a round"),
-        ({"LOSS": "kto", "PER_DEVICE_BATCH_SIZE": "1"}, "LOSS=kto: it takes its mismatched responses from a device's"),
-        ({"LOSS": "rloo", "ITERATIONS": "1", "N": "3"}, "LOSS=rloo: BATCH_SIZE=8 does not divide by N=3"),
+        ({"DPO_LEARNING_RATES": "1e-4"}, "DPO_LEARNING_RATES=1e-4: 1 for ITERATIONS=2; give one a round"),
+        (
+            {"OPTIMISER": "kto", "PER_DEVICE_BATCH_SIZE": "1"},
+            "OPTIMISER=kto: it takes its mismatched responses from a device's",
+        ),
+        ({"OPTIMISER": "rloo", "ITERATIONS": "1", "N": "3"}, "OPTIMISER=rloo: DPO_BATCH_SIZE=8 does not divide by N=3"),
         *(
             ({name: "some/where/none.jsonl"}, f"{name}=some/where/none.jsonl: no such file")
             for name in (
-                *"PROMPTS EVAL_PROMPTS PREFERENCES RATINGS SFT_DATA OFFLINE_PAIRS BENCHMARKS".split(),
+                *"PROMPTS EVAL_PROMPTS PREFERENCES RATINGS SFT_DATA OFFLINE_PAIRS EVAL_QUESTIONS".split(),
                 "SFT_MODEL",
             )
         ),
         ({"EVAL_PROMPTS": "owner/name"}, "EVAL_PROMPTS=owner/name: no such file"),
         # Arithmetic of bash would run what stands in the brackets.
-        ({"N": "a[$(touch runs/ran)]"}, "N=a[$(touch runs/ran)]: a whole number is needed"),
-        ({"FROM": "2a"}, "FROM=2a: a whole number is needed"),
-        ({"N": "0"}, "N=0: at least 1 is needed"),
+        ({"N": "a[$(touch runs/ran)]"}, "N=a[$(touch runs/ran)]: a whole number above 0 is needed"),
+        ({"N": "0"}, "N=0: a whole number above 0 is needed"),
         ({"OUT": "."}, "OUT=.: not a place for a run"),
         ({"OUT": "/"}, "OUT=/: not a place for a run"),
         ({"OUT": "my runs"}, "OUT=my runs: no dash at its start and no blanks"),
@@ -253,7 +199,8 @@ def test_a_pool_that_is_too_small_is_told_before_anything_is_trained(tmp_path):
     """The paper's 60,000 prompts gave three rounds of 20,000 and a thousand for the evaluation: not quite."""
     file = recipe(tmp_path)
     status, printed = drive_warm(file, PROMPTS_PER_ITERATION="31", CHECK="no")
-    assert status == 1 and steps(printed) == [0] and not list((tmp_path / "run").glob("base*"))
+    assert status == 1 and steps(printed) == ["world/evaluation", "instructions"][: len(steps(printed))]
+    assert not list((tmp_path / "run").glob("base*"))
     told = f"run_loop.sh: {tmp_path}/run/world/prompts.jsonl: 60 prompts of {{'left': 60}}, 62 are needed; "
     assert printed.endswith(f"{told}ITERATIONS=2, PROMPTS_PER_ITERATION=31\n"), printed
     # A part of the pool is drawn for the evaluation, where none is given.
@@ -262,28 +209,30 @@ def test_a_pool_that_is_too_small_is_told_before_anything_is_trained(tmp_path):
     pool = write_jsonl(tmp_path / "pool.jsonl", prompts)
     settings = {"WORLD": "", "EVAL_PROMPTS": "", "PROMPTS": str(pool), "PROMPTS_PER_ITERATION": "51"}
     settings |= {"BASE_MODEL": "owner/name", "CHECK": "no", "OUT": f"{tmp_path}/other", "MEASURE": "none"}
-    text = file.read_text().replace("EVAL_PROMPTS:=$OUT/world/evaluation.jsonl", "EVAL_PROMPTS:=")
-    file.write_text(text.replace("WORLD:=recipes/tiny", "WORLD:="))
+    text = file.read_text().replace("EVAL_PROMPTS=$OUT/world/evaluation.jsonl", "EVAL_PROMPTS=")
+    file.write_text(text.replace("WORLD=recipes/tiny", "WORLD="))
     settings |= {"SFT_DATA": f"{world}/instructions.jsonl", "PREFERENCES": f"{world}/preferences.jsonl"}
-    status, printed = drive_warm(file, **settings, RATINGS=f"{world}/ratings.jsonl", BENCHMARKS=f"{world}/benchmarks")
-    assert status == 1 and steps(printed) == ["2e", 2]
+    status, printed = drive_warm(
+        file, **settings, RATINGS=f"{world}/ratings.jsonl", EVAL_QUESTIONS=f"{world}/benchmarks"
+    )
+    assert status == 1 and steps(printed) == ["evaluation"]
     told = f"{pool}: 100 prompts of {{'in an excluded file': 1000, 'left': 100}}, 102 are needed; ITERATIONS=2, "
     assert told in printed, printed
 
 
 def test_a_set_of_prompts_a_round(tmp_path):
     sets = [write_jsonl(tmp_path / f"{name}.jsonl", []) for name in "ab"]
-    settings = {"PROMPTS_BY_ROUND": f"{sets[0]} {sets[1]}", "LEARNING_RATES": "1e-4 1e-5"}
-    file = recipe(tmp_path, ': "${PROMPTS_PER_ITERATION:=0}"\n')
+    settings = {"PROMPTS_BY_ROUND": f"{sets[0]} {sets[1]}", "DPO_LEARNING_RATES": "1e-4 1e-5"}
+    file = recipe(tmp_path, "PROMPTS_PER_ITERATION=0\n")
     status, printed = drive(file, DRY_RUN="1", CHECK="no", **settings)
     assert status == 0
-    found = {line.rsplit("# step ", 1)[1]: shlex.split(line, comments=True) for line in printed.splitlines()
-             if "# step " in line}  # fmt: skip
+    found = commands(printed)
     for t, pool in zip((1, 2), sets, strict=True):
-        flags = dict(itertools.pairwise(found[f"{t}1"]))
+        flags = dict(itertools.pairwise(found[f"iter{t}/prompts"]))
         assert (flags["--datasets"], flags["--size"]) == (str(pool), "0")
-        assert dict(itertools.pairwise(found[f"{t}5"]))["--learning_rate"] == ("1e-4", "1e-5")[t - 1]
-    assert found["21"][found["21"].index("--exclude_files") + 2] == f"{tmp_path}/run/iter1/prompts.jsonl"
+        assert dict(itertools.pairwise(found[f"iter{t}/policy"]))["--learning_rate"] == ("1e-4", "1e-5")[t - 1]
+    second = found["iter2/prompts"]
+    assert second[second.index("--exclude_files") + 2] == f"{tmp_path}/run/iter1/prompts.jsonl"
 
 
 def test_a_dry_run_needs_no_environment_and_makes_none(tmp_path):
@@ -297,16 +246,19 @@ def test_a_dry_run_needs_no_environment_and_makes_none(tmp_path):
     tools.mkdir()
     for name in "bash dirname basename realpath wc seq env cat grep sed".split():
         (tools / name).symlink_to(shutil.which(name))
+    (tools / "python3").symlink_to(Path(sys._base_executable).resolve())  # bare, as a system's
     before = sorted(copy.rglob("*"))
     printed = []
     for home, path in ((copy, str(tools)), (ROOT, os.environ["PATH"])):
-        environment = {"PATH": path, "HOME": str(tmp_path), "DRY_RUN": "1", "GPUS": "0"}
+        environment = {"PATH": path, "HOME": str(tmp_path), "DRY_RUN": "yes", "GPUS": "0"}
         done = subprocess.run(["bash", "run_loop.sh"], cwd=home, env=environment, capture_output=True, text=True)
         assert done.returncode == 0 and not done.stderr
         printed.append(done.stdout.splitlines())
     assert sorted(copy.rglob("*")) == before
     assert printed[0][-1] == "# not checked: no environment here, source ./setup.sh makes one"
-    assert printed[0][:-1] == [line for line in printed[1] if not line.startswith("# ")]
+    # The checkout's own run may have been made already: its states differ.
+    listed = [[line.partition("  # ")[0] for line in lines if line[0] != "#"] for lines in printed]
+    assert listed[0] == listed[1] and len(listed[0]) > 50
 
 
 @pytest.mark.parametrize("history", ["round", "all"])
@@ -315,39 +267,74 @@ def test_a_dry_run_needs_no_environment_and_makes_none(tmp_path):
 def test_a_dry_run_prints_the_commands_and_makes_nothing(tmp_path, reference, first, history):
     """Defect 2: which policy is the reference and where training starts are settings, each by itself."""
     file = recipe(tmp_path)
-    variables = {"REFERENCE": reference, "START": first, "HISTORY": history, "ITERATIONS": "3"}
+    variables = {"REFERENCE": reference, "START": first, "HISTORY": history, "ITERATIONS": "3", "CHECK": "no"}
     status, printed = drive(file, DRY_RUN="1", **variables)
-    lines = [line for line in printed.splitlines() if "4_judge.py" not in line and line[0] != "#"]  # without the
-    # world's server, which is no step, and the checks
-    commands = [shlex.split(line, comments=True) for line in lines]
+    found = commands(printed)
     assert status == 0 and not (tmp_path / "run").exists()
-    assert all(command[0] == "python" and (ROOT / command[1]).is_file() for command in commands)
-    numbers = [line.rsplit("# step ", 1)[1] for line in lines]
-    wanted = [*range(5), "5a", "5b", "5c", *range(6, 10), *(t * 10 + i for t in (1, 2, 3) for i in range(1, 10))]
-    wanted += [41, *(f"4{i}{letter}" for letter in "abcd" for i in (2, 3)), 44, 45, 46, 49, 50]
-    assert numbers == [str(number) for number in wanted]
+    assert all(command[0] == "python" and (ROOT / command[1]).is_file() for command in found.values())
+    wanted = "world/evaluation instructions base sft preferences reward_model preference_model armorm".split()
+    evaluated = ("answers", "rewards", "true_rewards", "kl")
+    wanted += [f"eval/sft/{rows}" for rows in evaluated]
+    for t in (1, 2, 3):
+        wanted += [f"iter{t}/{made}" for made in ("prompts", "responses", "rewards", "pairs", "policy")]
+        wanted += [f"eval/iter{t}/{rows}" for rows in evaluated]
+    annotators = ("reward_model", "preference_model", "armorm", "llm_judge")
+    wanted += ["measures/bench"]
+    wanted += [f"measures/{rows}_{name}" for name in annotators for rows in ("bench", "responses")]
+    wanted += ["measures/rewardbench", "measures/length_bias", "measures/calibration", "results", "sft/README"]
+    assert list(found) == wanted
+    assert printed.count("(missing)") == len(wanted)
 
     run = tmp_path / "run"
     policies = [f"{run}/sft", f"{run}/iter1/policy", f"{run}/iter2/policy"]
-    for t, command in enumerate(command for command in commands if command[1] == "dpo/1_dpo.py"):
+    for t, command in enumerate(command for command in found.values() if command[1] == "dpo/1_dpo.py"):
         flags = dict(zip(command[2::2], command[3::2], strict=False))
         assert flags["--model_name_or_path"] == policies[t if first == "previous" else 0]
         assert flags["--ref_model_name_or_path"] == policies[t if reference == "previous" else 0]
         data = command[command.index("--dataset_name") + 1 : command.index("--loss_type")]
         assert data == [f"{run}/iter{i + 1}/pairs.jsonl" for i in range(0 if history == "all" else t, t + 1)]
     sampled = [
-        command[command.index("--model_name_or_path") + 1] for command in commands if "--temperatures" in command
+        command[command.index("--model_name_or_path") + 1] for command in found.values() if "--temperatures" in command
     ]
     assert sampled == [policies[0]] + [p for t in (1, 2, 3) for p in (policies[t - 1], f"{run}/iter{t}/policy")]
-    _, part = drive(file, DRY_RUN="1", FROM="22", TO="24", **variables)
-    part = [line for line in part.splitlines() if "4_judge.py" not in line and line[0] != "#"]
-    assert part == lines[numbers.index("22") : numbers.index("25")]
+    for first_step, last_step in (("22", "24"), ("iter2/responses", f"{run}/iter2/pairs.jsonl")):
+        _, part = drive(file, DRY_RUN="1", FROM=first_step, TO=last_step, **variables)
+        names = ("iter2/responses", "iter2/rewards", "iter2/pairs")
+        assert commands(part) == {name: found[name] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"FROM": "2a"}, "FROM=2a: no such step; DRY_RUN=steps lists all, such as iter1/responses"),
+        ({"TO": "iter3/pairs"}, "TO=iter3/pairs: no such step; DRY_RUN=steps lists all, such as iter1/responses"),
+        ({"FROM": "iter2/pairs", "TO": "14"}, "FROM=iter2/pairs TO=14: the second comes before the first"),
+    ],
+)
+def test_a_step_that_is_none_is_refused(tmp_path, variables, reason):
+    status, printed = drive(recipe(tmp_path), DRY_RUN="yes", **variables)
+    assert (status, printed) == (1, f"run_loop.sh: {reason}\n")
+
+
+def test_a_wrong_flag_is_found_before_the_first_step(tmp_path):
+    """By the parser of the script that would get it, hours later."""
+    wrong = {"DPO_OPTIONS": "--nosuch 1", "RM_OPTIONS": "--weight_decay much", "MEASURE": "none"}
+    for dry in ("yes", "no"):
+        status, printed = drive_warm(recipe(tmp_path), DRY_RUN=dry, **wrong)
+        run = tmp_path / "run"
+        assert status == 1 and not (run / "world").exists() and not (run / "settings").exists()
+        assert [line for line in printed.splitlines() if line[:9] == "run_loop."] == [
+            f"run_loop.sh: {run}/reward_model: reward_modeling/2a_bradley_terry.py: "
+            "argument --weight_decay/--weight-decay: invalid float value: 'much'",
+            f"run_loop.sh: {run}/iter1/policy: dpo/1_dpo.py: unrecognized arguments: --nosuch 1",
+            "run_loop.sh: mend what is named above; nothing was run",
+        ]
 
 
 def bare(folder, **variables):
     """(exit status, what a dry run prints) of a recipe without a made world, a reward model and preferences."""
     file = folder / "bare.sh"
-    file.write_text(f': "${{OUT:={folder}/run}}"\n: "${{ITERATIONS:=2}}"\n: "${{GPUS:=0}}"\n')
+    file.write_text(f"OUT={folder}/run\nITERATIONS=2\nGPUS=0\n")
     prompts = {"SFT_MODEL": "my_sft", "PROMPTS": "my_prompts.jsonl", "EVAL_PROMPTS": str(folder / "evaluation.jsonl")}
     return drive(file, DRY_RUN="1", CHECK="no", **prompts, **variables)
 
@@ -371,19 +358,19 @@ def test_no_reward_model_is_needed_where_none_is_asked(tmp_path, variables, scri
     """None is trained, none scores the answers; the best policy is chosen by what annotates, on all answers at once."""
     status, printed = bare(tmp_path, **variables)
     assert status == 0 and "1a_reward_model.py" not in printed and "2a_bradley_terry.py" not in printed
-    commands = [shlex.split(line, comments=True) for line in printed.splitlines() if "# step " in line]
-    annotating = [command for command in commands if command[1].startswith("annotation/1")]
+    found = list(commands(printed).values())
+    annotating = [command for command in found if command[1].startswith("annotation/1")]
     assert {Path(command[1]).name for command in annotating} == {*scripts} and len(annotating) == 3
     run = tmp_path / "run"
-    (merging,) = [command for command in commands if command[1] == "generation/2b_merge.py"]
+    (merging,) = [command for command in found if command[1] == "generation/2b_merge.py"]
     assert merging[3:6] == [f"{run}/eval/{name}/answers.jsonl" for name in ("sft", "iter1", "iter2")]
     flags = dict(itertools.pairwise(annotating[-1]))
     assert flags["--responses_file"] == merging[-1] and flags["--n"] == "3"
     assert flags.get("--timeout", "9") == "9" and ("--timeout" in flags) == ("JUDGE_OPTIONS" in variables)
     assert flags.get("--method", "all_pairs") in ("math", "rating", "all_pairs")
-    (report,) = [command for command in commands if command[1] == "eval/3_report.py"]
+    (report,) = [command for command in found if command[1] == "eval/3_report.py"]
     assert dict(itertools.pairwise(report))["--validation_file"] == flags["--output_file"]
-    kl = [command for command in commands if command[1] == "eval/2_kl.py"]
+    kl = [command for command in found if command[1] == "eval/2_kl.py"]
     assert dict(itertools.pairwise(kl[0]))["--responses_file"] == f"{run}/eval/sft/answers.jsonl"
 
 
@@ -393,7 +380,7 @@ def test_no_reward_model_is_needed_where_none_is_asked(tmp_path, variables, scri
         ({}, "set REWARD_MODEL or PREFERENCES, for ANNOTATOR=reward_model"),
         ({"ANNOTATOR": "verifier", "MEASURE": "reward_model"}, "set REWARD_MODEL or PREFERENCES, for MEASURE="),
         ({"ANNOTATOR": "verifier", "VALIDATION": "reward_model"}, "set REWARD_MODEL or PREFERENCES, for VALIDATION="),
-        ({"ANNOTATOR": "verifier", "LOSS": "rloo", "ITERATIONS": "1"}, "set REWARD_MODEL or PREFERENCES, for LOSS="),
+        ({"OPTIMISER": "rloo", "ITERATIONS": "1"}, "set REWARD_MODEL or PREFERENCES, for ANNOTATOR=reward_model"),
         ({"ANNOTATOR": "policy"}, "VALIDATION=policy: one of true_reward reward_model"),
         ({"ANNOTATOR": "verifier", "VALIDATION": "true_reward"}, "VALIDATION=true_reward: only in a made world"),
         ({"ANNOTATOR": "verifier", "VALIDATION": "llm_judge"}, "set JUDGE_URL and JUDGE_MODEL"),
@@ -427,12 +414,12 @@ def test_a_verifier_that_chooses_needs_the_answers_of_the_evaluation_prompts(tmp
 
 
 def test_cleaning_stands_before_training_and_before_the_rounds(tmp_path):
-    _, printed = drive(recipe(tmp_path), DRY_RUN="1", CLEAN="--similarity 0.7")
-    found = {line.rsplit("# step ", 1)[1]: shlex.split(line, comments=True) for line in printed.splitlines()
-             if "# step " in line}  # fmt: skip
-    run = tmp_path / "run"
-    for before, step, after, flag, cleaned in (("2a", "2b", "3", "--dataset_name", run / "instructions.jsonl"),
-                                               ("2c", "2d", "11", "--datasets", run / "prompts.jsonl")):  # fmt: skip
+    _, printed = drive(recipe(tmp_path), DRY_RUN="1", CHECK="no", CLEAN="--similarity 0.7")
+    found, run = commands(printed), tmp_path / "run"
+    for before, step, after, flag, cleaned in (
+        ("instructions_all", "instructions", "sft", "--dataset_name", run / "instructions.jsonl"),
+        ("prompts_all", "prompts", "iter1/prompts", "--datasets", run / "prompts.jsonl"),
+    ):
         flags = dict(itertools.pairwise(found[step]))
         assert flags["--input_file"] == dict(itertools.pairwise(found[before]))["--output_file"]
         assert flags["--similarity"] == "0.7" and flags["--output_file"] == str(cleaned)
@@ -455,12 +442,12 @@ def test_every_recipe_passes_a_dry_run_on_eight_gpus(tmp_path, hub, name):
         )
         assert done.returncode == 0 and not done.stderr, done.stderr
         assert ("# hub: " in done.stdout) == (environment["CHECK"] == "yes")
-        commands = [shlex.split(line, comments=True) for line in done.stdout.splitlines()]
-        sampled = [command for command in commands if "generation/2_responses.py" in command]
+        listed = [shlex.split(line, comments=True) for line in done.stdout.splitlines()]
+        sampled = [command for command in listed if "generation/2_responses.py" in command]
         assert [c[c.index("--shard") + 1] for c in sampled if "--shard" in c] == (
             list("01234567") * (1 + rounds + rounds * ("offline" not in name)) if gpus == "8" else []
         )
-        found = [command for command in commands if "dpo/1_dpo.py" in command]
+        found = [command for command in listed if "dpo/1_dpo.py" in command]
         assert len(found) == rounds and not (tmp_path / "run").exists()
         for command in found:
             flags = dict(itertools.pairwise(command))
@@ -473,28 +460,40 @@ def test_every_recipe_passes_a_dry_run_on_eight_gpus(tmp_path, hub, name):
 def test_nodes_share_the_rows_and_the_training(tmp_path):
     """Two nodes of four GPUs, two of which hold one model of vLLM's: each command says where it runs."""
     nodes = {"GPUS": "4", "NODES": "2", "TENSOR_PARALLEL": "2", "SFT_BATCH_SIZE": "8"}
-    status, printed = drive(recipe(tmp_path), DRY_RUN="1", ITERATIONS="1", **nodes)
-    found = {}
-    for line in printed.splitlines():
-        command, _, step = line.partition(" # step ")
-        found.setdefault(step, shlex.split(command))
+    status, printed = drive(recipe(tmp_path), DRY_RUN="1", CHECK="no", ITERATIONS="1", **nodes)
     assert status == 0
     placed = [
-        [next(word for word in found[f"{step}, shard {i}"] if word.startswith(name)) for i in range(count)]
-        for step, count in (("12", 4), ("13", 8))
+        [next(word for word in command if word.startswith(name)) for command in shards(printed, step)]
+        for step in ("iter1/responses", "iter1/rewards")
         for name in ("--nodelist=", "CUDA_VISIBLE_DEVICES=")
     ]
+    found = commands(printed)
     assert placed[0] == ["--nodelist=node0"] * 2 + ["--nodelist=node1"] * 2
     assert placed[1] == [f"CUDA_VISIBLE_DEVICES={gpus}" for gpus in ("0,1", "2,3")] * 2
     assert placed[2] == ["--nodelist=node0"] * 4 + ["--nodelist=node1"] * 4
     assert placed[3] == [f"CUDA_VISIBLE_DEVICES={gpu}" for gpu in range(4)] * 2
     run = tmp_path / "run/iter1"
-    assert found["12"] == ["python", "shards.py", f"{run}/prompts.jsonl", f"{run}/responses.jsonl", "4"]
-    training = found["15"]
+    assert found["iter1/responses"] == ["python", "shards.py", f"{run}/prompts.jsonl", f"{run}/responses.jsonl", "4"]
+    training = found["iter1/policy"]
     assert training[0] == "srun" and "--nodes=2" in training and "--ntasks-per-node=1" in training
     flags = dict(itertools.pairwise(training))
     assert (flags["--num_machines"], flags["--num_processes"]) == ("2", "8")
     assert int(flags["--per_device_train_batch_size"]) * int(flags["--gradient_accumulation_steps"]) == 1
+
+
+def test_the_gpus_that_the_caller_leaves_are_taken(tmp_path):
+    """On a shared machine; without GPUS their number, too."""
+    given = {"CUDA_VISIBLE_DEVICES": "5,7", "PER_DEVICE_BATCH_SIZE": "1", "ITERATIONS": "1"}
+    text = (recipe(tmp_path)).read_text().replace("GPUS=1\n", "")
+    (tmp_path / "short.sh").write_text(text)
+    status, printed = drive(tmp_path / "short.sh", DRY_RUN="1", CHECK="no", **given)
+    assert status == 0
+    for step in ("iter1/responses", "iter1/rewards"):
+        placed = [command[:2] for command in shards(printed, step)]
+        assert placed == [["env", f"CUDA_VISIBLE_DEVICES={gpu}"] for gpu in (5, 7)]
+    status, printed = drive(tmp_path / "short.sh", DRY_RUN="1", GPUS="4", **given)
+    reason = "GPUS=4: CUDA_VISIBLE_DEVICES=5,7 names 2"
+    assert (status, printed) == (1, f"run_loop.sh: {reason}\n")
 
 
 def job(folder, srun, number=1):
@@ -506,298 +505,77 @@ def job(folder, srun, number=1):
     return {"PATH": f"{folder}:{os.environ['PATH']}", **told}
 
 
-def test_nodes_with_clocks_apart_are_refused(tmp_path):
-    """What has to be made again is judged by the times of files."""
-    late = 'echo "n1 $(date +%s)"; echo "n2 $(date -d -5min +%s)"'
-    status, printed = drive(recipe(tmp_path), **job(tmp_path, late))
-    reason = r"run_loop.sh: the clock of n2 is -30[0-2] s off that of n1: set them, by NTP or chrony\n"
-    assert status == 1 and re.fullmatch(reason, printed), printed
-
-
 def test_a_port_that_is_taken_is_passed_over(tmp_path):
     """The processes of a training find one another at a port that follows from the job's number."""
-    clocks = '[[ $* == *launch.sh* ]] && exit 1; echo "n1 $(date +%s)"; echo "n2 $(date +%s)"'
     for port in range(20_000, 30_000):
         with contextlib.suppress(OSError):
             socket.create_server(("127.0.0.1", port + 1)).close()
             taken = socket.create_server(("127.0.0.1", port))
             break
     with taken:
-        status, printed = drive(recipe(tmp_path), **job(tmp_path, clocks, port - 20_000), FROM="1", TO="1")
-    assert status == 1 and f" --main_process_port {port + 1} " in printed
+        environment = job(tmp_path, "exit 1", port - 20_000)
+        status, printed = drive(recipe(tmp_path), **environment, FROM="base", TO="base", CHECK="no")
+    assert status == 1 and "run_loop.sh: base failed; the end of " in printed
+    log = (tmp_path / "run/log/base.log").read_text()
+    assert f" '--main_process_port' '{port + 1}' " in log
 
 
-# The whole loop, once; the tests below it change it in the order in which they stand, and each leaves it whole
+# One's own idea
 
 
-@pytest.fixture(scope="module")
-def short(tmp_path_factory):
-    """(recipe, run directory, what was printed) of a loop with the reference of the paper, pi_0."""
-    file = recipe(tmp_path_factory.mktemp("loop"))
-    status, printed = drive_warm(file)
-    assert status == 0, printed
-    return file, file.parent / "run", printed
+SCORER = """\
+import argparse, json
+parser = argparse.ArgumentParser()
+parser.add_argument("--responses_file", required=True)
+parser.add_argument("--output_file", required=True)
+args = parser.parse_args()
+"""
 
 
-def test_the_loop_finishes_with_every_file(short):
-    file, out, printed = short
-    made = {str(path.relative_to(out)) for path in files(out)}
-    for t in (1, 2):
-        made -= {f"iter{t}/{name}.jsonl" for name in ("prompts", "responses", "rewards", "pairs")} | {
-            f"iter{t}/prompts.md"
-        }
-    for name in ("sft", "iter1", "iter2"):
-        made -= {f"eval/{name}/{rows}.jsonl" for rows in ("answers", "rewards", "true_rewards", "kl")}
-    world = ("corpus", "instructions", "preferences", "ratings", "bench", "prompts", "evaluation")
-    made -= {f"world/{name}.jsonl" for name in world}
-    made = {name for name in made if not name.startswith("world/benchmarks/")}
-    made -= {f"{name}.jsonl" for name in ("instructions", "preferences", "preferences_held_out")}
-    for name in ("reward_model", "preference_model", "armorm", "llm_judge"):
-        made -= {f"measures/{rows}_{name}.jsonl" for rows in ("bench", "responses")}
-    made -= {f"measures/{name}" for name in MEASURES}
-    for model in ("base", "sft", "reward_model", "preference_model", "armorm", "iter1/policy", "iter2/policy"):
-        assert {f"{model}/model.safetensors", f"{model}/trainer_state.json"} <= made
-        made = {name for name in made if not re.fullmatch(rf"{model}/[^/]+", name)}
-    assert made == {
-        "settings",
-        "instructions.md",
-        "preferences.md",
-        "results.json",
-        "report.md",
-        "report.html",
-        "judge.url",
-    }
-    numbers = [*range(5), "5a", "5b", "5c", *range(6, 10), *range(11, 20), *range(21, 30)]
-    numbers += [31, *(f"3{i}{letter}" for letter in "abcd" for i in (2, 3)), 34, 35, 36, 39, 40]
-    assert steps(printed) == numbers and nothing_is_left(file)
-    assert {path.name for path in (out / "log").iterdir()} == {f"{n}.{end}" for n in numbers for end in
-                                                               ("log", "seconds")} | {"judge.log"}  # fmt: skip
-    for t in (1, 2):
-        ids = [[row["id"] for row in read_jsonl(out / f"iter{t}/{name}.jsonl")] for name in
-               ("prompts", "responses", "rewards", "pairs")]  # fmt: skip
-        assert ids[0] == ids[1] == ids[2] and len(set(ids[0])) == 17 and set(ids[3]) <= set(ids[0])
-    rounds = [{row["id"] for row in read_jsonl(out / f"iter{t}/prompts.jsonl")} for t in (1, 2)]
-    assert not rounds[0] & rounds[1]
-
-
-def test_the_reference_stays_the_initial_policy(short):
-    """Defect 2. The first loss of a round is ln 2 only where its start and its reference are the same."""
-    one, two = first_losses(short[1])
-    assert one == pytest.approx(math.log(2), abs=1e-4) and abs(two - math.log(2)) > 1e-3
-
-
-def test_the_results_hold_every_policy_with_every_metric(short):
-    results = json.loads((short[1] / "results.json").read_text())
-    assert list(results["policies"]) == ["sft", "iter1", "iter2"] and results["best"] in results["policies"]
-    for name, metrics in results["policies"].items():
-        for metric in ("true_reward", "win_rate", "proxy_reward", "accuracy", "length", "kl", "truncated"):
-            assert isinstance(metrics[metric], float), (name, metric)
-    assert results["policies"]["sft"]["kl"] == pytest.approx(0, abs=1e-6)
-    assert results["training"]["iter1"]["first_loss"] == pytest.approx(math.log(2), abs=1e-4)
-
-
-def test_a_second_call_does_nothing(short):
-    """Whichever of the two files that a step makes is the older one."""
-    file, out, _ = short
-    written = (out / "preferences.jsonl").stat().st_mtime_ns
-    os.utime(out / "preferences_held_out.jsonl", ns=(written + 10**6, written + 10**6))
-    before = files(out)
-    status, printed = drive(file)
-    assert status == 0 and printed.startswith("All is up to date: ") and len(printed.splitlines()) == 1
-    assert files(out) == before
-
-
-def test_benchmarks_are_added_to_a_finished_run(short):
-    """By the world's own judge; a judge that is asked again knows all answers."""
-    file, out, _ = short
-    before, names, policies = files(out), ["mt_bench", "arena_hard"], ["sft", "iter1", "iter2"]
-    evals = " ".join(names)
-    status, printed = drive_warm(file, EVALS=evals)
-    assert status == 0, printed
-    assert steps(printed) == [*(s for p in policies for s in (f"37_{p}", *(f"38_{p}_{n}" for n in names))), 39, 40]
-    results = json.loads((out / "results.json").read_text())["benchmarks"]
-    assert {name: list(of) for name, of in results.items()} == dict.fromkeys(names, policies)
-    assert {of["judge"] for name in names for of in results[name].values()} == {"true_reward"}
-    card = (out / "iter2/policy/README.md").read_text()
-    assert f"| Arena-Hard | {results['arena_hard']['iter2']['score']:.1f} | judge true_reward, " in card
-    page = (out / "report.html").read_text()
-    assert "<h2>Benchmarks, judged by true_reward</h2>" in page and " (published)" not in page
-    changed = {str(path.relative_to(out)) for path, when in before.items() if files(out)[path] != when}
-    assert changed == {"results.json", "report.md", "report.html", "sft/README.md", "judge.url",
-                       "iter1/policy/README.md", "iter2/policy/README.md"}  # fmt: skip
-    assert drive(file, EVALS=evals)[1].startswith("All is up to date: ")
-    (out / "eval/iter1/arena_hard/arena_hard.json").unlink()
-    status, printed = drive_warm(file, EVALS=evals)
-    assert status == 0 and steps(printed) == ["38_iter1_arena_hard", 39, 40] and ": 0 requests, " in printed
-
-
-def test_other_settings_in_the_same_directory_are_refused(short):
-    file, out, _ = short
-    before = files(out)
-    status, printed = drive(file, BETA="0.2", FROM="15", TO="15")
-    assert status == 1 and printed.splitlines()[1:] == ["< BETA=0.3", "> BETA=0.2"]
-    assert printed.startswith(f"run_loop.sh: {out} holds a run with other settings") and files(out) == before
-
-
-def test_a_second_driver_is_refused(short):
-    file, out, _ = short
-    with open(out / ".lock") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert drive(file) == (1, f"run_loop.sh: {out}: another run_loop.sh is at work there\n")
-
-
-def test_what_lies_downstream_of_a_lost_file_is_done_again(short):
-    file, out, _ = short
-    before = files(out)
-    (out / "iter1/pairs.jsonl").unlink()
-    status, printed = drive_warm(file)
-    assert status == 0 and steps(printed) == [*range(14, 20), *range(22, 30), 39, 40]
-    after = files(out)
-    kept = ["world", "base", "sft", "reward_model", "eval/sft", "iter1/prompts.jsonl", "iter1/responses.jsonl"]
-    kept += ["iter1/rewards.jsonl", "iter2/prompts.jsonl", "settings"]
-    assert after.keys() == before.keys() and nothing_is_left(file)
-    changed = {str(path.relative_to(out)) for path in after if after[path] != before[path]}
-    changed -= {"sft/README.md"}  # its scores may have changed
-    assert not [name for name in changed if name.startswith((*kept, "instructions", "preferences"))]
-    assert {f"iter{t}/pairs.jsonl" for t in (1, 2)} | {"iter2/responses.jsonl", "results.json"} <= changed
+def test_an_idea_of_ones_own_is_one_file(tmp_path):
+    """A scorer, a pairing rule and an optimiser, by their paths; each has the flags that it is given."""
+    scorer, pairing, optimiser = (tmp_path / name for name in ("scorer.py", "pairs.py", "mine.sh"))
+    scorer.write_text(SCORER)
+    pairing.write_text(SCORER.replace("responses", "rewards"))
+    optimiser.write_text('default DPO_BETA 0.7\noptimise() { train_on_pairs dpo/1_dpo.py "$@" -- --loss_type ipo; }\n')
+    own = {"ANNOTATOR": f"{scorer} reward_model", "PAIRING": str(pairing), "OPTIMISER": str(optimiser)}
+    file = recipe(tmp_path)
+    status, printed = drive(file, DRY_RUN="1", CHECK="no", MEASURE=str(scorer), **own)
+    found, run = commands(printed), tmp_path / "run"
+    assert status == 0
+    rewards = [f"{run}/iter1/rewards_scorer.jsonl", f"{run}/iter1/rewards_reward_model.jsonl"]
+    flags = ["--responses_file", f"{run}/iter1/responses.jsonl", "--output_file", rewards[0]]
+    assert found["iter1/rewards_scorer"] == ["python", str(scorer), *flags]
+    assert found["iter1/rewards"][3:5] == rewards
+    flags = ["--rewards_file", f"{run}/iter1/rewards.jsonl", "--output_file", f"{run}/iter1/pairs.jsonl"]
+    assert found["iter1/pairs"] == ["python", str(pairing), *flags]
+    flags = dict(itertools.pairwise(found["iter2/policy"]))
+    # The recipe's beta wins over the optimiser's file.
+    assert flags["--loss_type"] == "ipo" and flags["--beta"] == "0.3"
+    assert found["measures/bench_scorer"][1] == str(scorer)
 
 
 @pytest.mark.parametrize(
-    ("number", "sent", "status"), [("15", signal.SIGINT, 130), ("12", signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+    ("text", "reason"),
+    [
+        ("optimise() { if; }\n", "line 1: syntax error near unexpected token `;'"),
+        ("mine=1\n", "it redefines no stage of driver/stages.sh and sets no default"),
+        ("default BETA 1\n", "BETA: run_loop.sh has no such variable"),
+    ],
 )
-def test_a_signal_leaves_no_process_and_loses_nothing(short, number, sent, status):
-    """Defect 8: servers were ended by a pattern that matched what others ran, or stayed."""
-    file, out, _ = short
-
-    def finished():  # what a killed step has got done so far stays, for the next start
-        return {path: when for path, when in files(out).items() if ".partial-" not in str(path)}
-
-    before = finished()
-    driver = start(file, FROM=number, TO=number)
-    while not steps(file.with_suffix(".log").read_text()):
-        assert driver.poll() is None
-        time.sleep(0.1)
-    time.sleep(2)  # in the middle of its imports: on a fast machine the whole step takes six seconds
-    assert processes(file) and driver.poll() is None
-    if sent == signal.SIGINT:
-        os.killpg(driver.pid, sent)  # as a terminal does
-    else:
-        driver.send_signal(sent)
-    assert driver.wait() == status and nothing_is_left(file)
-    assert finished() == before
+def test_an_optimiser_that_cannot_be_is_refused(tmp_path, text, reason):
+    (tmp_path / "mine.sh").write_text(text)
+    status, printed = drive(recipe(tmp_path), DRY_RUN="1", OPTIMISER=str(tmp_path / "mine.sh"))
+    assert status == 1 and printed.startswith(f"run_loop.sh: {tmp_path}/mine.sh: ") and reason in printed
 
 
-def test_a_part_in_two_shards_gives_the_same_rows(short):
-    """Defect 4: 17 prompts, 2 processes. One that fails is tried again, and named if it fails again."""
-    file, out, _ = short
-    before = {name: read_jsonl(out / f"iter1/{name}.jsonl") for name in ("responses", "rewards")}
-    times = files(out)
-    fault = file.parent / "fault"
-    fault.mkdir()
-    (fault / "sitecustomize.py").write_text(FAULT)
-    some = {"PYTHONPATH": str(fault), "GPUS": "2", "PER_DEVICE_BATCH_SIZE": "1"}
-    (fault / "12").write_text("1")
-    status, printed = drive(file, FROM="12", TO="13", **some)
-    assert status == 0 and steps(printed) == [12, 13] and nothing_is_left(file)
-    assert f"[12] shard 1 of 2 failed; once more, {out}/log/12.1.again.log" in printed
-    assert read_jsonl(out / "iter1/responses.jsonl") == before["responses"]
-    for row, old in zip(read_jsonl(out / "iter1/rewards.jsonl"), before["rewards"], strict=True):
-        assert row == {**old, "rewards": pytest.approx(old["rewards"], abs=1e-4)}
-    changed = {str(path.relative_to(out)) for path, when in files(out).items() if times.get(path) != when}
-    assert changed == {"iter1/responses.jsonl", "iter1/rewards.jsonl"}
-
-    (fault / "12").write_text("2")
-    status, printed = drive(file, FROM="12", TO="12", **some)
-    assert status == 1 and nothing_is_left(file)
-    assert f"step 12, shard 1 of 2, failed; the end of {out}/log/12.1.again.log:\na broken GPU\n" in printed
-    (out / "iter1/responses.jsonl.0-of-2").unlink()
-
-
-def test_a_failed_step_shows_its_last_lines_and_how_to_repeat_it(short):
-    """Defect 8: without `set -e` the loop went on with what the last round had left."""
-    file, out, _ = short
-    pool = out / "world/prompts.jsonl"
-    good = pool.read_bytes()
-    pool.write_bytes(good + b'{"id": "cut in ha\n')
-    status, printed = drive(file, FROM="11", TO="12")
-    assert status == 1 and steps(printed) == [11] and f"\n{pool}:61: row: not a line of JSON" in printed
-    assert "run_loop.sh: step 11 failed; the end of " in printed
-    command = re.search(r"for this step alone: (.*)\n$", printed)[1]
-    pool.write_bytes(good)
-    again = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
-    assert again.returncode == 0 and steps(again.stdout) == [11], again.stderr
-
-
-def test_every_annotator_labels_a_round_and_they_combine(short, tmp_path):
-    """By the models of the loop above: the sum of what each says, standardised and weighted."""
-    file, out, _ = short
-    models = {"SFT_MODEL": "sft", "REWARD_MODEL": "reward_model", "PREFERENCE_MODEL": "preference_model"}
-    models = {name: f"{out}/{path}" for name, path in {**models, "ARMORM": "armorm"}.items()}
-    names, weights = "reward_model preference_model armorm llm_judge verifier".split(), [1, 2, 0.5, 1, 3]
-    settings = {"OUT": f"{tmp_path}/run", "MEASURE": "none", "ITERATIONS": "1", **models}
-    settings |= {"ANNOTATOR": " ".join(names), "ANNOTATOR_WEIGHTS": " ".join(map(str, weights))}
-    assert drive_warm(file, **settings, TO="0")[0] == 0
-    status, printed = drive_warm(file, **settings, FROM="11", TO="14")
-    assert status == 0, printed
-    assert steps(printed) == [11, 12, "13a", "13b", "13c", "13d", "13e", 13, 14]
-    of_each = [read_jsonl(tmp_path / f"run/iter1/rewards_{name}.jsonl") for name in names]
-    z = []
-    for scored in of_each:
-        values = [reward for row in scored for reward in row["rewards"]]
-        z.append([[(r - fmean(values)) / pstdev(values) for r in row["rewards"]] for row in scored])
-    combined = read_jsonl(tmp_path / "run/iter1/rewards.jsonl")
-    assert len(combined) == 17 and nothing_is_left(file)
-    for i, row in enumerate(combined):
-        by_hand = [sum(w * of[i][j] for w, of in zip(weights, z, strict=True)) for j in range(4)]
-        assert row["rewards"] == pytest.approx(by_hand, abs=1e-6) and len(row["objectives"][0]) == 5
-
-
-# Killed
-
-
-def test_a_loop_that_is_killed_seven_times_ends_with_the_same_rows(short, tmp_path):
-    """SIGKILL of the driver, or of what it runs. With REFERENCE=previous, the first loss is ln 2 in every round."""
-    file, out, rng = recipe(tmp_path), tmp_path / "run", random.Random(0)
-    finished = {}  # (file, id) of every row on disk after a kill: the row
-    for attempt in range(7):
-        driver = start(file, REFERENCE="previous", MEASURE="none")
-        begun, wait = rng.randint(1, 4), rng.uniform(0, 8)
-        while driver.poll() is None and len(steps(file.with_suffix(".log").read_text())) < begun:
-            time.sleep(0.1)
-        time.sleep(wait)
-        children = [pid for pid, words in processes(file).items() if words[0] == "python"]
-        if driver.poll() is not None:  # it was at its end
-            break
-        os.kill(children[0] if children and attempt % 2 else driver.pid, signal.SIGKILL)
-        assert driver.wait() != 0 and nothing_is_left(file)
-        for path in out.rglob("*.jsonl*"):
-            name = path.relative_to(out).with_name(path.name.split(".partial-")[0])
-            for line in path.read_bytes().splitlines(keepends=True):
-                if line.endswith(b"\n") and "id" in (row := json.loads(line)):
-                    assert finished.setdefault((name, row["id"]), line) == line
-    assert attempt > 3 and len({name for name, _ in finished}) > 8
-    status, printed = drive(file, REFERENCE="previous", MEASURE="none")
-    assert status == 0, printed
-    at_the_end = {}
-    for path in out.rglob("*.jsonl"):
-        for line in path.read_bytes().splitlines(keepends=True):
-            if "id" in (row := json.loads(line)):
-                assert at_the_end.setdefault((path.relative_to(out), row["id"]), line) is line, "a row stands twice"
-    assert finished.items() <= at_the_end.items()
-    assert not [path for path in out.rglob("*") if ".partial-" in path.name or path.name.startswith("checkpoint-")]
-    assert first_losses(out) == pytest.approx([math.log(2)] * 2, abs=1e-4)
-    # Iteration 1 is the same for both references: it is as if nobody had killed it.
-    for name in ("prompts", "responses", "pairs"):
-        new, old = (read_jsonl(run / f"iter1/{name}.jsonl") for run in (out, short[1]))
-        fields = ("id", "prompt", "responses", "finish_reasons", "chosen", "rejected")
-        assert [[row.get(k) for k in fields] for row in new] == [[row.get(k) for k in fields] for row in old]
-
-
-def test_a_full_disk_stops_the_driver_in_plain_words(tmp_path, disk):
-    file = recipe(tmp_path, f': "${{OUT:={disk}}}"\n')
-    status, printed = drive(file, TO="0", CHECK="no")
-    assert status == 1 and f"\n{disk}/world/corpus.jsonl: No space left on device; " in printed
-    assert f"No space is left on the disk of {disk}." in printed and "for this step alone: " in printed
-    subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
-    status, printed = drive(file, TO="0")
-    assert status == 0 and len(read_jsonl(disk / "world/evaluation.jsonl")) == 30
+def test_a_script_of_ones_own_without_the_flags_is_refused_before_the_first_step(tmp_path):
+    scorer = tmp_path / "scorer.py"
+    for text, reason in (
+        (SCORER.replace("--output_file", "--output"), "its --help does not name --output_file"),
+        ("import nothing_of_that_name\n", "--help: ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+    ):
+        scorer.write_text(text)
+        status, printed = drive_warm(recipe(tmp_path), ANNOTATOR=str(scorer), MEASURE="none", CHECK="no")
+        assert status == 1 and not steps(printed)
+        assert f"run_loop.sh: {tmp_path}/run/iter1/rewards.jsonl: {scorer}: {reason}\n" in printed

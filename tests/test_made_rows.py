@@ -131,7 +131,7 @@ SCRIPTS = {
         {"a": RATED},
     ),
     "true reward": (f"recipes/tiny/3_true_reward.py --rewards_file @/a.jsonl {OUT}", {"a": REWARDS}),
-    "best of n": (f"recipes/tiny/5_best_of_n.py --n 2 --rewards_file @/a.jsonl {OUT}", {"a": TRUE}),
+    "best of n": (f"comparison/1_best_of_n.py --n 2 --rewards_file @/a.jsonl {OUT}", {"a": TRUE}),
     "KL": (
         f"eval/2_kl.py {NO_MODEL} --ref_model_name_or_path @/none --responses_file @/a.jsonl {OUT}",
         {"a": [{**row, "system": "s"} for row in RESPONSES]},

@@ -3,18 +3,18 @@
 import itertools
 import json
 import math
-import os
 import random
 import runpy
-import shlex
 import subprocess
 import sys
 from statistics import fmean
 from types import SimpleNamespace
 
+import driving
 import pytest
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from conftest import TRAINING
+from record_dry_runs import dry_run
 from test_models import history, log_probabilities
 
 BETA = 0.3
@@ -299,23 +299,7 @@ def test_the_gradient_of_rloo_is_that_of_the_definition(monkeypatch, tmp_path, s
     assert told["reward"] == pytest.approx(fmean(rewards), rel=1e-3)
 
 
-# recipes/optimisers
-
-
-def dry_run(*recipes, **variables):
-    environment = {**os.environ, "RECIPE": " ".join(recipes), "DRY_RUN": "1", "CHECK": "no", **variables}
-    words = ["bash", ROOT / "run_loop.sh"]
-    return subprocess.run(words, env=environment, capture_output=True, text=True)
-
-
-def steps(printed):
-    """{step: its words}"""
-    found = {}
-    for line in printed.splitlines():
-        if " # step " in line:
-            command, step = line.rsplit(" # step ", 1)
-            found[step] = shlex.split(command)
-    return found
+# comparison/tiny
 
 
 def value(words, flag):
@@ -325,101 +309,188 @@ def value(words, flag):
 
 
 EXPECTED = {  # what the third round's training is, in words of its command
-    "dpo": ("dpo/1_dpo.py", {"--loss_type": "sigmoid", "--dataset_name": "OUT/iter3/pairs.jsonl"}),
-    "rpo": ("dpo/1_dpo.py", {"--loss_type": "rpo", "--rpo_alpha": "1"}),
-    "sppo": ("dpo/1_dpo.py", {"--ref_model_name_or_path": "OUT/iter2/policy", "--beta": "0.1"}),
-    "selm": ("dpo/1_dpo.py", {"--ref_model_name_or_path": "OUT/iter2/policy", "--learning_rate": "2e-5"}),
-    "kto": ("dpo/1b_kto.py", {"--dataset_name": "OUT/iter3/pairs.jsonl"}),
-    "raft": ("sft/2_finetune.py", {"--dataset_name": "OUT/iter3/best.jsonl", "--packing": "False"}),
-    "restart": ("dpo/1_dpo.py", {"--model_name_or_path": "OUT/sft", "--dataset_name":
-                " ".join(f"OUT/iter{t}/pairs.jsonl" for t in (1, 2, 3))}),
-    "reference_previous": ("dpo/1_dpo.py", {"--ref_model_name_or_path": "OUT/iter2/policy"}),
-    "offline_mixed": ("dpo/1_dpo.py", {"--dataset_name": "OUT/iter3/pairs.jsonl OUT/offline_pairs.jsonl"}),
-    "online_dpo": ("dpo/1_dpo.py", {"--lr_scheduler_type": "constant", "--warmup_steps": "0"}),
-    "self_play": ("dpo/1_dpo.py", {"--ref_model_name_or_path": "OUT/iter2/policy"}),
-}  # fmt: skip
+    "dpo": {"--loss_type": "sigmoid", "--dataset_name": "OUT/iter3/pairs.jsonl"},
+    "rpo": {"--loss_type": "rpo"},
+    "sppo": {"--ref_model_name_or_path": "OUT/iter2/policy", "--beta": "0.1"},
+    "selm": {"--ref_model_name_or_path": "OUT/iter2/policy", "--learning_rate": "2e-5"},
+    "kto": {"script": "dpo/1b_kto.py", "--dataset_name": "OUT/iter3/pairs.jsonl"},
+    "raft": {
+        "script": "sft/2_finetune.py",
+        "--dataset_name": "OUT/iter3/best.jsonl",
+        "--packing": "False",
+    },
+    "restart": {
+        "--model_name_or_path": "OUT/sft",
+        "--dataset_name": "OUT/iter1/pairs.jsonl OUT/iter2/pairs.jsonl OUT/iter3/pairs.jsonl",
+    },
+    "reference_previous": {"--ref_model_name_or_path": "OUT/iter2/policy"},
+    "offline_mixed": {"--dataset_name": "OUT/iter3/pairs.jsonl OUT/offline_pairs.jsonl"},
+    "online_dpo": {"--lr_scheduler_type": "constant", "--warmup_steps": "0"},
+    "self_play": {"--ref_model_name_or_path": "OUT/iter2/policy"},
+}
+OUT = "runs/recorded"  # of a dry run
 
 
-@pytest.mark.parametrize("recipe", sorted(ROOT.glob("recipes/optimisers/*.sh")), ids=lambda path: path.stem)
-def test_a_recipe_of_an_optimiser_changes_the_loop_by_what_it_says(tmp_path, recipe):
-    out = str(tmp_path / "run")
-    names = [f"recipes/optimisers/{recipe.name}", "recipes/tiny/comparison.sh", "recipes/tiny.sh"]
-    done = dry_run(*names, OUT=out)
+def listed(checkout, *recipes, **variables):
+    """{step: the words of its command}"""
+    done = dry_run(checkout, RECIPE=" ".join(recipes), **variables)
     assert done.returncode == 0, done.stderr
-    found = steps(done.stdout)
-    script, flags = EXPECTED.get(recipe.stem, (None, {}))
-    if script:
-        assert found["35"][1] == script
-    for flag, expected in flags.items():
-        assert value(found["35"], flag) == expected.replace("OUT", out)
-    if recipe.stem in ("xpo", "selm"):  # the response that optimism is about
-        policy, temperature = {"xpo": ("sft", "1.0"), "selm": ("iter2/policy", "0.0")}[recipe.stem]
-        assert value(found["32x"], "--model_name_or_path") == f"{out}/{policy}"
-        assert value(found["32x"], "--temperatures") == temperature and value(found["32x"], "--n") == "1"
-        assert value(found["34"], "--explored_file") == f"{out}/iter3/explored.jsonl"
-    if recipe.stem == "ipo_mixture":
-        assert value(found["32m"], "--models") == f"{out}/iter2/policy {out}/sft"
-        assert [value(found[step], "--n") for step in ("32a", "32b")] == ["2", "2"]
-        assert value(found["32a"], "--seed") != value(found["32b"], "--seed")
-        assert value(found["32b"], "--model_name_or_path") == f"{out}/iter3/mixture"
-    if recipe.stem == "dpa":
-        assert value(found["31d"], "--system_prompt") == "{helpfulness}, {verbosity}."
-        assert value(found["32"], "--prompts_file") == f"{out}/iter3/directed.jsonl"
-        assert value(found["34"], "--helpfulness") == "correct manner" and found["35"][1] == "sft/2_finetune.py"
-    if recipe.stem == "self_rewarding":
-        assert value(found["33"], "--model_name_or_path") == f"{out}/iter2/policy"
-    if recipe.stem == "rloo":
-        assert value(found["15"], "--dataset_name") == f"{out}/iter1/prompts.jsonl" and "12" not in found
-        assert value(found["15"], "--per_device_train_batch_size") == "256"
-    if recipe.stem in ("offline_dpo", "offline_mixed"):
-        assert value(found["4_offline"], "--size") == {"offline_dpo": "950", "offline_mixed": "300"}[recipe.stem]
-        assert value(found["4_offline"], "--datasets") == f"{out}/world/preferences.jsonl"
-    if recipe.stem == "self_play":
-        assert value(found["31"], "--datasets") == f"{out}/instructions.jsonl" and "33" not in found
-        assert value(found["34"], "--instructions_file") == f"{out}/instructions.jsonl"
-    if recipe.stem == "sppo":
-        assert "--win_probabilities" in found["34"]
-    if recipe.stem == "uncertain":
-        assert value(found["34"], "--earlier_files") == f"{out}/iter1/pairs.jsonl {out}/iter2/pairs.jsonl"
-        assert "--earlier_files" not in found["14"]
-    if recipe.stem == "selm":
-        assert [value(found[f"{t}5"], "--learning_rate") for t in (1, 2)] == ["1e-4", "6e-5"]
+    return driving.commands(done.stdout)
 
 
-@pytest.mark.parametrize("loss, reference", [("sppo", "iter2/policy"), ("selm", "iter2/policy"), ("xpo", "sft")])
-def test_a_loss_has_the_reference_of_its_source(tmp_path, loss, reference):
-    """Without its recipe, too; what is set wins."""
-    out = str(tmp_path / "run")
-    found = steps(dry_run("recipes/tiny.sh", OUT=out, LOSS=loss).stdout)
-    assert value(found["35"], "--ref_model_name_or_path") == f"{out}/{reference}"
-    found = steps(dry_run("recipes/tiny.sh", OUT=out, LOSS=loss, REFERENCE="initial").stdout)
-    assert value(found["35"], "--ref_model_name_or_path") == f"{out}/sft"
+@pytest.fixture
+def found(checkout, request):
+    """The steps of a recipe of comparison/tiny."""
+    return listed(checkout, f"comparison/tiny/{request.param}.sh", *TINY)
+
+
+TINY = "comparison/tiny.sh", "recipes/tiny.sh"
+
+
+def of(name):
+    return pytest.mark.parametrize("found", [name], indirect=True)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_recipe_changes_the_training_by_what_it_says(checkout, name):
+    words = listed(checkout, f"comparison/tiny/{name}.sh", *TINY)["iter3/policy"]
+    expected = {"script": "dpo/1_dpo.py"} | EXPECTED[name]
+    assert words[1] == expected.pop("script")
+    for flag, text in expected.items():
+        assert value(words, flag) == text.replace("OUT", OUT)
 
 
 @pytest.mark.parametrize(
-    "variables, told",
+    "found, policy, temperature",
+    [("xpo", "sft", "1.0"), ("selm", "iter2/policy", "0.0")],
+    indirect=["found"],
+)
+def test_optimism_is_about_a_response_of_its_own(found, policy, temperature):
+    words = found["iter3/explored"]
+    assert value(words, "--model_name_or_path") == f"{OUT}/{policy}"
+    assert value(words, "--temperatures") == temperature and value(words, "--n") == "1"
+    assert value(found["iter3/pairs"], "--explored_file") == f"{OUT}/iter3/explored.jsonl"
+
+
+@of("selm")
+def test_the_learning_rate_of_selm_falls(found):
+    rates = [value(found[f"iter{t}/policy"], "--learning_rate") for t in (1, 2)]
+    assert rates == ["1e-4", "6e-5"]
+
+
+@of("ipo_mixture")
+def test_the_enhancer_gives_half_of_the_responses(found):
+    assert value(found["iter3/mixture"], "--models") == f"{OUT}/iter2/policy {OUT}/sft"
+    main, enhancer = found["iter3/responses_main"], found["iter3/responses_enhancer"]
+    assert value(main, "--n") == value(enhancer, "--n") == "2"
+    assert value(main, "--seed") != value(enhancer, "--seed")
+    assert value(enhancer, "--model_name_or_path") == f"{OUT}/iter3/mixture"
+
+
+@of("dpa")
+def test_dpa_asks_in_a_direction(found):
+    directions = found["iter3/directed"]
+    assert value(directions, "--system_prompt") == "{helpfulness}, {verbosity}."
+    assert value(found["iter3/responses"], "--prompts_file") == f"{OUT}/iter3/directed.jsonl"
+    assert value(found["iter3/best"], "--helpfulness") == "correct manner"
+    assert found["iter3/policy"][1] == "sft/2_finetune.py"
+
+
+@of("self_rewarding")
+def test_the_policy_of_the_round_judges_itself(found):
+    assert value(found["iter3/rewards"], "--model_name_or_path") == f"{OUT}/iter2/policy"
+
+
+@of("rloo")
+def test_rloo_trains_on_prompts(found):
+    words = found["iter1/policy"]
+    assert value(words, "--dataset_name") == f"{OUT}/iter1/prompts.jsonl"
+    assert value(words, "--per_device_train_batch_size") == "256"
+    assert "iter1/responses" not in found
+
+
+@pytest.mark.parametrize(
+    "found, size",
+    [("offline_dpo", "950"), ("offline_mixed", "300")],
+    indirect=["found"],
+)
+def test_offline_pairs_are_those_of_others(found, size):
+    words = found["offline_pairs"]
+    assert value(words, "--size") == size
+    assert value(words, "--datasets") == f"{OUT}/world/preferences.jsonl"
+
+
+@of("self_play")
+def test_self_play_has_the_prompts_of_the_instructions(found):
+    assert value(found["iter3/prompts"], "--datasets") == f"{OUT}/instructions.jsonl"
+    assert value(found["iter3/pairs"], "--instructions_file") == f"{OUT}/instructions.jsonl"
+    assert "iter3/rewards" not in found
+
+
+@of("sppo")
+def test_sppo_has_win_probabilities(found):
+    assert "--win_probabilities" in found["iter3/pairs"]
+
+
+@of("uncertain")
+def test_uncertain_pairs_know_the_earlier_ones(found):
+    earlier = f"{OUT}/iter1/pairs.jsonl {OUT}/iter2/pairs.jsonl"
+    assert value(found["iter3/pairs"], "--earlier_files") == earlier
+    assert "--earlier_files" not in found["iter1/pairs"]
+
+
+@pytest.mark.parametrize(
+    "name, reference",
+    [("sppo", "iter2/policy"), ("selm", "iter2/policy"), ("xpo", "sft")],
+)
+def test_an_optimiser_has_the_reference_of_its_source(checkout, name, reference):
+    """Without a recipe of its own, too; what is set wins."""
+    words = listed(checkout, "recipes/tiny.sh", OPTIMISER=name)["iter3/policy"]
+    assert value(words, "--ref_model_name_or_path") == f"{OUT}/{reference}"
+    words = listed(checkout, "recipes/tiny.sh", OPTIMISER=name, REFERENCE="initial")["iter3/policy"]
+    assert value(words, "--ref_model_name_or_path") == f"{OUT}/sft"
+
+
+@pytest.mark.parametrize(
+    "variables, message",
     [
-        ({"LOSS": "dpa"}, "LOSS=dpa: set ANNOTATOR=armorm, and by its objectives HELPFULNESS and VERBOSITY"),
-        ({"DIRECTION_PROMPT": "{verbosity}"}, "DIRECTION_PROMPT={verbosity}: {helpfulness} is missing"),
-        ({"LOSS": "sppo", "PAIRING": "uncertain"}, "PAIRING=uncertain: not with LOSS=sppo"),
-        ({"LEARNING_RATES": "1e-4 1e-5"}, "LEARNING_RATES=1e-4 1e-5: 2 for ITERATIONS=3; give one a round"),
-        ({"LOSS": "dpo"}, "LOSS=dpo: one or several of sigmoid hinge ipo"),
-        ({"LOSS": "rloo"}, "LOSS=rloo: its reference is the policy it starts from; set ITERATIONS=1 or REFERENCE=prev"),
-        ({"ENHANCER": "initial", "N": "5", "TEMPERATURES": "1.0"}, "N=5: with ENHANCER=initial each policy gives half"),
+        (
+            {"OPTIMISER": "dpa"},
+            "OPTIMISER=dpa: set ANNOTATOR=armorm, and by its objectives HELPFULNESS and VERBOSITY",
+        ),
+        (
+            {"OPTIMISER": "dpa", "HELPFULNESS": "correct", "VERBOSITY": "verbosity"}
+            | {"DIRECTION_PROMPT": "{verbosity}"},
+            "DIRECTION_PROMPT={verbosity}: {helpfulness} is missing",
+        ),
+        (
+            {"DPO_LEARNING_RATES": "1e-4 1e-5"},
+            "DPO_LEARNING_RATES=1e-4 1e-5: 2 for ITERATIONS=3; give one a round",
+        ),
+        ({"DPO_LOSS": "dpo"}, "DPO_LOSS=dpo: one or several of sigmoid hinge ipo"),
+        ({"OPTIMISER": "ppo"}, "OPTIMISER=ppo: no such file; there are dpa dpo "),
+        (
+            {"OPTIMISER": "rloo", "ITERATIONS": "3"},
+            "OPTIMISER=rloo: its reference is the policy it starts from; set ITERATIONS=1 or",
+        ),
+        (
+            {"ENHANCER": "initial", "N": "5", "TEMPERATURES": "1.0"},
+            "N=5: with ENHANCER=initial each policy gives half",
+        ),
         ({"RECIPE": "recipes/tiny.sh recipes/none.sh"}, "recipes/none.sh: no such recipe"),
     ],
 )
-def test_the_driver_refuses_what_does_not_go_together(tmp_path, variables, told):
-    done = dry_run("recipes/tiny.sh", **{"OUT": str(tmp_path / "run"), **variables})
-    assert done.returncode == 1 and done.stderr.startswith(f"run_loop.sh: {told}"), done.stderr
+def test_the_driver_refuses_what_does_not_go_together(checkout, variables, message):
+    done = dry_run(checkout, **variables)
+    assert done.returncode == 1 and done.stderr.startswith(f"run_loop.sh: {message}"), done.stderr
 
 
-def test_of_several_recipes_the_first_that_sets_a_variable_wins(tmp_path):
+def test_of_several_recipes_the_first_that_sets_a_variable_wins(checkout, tmp_path):
     first = tmp_path / "mine.sh"
-    first.write_text(': "${BETA:=0.7}"\n')
-    done = dry_run(str(first), "recipes/tiny.sh")
-    assert done.returncode == 0 and value(steps(done.stdout)["15"], "--beta") == "0.7"
-    assert value(steps(done.stdout)["15"], "--output_dir") == "runs/mine/iter1/policy"
+    first.write_text("DPO_BETA=0.7\n")
+    words = listed(checkout, str(first), "recipes/tiny.sh", OUT="")["iter1/policy"]
+    assert value(words, "--beta") == "0.7"
+    assert value(words, "--output_dir") == "runs/mine/iter1/policy"
 
 
 # annotation/2b_best.py, annotation/2c_self_play.py, generation/2b_merge.py, dpo/2_interpolate.py
@@ -626,14 +697,14 @@ def test_the_pair_of_most_information_is_chosen(tmp_path, reward_model, world):
     assert float(done.stdout.split("ridge: ")[1].split(",")[0]) == pytest.approx(gained, abs=0.02)
 
 
-# recipes/tiny
+# comparison
 
 
 def test_best_of_n_takes_the_best_of_the_first_n_and_its_divergence_is_exact(tmp_path):
     """Four samples of three texts, shares 1/2, 1/4, 1/4 from the worst on: of two, 1/4, 5/16, 7/16."""
     samples = row("a", ["w", "b", "w", "m"], rewards=[0.0, 2.0, 0.0, 1.0], true_rewards=[0.0, 1.0, 0.0, 2.0])
     out = tmp_path / "out.jsonl"
-    command = ["recipes/tiny/5_best_of_n.py", "--rewards_file", write_jsonl(tmp_path / "in.jsonl", [samples])]
+    command = ["comparison/1_best_of_n.py", "--rewards_file", write_jsonl(tmp_path / "in.jsonl", [samples])]
     done = ran(*command, "--n", 2, "--output_file", out)
     (best,) = read_jsonl(out)
     assert best["responses"] == ["b"] and best["true_rewards"] == [1.0]
@@ -658,29 +729,31 @@ def test_the_comparison_is_of_the_last_round_with_its_cost(tmp_path):
             write_jsonl(folder / "kl.jsonl", made)
         run_of, log = tmp_path / f"seed{seed}/dpo", tmp_path / f"seed{seed}/dpo/log"
         (run_of / "iter1/policy").mkdir(parents=True)
-        log.mkdir()
-        for step, seconds in (("12", 5), ("13a", 6), ("16", 100), ("5a", 100), ("25", 7)):
-            (log / f"{step}.seconds").write_text(f"{seconds}\n")
+        outside = {"reward_model": 100, "eval/iter1/answers": 100}
+        for step, seconds in ({"iter1/pairs": 11, "iter2/pairs": 7} | outside).items():
+            file = log / f"{step}.seconds"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"{seconds}\n")
         told = {"log_history": [{"num_tokens": 10.0}, {"num_tokens": 30.0}, {"loss": 1.0}]}
         (run_of / "iter1/policy/trainer_state.json").write_text(json.dumps(told))
         write_jsonl(run_of / "iter1/responses.jsonl", [row("0", ["a", "b"], response_tokens=[3, 4])])
-    ran("recipes/tiny/6_comparison.py", "--directory", tmp_path)
+    ran("comparison/2_table.py", "--directory", tmp_path)
     text = (tmp_path / "COMPARISON.md").read_text()
-    assert 'SEEDS="0 1" bash recipes/tiny/compare.sh' in text
+    assert 'SEEDS="0 1" bash comparison/compare.sh' in text
     assert "| dpo | 2 | 0.875 | 0.625 to 1.000 | 2.000 | 3.000 | 1.000 | 4.0 | 0.50 | 18 | 7 | 30 |" in text
     assert "| sft | 2 | 0.500 | 0.500 to 0.500 | 1.000 |" in text
     assert "does not improve" not in text
     assert (tmp_path / "kl.png").stat().st_size > 5000 and (tmp_path / "compute.png").exists()
-    done = run("recipes/tiny/6_comparison.py", "--directory", tmp_path / "none")
+    done = run("comparison/2_table.py", "--directory", tmp_path / "none")
     assert done.returncode == 1 and done.stderr.endswith("none: no run of compare.sh is there\n")
 
 
 def test_the_comparison_names_what_it_knows():
-    done = subprocess.run(["bash", ROOT / "recipes/tiny/compare.sh", "dpo", "ppo"], capture_output=True, text=True)
+    done = subprocess.run(["bash", ROOT / "comparison/compare.sh", "dpo", "ppo"], capture_output=True, text=True)
     told = "compare.sh: ppo: all, short, claims, explorations, or some of dpo offline_dpo ipo"
     assert done.returncode == 1 and done.stderr.startswith(told) and not done.stdout
     known = done.stderr.split("some of ")[1].split()
-    recipes = {path.stem for path in ROOT.glob("recipes/optimisers/*.sh")}
+    recipes = {path.stem for path in ROOT.glob("comparison/tiny/*.sh")}
     assert set(known) == recipes | {"best_of_n", "interpolation", "alignment_tax"}
 
 
@@ -709,7 +782,7 @@ def test_a_claim_holds_fails_or_is_undecided_by_its_interval(tmp_path):
             made_run(tmp_path, seed, name, "iter3", true, text="or" if name == "concise" else "four")
             run_of = tmp_path / f"seed{seed}" / name
             (run_of / "iter3/policy").mkdir(parents=True)
-            (run_of / "settings").write_text("BETA=0.3\n")
+            (run_of / "settings").write_text("DPO_BETA=0.3\n")
             write_jsonl(run_of / ("offline_pairs.jsonl" if name == "offline_dpo" else "iter3/pairs.jsonl"), [{}] * won)
             log = [{"rewards/chosen": value} for value in (0.0, 0.9, *[-0.6 if name == "offline_dpo" else 0.6] * 3)]
             (run_of / "iter3/policy/trainer_state.json").write_text(json.dumps({"log_history": log}))
@@ -718,10 +791,10 @@ def test_a_claim_holds_fails_or_is_undecided_by_its_interval(tmp_path):
         (tmp_path / f"seed1/dpo/academic/{policy}").mkdir(parents=True)
         scores = json.dumps({"tasks": {"tiny_answers": {"value": value}}})
         (tmp_path / f"seed1/dpo/academic/{policy}/academic.json").write_text(scores)
-    ran("recipes/tiny/6_comparison.py", "--directory", tmp_path)
+    ran("comparison/2_table.py", "--directory", tmp_path)
     text = (tmp_path / "COMPARISON.md").read_text()
     assert text.count("does not improve") == 1 and "- self_play does not improve: its target is what" in text
-    done = ran("recipes/tiny/7_claims.py", "--directory", tmp_path)
+    done = ran("comparison/3_claims.py", "--directory", tmp_path)
     assert (tmp_path / "CLAIMS.md").read_text().endswith(done.stdout)
     told = {line.split(" | ")[1].removeprefix("compare.sh "): line for line in done.stdout.splitlines()[2:]}
     verdicts = {runs: line.rsplit("| ", 1)[1].removesuffix(" |") for runs, line in told.items()}

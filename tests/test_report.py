@@ -52,8 +52,10 @@ def make(directory, known=True, recipe="recipes/tiny.sh", **changed):
     (reward_model / "trainer_state.json").write_text(json.dumps({"log_history": log}))
     (directory / "settings").write_text(f"RECIPE={recipe}\nSEED=3\nTEMPERATURES=1.0\\ 0.7\n")
     (directory / "log").mkdir()
-    for step, seconds in (("0", 1), ("13", 2.5), ("2", 4)):
-        (directory / "log" / f"{step}.seconds").write_text(f"{seconds}\n")
+    for step, seconds in (("iter10/pairs", 2.5), ("iter2/pairs", 4), ("base", 1)):
+        file = directory / "log" / f"{step}.seconds"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"{seconds}\n")
     flags = ["--answers", *files, "--training", *models, reward_model, "--settings", directory / "settings"]
     return [*flags, "--log_dir", directory / "log", "--output_dir", directory / "out"]
 
@@ -126,6 +128,13 @@ def test_the_reward_model_chooses_less_its_length_penalty(tmp_path):
     assert line.endswith(EXPLOITED) and max(means, key=means.get) == "iter2"
 
 
+@pytest.mark.parametrize("optimiser, learned", [("kto", True), ("offline", False), ("self_play", False)])
+def test_a_chooser_that_no_policy_learned_from_is_not_called_exploited(tmp_path, optimiser, learned):
+    settings = f"VALIDATION=reward_model\nANNOTATOR=reward_model\nOPTIMISER={optimiser}\n"
+    _, line = validated(tmp_path, settings)
+    assert line.endswith(EXPLOITED) == learned
+
+
 @pytest.mark.parametrize("proxy", [False, True])
 def test_another_annotator_chooses_by_all_answers_to_a_prompt(tmp_path, proxy):
     """It has seen the validation rows alone, one response of each policy; without a reward model no row has rewards."""
@@ -176,7 +185,7 @@ def test_results_say_what_was_run(made):
     results = made[0]
     assert (results["recipe"], results["seed"]) == ("recipes/tiny.sh", 3)
     assert results["settings"]["TEMPERATURES"] == "1.0 0.7"
-    assert results["seconds"] == {"0": 1, "2": 4, "13": 2.5} and list(results["seconds"]) == ["0", "2", "13"]
+    assert list(results["seconds"].items()) == [("base", 1), ("iter2/pairs", 4), ("iter10/pairs", 2.5)]
     assert results["seconds_total"] == 7.5
     facts = {"first_step": 1, "first_loss": LN2, "last_loss": 0.5, "eval_loss": None, "eval_accuracy": None}
     assert results["training"]["iter1"] == results["training"]["iter2"] == facts
@@ -395,7 +404,7 @@ def test_a_table_never_mixes_judges(tmp_path):
 
 
 def test_other_questions_are_not_set_beside_what_is_published(tmp_path):
-    _, page, html = with_benchmarks(tmp_path, settings="BENCHMARKS=runs/tiny/world/benchmarks\n")
+    _, page, html = with_benchmarks(tmp_path, settings="EVAL_QUESTIONS=runs/tiny/world/benchmarks\n")
     assert "gpt-4" not in page + html and not lines(page, "iterative DPO (published)")[1:]
 
 
@@ -435,6 +444,6 @@ def test_model_cards_tell_recipe_data_scores_and_judge(tmp_path):
 @pytest.mark.parametrize("content", ["nan", "-1", "", "soon"])
 def test_seconds_that_are_no_number_are_named(tmp_path, content):
     flags = make(tmp_path)
-    (tmp_path / "log" / "13.seconds").write_text(content)
+    (tmp_path / "log/iter2/pairs.seconds").write_text(content)
     done = run("eval/3_report.py", *flags)
-    assert done.returncode == 1 and done.stderr == f"{tmp_path}/log/13.seconds: not a number of seconds\n"
+    assert done.returncode == 1 and done.stderr == f"{tmp_path}/log/iter2/pairs.seconds: not a number of seconds\n"

@@ -1,4 +1,4 @@
-"""recipes/tiny/warm.py: a script that a fork of it runs is like one that Python runs, and ends as its caller does."""
+"""tests/warm.py: a script that a fork of it runs is like one that Python runs, and ends as its caller does."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ time.sleep(60)
 def test_a_python_that_is_none_of_its_own_stays(tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/python").symlink_to(sys.executable)
-    command = [sys.executable, "recipes/tiny/warm.py", tmp_path]
+    command = [sys.executable, "tests/warm.py", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith(f"{tmp_path}/bin/python: not an earlier server's")
     assert (tmp_path / "bin/python").is_symlink()
@@ -36,7 +36,7 @@ def test_a_python_that_is_none_of_its_own_stays(tmp_path):
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory):
     home = tmp_path_factory.mktemp("warm")
-    server = subprocess.Popen([sys.executable, "recipes/tiny/warm.py", home], cwd=ROOT)
+    server = subprocess.Popen([sys.executable, "tests/warm.py", home], cwd=ROOT)
     while not (home / "bin/python").exists():
         assert server.poll() is None
         time.sleep(0.1)

@@ -1,0 +1,2 @@
+# n=4 responses a prompt; the paper's is 8.
+N=4

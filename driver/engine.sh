@@ -1,0 +1,168 @@
+# shellcheck shell=bash disable=SC2154,SC2034,SC2178
+# How a step is run: in processes that end with this script, with a log and its seconds, its rows shared out over GPUs and
+# nodes, the made world's judge beside it.
+
+pids=()
+servers=() # processes that live longer than a step
+# shellcheck disable=SC2329 # the trap calls it
+stop_children() {
+  local ask=TERM
+  ((NODES == 1)) || ask=USR1 # srun hands it on, see recipes/slurm/launch.sh
+  for pid in "${pids[@]}"; do kill "-$ask" -- "-$pid" 2>/dev/null || true; done
+  for pid in "${servers[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
+  pids+=("${servers[@]}")
+  for ((i = 0; i < 10 * GRACE; i++)); do # trainings save their state
+    ((i != 50)) || echo "run_loop.sh: waiting for what is still at work, at most $GRACE s" >&2
+    for pid in "${pids[@]}"; do kill -0 -- "-$pid" 2>/dev/null && sleep 0.1 && continue 2; done
+    return 0
+  done
+  for pid in "${pids[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
+}
+
+stop_with_this_script() { # what it has started ends with it
+  trap stop_children EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+}
+
+launch() { # launch LOG COMMAND...: in the background, in a session of its own that ends when this script is killed
+  local log=$1
+  shift
+  printf '%s\n' "${*@Q}" >"$log"
+  setsid setpriv --pdeathsig KILL "$@" >>"$log" 2>&1 &
+  pids+=($!)
+}
+
+asks_judge() { # asks_judge I: does its command ask a judge that the world serves?
+  local -n command=step_command_$1
+  [[ -z $JUDGE_URL && " ${command[*]} " == *" --judge_model "* ]]
+}
+
+serve_judge() { # the world's own judge, before the first step that asks it
+  [[ -z ${servers[*]} ]] || return 0
+  local world=$OUT/world judge
+  judge=("$WORLD/4_judge.py" --questions_files "$world/prompts.jsonl" "$world/evaluation.jsonl" "$world/preferences.jsonl"
+    "$world/bench.jsonl")
+  if [[ $DRY_RUN != no ]]; then
+    printf '%q ' python "${judge[@]}"
+    echo "# serves until it is stopped; OPENAI_BASE_URL has to hold its address"
+    servers=(none)
+    return 0
+  fi
+  rm -f "$OUT/judge.url"
+  pids=()
+  launch "$OUT/log/judge.log" python "${judge[@]}" --port 0 --url_file "$OUT/judge.url"
+  servers=("${pids[@]}")
+  for _ in {1..300}; do [[ -e $OUT/judge.url ]] || sleep 0.1; done
+  [[ -e $OUT/judge.url ]] || die "the judge did not start, see $OUT/log/judge.log"
+  OPENAI_BASE_URL=$(<"$OUT/judge.url")
+  export OPENAI_BASE_URL
+}
+
+shard_command() { # shard_command I SHARD: sets `sharded`, the step's command on a share of its rows, on its node and GPUs
+  local -n command=step_command_$1
+  local shards=${step_shards[$1]} file=${step_files[$1]%% *} each place devices
+  each=$((processes / shards))
+  place=$(($2 * each))
+  devices=$(IFS=, && echo "${gpus[*]:place % per_node:each}")
+  sharded=(env "CUDA_VISIBLE_DEVICES=$devices" "${command[@]/#"$file"/"$file.$2-of-$shards"}" --shard "$2" --num_shards "$shards")
+  ((NODES == 1)) || sharded=("${srun[@]}" --nodes=1 --ntasks=1 "--nodelist=${hosts[place / per_node]}" "${sharded[@]}")
+}
+
+run_step() { # run_step I WHY
+  local i=$1 name log begun=$SECONDS files file
+  local -n command=step_command_$i
+  local place="[$((i + 1)) of ${#step_files[@]}]"
+  read -ra files <<<"${step_files[i]}"
+  name=$(name_of "${files[0]}") log=$OUT/log/$(name_of "${files[0]}")
+  mkdir -p "$(dirname "$log")"
+  echo "$place $(date +%T) $name: $2"
+  if asks_judge "$i"; then serve_judge; fi
+  attempt=$(records begin "$i")
+  pids=()
+  if ((step_shards[i] == 1)); then
+    launch "$log.log" "${command[@]}"
+    wait_for "$name" "${pids[0]}" "$log.log"
+  else
+    run_shards "$i" "$name" "$log"
+  fi
+  pids=()
+  for file in "${files[@]}"; do
+    [[ -e $file ]] || die "$name: the step left no $file, see the log in $OUT/log"
+  done
+  records end "$i" || die "$name: cannot write its record"
+  { echo "$((SECONDS - begun))" >"$log.seconds.new" && mv "$log.seconds.new" "$log.seconds"; } ||
+    die "cannot write into $OUT/log; to go on, give the same command again"
+  echo "$place $name took $((SECONDS - begun)) s$(time_left "$i")"
+}
+
+run_shards() { # run_shards I NAME LOG: each a process; one that fails is started once more
+  local i=$1 name=$2 log=$3 shards=${step_shards[$1]} file=${step_files[$1]%% *} shard running=() status
+  [[ $attempt == resume ]] || remove_shards "$file" # of other inputs
+  for ((shard = 0; shard < shards; shard++)); do
+    [[ ! -e $file.$shard-of-$shards ]] || continue # whole, from a run that was stopped
+    shard_command "$i" "$shard"
+    launch "$log.$shard.log" "${sharded[@]}"
+    running+=("$shard")
+  done
+  local started=("${pids[@]}") place
+  for place in "${!running[@]}"; do # each by its own pid: a bare wait would hide a failure
+    shard=${running[place]} status=0
+    wait "${started[place]}" || status=$?
+    ((status)) || continue
+    if ((status != 143)); then
+      echo "$name: shard $shard of $shards failed; once more, $log.$shard.again.log"
+      shard_command "$i" "$shard"
+      launch "$log.$shard.again.log" "${sharded[@]}"
+      wait_for "$name, shard $shard of $shards," "${pids[-1]}" "$log.$shard.again.log"
+    else
+      stopped "$name"
+    fi
+  done
+  python shards.py "${step_order[i]}" "$file" "$shards" || exit 1
+  remove_shards "$file"
+}
+
+remove_shards() { # remove_shards FILE: whole ones, of any number of processes
+  find "$(dirname "$1")" -maxdepth 1 -name "$(basename "$1").*-of-*" ! -name '*.partial-*' -delete
+}
+
+wait_for() { # wait_for NAME PID LOG: until it has ended; its failure is told and ends the run
+  local status=0 step=${1%%,*}
+  wait "$2" || status=$?
+  ((status)) || return 0
+  ((status != 143)) || stopped "$step"
+  echo "run_loop.sh: $1 failed; the end of $3:" >&2
+  tail -n 5 "$3" >&2
+  (($(df -Pk "$OUT" | awk 'END {print $4}') > 1024)) || echo "No space is left on the disk of $OUT." >&2
+  die "to go on, give the same command again${FROM:+ without FROM}${TO:+ without TO}; for this step alone: $(given_again)FROM=$step TO=$step bash run_loop.sh"
+}
+
+stopped() { # stopped NAME: by a SIGTERM, as a cluster does that needs the machine
+  echo "run_loop.sh: $1 was stopped by a SIGTERM; to go on, give the same command again" >&2
+  exit 143
+}
+
+given_again() { # what the caller set, for a command that repeats it
+  local name
+  for name in "${SETTINGS[@]}"; do
+    [[ ! -v given[$name] || $name =~ ^(FROM|TO)$ ]] || printf '%s=%q ' "$name" "${given[$name]}"
+  done
+}
+
+time_left() { # time_left I: after that step, by what steps of the same kind took in this run; nothing while one is unknown
+  local i name kind seconds left=0
+  declare -A took=()
+  for ((i = 0; i <= last; i++)); do
+    name=$(name_of "${step_files[i]%% *}") kind=$name
+    [[ ! $name =~ ^(iter|eval)[^/]*/([^/]+/)?([^/]+)$ ]] || kind=${BASH_REMATCH[1]}/${BASH_REMATCH[3]}
+    if ((i <= $1)); then
+      [[ ! -e $OUT/log/$name.seconds ]] || took[$kind]=$(<"$OUT/log/$name.seconds")
+    elif [[ ${states[i]} != fresh* || -n $FROM$TO ]]; then
+      seconds=${took[$kind]:-}
+      [[ -n $seconds ]] || seconds=$(cat "$OUT/log/$name.seconds" 2>/dev/null) || return 0
+      left=$((left + seconds))
+    fi
+  done
+  ((left == 0)) || echo ", about $((left / 60 + 1)) min left"
+}

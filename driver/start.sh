@@ -1,0 +1,71 @@
+# shellcheck shell=bash disable=SC2154,SC2034,SC2178
+# The beginning of a run: its environment, its lock, its settings.
+
+say_what_is_set() { # variables of the environment: a shell may still carry some from an earlier export
+  local name told=""
+  for name in "${!given[@]}"; do
+    [[ $name =~ ^(FROM|TO|DRY_RUN)$ ]] || told+=" $name=${given[$name]@Q}"
+  done
+  [[ -z $told ]] || echo "From the environment:$told"
+}
+
+start_run() { # environment, lock, settings
+  export PYTHONUNBUFFERED=1 TQDM_DISABLE=1 # the logs get plain lines instead of bars
+  export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=$GRACE # of accelerate's launcher, which hands a SIGTERM on
+  variables=() # for preflight checks, as they are given: the stages fill in some
+  for name in "${SETTINGS[@]}"; do variables+=("$name=${!name}"); done
+  settings=$(for name in "${SETTINGS[@]:0:results_depend_on}"; do
+    printf '%s=%q\n' "$name" "${!name//"$OUT"\//\$OUT/}"
+  done)
+  [[ $DRY_RUN == no ]] || return 0
+  set +f
+  # shellcheck source=setup.sh
+  source ./setup.sh
+  set -f
+  stop_with_this_script
+  mkdir -p "$OUT/log"
+  exec {lock}>"$OUT/.lock"
+  flock -n "$lock" || die "$OUT: another run_loop.sh is at work there"
+}
+
+find_python() { # sets `python`: what a dry run may use, which installs nothing; empty if there is none with the packages
+  for python in "${VIRTUAL_ENV:-${CONDA_PREFIX:--}}/bin/python" .venv/bin/python python; do
+    if "$python" -I -c "import huggingface_hub, rows" 2>/dev/null; then return 0; fi
+  done
+  python=""
+}
+
+check_settings() { # other settings than those of what is made already are refused; else they are the settings now
+  local line name i changed=()
+  declare -A before=()
+  [[ -e $OUT/settings ]] || return 0
+  while IFS= read -r line; do
+    name=${line%%=*}
+    before[${renamed[$name]:-$name}]=${line#*=}
+  done <"$OUT/settings"
+  while IFS= read -r line; do # a variable that is new since has no value there
+    name=${line%%=*}
+    [[ ! -v before[$name] || ${before[$name]} == "${line#*=}" ]] || changed+=("$name=${before[$name]}, now ${line#*=}")
+  done <<<"$settings"
+  ((${#changed[@]})) || return 0
+  for i in "${!states[@]}"; do
+    [[ ! -v summaries[i] ]] || continue
+    case ${states[i]} in
+      "stale: command: "* | "fresh, without a record")
+        die "$OUT: $(name_of "${step_files[i]%% *}") was made with other settings; give another OUT:$(printf '\n  %s' "${changed[@]}")"
+        ;;
+    esac
+  done
+  printf 'Changed, and nothing that is made depends on it: %s\n' "${changed[@]}"
+}
+
+keep_settings() { # once the first step begins: until then a wrong value can be put right
+  [[ ! -e $OUT/settings || $(<"$OUT/settings") != "$settings" ]] || return 0
+  echo "$settings" >"$OUT/settings.new" && mv "$OUT/settings.new" "$OUT/settings"
+}
+
+check() { # the rows and models of others, the hub, the disk, the GPUs: what would stop the run later
+  local after="CHECK=no goes on without these checks"
+  [[ $CHECK == yes ]] || after="mend what is named above"
+  env "${variables[@]}" "$python" preflight/check.py || die "$after"
+}

@@ -1,2 +1,0 @@
-# Pairing best_random: the baselines of best against worst (paper 3.3).
-: "${PAIRING:=best_random}"

@@ -1,2 +1,0 @@
-# Iterative DPO, the paper's recipe (3.3): all is as the recipe beside it says.
-: "${LOSS:=sigmoid}"

@@ -1,2 +1,0 @@
-# TRL's hinge: relu(1 - beta D), SLiC's margin on the log-ratios of DPO.
-: "${LOSS:=hinge}"

@@ -1,2 +1,0 @@
-# InfoNCA/NCA on pairs (arXiv 2402.05369): holds the chosen response's absolute log-ratio up, too.
-: "${LOSS:=nca_pair}"

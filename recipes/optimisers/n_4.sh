@@ -1,2 +1,0 @@
-# n=4 responses a prompt; the paper's is 8.
-: "${N:=4}"

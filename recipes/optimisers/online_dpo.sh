@@ -1,7 +1,0 @@
-# Online DPO (OAIF, arXiv 2402.04792): one batch a round, so the responses are always those of the policy at hand. A
-# round is one step, so that no schedule is needed.
-: "${ITERATIONS:=6}"
-: "${PROMPTS_PER_ITERATION:=128}"
-: "${BATCH_SIZE:=128}"
-: "${EPOCHS:=1}"
-: "${DPO_OPTIONS:=--lr_scheduler_type constant --warmup_steps 0}"

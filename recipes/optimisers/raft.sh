@@ -1,3 +1,0 @@
-# RAFT (arXiv 2304.06767): fine-tuning on the best of n, iterated. No reference, no worst response.
-: "${LOSS:=raft}"
-: "${DPO_OPTIONS:=--packing False}"

@@ -1,5 +1,0 @@
-# Self-rewarding (arXiv 2401.10020): the policy of the round compares its own responses. It has to have learned to
-# judge: SFT_MODEL fine-tuned on the rows of sft/1b_judgements.py, too, as recipes/tiny/compare.sh does. Four responses a
-# prompt, as there.
-: "${ANNOTATOR:=policy}"
-: "${N:=4}"

@@ -1,4 +1,0 @@
-# Between a recipe of recipes/optimisers and recipes/tiny.sh: a comparison under three minutes for each optimiser.
-: "${PROMPTS_PER_ITERATION:=600}"
-: "${MEASURE:=none}"
-: "${EVALS:=none}"

@@ -1,0 +1,94 @@
+"""The commands of the driver's dry runs: those that are recorded in tests/dry_runs."""
+
+import os
+import shlex
+
+import pytest
+from commands import run
+from driving import commands
+from record_dry_runs import BATCHES, RECORDS, all_cases, current, dry_run, recorded
+
+CASES = all_cases()
+QUICK = {"RECIPE": "recipes/llama3_8b_quick.sh", "GPUS": "8"}
+
+
+def value(words, flag):
+    """What follows the last such flag; of two the scripts take the last."""
+    place = len(words) - words[::-1].index(flag)
+    return words[place]
+
+
+def trainings(checkout, **variables):
+    """The words of the commands that train the policies of three rounds."""
+    done = dry_run(checkout, **QUICK | variables)
+    assert done.returncode == 0, done.stderr
+    found = commands(done.stdout)
+    return [found[f"iter{t}/policy"] for t in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_dry_run_has_the_recorded_commands(checkout, name):
+    """Where a change is meant, python tests/record_dry_runs.py writes the records anew."""
+    assert current(checkout, CASES[name]) == recorded(CASES, name)
+
+
+def test_there_is_no_other_record():
+    files = {str(path.relative_to(RECORDS)) for path in RECORDS.rglob("*.*")}
+    assert files == {f"{name}.txt" for name in CASES}
+
+
+def test_the_scripts_take_the_recorded_commands():
+    """By the driver's own check; it takes one of those that differ in paths alone."""
+    steps = []
+    for name in CASES:
+        for step, its_commands in recorded(CASES, name):
+            for command in its_commands:
+                words = shlex.split(command)
+                steps += ["1", step, str(len(words)), *words]
+    environment = {**os.environ, "OPENAI_BASE_URL": "http://localhost"}  # of the world's judge
+    listing = "".join(f"{word}\0" for word in steps)
+    done = run("driver/arguments.py", input=listing, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+# An optimiser's file holds what its source says, for whatever policy; tuning is a recipe's.
+
+
+def test_a_method_has_its_sources_values_with_any_recipe(checkout):
+    xpo = trainings(checkout, OPTIMISER="xpo")
+    assert {value(words, "--optimism") for words in xpo} == {"1e-5"}
+    sppo = trainings(checkout, OPTIMISER="sppo")
+    assert {value(words, "--beta") for words in sppo} == {"0.001"}
+    selm = trainings(checkout, OPTIMISER="selm")
+    assert {value(words, "--optimism") for words in selm} == {"1e-4"}
+    assert {value(words, "--beta") for words in selm} == {"0.01"}
+    assert [value(words, "--learning_rate") for words in selm] == ["5e-7", "3e-7", "1e-7"]
+    out = "runs/recorded"
+    expected = ["RLHFlow/LLaMA3-SFT", f"{out}/iter1/policy", f"{out}/iter2/policy"]
+    assert [value(words, "--ref_model_name_or_path") for words in selm] == expected
+
+
+@pytest.mark.parametrize("name", ["xpo", "selm", "sppo"])
+def test_a_method_brings_no_tuning_of_the_tiny_world(checkout, name):
+    done = dry_run(checkout, **QUICK, OPTIMISER=name)
+    assert value(commands(done.stdout)["iter1/pairs"], "--length_penalty") == "0"
+
+
+def test_a_variable_of_the_caller_without_effect_is_refused(checkout):
+    done = dry_run(checkout, **QUICK, OPTIMISER="kto", DPO_LOSS="ipo")
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr == "run_loop.sh: DPO_LOSS=ipo: without effect with OPTIMISER=kto\n"
+
+
+@pytest.mark.parametrize(
+    "variable, step",
+    [
+        ("SFT_OPTIONS", "sft"),
+        ("RM_OPTIONS", "reward_model"),
+        ("PM_OPTIONS", "preference_model"),
+        ("DPO_OPTIONS", "iter1/policy"),
+    ],
+)
+def test_a_flag_of_the_users_stands_after_the_drivers(checkout, variable, step):
+    done = dry_run(checkout, GPUS="8", **BATCHES, **{variable: "--save_strategy no"})
+    assert commands(done.stdout)[step][-2:] == ["--save_strategy", "no"]
