@@ -45,7 +45,7 @@ serve_judge() { # the world's own judge, before the first step that asks it
     "$world/bench.jsonl")
   if [[ $DRY_RUN != no ]]; then
     printf '%q ' python "${judge[@]}"
-    echo "# serves until it is stopped; OPENAI_BASE_URL has to hold its address"
+    echo "& export OPENAI_BASE_URL=http://localhost:8000/v1 # the world's judge, until it is stopped"
     servers=(none)
     return 0
   fi

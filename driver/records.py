@@ -26,7 +26,7 @@ from contents import Hashes, code_hash, read_json, write_json
 # Flags that do not change what is made, with their values: of memory, speed and logging, and where a judge is served.
 MANNER = (
     "--per_device_train_batch_size --gradient_accumulation_steps --use_cpu --tensor_parallel_size --save_steps "
-    "--save_total_limit --disable_tqdm --dataloader_pin_memory --judge_url"
+    "--save_total_limit --disable_tqdm --dataloader_pin_memory --judge_url --concurrency --timeout --max_retries"
 ).split()
 BATCH = ("--per_device_train_batch_size", "--gradient_accumulation_steps")
 # What ends a flag whose values are paths; the values of another are paths if they have a slash or a dot.

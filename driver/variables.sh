@@ -4,7 +4,7 @@
 #   setting NAME DEFAULT [KIND]    # what it means (section of the paper)
 #
 # KIND: allowed values; `some` before values of which several may be given; `whole` (0, 1, 2, ...), `count` (1, 2, ...),
-# `number` (not below 0), `real`, `numbers` (several). Defaults are the paper's where it gives one. Who wins: the environment,
+# `number` (not below 0), `real`, `numbers` (several). Defaults are the paper's where it gives one. Precedence: the environment,
 # then the recipes, the first that sets a variable, then the optimiser's file, then the default.
 
 SETTINGS=() # all names, in this order
@@ -20,7 +20,7 @@ setting RECIPE recipes/tiny.sh                # an experiment; of several files 
 setting SEED 0 whole                          # of every random choice
 setting WORLD ""                              # directory of a made world's scripts: data, base model, true reward, judge
 setting WORLD_OPTIONS ""                      # flags of its 1_data.py
-setting DTYPE bfloat16 bfloat16 float16 float32 # in generation and scoring; training is in float32 or, but for float32, in bfloat16 mixed precision
+setting DTYPE bfloat16 bfloat16 float16 float32 # of generation and scoring; trainings are in float32 with float32, else in bfloat16 mixed precision
 setting CHAT_TEMPLATE_KWARGS ""               # JSON, arguments of the policies' chat template, such as {"enable_thinking": false}
 
 # Supervised fine-tuning (3.1)
@@ -32,7 +32,7 @@ setting SFT_LEARNING_RATE 2e-5 number
 setting SFT_EPOCHS 1 number
 setting SFT_BATCH_SIZE 32 count               # global, as every batch size: the steps of accumulation follow
 setting SFT_MAX_LENGTH 2048 count             # tokens of a packed row; paper: 8192
-setting SFT_OPTIONS ""                        # more flags of sft/2_finetune.py, which win over the driver's; so do the *_OPTIONS below
+setting SFT_OPTIONS ""                        # more flags of sft/2_finetune.py, which win over the driver's; so do RM_, PM_ and DPO_OPTIONS
 
 # Reward models (2.1)
 setting PREFERENCES ""                        # preference data, one or several; mix1, mix2: the paper's
@@ -43,7 +43,7 @@ setting RM_START ""                           # what its training starts from; e
 setting RM_LEARNING_RATE 2e-6 number
 setting RM_EPOCHS 1 number
 setting RM_BATCH_SIZE 512 count
-setting RM_MAX_LENGTH 2048 count              # longer pairs are dropped; paper: 4096
+setting RM_MAX_LENGTH 2048 count              # longer pairs are dropped
 setting RM_OPTIONS ""
 setting PREFERENCE_MODEL ""                   # a finished pairwise model, in place of training one
 setting PM_START ""                           # what its training starts from; empty: the initial policy
