@@ -18,8 +18,7 @@ import runpy
 import subprocess
 import sys
 
-STAGES = "sft reward_modeling generation annotation dpo eval data recipes/tiny recipes/smollm2".split()
-OURS = tuple(f"{folder}/" for folder in STAGES)
+from contents import is_ours
 
 
 class Refused(BaseException):  # not an Exception: a script may say what its libraries refuse in its own words
@@ -46,11 +45,6 @@ def leave(parser, status=0, message=None):
     if status:
         raise Refused((message or "").strip().removeprefix(f"{parser.prog}: error: "))
     raise SystemExit(0)
-
-
-def is_ours(script):
-    """Is it a numbered script of this checkout's stages or worlds?"""
-    return os.path.relpath(script).startswith(OURS) and os.path.basename(script)[0].isdigit()
 
 
 def check_own(script, words):

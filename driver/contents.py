@@ -12,6 +12,8 @@ OF_A_MODEL = (
     "*.safetensors pytorch_model*.bin adapter_model.bin *.json *.model *.tiktoken *.jinja *.py merges.txt vocab.txt"
 ).split()
 RECORDS = (".made.json", ".making.json")
+# The project's scripts; a user's own may do without its rules.
+STAGES = "sft reward_modeling generation annotation dpo eval data recipes/tiny recipes/smollm2".split()
 LARGE = 2**26  # bytes; a larger file is not read again while size, inode and both times stay
 
 
@@ -124,6 +126,12 @@ def code(source):
             for number in range(first.lineno, first.end_lineno + 1):
                 lines[number - 1] = ""
     return [line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def is_ours(script):
+    """Is it a numbered script of this project's stages or worlds?"""
+    path = os.path.relpath(os.path.realpath(script), ROOT)
+    return os.path.dirname(path) in STAGES and os.path.basename(path)[0].isdigit()
 
 
 def code_hash(script):

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import ClassVar
 
-from contents import Hashes, code_hash, read_json, write_json
+from contents import Hashes, code_hash, is_ours, read_json, write_json
 
 # Flags that do not change what is made, with their values: of memory, speed and logging, and where a judge is served.
 MANNER = (
@@ -162,9 +162,12 @@ def state(step, hashes, remade):
     """fresh, missing or stale, with the reason. remade: {file: step} of what the steps before it will make again."""
     if not step.exists():
         return "missing"
-    if any(path.exists() for path in step.beside(".making.json")):  # perhaps half a file of the user's own script
-        return "stale: its last run was cut off"
-    new, made = step.record(hashes), [read_json(path) for path in step.beside(".made.json")]
+    new = step.record(hashes)
+    if any(path.exists() for path in step.beside(".making.json")):
+        if not was_finished(step, new, hashes):
+            return "stale: its last run was cut off"
+        end(step)
+    made = [read_json(path) for path in step.beside(".made.json")]
     reasons = list(filter(None, (difference(old, new) for old in made if old)))
     words = [os.path.normpath(word) for _, word in step.flagged()]
     upstream = [remade[word] for word in words if word in remade]
@@ -173,6 +176,16 @@ def state(step, hashes, remade):
     if upstream:
         return f"stale: after {upstream[0]}"
     return "fresh" if all(made) else "fresh, without a record"
+
+
+def was_finished(step, new, hashes):
+    """Whether what was in the making is whole: this project's scripts give a file its name when it is. A script of the
+    user's own may have written half of it."""
+    making = [read_json(path) or {} for path in step.beside(".making.json")]
+    same = all("record" in one and not difference(one["record"], new) for one in making)
+    before = [one.get("before") for one in making]
+    now = [hashes.of(file) for file in step.files]
+    return is_ours(step.script) and same and all(a != b for a, b in zip(before, now, strict=True))
 
 
 def print_states(steps, hashes):
@@ -195,17 +208,18 @@ def adopt(steps, hashes):
 
 
 def begin(step, hashes):
-    before, new = read_json(step.beside(".making.json")[0]), step.record(hashes)
-    for making, made in zip(step.beside(".making.json"), step.beside(".made.json"), strict=True):
+    last, new = read_json(step.beside(".making.json")[0]), step.record(hashes)
+    for file, making, made in zip(step.files, step.beside(".making.json"), step.beside(".made.json"), strict=True):
         making.parent.mkdir(parents=True, exist_ok=True)
-        write_json(making, new)
+        write_json(making, {"record": new, "before": hashes.of(file) if os.path.exists(file) else None})
         made.unlink(missing_ok=True)
-    print("resume" if before and not difference(before, new) else "anew")
+    print("resume" if last and not difference(last["record"], new) else "anew")
 
 
 def end(step):
     for making, made in zip(step.beside(".making.json"), step.beside(".made.json"), strict=True):
-        making.replace(made)
+        write_json(made, read_json(making)["record"])
+        making.unlink()
 
 
 def read_steps(out):

@@ -96,9 +96,10 @@ def test_the_scores_are_those_of_the_samples(by_transformers):
 
 def test_answers_have_1024_tokens_and_those_that_are_cut_off_are_counted(sft, tiny, tmp_path):
     """A limit that a task takes from lm-eval's files is raised, one that the user's file sets stays; a flag wins."""
-    text = (tiny / "tiny_answers.yaml").read_text().replace(str(tiny), str(tmp_path))
+    text = (tiny / "tiny_answers.yaml").read_text()
     text = text.replace("max_gen_toks: 64", "max_gen_toks: 1").replace("task: tiny_answers", "task: own_limit")
     write_jsonl(tmp_path / "questions.jsonl", read_jsonl(tiny / "questions.jsonl")[:8])
+    shutil.copy(tiny / "beside.py", tmp_path)
     (tmp_path / "own_limit.yaml").write_text(text)
     (tmp_path / "raised.yaml").write_text(f"include: {tmp_path}/own_limit.yaml\ntask: raised\n")
     flags = ["--include_path", tmp_path, "--tasks", "own_limit", "raised"]

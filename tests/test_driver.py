@@ -191,7 +191,7 @@ def test_evaluation_prompts_without_a_split_are_refused_before_the_first_step(tm
     ):
         write_jsonl(evaluation, [row, *prompts[1:]])
         status, printed = drive(file, EVAL_PROMPTS=str(evaluation), CHECK=check)
-        assert status == 1 and printed.startswith(reason) and not steps(printed)
+        assert status == 1 and reason in printed and not steps(printed)
         assert not (tmp_path / "run/settings").exists() and not (tmp_path / "run/world").exists()
 
 
@@ -381,7 +381,7 @@ def test_no_reward_model_is_needed_where_none_is_asked(tmp_path, variables, scri
         ({"ANNOTATOR": "verifier", "MEASURE": "reward_model"}, "set REWARD_MODEL or PREFERENCES, for MEASURE="),
         ({"ANNOTATOR": "verifier", "VALIDATION": "reward_model"}, "set REWARD_MODEL or PREFERENCES, for VALIDATION="),
         ({"OPTIMISER": "rloo", "ITERATIONS": "1"}, "set REWARD_MODEL or PREFERENCES, for ANNOTATOR=reward_model"),
-        ({"ANNOTATOR": "policy"}, "VALIDATION=policy: one of true_reward reward_model"),
+        ({"ANNOTATOR": "policy"}, "ANNOTATOR=policy: it changes by the round; set VALIDATION"),
         ({"ANNOTATOR": "verifier", "VALIDATION": "true_reward"}, "VALIDATION=true_reward: only in a made world"),
         ({"ANNOTATOR": "verifier", "VALIDATION": "llm_judge"}, "set JUDGE_URL and JUDGE_MODEL"),
         ({"ANNOTATOR": "verifier", "EVALS": "mt_bench"}, "set JUDGE_URL and JUDGE_MODEL"),

@@ -191,3 +191,17 @@ def test_the_script_of_the_worlds_judge_counts_where_it_is_asked(run):
     (run / "judge.py").write_text("score = 2\n")
     (told,) = records(run, "states", asked, flags=flags)
     assert told.startswith("stale: script.py or a module")
+
+
+def test_a_script_of_the_project_that_has_finished_is_believed_where_the_driver_was_killed(run):
+    """It gives a file its name when it is whole. Of two files both have to be new."""
+    files = [run / "out/first/rows.jsonl", run / "out/first/held_out.jsonl"]
+    words = ["--datasets", run / "input.jsonl", "--held_out_file", files[1], "--output_file", files[0]]
+    one = step(files, "python", ROOT / "reward_modeling/1_preferences.py", *words)
+    make(run, one)
+    records(run, "begin", one)
+    files[0].write_text('{"new": 1}\n')
+    assert records(run, "states", one) == ["stale: its last run was cut off"]
+    files[1].write_text('{"new": 2}\n')
+    assert records(run, "states", one) == ["fresh"]
+    assert not list(run.glob("out/first/*.making.json"))
