@@ -273,7 +273,7 @@ def test_every_file_that_a_page_names_exists(page):
         name = path.split("/")[-1]
         if name.startswith(PLACEHOLDERS) or name in UPSTREAM or path.startswith("runs/my_"):
             continue
-        if name.endswith(("html", "json", "jsonl")) or path.startswith("runs/"):
+        if name.endswith(("html", "json", "jsonl", "report.md")) or path.startswith("runs/"):
             assert name in SOURCES, path
         elif not list(ROOT.glob(path)) and not list(ROOT.glob(f"docs/{path}")):
             named_alone = [program for program in PROGRAMS if program.split("/")[-1] == path]
