@@ -7,7 +7,7 @@ NAME.making.json instead. A file without a record, of an earlier version or put 
 Reads:  the steps on standard input, by driver/steps.sh: for each the number of its files, the files, the number of
         words of its command, the words, each followed by a zero byte; the files that the commands name
 Writes: states: a line a step: fresh, missing, or stale, with a colon and the reason
-        adopt: records for the files that have none
+        adopt: records for the files that have none. Only with the run's lock: a dry run reads states alone
         begin: `resume` if the last try was of the same inputs, else `anew`; the record of what is in the making
         end: the record of what is made
 
@@ -163,10 +163,8 @@ def state(step, hashes, remade):
     if not step.exists():
         return "missing"
     new = step.record(hashes)
-    if any(path.exists() for path in step.beside(".making.json")):
-        if not was_finished(step, new, hashes):
-            return "stale: its last run was cut off"
-        end(step)
+    if is_in_the_making(step):
+        return "fresh" if was_finished(step, new, hashes) else "stale: its last run was cut off"
     made = [read_json(path) for path in step.beside(".made.json")]
     reasons = list(filter(None, (difference(old, new) for old in made if old)))
     words = [os.path.normpath(word) for _, word in step.flagged()]
@@ -176,6 +174,10 @@ def state(step, hashes, remade):
     if upstream:
         return f"stale: after {upstream[0]}"
     return "fresh" if all(made) else "fresh, without a record"
+
+
+def is_in_the_making(step):
+    return any(path.exists() for path in step.beside(".making.json"))
 
 
 def was_finished(step, new, hashes):
@@ -200,11 +202,14 @@ def print_states(steps, hashes):
 def adopt(steps, hashes):
     """Take files without a record for what their inputs, as they are now, have made: if a step before them makes its
     files anew, and others, they are stale."""
-    for step in steps:
-        if step.exists() and not any(path.exists() for path in step.beside(".making.json")):
-            for path in step.beside(".made.json"):
-                if not path.exists():
-                    write_json(path, step.record(hashes))
+    for step in filter(Step.exists, steps):
+        if is_in_the_making(step):
+            if was_finished(step, step.record(hashes), hashes):
+                end(step)  # the driver was killed before it could
+            continue
+        for path in step.beside(".made.json"):
+            if not path.exists():
+                write_json(path, step.record(hashes))
 
 
 def begin(step, hashes):

@@ -204,4 +204,7 @@ def test_a_script_of_the_project_that_has_finished_is_believed_where_the_driver_
     assert records(run, "states", one) == ["stale: its last run was cut off"]
     files[1].write_text('{"new": 2}\n')
     assert records(run, "states", one) == ["fresh"]
+    assert len(list(run.glob("out/first/*.making.json"))) == 2, "a dry run beside a run changes nothing"
+    records(run, "adopt", one)
+    assert records(run, "states", one) == ["fresh"]
     assert not list(run.glob("out/first/*.making.json"))
