@@ -15,7 +15,7 @@ Writes: --output_file, the same rows with "rewards", one for each response, and 
     python annotation/1a_reward_model.py --model_name_or_path runs/tiny/reward_model --n 8 \
         --responses_file runs/tiny/iter1/responses.jsonl --output_file runs/tiny/iter1/rewards.jsonl
 
-One shard of two, on the second GPU; shards.py joins them:
+One shard of two, on the second GPU; common/shards.py joins them:
     CUDA_VISIBLE_DEVICES=1 python annotation/1a_reward_model.py --shard 1 --num_shards 2 ...
 """
 
@@ -24,9 +24,7 @@ import math
 import sys
 import time
 
-import rows
-import shards
-from common import arguments, models, remote_code
+from common import arguments, models, remote_code, rows, shards
 
 
 def take(items, length, budget, attended=lambda item: 0):
@@ -53,11 +51,18 @@ class Scorer:
     """A reward model and its tokenizer; `share`: prompts go through the model once for all their responses."""
 
     def __init__(self, model, tokenizer, batch_tokens, share):
-        self.model, self.tokenizer, self.batch_tokens, self.share = model, tokenizer, batch_tokens, share
+        self.model, self.tokenizer, self.batch_tokens, self.share = (
+            model,
+            tokenizer,
+            batch_tokens,
+            share,
+        )
         self.refusal = None  # what the model's own code said of the last sequence that it refused
 
     def padded(self, ids):
-        return self.tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt").to(self.model.device)
+        return self.tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt").to(
+            self.model.device
+        )
 
     def outputs(self, chunk):
         """What the model gives for each response of each row, as {name: list}; None for a row that does not fit.
@@ -68,7 +73,11 @@ class Scorer:
 
         chats = [chats_of(row) for row in chunk]
         of_row = zip(chunk, chats, strict=True)
-        texts = [models.render(self.tokenizer, chat, row.at("prompt")) for row, several in of_row for chat in several]
+        texts = [
+            models.render(self.tokenizer, chat, row.at("prompt"))
+            for row, several in of_row
+            for chat in several
+        ]
         ids = iter(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
         ids = [[next(ids) for _ in row] for row in chats]
         results = [[None] * len(row) for row in chats]
@@ -84,16 +93,29 @@ class Scorer:
                         self.model.base_model(**prefix, use_cache=True).past_key_values,
                         prefix["attention_mask"],
                     )
-                of_group = [(place, i, j) for place, i in enumerate(group) for j in range(len(ids[i]))]
-                length, attended = (lambda at: len(ids[at[1]][at[2]]) - shared[at[1]]), (lambda at: shared[at[1]])
+                of_group = [
+                    (place, i, j) for place, i in enumerate(group) for j in range(len(ids[i]))
+                ]
+                length, attended = (
+                    (lambda at: len(ids[at[1]][at[2]]) - shared[at[1]]),
+                    (lambda at: shared[at[1]]),
+                )
                 for batch in take(of_group, length, self.batch_tokens, attended):
                     rest = self.padded([ids[i][j][shared[i] :] for _, i, j in batch])
                     if cache:
-                        places = torch.tensor([place for place, _, _ in batch], device=self.model.device)
-                        starts = torch.tensor([shared[i] for _, i, _ in batch], device=self.model.device)
+                        places = torch.tensor(
+                            [place for place, _, _ in batch], device=self.model.device
+                        )
+                        starts = torch.tensor(
+                            [shared[i] for _, i, _ in batch], device=self.model.device
+                        )
                         rest["past_key_values"] = of_rows(cache, places)
-                        rest["position_ids"] = starts[:, None] + torch.arange(rest["input_ids"].shape[1]).to(starts)
-                        rest["attention_mask"] = torch.cat([mask[places], rest["attention_mask"]], 1)
+                        rest["position_ids"] = starts[:, None] + torch.arange(
+                            rest["input_ids"].shape[1]
+                        ).to(starts)
+                        rest["attention_mask"] = torch.cat(
+                            [mask[places], rest["attention_mask"]], 1
+                        )
                     for (_, i, j), values in zip(batch, self.values(rest), strict=True):
                         results[i][j] = values
         return [row if i in shared else None for i, row in enumerate(results)]
@@ -125,7 +147,13 @@ class Scorer:
         if not self.share or len(of_row) == 1:
             return 0
         most = min(map(len, of_row)) - 1
-        return next((k for k, tokens in enumerate(zip(*of_row, strict=False)) if len(set(tokens)) > 1 or k == most))
+        return next(
+            (
+                k
+                for k, tokens in enumerate(zip(*of_row, strict=False))
+                if len(set(tokens)) > 1 or k == most
+            )
+        )
 
 
 def of_rows(cache, places):
@@ -149,7 +177,14 @@ def load(path, dtype, example, **origin):
     models.ensure_padding(tokenizer)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     origin.pop("chat_template_kwargs")
-    model = models.load(AutoModelForSequenceClassification, path, tokenizer, dtype=dtype, device_map=device, **origin)
+    model = models.load(
+        AutoModelForSequenceClassification,
+        path,
+        tokenizer,
+        dtype=dtype,
+        device_map=device,
+        **origin,
+    )
     for config in (model.config, model.config.get_text_config()):
         config.pad_token_id = tokenizer.pad_token_id
     if type(model).__module__.startswith("transformers.") and model.config.num_labels != 1:
@@ -164,27 +199,42 @@ def annotated(row, given, names):
         rows.refuse(row, f"rewards: {row['rewards']} are not all finite")
     if "gating_output" in given[0]:
         row["objectives"] = [dict(zip(names, one["rewards"], strict=True)) for one in given]
-        row["gate"] = dict(zip(names, given[0]["gating_output"], strict=True))  # of the prompt, the same for each
+        row["gate"] = dict(
+            zip(names, given[0]["gating_output"], strict=True)
+        )  # of the prompt, the same for each
     return row
 
 
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True)
-    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that comes with the model")
-    parser.add_argument("--revision", help="commit of a model on the hub; its code is run at a pinned commit only")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run the code that comes with the model"
+    )
+    parser.add_argument(
+        "--revision", help="commit of a model on the hub; its code is run at a pinned commit only"
+    )
     parser.add_argument("--responses_file", required=True)
     parser.add_output("--output_file", required=True)
-    parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
+    parser.add_argument(
+        "--n",
+        type=arguments.whole(0),
+        help="responses of every row (default: as the first; 0: any)",
+    )
     parser.add_argument(
         "--batch_tokens",
         type=arguments.whole(1),
         help="tokens a batch, padding included (default: by device and memory)",
     )
     parser.add_argument(
-        "--dtype", choices=arguments.DTYPES, default="float32", help="of weights and activations: float32, bfloat16"
+        "--dtype",
+        choices=arguments.DTYPES,
+        default="float32",
+        help="of weights and activations: float32, bfloat16",
     )
-    parser.add_argument("--chunk_size", type=arguments.whole(1), default=512, help="rows between two writes to disk")
+    parser.add_argument(
+        "--chunk_size", type=arguments.whole(1), default=512, help="rows between two writes to disk"
+    )
     parser.add_argument("--chat_template_kwargs", help=arguments.TEMPLATE_HELP)
     args = shards.parse(parser)
 
@@ -227,16 +277,25 @@ def main():
                 refused += 1
             else:
                 numbered = [*map(str, range(len(given[0].get("rewards", ()))))]
-                finished.append({**annotated(row, given, names or numbered), "annotator": args.model_name_or_path})
+                finished.append(
+                    {
+                        **annotated(row, given, names or numbered),
+                        "annotator": args.model_name_or_path,
+                    }
+                )
         writer.add(finished)
         done, seconds = done + len(chunk), time.time() - start
         rate = (done - len(writer.done)) / seconds
         told = f"{done} of {total} rows, {rate:.0f}/s, {(total - done) / rate:.0f} s left"
         print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
     if args.num_shards == 1 and total == dropped:
-        sys.exit(f"{args.responses_file}: every row is longer than the context of {args.model_name_or_path}")
+        sys.exit(
+            f"{args.responses_file}: every row is longer than the context of {args.model_name_or_path}"
+        )
     if args.num_shards == 1 and total == dropped + refused:
-        sys.exit(f"{args.responses_file}: {args.model_name_or_path} scores no row ({scorer.refusal})")
+        sys.exit(
+            f"{args.responses_file}: {args.model_name_or_path} scores no row ({scorer.refusal})"
+        )
     writer.finish()
     by_code = f"refused by the model's code: {refused}, " if own else ""
     print(

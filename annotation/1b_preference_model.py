@@ -23,9 +23,7 @@ import math
 import sys
 import time
 
-import rows
-import shards
-from common import arguments, chats, comparisons, models
+from common import arguments, chats, comparisons, models, rows, shards
 
 
 def tournament(n):
@@ -40,7 +38,9 @@ def tournament(n):
         if (worst, i) not in known:
             known[worst, i] = yield worst, i
         worst = i if known[worst, i] >= 0.5 else worst
-    if all(abs(p - 0.5) < 1e-6 for p in known.values()):  # such as by a model that goes by the place alone
+    if all(
+        abs(p - 0.5) < 1e-6 for p in known.values()
+    ):  # such as by a model that goes by the place alone
         return [0.5] * n
     return [1.0 if i == best else 0.0 if i == worst else 0.5 for i in range(n)]
 
@@ -71,7 +71,9 @@ def annotate(chunk, method, probabilities):
             if answer is None:
                 continue
             if not math.isfinite(answer):
-                rows.refuse(row, f"judgement: the probability of response {i} against {j} is {answer}")
+                rows.refuse(
+                    row, f"judgement: the probability of response {i} against {j} is {answer}"
+                )
             row["judgement"].append({"a": i, "b": j, "probability": answer})
             try:
                 left.append((row, match, match.send(answer)))
@@ -86,8 +88,14 @@ def main():
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--responses_file", required=True)
     parser.add_output("--output_file", required=True)
-    parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
-    parser.add_argument("--method", choices=[*METHODS], default="tournament", help="which responses meet")
+    parser.add_argument(
+        "--n",
+        type=arguments.whole(0),
+        help="responses of every row (default: as the first; 0: any)",
+    )
+    parser.add_argument(
+        "--method", choices=[*METHODS], default="tournament", help="which responses meet"
+    )
     parser.add_argument(
         "--bos",
         action="store_true",
@@ -99,9 +107,14 @@ def main():
         help="tokens a batch, padding included (default: by device and memory)",
     )
     parser.add_argument(
-        "--dtype", choices=arguments.DTYPES, default="float32", help="of weights and activations: float32, bfloat16"
+        "--dtype",
+        choices=arguments.DTYPES,
+        default="float32",
+        help="of weights and activations: float32, bfloat16",
     )
-    parser.add_argument("--chunk_size", type=arguments.whole(1), default=512, help="rows between two writes to disk")
+    parser.add_argument(
+        "--chunk_size", type=arguments.whole(1), default=512, help="rows between two writes to disk"
+    )
     parser.add_argument("--chat_template_kwargs", help=arguments.TEMPLATE_HELP)
     args = shards.parse(parser)
 
@@ -112,19 +125,31 @@ def main():
     total, example = 0, None
     for row in answered():
         total += 1
-        example = example or (row.at("prompt"), comparisons.question(row["prompt"], *(row["responses"] * 2)[:2]))
+        example = example or (
+            row.at("prompt"),
+            comparisons.question(row["prompt"], *(row["responses"] * 2)[:2]),
+        )
         if len(row["responses"]) < 2:
-            sys.exit(f"{args.responses_file}: responses: {len(row['responses'])}, a comparison needs two")
+            sys.exit(
+                f"{args.responses_file}: responses: {len(row['responses'])}, a comparison needs two"
+            )
 
     import torch
     from transformers import AutoModelForCausalLM
 
-    tokenizer = models.tokenizer(args.model_name_or_path, example, chat_template_kwargs=args.chat_template_kwargs)
+    tokenizer = models.tokenizer(
+        args.model_name_or_path, example, chat_template_kwargs=args.chat_template_kwargs
+    )
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     if tokenizer.pad_token is None:
-        sys.exit(f"{args.model_name_or_path}: its tokenizer has neither a pad token nor an EOS token")
+        sys.exit(
+            f"{args.model_name_or_path}: its tokenizer has neither a pad token nor an EOS token"
+        )
     side_ids, answer_length = chats.choice(tokenizer)
-    answer = {"role": "assistant", "content": "A"}  # which one does not matter: the probability is read before it
+    answer = {
+        "role": "assistant",
+        "content": "A",
+    }  # which one does not matter: the probability is read before it
 
     rendered = models.render if args.bos else comparisons.text
 
@@ -133,10 +158,18 @@ def main():
         for row, a, b in compared:
             messages = [*comparisons.question(row["prompt"], a, b), answer]
             texts.append(rendered(tokenizer, messages, row.at("prompt")))
-        return [ids[:-answer_length] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        return [
+            ids[:-answer_length] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]
+        ]
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = models.load(AutoModelForCausalLM, args.model_name_or_path, tokenizer, dtype=args.dtype, device_map=device)
+    model = models.load(
+        AutoModelForCausalLM,
+        args.model_name_or_path,
+        tokenizer,
+        dtype=args.dtype,
+        device_map=device,
+    )
 
     limit = model.config.get_text_config().max_position_embeddings
     on_cpu = model.device.type == "cpu"
@@ -153,9 +186,13 @@ def main():
         while order:
             size = max(1, batch_tokens // len(ids[order[0]]))
             batch, order = order[:size], order[size:]
-            padded = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, padding_side="left", return_tensors="pt")
+            padded = tokenizer.pad(
+                {"input_ids": [ids[i] for i in batch]}, padding_side="left", return_tensors="pt"
+            )
             padded["position_ids"] = (padded["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-            logits = model(**padded.to(model.device), logits_to_keep=1).logits[:, -1, side_ids].float()
+            logits = (
+                model(**padded.to(model.device), logits_to_keep=1).logits[:, -1, side_ids].float()
+            )
             for i, p in zip(batch, logits.softmax(-1)[:, 0].tolist(), strict=True):
                 p_a[i] = p
         both = zip(p_a[: len(compared)], p_a[len(compared) :], strict=True)
@@ -166,7 +203,9 @@ def main():
     start, done, dropped, made = time.time(), len(writer.done), 0, 0
     while chunk := list(itertools.islice(todo, args.chunk_size)):
         annotate(chunk, args.method, probabilities)
-        finished = [{**row, "annotator": args.model_name_or_path} for row in chunk if row["rewards"]]
+        finished = [
+            {**row, "annotator": args.model_name_or_path} for row in chunk if row["rewards"]
+        ]
         writer.add(finished)
         dropped += len(chunk) - len(finished)
         made += sum(len(row["judgement"]) for row in finished)
@@ -175,7 +214,9 @@ def main():
         told = f"{done} of {total} rows, {made / seconds:.0f} comparisons/s, {left:.0f} s left"
         print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
     if args.num_shards == 1 and total == dropped:
-        sys.exit(f"{args.responses_file}: every row is longer than the context of {args.model_name_or_path}")
+        sys.exit(
+            f"{args.responses_file}: every row is longer than the context of {args.model_name_or_path}"
+        )
     writer.finish()
     print(
         f"{args.output_file} rows in: {total}, finished before: {len(writer.done)}, dropped, too long: {dropped}, "

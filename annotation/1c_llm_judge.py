@@ -29,11 +29,12 @@ import tomllib
 from collections import Counter, deque
 from pathlib import Path
 
-import rows
-import shards
-from common import arguments, judge, thoughts
+from common import arguments, judge, rows, shards, thoughts
 
-PLACEHOLDERS = {"pairwise": ["{prompt}", "{answer_a}", "{answer_b}"], "rating": ["{prompt}", "{answer}"]}
+PLACEHOLDERS = {
+    "pairwise": ["{prompt}", "{answer_a}", "{answer_b}"],
+    "rating": ["{prompt}", "{answer}"],
+}
 WINS = {"A": 1, "B": 0, "C": 0.5}  # of the response that is shown first
 
 # A method takes the number of responses and `ask`, which shows the judge one response, or two in that order, and gives
@@ -43,7 +44,9 @@ WINS = {"A": 1, "B": 0, "C": 0.5}  # of the response that is shown first
 async def rating(n, ask):
     replies = await asyncio.gather(*(ask(i) for i in range(n)))
     rewards = [value for value, _ in replies]
-    judgement = [{"response": i, "rating": value, "reply": reply} for i, (value, reply) in enumerate(replies)]
+    judgement = [
+        {"response": i, "rating": value, "reply": reply} for i, (value, reply) in enumerate(replies)
+    ]
     return None if None in rewards else rewards, judgement
 
 
@@ -65,12 +68,18 @@ async def tournament(n, ask):
             left = [((i, j) if entry["probability"] >= 0.5 else (j, i))[place], *rest]
         found += left
     tied = all(entry["probability"] == 0.5 for entry in made.values())
-    return [0.5 if tied else {found[0]: 1.0, found[1]: 0.0}.get(i, 0.5) for i in range(n)], [*made.values()]
+    return [0.5 if tied else {found[0]: 1.0, found[1]: 0.0}.get(i, 0.5) for i in range(n)], [
+        *made.values()
+    ]
 
 
 async def all_pairs(n, ask):
-    judgement = await asyncio.gather(*(comparison(ask, i, j) for i, j in itertools.combinations(range(n), 2)))
-    counted = [(e["a"], e["b"], e["probability"]) for e in judgement if e["probability"] is not None]
+    judgement = await asyncio.gather(
+        *(comparison(ask, i, j) for i, j in itertools.combinations(range(n), 2))
+    )
+    counted = [
+        (e["a"], e["b"], e["probability"]) for e in judgement if e["probability"] is not None
+    ]
     wins = [[p if i == a else 1 - p for a, b, p in counted if i in (a, b)] for i in range(n)]
     return [sum(won) / len(won) for won in wins] if all(wins) else None, judgement
 
@@ -101,7 +110,12 @@ def prompts_of(path):
         if not isinstance(prompts[kind], str):
             sys.exit(f"{path}: {kind}: not a text")
     scale = prompts.get("scale")
-    if not (isinstance(scale, list) and len(scale) == 2 and all(map(rows.is_number, scale)) and scale[0] < scale[1]):
+    if not (
+        isinstance(scale, list)
+        and len(scale) == 2
+        and all(map(rows.is_number, scale))
+        and scale[0] < scale[1]
+    ):
         sys.exit(f"{path}: scale: not two numbers, the lower first")
     return prompts
 
@@ -112,10 +126,20 @@ def main():
     judge.add_flags(parser)
     parser.add_argument("--responses_file", required=True)
     parser.add_output("--output_file", suffixes=[".dropped.jsonl"], required=True)
-    parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
-    parser.add_argument("--method", choices=[*methods], default="rating", help="what the judge is asked")
-    parser.add_argument("--prompts_file", default=str(Path(__file__).with_name("judge_prompts.toml")))
-    parser.add_argument("--max_tokens", type=arguments.whole(1), default=1024, help="tokens of a reply")
+    parser.add_argument(
+        "--n",
+        type=arguments.whole(0),
+        help="responses of every row (default: as the first; 0: any)",
+    )
+    parser.add_argument(
+        "--method", choices=[*methods], default="rating", help="what the judge is asked"
+    )
+    parser.add_argument(
+        "--prompts_file", default=str(Path(__file__).with_name("judge_prompts.toml"))
+    )
+    parser.add_argument(
+        "--max_tokens", type=arguments.whole(1), default=1024, help="tokens of a reply"
+    )
     args = shards.parse(parser)
     prompts = prompts_of(args.prompts_file)
     kind = "rating" if args.method == "rating" else "pairwise"
@@ -130,15 +154,22 @@ def main():
 
     # Finished rows go to the writer, in order; every reply goes to the journal as it arrives.
     manner = ("judge_url", "concurrency", "timeout", "max_retries", "max_refused")
-    settings = rows.fingerprint([str(value) for name, value in vars(args).items() if name not in manner])
-    writer, journal = (rows.Writer(args.output_file, name) for name in (settings, f"{settings}-replies"))
+    settings = rows.fingerprint(
+        [str(value) for name, value in vars(args).items() if name not in manner]
+    )
+    writer, journal = (
+        rows.Writer(args.output_file, name) for name in (settings, f"{settings}-replies")
+    )
     replied = rows.read(journal.partial, "rows") if journal.done else ()
     known = {}  # {request: (reply, whether it was cut off)}
     for entry in replied:
         if entry.get("row") not in writer.done:
             known[entry["id"]] = str(entry.get("reply")), bool(entry.get("cut_off"))
     left = [n for name, n in sizes.items() if name not in writer.done]
-    most = [{"rating": n, "tournament": 2 * (2 * n - 3), "all_pairs": n * (n - 1)}[args.method] for n in left]
+    most = [
+        {"rating": n, "tournament": 2 * (2 * n - 3), "all_pairs": n * (n - 1)}[args.method]
+        for n in left
+    ]
     told = f"at most {sum(most) - len(known)} requests for {len(left)} rows"
     print(f"{args.judge_model} at {args.judge_url}: {told}", flush=True)
     start, counts, unparsable, left_out = time.time(), Counter(), [], []
@@ -151,10 +182,20 @@ def main():
             reply, cut_off = known.pop(name, (None, False))
             if reply is None:
                 prompt = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in row["prompt"])
-                texts = dict(zip(PLACEHOLDERS[kind], [prompt, *(row["responses"][i] for i in places)], strict=True))
-                question = re.sub("|".join(map(re.escape, texts)), lambda found: texts[found[0]], prompts[kind])
+                texts = dict(
+                    zip(
+                        PLACEHOLDERS[kind],
+                        [prompt, *(row["responses"][i] for i in places)],
+                        strict=True,
+                    )
+                )
+                question = re.sub(
+                    "|".join(map(re.escape, texts)), lambda found: texts[found[0]], prompts[kind]
+                )
                 request = {"messages": [{"role": "user", "content": question}], "temperature": 0}
-                choice, reason = await asked.ask({**request, "max_completion_tokens": args.max_tokens})
+                choice, reason = await asked.ask(
+                    {**request, "max_completion_tokens": args.max_tokens}
+                )
                 if not choice:
                     return None, f"refused: {reason}"
                 reply, cut_off = choice["text"], choice.get("finish_reason") == "length"
@@ -166,10 +207,19 @@ def main():
             return value, reply
 
         async def judged(row):
-            rewards, judgement = await methods[args.method](sizes[row["id"]], lambda *places: ask(row, *places))
-            return {**row, "rewards": rewards, "annotator": args.judge_model, "judgement": judgement}
+            rewards, judgement = await methods[args.method](
+                sizes[row["id"]], lambda *places: ask(row, *places)
+            )
+            return {
+                **row,
+                "rewards": rewards,
+                "annotator": args.judge_model,
+                "judgement": judgement,
+            }
 
-        tasks = (asyncio.create_task(judged(row)) for row in answered() if row["id"] not in writer.done)
+        tasks = (
+            asyncio.create_task(judged(row)) for row in answered() if row["id"] not in writer.done
+        )
         running = deque(itertools.islice(tasks, 2 * args.concurrency))
         while running:
             row = await running.popleft()
@@ -180,7 +230,10 @@ def main():
             counts["rows"] += 1
             done, seconds = counts["rows"], time.time() - start
             if done % 100 == 0 or done == len(left):
-                told, wait = f"{counts['requests'] / seconds:.0f} requests/s", seconds / done * (len(left) - done)
+                told, wait = (
+                    f"{counts['requests'] / seconds:.0f} requests/s",
+                    seconds / done * (len(left) - done),
+                )
                 end = "\r" if sys.stdout.isatty() else "\n"
                 print(f"{done} of {len(left)} rows, {told}, {wait:.0f} s left", end=end, flush=True)
 
@@ -189,7 +242,9 @@ def main():
     asked = asyncio.run(annotate())
     refused = asked.refused
     if asked.stopped:
-        sys.exit(f"{args.judge_url}: {asked.stopped}; what has been answered is kept, the same command goes on")
+        sys.exit(
+            f"{args.judge_url}: {asked.stopped}; what has been answered is kept, the same command goes on"
+        )
     lost = f"replies without verdict: {len(unparsable)}, requests refused: {len(refused)}"
     dropped = Path(f"{args.output_file}.dropped.jsonl")
     if left_out:
@@ -197,7 +252,9 @@ def main():
     else:
         dropped.unlink(missing_ok=True)  # of an earlier run
     if sizes and len(left_out) == len(sizes) and args.num_shards == 1:
-        sys.exit(f"{args.responses_file}: no row is left; {lost}, such as {(refused + unparsable)[0]!r}")
+        sys.exit(
+            f"{args.responses_file}: no row is left; {lost}, such as {(refused + unparsable)[0]!r}"
+        )
     journal.file.close()
     writer.finish()
     told = f"finished before: {len(writer.done)}, requests: {counts['requests']}, {lost}, dropped: {len(left_out)}"

@@ -18,12 +18,10 @@ import itertools
 import sys
 import time
 
-import final_answer
 import regex
 
-import rows
-import shards
-from common import arguments, entrances, thoughts
+import final_answer
+from common import arguments, entrances, rows, shards, thoughts
 
 SECONDS = 5  # that a pattern may take on one response: some take longer than a life
 
@@ -71,10 +69,21 @@ def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--responses_file", required=True)
     parser.add_output("--output_file", required=True)
-    parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
-    parser.add_argument("--method", choices=["math", "exact"], default="math", help="how answers are compared")
-    parser.add_argument("--pattern", help="regular expression; its group, where it matches last, is the final answer")
-    parser.add_argument("--chunk_size", type=arguments.whole(1), default=512, help="rows between two writes to disk")
+    parser.add_argument(
+        "--n",
+        type=arguments.whole(0),
+        help="responses of every row (default: as the first; 0: any)",
+    )
+    parser.add_argument(
+        "--method", choices=["math", "exact"], default="math", help="how answers are compared"
+    )
+    parser.add_argument(
+        "--pattern",
+        help="regular expression; its group, where it matches last, is the final answer",
+    )
+    parser.add_argument(
+        "--chunk_size", type=arguments.whole(1), default=512, help="rows between two writes to disk"
+    )
     args = shards.parse(parser)
     try:
         pattern = regex.compile(args.pattern or "()")
@@ -105,7 +114,10 @@ def main():
             try:
                 found = pattern.findall(response, timeout=SECONDS)
             except TimeoutError:
-                rows.refuse(row, f"responses: --pattern takes more than {SECONDS} s on one of them, give a simpler one")
+                rows.refuse(
+                    row,
+                    f"responses: --pattern takes more than {SECONDS} s on one of them, give a simpler one",
+                )
             if not found:
                 return False
             response = found[-1]

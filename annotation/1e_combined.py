@@ -17,15 +17,17 @@ import sys
 import time
 from statistics import fmean, pstdev
 
-import rows
-from common import arguments
+from common import arguments, rows
 
 
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_files", nargs="+", required=True, help="one for each annotator")
     parser.add_argument(
-        "--weights", nargs="+", type=arguments.real(), help="of the annotators in that order (default: 1 each)"
+        "--weights",
+        nargs="+",
+        type=arguments.real(),
+        help="of the annotators in that order (default: 1 each)",
     )
     parser.add_output("--output_file", required=True)
     args = parser.parse_args()
@@ -33,13 +35,19 @@ def main():
     if len(weights) != len(args.rewards_files):
         parser.error(f"--weights: {len(weights)} for {len(args.rewards_files)} files")
 
-    scores, names, first = [], [], {}  # an annotator's {id: rewards}, its name; {id: responses} of the first file
+    scores, names, first = (
+        [],
+        [],
+        {},
+    )  # an annotator's {id: rewards}, its name; {id: responses} of the first file
     varied = 0  # annotators that prefer some response
     for file in args.rewards_files:
         of_file = {}
         for row in rows.read(file, "rewards"):
             of_file[row["id"]] = row["rewards"]
-            if first.setdefault(row["id"], hash(tuple(row["responses"]))) != hash(tuple(row["responses"])):
+            if first.setdefault(row["id"], hash(tuple(row["responses"]))) != hash(
+                tuple(row["responses"])
+            ):
                 rows.refuse(row, f"responses: not those of {args.rewards_files[0]}")
         name = str(row.get("annotator", file))
         if name in names:
@@ -49,7 +57,12 @@ def main():
         if not deviation:
             print(f"{file}: rewards: all are {mean:g}, they add nothing", flush=True)
         scale = deviation or 1.0
-        scores.append({key: [(reward - mean) / scale for reward in rewards] for key, rewards in of_file.items()})
+        scores.append(
+            {
+                key: [(reward - mean) / scale for reward in rewards]
+                for key, rewards in of_file.items()
+            }
+        )
         names.append(name)
         varied += deviation > 0
     if not varied:
@@ -61,7 +74,9 @@ def main():
         for row in rows.read(args.rewards_files[0], "rewards"):
             if all(row["id"] in of_file for of_file in scores):
                 each = list(zip(*(of_file[row["id"]] for of_file in scores), strict=True))
-                row["rewards"] = [sum(w * z for w, z in zip(weights, of_one, strict=True)) for of_one in each]
+                row["rewards"] = [
+                    sum(w * z for w, z in zip(weights, of_one, strict=True)) for of_one in each
+                ]
                 row["objectives"] = [dict(zip(names, of_one, strict=True)) for of_one in each]
                 row.pop("judgement", None)
                 yield {**row, "annotator": together}

@@ -21,53 +21,84 @@ import sys
 import time
 from collections import Counter
 
-import rows
-from common import arguments
+from common import arguments, rows
 
 
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_file", required=True)
     parser.add_output("--output_file", required=True)
-    parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
+    parser.add_argument(
+        "--n",
+        type=arguments.whole(0),
+        help="responses of every row (default: as the first; 0: any)",
+    )
     parser.add_argument(
         "--pairing", choices=["best_worst", "best_random", "random_random"], default="best_worst",
         help="which two responses; best_worst is the paper's (3.3)",
     )  # fmt: skip
     parser.add_argument(
-        "--length_penalty", type=arguments.real(), default=0.0, help="lambda a character (eq. 9; Table 4: 0.001)"
+        "--length_penalty",
+        type=arguments.real(),
+        default=0.0,
+        help="lambda a character (eq. 9; Table 4: 0.001)",
     )
     parser.add_argument(
-        "--min_margin", type=arguments.real(0), default=0.0, help="smallest difference of scores to keep"
+        "--min_margin",
+        type=arguments.real(0),
+        default=0.0,
+        help="smallest difference of scores to keep",
     )
-    parser.add_argument("--win_probabilities", action="store_true", help="by Bradley-Terry from the scores")
-    parser.add_argument("--explored_file", help="JSONL file of responses to the same prompts, one each")
-    parser.add_argument("--keep_truncated", action="store_true", help="let truncated responses into pairs")
+    parser.add_argument(
+        "--win_probabilities", action="store_true", help="by Bradley-Terry from the scores"
+    )
+    parser.add_argument(
+        "--explored_file", help="JSONL file of responses to the same prompts, one each"
+    )
+    parser.add_argument(
+        "--keep_truncated", action="store_true", help="let truncated responses into pairs"
+    )
     parser.add_argument("--seed", type=arguments.SEED, default=0, help="of the random choices")
     args = parser.parse_args()
     start, counts, explored = time.time(), Counter(), {}
     if args.explored_file:
-        explored = {row["id"]: row["responses"][0] for row in rows.read(args.explored_file, "responses", n=1)}
+        explored = {
+            row["id"]: row["responses"][0]
+            for row in rows.read(args.explored_file, "responses", n=1)
+        }
 
     def win_probability(i, whole, score):
-        return sum(1 / (1 + math.exp(min(score[j] - score[i], 700))) for j in whole if j != i) / (len(whole) - 1)
+        return sum(1 / (1 + math.exp(min(score[j] - score[i], 700))) for j in whole if j != i) / (
+            len(whole) - 1
+        )
 
     def pairs():
         for row in rows.read(args.rewards_file, "rewards", n=args.n):
-            score = [r - args.length_penalty * len(t) for r, t in zip(row["rewards"], row["responses"], strict=True)]
-            whole = [i for i, reason in enumerate(row["finish_reasons"]) if args.keep_truncated or reason != "length"]
+            score = [
+                r - args.length_penalty * len(t)
+                for r, t in zip(row["rewards"], row["responses"], strict=True)
+            ]
+            whole = [
+                i
+                for i, reason in enumerate(row["finish_reasons"])
+                if args.keep_truncated or reason != "length"
+            ]
             counts["rows in"] += 1
             if len(whole) < 2:
                 counts["dropped, truncated"] += 1
                 continue
-            rng = random.Random(f"{args.seed} {row['id']}")  # a row's choice does not depend on the other rows
+            rng = random.Random(
+                f"{args.seed} {row['id']}"
+            )  # a row's choice does not depend on the other rows
             ranked = sorted(whole, key=lambda i: score[i], reverse=True)
             if args.pairing == "best_worst":
                 chosen, rejected = ranked[0], ranked[-1]
             elif args.pairing == "best_random":
                 chosen, rejected = ranked[0], rng.choice(ranked[1:])
             else:
-                chosen, rejected = sorted(rng.sample(whole, 2), key=lambda i: score[i], reverse=True)
+                chosen, rejected = sorted(
+                    rng.sample(whole, 2), key=lambda i: score[i], reverse=True
+                )
             if row["responses"][chosen] == row["responses"][rejected]:
                 counts["dropped, identical"] += 1
             elif score[chosen] == score[rejected]:
@@ -76,17 +107,27 @@ def main():
                 counts["dropped, margin"] += 1
             else:
                 n = len(row["responses"])  # what the row holds for each response is left out
-                of_responses = [k for k, v in row.items() if isinstance(v, list) and len(v) == n and k != "prompt"]
+                of_responses = [
+                    k
+                    for k, v in row.items()
+                    if isinstance(v, list) and len(v) == n and k != "prompt"
+                ]
                 more = {}
                 if args.win_probabilities:
                     more["chosen_win_probability"] = win_probability(chosen, whole, score)
                     more["rejected_win_probability"] = win_probability(rejected, whole, score)
                 if args.explored_file:
                     if row["id"] not in explored:
-                        sys.exit(f"{args.explored_file}: id: {row['id']!r} of {args.rewards_file} is missing")
+                        sys.exit(
+                            f"{args.explored_file}: id: {row['id']!r} of {args.rewards_file} is missing"
+                        )
                     more["explored"] = explored[row["id"]]
                 yield {
-                    **{key: value for key, value in row.items() if key not in [*of_responses, "judgement"]},
+                    **{
+                        key: value
+                        for key, value in row.items()
+                        if key not in [*of_responses, "judgement"]
+                    },
                     "chosen": [{"role": "assistant", "content": row["responses"][chosen]}],
                     "rejected": [{"role": "assistant", "content": row["responses"][rejected]}],
                     "chosen_reward": row["rewards"][chosen],
@@ -101,7 +142,9 @@ def main():
         sys.exit(f"{args.rewards_file}: no pair is left of {rows_in} rows ({dict(counts)})")
     dropped = "".join(f"{name}: {count}, " for name, count in counts.items())
     rows.write(args.output_file, pairs())
-    print(f"{args.output_file} rows in: {rows_in}, {dropped}rows out: {rows_out}, {time.time() - start:.1f} s")
+    print(
+        f"{args.output_file} rows in: {rows_in}, {dropped}rows out: {rows_out}, {time.time() - start:.1f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -14,30 +14,43 @@ Writes: --output_file, the same rows with the best response alone in each list, 
 import sys
 import time
 
-import rows
-from common import arguments
+from common import arguments, rows
 
 
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_file", required=True)
     parser.add_output("--output_file", required=True)
-    parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
     parser.add_argument(
-        "--length_penalty", type=arguments.real(), default=0.0, help="lambda a character (paper, eq. 9)"
+        "--n",
+        type=arguments.whole(0),
+        help="responses of every row (default: as the first; 0: any)",
     )
-    parser.add_argument("--for_training", action="store_true", help="pass over what is cut off or empty: no example")
+    parser.add_argument(
+        "--length_penalty",
+        type=arguments.real(),
+        default=0.0,
+        help="lambda a character (paper, eq. 9)",
+    )
+    parser.add_argument(
+        "--for_training", action="store_true", help="pass over what is cut off or empty: no example"
+    )
     args = parser.parse_args()
     start, counts = time.time(), {"in": 0, "dropped": 0}
 
     def best():
         for row in rows.read(args.rewards_file, "rewards", n=args.n):
             counts["in"] += 1
-            score = [r - args.length_penalty * len(t) for r, t in zip(row["rewards"], row["responses"], strict=True)]
+            score = [
+                r - args.length_penalty * len(t)
+                for r, t in zip(row["rewards"], row["responses"], strict=True)
+            ]
             reasons, n = row["finish_reasons"], len(row["responses"])
             fit = range(n)
             if args.for_training:  # sft/2_finetune.py refuses an empty turn
-                fit = [i for i in range(n) if reasons[i] != "length" and row["responses"][i].strip()]
+                fit = [
+                    i for i in range(n) if reasons[i] != "length" and row["responses"][i].strip()
+                ]
             if not fit:
                 counts["dropped"] += 1
                 continue
@@ -45,7 +58,10 @@ def main():
             for key, value in row.items():
                 if isinstance(value, list) and len(value) == n and key != "prompt":
                     row[key] = [value[first]]
-            yield {**row, "messages": [*row["prompt"], {"role": "assistant", "content": row["responses"][0]}]}
+            yield {
+                **row,
+                "messages": [*row["prompt"], {"role": "assistant", "content": row["responses"][0]}],
+            }
 
     kept = list(best())
     if not kept:

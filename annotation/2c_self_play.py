@@ -12,8 +12,7 @@ Writes: --output_file, {"id", "prompt", "chosen", "rejected"}: the reference ans
 import sys
 from collections import Counter
 
-import rows
-from common import arguments
+from common import arguments, rows
 
 
 def main():
@@ -23,7 +22,9 @@ def main():
     parser.add_output("--output_file", required=True)
     args = parser.parse_args()
     counts, pairs = Counter(), []
-    answers = {row["id"]: row["messages"] for row in rows.read(args.instructions_file, "instructions")}
+    answers = {
+        row["id"]: row["messages"] for row in rows.read(args.instructions_file, "instructions")
+    }
     for row in rows.read(args.responses_file, "responses", n=0):
         if answers.get(row["id"], [])[:-1] != row["prompt"]:
             rows.refuse(row, f"id: {row['id']!r} is not of {args.instructions_file}")
@@ -36,12 +37,16 @@ def main():
             counts["dropped, identical"] += 1
         else:
             rejected = [{"role": "assistant", "content": response}]
-            pairs.append({"id": row["id"], "prompt": row["prompt"], "chosen": [answer], "rejected": rejected})
+            pairs.append(
+                {"id": row["id"], "prompt": row["prompt"], "chosen": [answer], "rejected": rejected}
+            )
     if not pairs:
         sys.exit(f"{args.responses_file}: no pair is left ({dict(counts)})")
     rows.write(args.output_file, pairs)
     dropped = "".join(f"{name}: {count}, " for name, count in counts.items())
-    print(f"{args.output_file} rows in: {len(pairs) + counts.total()}, {dropped}rows out: {len(pairs)}")
+    print(
+        f"{args.output_file} rows in: {len(pairs) + counts.total()}, {dropped}rows out: {len(pairs)}"
+    )
 
 
 if __name__ == "__main__":

@@ -24,32 +24,56 @@ import sys
 import time
 from collections import Counter
 
-import rows
-from common import arguments, models
+from common import arguments, models, rows
 
 
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--rewards_file", required=True)
-    parser.add_argument("--earlier_files", nargs="*", default=[], help="pairs of earlier rounds, whose sum Sigma holds")
+    parser.add_argument(
+        "--earlier_files",
+        nargs="*",
+        default=[],
+        help="pairs of earlier rounds, whose sum Sigma holds",
+    )
     parser.add_output("--output_file", required=True)
-    parser.add_argument("--n", type=arguments.whole(0), help="responses of every row (default: as the first; 0: any)")
     parser.add_argument(
-        "--length_penalty", type=arguments.real(), default=0.0, help="lambda a character (paper, eq. 9)"
-    )
-    parser.add_argument("--ridge", type=arguments.real(above=0), default=1.0, help="weight of the identity in Sigma")
-    parser.add_argument(
-        "--batch_tokens", type=arguments.whole(1), default=8192, help="tokens a batch, padding included"
+        "--n",
+        type=arguments.whole(0),
+        help="responses of every row (default: as the first; 0: any)",
     )
     parser.add_argument(
-        "--dtype", choices=arguments.DTYPES, default="float32", help="of weights and activations: float32, bfloat16"
+        "--length_penalty",
+        type=arguments.real(),
+        default=0.0,
+        help="lambda a character (paper, eq. 9)",
     )
     parser.add_argument(
-        "--chunk_size", type=arguments.whole(1), default=512, help="rows whose features are in memory together"
+        "--ridge", type=arguments.real(above=0), default=1.0, help="weight of the identity in Sigma"
+    )
+    parser.add_argument(
+        "--batch_tokens",
+        type=arguments.whole(1),
+        default=8192,
+        help="tokens a batch, padding included",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=arguments.DTYPES,
+        default="float32",
+        help="of weights and activations: float32, bfloat16",
+    )
+    parser.add_argument(
+        "--chunk_size",
+        type=arguments.whole(1),
+        default=512,
+        help="rows whose features are in memory together",
     )
     args = parser.parse_args()
-    total = sum(1 for _ in rows.read(args.rewards_file, "rewards", n=args.n))  # a bad row stops all before the model
+    total = sum(
+        1 for _ in rows.read(args.rewards_file, "rewards", n=args.n)
+    )  # a bad row stops all before the model
     first = next(rows.read(args.rewards_file, "rewards", n=args.n))
     earlier = [pair for file in args.earlier_files for pair in rows.read(file, "preferences")]
     start, counts = time.time(), Counter()
@@ -61,7 +85,9 @@ def main():
     tokenizer = models.tokenizer(args.model_name_or_path, (first.at("prompt"), first["prompt"]))
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     if tokenizer.pad_token is None:
-        sys.exit(f"{args.model_name_or_path}: its tokenizer has neither a pad token nor an EOS token")
+        sys.exit(
+            f"{args.model_name_or_path}: its tokenizer has neither a pad token nor an EOS token"
+        )
     model = models.load(
         AutoModelForSequenceClassification,
         args.model_name_or_path,
@@ -78,11 +104,16 @@ def main():
         texts = [models.render(tokenizer, messages, place) for place, messages in chats]
         ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
         ids = [one[: shape.max_position_embeddings] for one in ids]
-        order, found = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True), [None] * len(ids)
+        order, found = (
+            sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True),
+            [None] * len(ids),
+        )
         while order:
             size = max(1, args.batch_tokens // len(ids[order[0]]))
             batch, order = order[:size], order[size:]
-            padded = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, padding_side="right", return_tensors="pt")
+            padded = tokenizer.pad(
+                {"input_ids": [ids[i] for i in batch]}, padding_side="right", return_tensors="pt"
+            )
             hidden = model.base_model(**padded.to(device)).last_hidden_state.double()
             last = padded["attention_mask"].sum(dim=1) - 1
             for place, i in enumerate(batch):
@@ -101,7 +132,8 @@ def main():
     def sum_of_earlier(scale):
         """The earlier pairs' part of Sigma, (hidden size, hidden size)."""
         sides = [
-            [(pair.at("prompt"), pair["prompt"] + pair[side]) for pair in earlier] for side in ("chosen", "rejected")
+            [(pair.at("prompt"), pair["prompt"] + pair[side]) for pair in earlier]
+            for side in ("chosen", "rejected")
         ]
         total = torch.zeros_like(identity)
         for i in range(0, len(earlier), args.chunk_size):
@@ -124,7 +156,9 @@ def main():
             gained = torch.logdet(sigma / args.ridge).item()
         for row, of_row in zip(chunk, phi, strict=True):
             texts = row["responses"]
-            score = [r - args.length_penalty * len(t) for r, t in zip(row["rewards"], texts, strict=True)]
+            score = [
+                r - args.length_penalty * len(t) for r, t in zip(row["rewards"], texts, strict=True)
+            ]
             whole = [i for i, reason in enumerate(row["finish_reasons"]) if reason != "length"]
             best = max(whole, key=lambda i: score[i], default=None)
             others = [i for i in whole if texts[i] != texts[best]]
@@ -138,7 +172,9 @@ def main():
             if score[best] == score[other]:
                 counts["dropped, tie"] += 1
                 continue
-            direction = inverse @ differences[place]  # Sherman-Morrison: the inverse of Sigma + d d^T
+            direction = (
+                inverse @ differences[place]
+            )  # Sherman-Morrison: the inverse of Sigma + d d^T
             inverse -= torch.outer(direction, direction) / (1 + norms[place])
             gained += torch.log1p(norms[place]).item()
             pairs.append({
@@ -155,7 +191,9 @@ def main():
     rows.write(args.output_file, pairs)
     dropped = "".join(f"{name}: {count}, " for name, count in counts.items())
     told = f"rows in: {total}, {dropped}rows out: {len(pairs)}, earlier pairs: {len(earlier)}"
-    print(f"{args.output_file} {told}, log det Sigma / ridge: {gained:.2f}, {time.time() - start:.1f} s")
+    print(
+        f"{args.output_file} {told}, log det Sigma / ridge: {gained:.2f}, {time.time() - start:.1f} s"
+    )
 
 
 if __name__ == "__main__":

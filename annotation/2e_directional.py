@@ -15,27 +15,37 @@ Writes: --output_file, {"id", "messages", "direction"}: the system prompt, the p
 import sys
 from statistics import fmean, pstdev
 
-import rows
-from common import arguments
+from common import arguments, rows
 
 
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_file", required=True)
     parser.add_output("--output_file", required=True)
-    parser.add_argument("--helpfulness", nargs="+", required=True, help="objectives of which it is the mean")
-    parser.add_argument("--verbosity", nargs="+", required=True, help="objectives of which it is the mean")
+    parser.add_argument(
+        "--helpfulness", nargs="+", required=True, help="objectives of which it is the mean"
+    )
+    parser.add_argument(
+        "--verbosity", nargs="+", required=True, help="objectives of which it is the mean"
+    )
     args = parser.parse_args()
-    scored = list(rows.read(args.rewards_file, "rewards", also=("system", "direction", "objectives")))
+    scored = list(
+        rows.read(args.rewards_file, "rewards", also=("system", "direction", "objectives"))
+    )
     parts = []  # for each row one (helpfulness, verbosity) a response
     for row in scored:
         try:
             names = (args.helpfulness, args.verbosity)
-            parts.append([[fmean(of[name] for name in part) for part in names] for of in row["objectives"]])
+            parts.append(
+                [[fmean(of[name] for name in part) for part in names] for of in row["objectives"]]
+            )
         except KeyError as missing:
             rows.refuse(row, f"objectives: none is called {missing}")
     columns = list(zip(*(of for row in parts for of in row), strict=True))
-    means, deviations = [fmean(column) for column in columns], [pstdev(column) or 1.0 for column in columns]
+    means, deviations = (
+        [fmean(column) for column in columns],
+        [pstdev(column) or 1.0 for column in columns],
+    )
     made = []
     for row, of_row in zip(scored, parts, strict=True):
         ended = zip(row["responses"], row["finish_reasons"], strict=True)
@@ -43,7 +53,10 @@ def main():
         if not whole:
             continue
         scores = [
-            sum(w * (x - m) / s for w, x, m, s in zip(row["direction"], of, means, deviations, strict=True))
+            sum(
+                w * (x - m) / s
+                for w, x, m, s in zip(row["direction"], of, means, deviations, strict=True)
+            )
             for of in of_row
         ]
         best = row["responses"][max(whole, key=lambda i: scores[i])]

@@ -30,7 +30,9 @@ FIRST_LETTER = re.compile(
     rf"([{OPTIONS}])(?=\s*$|,?\s+(?:because|since|is\s+(?:the\s+)?(?:correct|right|best|answer)\b)))"
     r"(?!\s*(?:is|was)\b(?!\s+(?:the\s+)?(?:correct|right|best|answer)\b))"
 )
-DENIES = re.compile(r"(?i)\b(?:not|no|nor|neither|wrong|incorrect|false|cannot|except)\b|n['\u2019]t\b")
+DENIES = re.compile(
+    r"(?i)\b(?:not|no|nor|neither|wrong|incorrect|false|cannot|except)\b|n['\u2019]t\b"
+)
 
 
 def plain(text):
@@ -67,7 +69,9 @@ def chosen_option(text):
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         return None
-    starts = {next(filter(None, found.groups())) for found in map(FIRST_LETTER.match, lines) if found}
+    starts = {
+        next(filter(None, found.groups())) for found in map(FIRST_LETTER.match, lines) if found
+    }
     if len(starts) > 1 and FIRST_LETTER.match(lines[-1]):
         return None  # the options, repeated
     last = set(re.findall(LETTER, lines[-1]))
@@ -79,7 +83,9 @@ def chosen_option(text):
 def is_formula(text):
     """Does a stated answer hold mathematics and no words, and more than a number?"""
     without_commands = re.sub(r"\\(?:text|mbox|mathrm)\s*\{[^{}]*\}|\\[a-zA-Z]+", " ", text)
-    return not re.search(r"[^\W\d_]{2}", without_commands) and not re.fullmatch(r"[-+$\d.,%\s]*", text)
+    return not re.search(r"[^\W\d_]{2}", without_commands) and not re.fullmatch(
+        r"[-+$\d.,%\s]*", text
+    )
 
 
 def same_words(text, answer):

@@ -41,8 +41,14 @@ class Parser(argparse.ArgumentParser):
         inputs = []
         for name, value in vars(parsed).items():
             if name not in self.outputs:
-                inputs += [path for path in listed(value) if isinstance(path, str | Path) and os.path.exists(path)]
-                if "" in listed(value) and name.endswith(("file", "files", "path", "datasets", "models", "directory")):
+                inputs += [
+                    path
+                    for path in listed(value)
+                    if isinstance(path, str | Path) and os.path.exists(path)
+                ]
+                if "" in listed(value) and name.endswith(
+                    ("file", "files", "path", "datasets", "models", "directory")
+                ):
                     self.error(f"--{name}: empty (a variable that is not set?)")
         written = {}  # {path: the argument that names it}
         for name, (kind, files, suffixes) in self.outputs.items():
@@ -51,7 +57,11 @@ class Parser(argparse.ArgumentParser):
                 for file in files:
                     self.check_output(name, Path(output, file), "file", inputs, written)
                 for suffix in suffixes:
-                    beside = Path(output).with_suffix(suffix) if suffix.count(".") == 1 else Path(f"{output}{suffix}")
+                    beside = (
+                        Path(output).with_suffix(suffix)
+                        if suffix.count(".") == 1
+                        else Path(f"{output}{suffix}")
+                    )
                     self.check_output(f"{name} (beside it)", beside, "file", inputs, written)
 
     def check_output(self, name, output, kind, inputs, written):
@@ -117,5 +127,7 @@ def server_address(text):
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise argparse.ArgumentTypeError("not an address such as http://localhost:8000/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise argparse.ArgumentTypeError("an address without user, password and query; a key belongs in OPENAI_API_KEY")
+        raise argparse.ArgumentTypeError(
+            "an address without user, password and query; a key belongs in OPENAI_API_KEY"
+        )
     return text

@@ -39,7 +39,9 @@ class TurnEnd:
 def turn_end(tokenizer):
     """The TurnEnd of a tokenizer's template: what two chats with different answers end with."""
     if not tokenizer.is_fast:
-        sys.exit(f"{tokenizer.name_or_path}: its tokenizer has no fast version, which tells where a token stands")
+        sys.exit(
+            f"{tokenizer.name_or_path}: its tokenizer has no fast version, which tells where a token stands"
+        )
     suffixes = set()
     for answer in ("the first", "a second."):
         chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}]
@@ -87,7 +89,9 @@ def teach_turn_end(tokenizer, model):
         )
     if end.token_id in stop_ids(tokenizer, model.generation_config):
         return
-    print(f"EOS is now {end.token}, the chat template's end of a turn; it was {tokenizer.eos_token}")
+    print(
+        f"EOS is now {end.token}, the chat template's end of a turn; it was {tokenizer.eos_token}"
+    )
     tokenizer.eos_token = end.token
     model.config.get_text_config().eos_token_id = end.token_id
     model.generation_config.eos_token_id = end.token_id
@@ -235,7 +239,9 @@ def choice(tokenizer):
     a, b = chats
     differing = [index for index in range(min(len(a), len(b))) if a[index] != b[index]]
     if len(a) != len(b) or len(differing) != 1:
-        lengths = {letter: len(tokenizer(letter, add_special_tokens=False)["input_ids"]) for letter in "AB"}
+        lengths = {
+            letter: len(tokenizer(letter, add_special_tokens=False)["input_ids"]) for letter in "AB"
+        }
         longest = max(lengths, key=lengths.get)
         sys.exit(f"{tokenizer.name_or_path}: its tokenizer splits {longest!r} into several tokens")
     index = differing[0]

@@ -14,7 +14,9 @@ def question(prompt, a, b):
     A system turn, which the published code has no form for, is a turn of its own role.
     """
     turns = "".join(f"\n<turn> {turn['role']}\n {turn['content']}" for turn in prompt)
-    return [{"role": "user", "content": f"[CONTEXT] \n{turns}\n [RESPONSE A] {a} [RESPONSE B] {b} \n"}]
+    return [
+        {"role": "user", "content": f"[CONTEXT] \n{turns}\n [RESPONSE A] {a} [RESPONSE B] {b} \n"}
+    ]
 
 
 def text(tokenizer, messages, where, **options):

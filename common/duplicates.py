@@ -12,15 +12,29 @@ import unicodedata
 
 # ASCII but _, then Latin-1, general punctuation, arrows and mathematics, CJK, full width, Arabic, Hindi.
 SIGN = r"!-/:-@\[-^`{-~\xa1-\xa9\xab-\xb1\xb4\xb6-\xb8\xbb\xbf\xd7\xf7\u2010-\u2027\u2030-\u205e\u2190-\u23ff"
-SIGN += r"\u2500-\u25ff\u3001-\u3003\u3008-\u3011\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+SIGN += (
+    r"\u2500-\u25ff\u3001-\u3003\u3008-\u3011\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+)
 SIGN += r"\u060c\u061b\u061f\u06d4\u0964"
-WORD = re.compile(rf"(?:\A[\s{SIGN}]+)?[^\s{SIGN}]+[\s{SIGN}]*")  # a word, with the signs up to the next one
+WORD = re.compile(
+    rf"(?:\A[\s{SIGN}]+)?[^\s{SIGN}]+[\s{SIGN}]*"
+)  # a word, with the signs up to the next one
 # Punctuation of a sentence: after a word, before a blank. Inside brackets, as in {1: 2} and [1, 2], every sign counts.
 INSIDE = re.compile(r"(?<=[^\W_])(?:(?<!\d)(?<!\b\w)!|[.,:?])+(?=\s)(?![^()\[\]{}\n]{0,80}[)\]}])")
-END = re.compile(r"[\s.,:;?!\u2026\u3001\u3002\uff01\uff0c\uff0e\uff1a\uff1b\uff1f\u060c\u061b\u061f\u06d4\u0964]+\Z")
+END = re.compile(
+    r"[\s.,:;?!\u2026\u3001\u3002\uff01\uff0c\uff0e\uff1a\uff1b\uff1f\u060c\u061b\u061f\u06d4\u0964]+\Z"
+)
 FACTORIAL = re.compile(r"(?:\d|\b\w|\))\Z")  # what 5!? and n!. have before the sign
 # Quotes and dashes that are typed in two ways.
-TYPOGRAPHY = {0x2018: "'", 0x2019: "'", 0x201A: "'", 0x201C: '"', 0x201D: '"', 0x201E: '"', 0x2212: "-"}
+TYPOGRAPHY = {
+    0x2018: "'",
+    0x2019: "'",
+    0x201A: "'",
+    0x201C: '"',
+    0x201D: '"',
+    0x201E: '"',
+    0x2212: "-",
+}
 TYPOGRAPHY |= dict.fromkeys(range(0x2010, 0x2016), "-")
 
 
@@ -51,4 +65,7 @@ def of_prompt(prompt):
 
 def runs(of_text, length):
     """Every `length` words of `words(text)` that stand in a row, as texts; quotes and brackets at their ends go."""
-    return [" ".join(of_text[i : i + length]).strip("\"'()[]{}<>*`-_ ") for i in range(len(of_text) - length + 1)]
+    return [
+        " ".join(of_text[i : i + length]).strip("\"'()[]{}<>*`-_ ")
+        for i in range(len(of_text) - length + 1)
+    ]

@@ -9,7 +9,9 @@ import os
 
 from common import models
 
-SPARE = 32  # tokens, should the engine's own tokenizer make more of a prompt than transformers' does
+SPARE = (
+    32  # tokens, should the engine's own tokenizer make more of a prompt than transformers' does
+)
 # On the CPU: the cache is for so many sequences of full length, within these limits; clearing GiB takes seconds.
 SEQUENCES = 16
 BLOCK = 256  # tokens; a sequence gets whole blocks of the cache, and vLLM keeps one for itself
@@ -40,7 +42,11 @@ def start(path, dtype, context, limit, **options):
     from vllm import LLM
 
     config = models.config(path)
-    dtype = getattr(torch, dtype) if dtype else config.dtype or config.get_text_config().dtype or torch.float32
+    dtype = (
+        getattr(torch, dtype)
+        if dtype
+        else config.dtype or config.get_text_config().dtype or torch.float32
+    )
     context = min(context + SPARE, limit)
     on_cpu = not torch.cuda.is_available()
     cache = cache_bytes(config, dtype, context) if on_cpu else None

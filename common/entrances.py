@@ -14,7 +14,13 @@ from pathlib import Path
 from common.fields import is_number
 
 ROLES = {"human": "user", "gpt": "assistant"}
-OF_TOOLS = ("tool", "function", "ipython", "function_call", "observation")  # roles of calls and of what they return
+OF_TOOLS = (
+    "tool",
+    "function",
+    "ipython",
+    "function_call",
+    "observation",
+)  # roles of calls and of what they return
 CONVERSATIONS = ("conversations", "conversation")
 QUESTIONS = ("instruction", "question", "problem")
 # What a row of another kind is known by. A row that has become one kind does not keep these keys.
@@ -34,7 +40,10 @@ def messages(value, field):
         if not isinstance(entry, dict):
             raise ValueError(f"{field}: a turn is not an object")
         if entry.get("input") is not None and "output" in entry:
-            turns += [message("user", entry["input"], field), message("assistant", entry["output"], field)]
+            turns += [
+                message("user", entry["input"], field),
+                message("assistant", entry["output"], field),
+            ]
             continue
         if entry.get("tool_calls") or entry.get("function_call"):
             raise Dropped("tool calls")
@@ -58,7 +67,11 @@ def message(role, content, field):
 
 def text_of(part):
     """The text of a part of a content: {"type": "text", "text"}."""
-    if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+    if (
+        not isinstance(part, dict)
+        or part.get("type") != "text"
+        or not isinstance(part.get("text"), str)
+    ):
         raise Dropped("content that is not text")
     return part["text"]
 
@@ -100,7 +113,10 @@ def asked(row, field):
         for earlier in history:
             if not (isinstance(earlier, list) and len(earlier) == 2):
                 raise ValueError("history: not a list of [question, answer]")
-            turns += [message("user", earlier[0], "history"), message("assistant", earlier[1], "history")]
+            turns += [
+                message("user", earlier[0], "history"),
+                message("assistant", earlier[1], "history"),
+            ]
     content = "\n\n".join(part for part in parts if part.strip())
     return [*turns, message("user", content, field)]
 
@@ -171,7 +187,9 @@ def last_boxed(text):
     """What the last \\boxed{} of a text holds, or None: without one, or where it is cut off."""
     _, found, rest = text.rpartition("\\boxed{")
     depth = 1
-    for brace in re.finditer(r"\\.|[{}]", rest if found else ""):  # \{ and \} are signs of the answer
+    for brace in re.finditer(
+        r"\\.|[{}]", rest if found else ""
+    ):  # \{ and \} are signs of the answer
         depth += {"{": 1, "}": -1}.get(brace[0], 0)
         if depth == 0:
             return rest[: brace.start()]

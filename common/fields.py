@@ -1,4 +1,4 @@
-"""The kinds of rows, and what each of their fields may hold. For rows.py."""
+"""The kinds of rows, and what each of their fields may hold. For common/rows.py."""
 
 import re
 import sys
@@ -89,7 +89,11 @@ def conversation(field):
 
 
 def is_message(turn):
-    return isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
+    return (
+        isinstance(turn, dict)
+        and isinstance(turn.get("role"), str)
+        and isinstance(turn.get("content"), str)
+    )
 
 
 def for_each_response(good, complaint):
@@ -97,7 +101,12 @@ def for_each_response(good, complaint):
 
     def check(value, row):
         responses = row.get("responses")
-        if not (value and isinstance(value, list) and isinstance(responses, list) and len(value) == len(responses)):
+        if not (
+            value
+            and isinstance(value, list)
+            and isinstance(responses, list)
+            and len(value) == len(responses)
+        ):
             return "not a list with one entry for each response"
         return None if all(map(good, value)) else complaint(value)
 
@@ -126,7 +135,9 @@ def check_judgement(value, row):
 
 
 check_texts = for_each_response(is_text, lambda value: "not all texts")
-check_numbers = for_each_response(is_number, lambda value: f"{short(value)} are not all finite numbers")
+check_numbers = for_each_response(
+    is_number, lambda value: f"{short(value)} are not all finite numbers"
+)
 check_correct = for_each_response(
     lambda value: isinstance(value, bool) or is_number(value), lambda value: "not all true or false"
 )
@@ -135,12 +146,17 @@ check_scores = for_each_response(is_scores, lambda value: "not {name: number} fo
 
 def check_ratings(value, row):
     """{objective: number or null}"""
-    good = isinstance(value, dict) and all(rating is None or is_number(rating) for rating in value.values())
+    good = isinstance(value, dict) and all(
+        rating is None or is_number(rating) for rating in value.values()
+    )
     return None if good else "not numbers or null by objective"
 
 
 CHECKS = {
-    **{name: check_text for name in ("id", "answer", "text", "benchmark", "section", "subset", "group")},
+    **{
+        name: check_text
+        for name in ("id", "answer", "text", "benchmark", "section", "subset", "group")
+    },
     **{name: conversation(name) for name in ROLES},
     **{name: check_texts for name in ("responses", "finish_reasons", "end_tokens")},
     **{name: check_numbers for name in ("rewards", "true_rewards", "kl")},

@@ -66,7 +66,9 @@ def is_cut(line, error):
     """Does a line that is not JSON end too early? Only the last line of a file may have no line feed."""
     if line.endswith(b"\n"):
         return False
-    if isinstance(error, json.JSONDecodeError) and error.pos == 0:  # wrong from its first character on
+    if (
+        isinstance(error, json.JSONDecodeError) and error.pos == 0
+    ):  # wrong from its first character on
         return False
     at_its_end = isinstance(error, json.JSONDecodeError) and error.pos >= len(error.doc.rstrip())
     return at_its_end or not line.rstrip().endswith(b"}")
@@ -75,7 +77,9 @@ def is_cut(line, error):
 def opened(path):
     """A file to read as bytes, unzipped; an OSError if it cannot be opened."""
     mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe cannot be read twice, and may never end
+    if not (
+        stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+    ):  # a pipe cannot be read twice, and may never end
         sys.exit(f"{path}: not a regular file")
     return gzip.open(path) if str(path).endswith(".gz") else open(path, "rb")
 
@@ -133,7 +137,9 @@ def entries_of(path):
                 check_characters(value)
         except (json.JSONDecodeError, RecursionError) as error:
             whole = text.endswith("]" if listed else "}", 0, end) and getattr(error, "pos", 0) < end
-            sys.exit(f"{path}: cannot be read ({'' if whole else 'cut off in '}line {line}: {error})")
+            sys.exit(
+                f"{path}: cannot be read ({'' if whole else 'cut off in '}line {line}: {error})"
+            )
         except RepeatedKey as error:
             sys.exit(f"{path}:{line}: {error}: stands twice in one object")
         except ValueError as error:

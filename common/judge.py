@@ -20,7 +20,9 @@ from common import arguments
 
 FEW = 10  # refused requests that never are too many: a single row may ask as many
 MANY = 100  # of which half of those so far are too many, without waiting for the share of all
-NUMBER = r"(-?\d+\.?\d*)(?:\s*/\s*(\d+))?"  # a rating, 8 or 8.5, or 8/10 with the highest that there is
+NUMBER = (
+    r"(-?\d+\.?\d*)(?:\s*/\s*(\d+))?"  # a rating, 8 or 8.5, or 8/10 with the highest that there is
+)
 
 
 def add_flags(parser, required=True):
@@ -33,10 +35,21 @@ def add_flags(parser, required=True):
         required=required and not url,
         help="address (default: OPENAI_BASE_URL)",
     )
-    parser.add_argument("--judge_model", required=required, help="name that the server knows the judge by")
-    parser.add_argument("--concurrency", type=arguments.whole(1), default=32, help="requests at once")
-    parser.add_argument("--timeout", type=arguments.real(above=0), default=120.0, help="seconds to wait for a reply")
-    parser.add_argument("--max_retries", type=arguments.whole(0), default=6, help="times that a request is tried again")
+    parser.add_argument(
+        "--judge_model", required=required, help="name that the server knows the judge by"
+    )
+    parser.add_argument(
+        "--concurrency", type=arguments.whole(1), default=32, help="requests at once"
+    )
+    parser.add_argument(
+        "--timeout", type=arguments.real(above=0), default=120.0, help="seconds to wait for a reply"
+    )
+    parser.add_argument(
+        "--max_retries",
+        type=arguments.whole(0),
+        default=6,
+        help="times that a request is tried again",
+    )
     parser.add_argument(
         "--max_refused",
         type=arguments.real(0, 1),
@@ -56,7 +69,9 @@ class Judge:
         import openai
 
         key = os.environ.get("OPENAI_API_KEY") or "none"  # a local server needs none
-        if not (key.isascii() and key.isprintable()) or " " in key:  # the library would repeat it in its error
+        if (
+            not (key.isascii() and key.isprintable()) or " " in key
+        ):  # the library would repeat it in its error
             sys.exit("OPENAI_API_KEY: it holds a blank, or the end of a line")
         self.client = openai.AsyncOpenAI(
             base_url=args.judge_url, api_key=key, timeout=args.timeout, max_retries=args.max_retries
@@ -86,7 +101,9 @@ class Judge:
                 answer = await self.client.chat.completions.create(model=self.model, **request)
                 choice = choice_of(answer)
                 check(choice)
-            except Exception as error:  # of openai's, or of ours for a reply that is not in its format
+            except (
+                Exception
+            ) as error:  # of openai's, or of ours for a reply that is not in its format
                 choice, reason = None, self.no_reply(error)
             else:
                 reason = None
@@ -108,7 +125,9 @@ class Judge:
             self.certain.clear()
         asked = self.answered + len(self.refused)
         if len(self.refused) > self.limit or len(self.refused) > max(MANY, asked / 2):
-            self.stopped = self.stopped or f"{len(self.refused)} of {asked} requests refused, such as {words}"
+            self.stopped = (
+                self.stopped or f"{len(self.refused)} of {asked} requests refused, such as {words}"
+            )
         return words
 
     def settle(self):

@@ -52,11 +52,17 @@ def publish_model(partial, path):
     replaced = Path(outputs.partial_name(path, REPLACED))
     if not outputs.replaceable_model(path):
         sys.exit(f"{path}: not a model directory of ours; what is finished is kept as {partial}")
-    if not (partial / outputs.MARKER).exists():  # from here on the model is whole, and a kill loses nothing of it
-        if is_our_card(partial / "README.md"):  # TRL's, which it writes at a checkpoint and calls by this name
+    if not (
+        partial / outputs.MARKER
+    ).exists():  # from here on the model is whole, and a kill loses nothing of it
+        if is_our_card(
+            partial / "README.md"
+        ):  # TRL's, which it writes at a checkpoint and calls by this name
             (partial / "README.md").unlink()
         own = [entry.name for entry in partial.iterdir() if not outputs.is_temporary(entry.name)]
-        outputs.write_json(partial / outputs.MARKER, {"script": script_name(), "files": sorted(own)})
+        outputs.write_json(
+            partial / outputs.MARKER, {"script": script_name(), "files": sorted(own)}
+        )
     for entry in partial.iterdir():
         if outputs.is_temporary(entry.name) and entry.name != outputs.LOCK:
             outputs.remove(entry)
@@ -73,7 +79,11 @@ def publish_model(partial, path):
 def script_name():
     """The running script by its path in the checkout, or by its name."""
     script = Path(sys.argv[0]).resolve()
-    return str(script.relative_to(outputs.CHECKOUT)) if script.is_relative_to(outputs.CHECKOUT) else script.name
+    return (
+        str(script.relative_to(outputs.CHECKOUT))
+        if script.is_relative_to(outputs.CHECKOUT)
+        else script.name
+    )
 
 
 def carry_over(old, new):

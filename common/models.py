@@ -34,7 +34,9 @@ def refused(path):
     """Within it an error of the library that reads a model ends the program in one line."""
     try:
         yield
-    except Exception as error:  # missing, cut, another type, another shape: each library has errors of its own
+    except (
+        Exception
+    ) as error:  # missing, cut, another type, another shape: each library has errors of its own
         refuse(path, first_line(error))
 
 
@@ -43,7 +45,9 @@ def checked_origin(path, trust_remote_code=False, revision=None):
     if (Path(path) / "adapter_config.json").exists() and not (Path(path) / "config.json").exists():
         refuse(path, "an adapter alone: merge it into its model first")
     if trust_remote_code and not Path(path).exists() and not COMMIT.fullmatch(revision or ""):
-        refuse(path, "its code is run only at a pinned commit: give the 40 digits of one as --revision")
+        refuse(
+            path, "its code is run only at a pinned commit: give the 40 digits of one as --revision"
+        )
     if trust_remote_code:
         from transformers import PreTrainedConfig
 
@@ -62,7 +66,9 @@ def config(path, **options):
         return AutoConfig.from_pretrained(path, **checked_origin(path, **options))
 
 
-def tokenizer(path, example=None, template=True, padding_side=None, chat_template_kwargs=None, **options):
+def tokenizer(
+    path, example=None, template=True, padding_side=None, chat_template_kwargs=None, **options
+):
     """The tokenizer of a model. template: it has to have a chat template, which renders the example.
 
     example: (FILE:LINE, messages), by default a question. chat_template_kwargs: JSON, {name: value},
@@ -87,9 +93,15 @@ def tokenizer(path, example=None, template=True, padding_side=None, chat_templat
 
 def check_reads_messages(tokenizer, where, messages):
     """A template that gives the same text for another question leaves out what is said."""
-    altered = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + " and another"}]
+    altered = [
+        *messages[:-1],
+        {**messages[-1], "content": messages[-1]["content"] + " and another"},
+    ]
     ends_with_question = messages[-1]["role"] == "user"
-    texts = {render(tokenizer, chat, where, add_generation_prompt=ends_with_question) for chat in (messages, altered)}
+    texts = {
+        render(tokenizer, chat, where, add_generation_prompt=ends_with_question)
+        for chat in (messages, altered)
+    }
     if len(texts) == 1:
         sys.exit(f"{tokenizer.name_or_path}: its chat template leaves out what is said")
 
@@ -116,7 +128,9 @@ def set_template_arguments(tokenizer, text):
     for name in values:
         if not templates.reads(tokenizer.chat_template or "", name):
             source = tokenizer.name_or_path
-            sys.exit(f"--chat_template_kwargs: {name}: the chat template of {source} does not read it")
+            sys.exit(
+                f"--chat_template_kwargs: {name}: the chat template of {source} does not read it"
+            )
     if values:
         tokenizer.chat_template = templates.with_arguments(tokenizer.chat_template, values)
 
@@ -126,7 +140,9 @@ def render(tokenizer, messages, where, **options):
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
     except Exception as error:  # templates are programs
-        sys.exit(f"{where}: the chat template of {tokenizer.name_or_path} refuses it ({first_line(error)})")
+        sys.exit(
+            f"{where}: the chat template of {tokenizer.name_or_path} refuses it ({first_line(error)})"
+        )
     if not text.strip():
         sys.exit(f"{where}: the chat template of {tokenizer.name_or_path} makes nothing of it")
     return text
@@ -138,10 +154,16 @@ def load(auto_class, path, tokenizer=None, new_head=False, reward_model_too=Fals
     tokenizer: its vocabulary has to fit into the embeddings. new_head: a scoring head that the checkpoint lacks starts
     at random. reward_model_too: a language model may be made of a reward model, whose score is left out.
     """
-    origin = {name: options.pop(name) for name in ("trust_remote_code", "revision") if name in options}
+    origin = {
+        name: options.pop(name) for name in ("trust_remote_code", "revision") if name in options
+    }
     with quiet(), refused(path):
         model, report = auto_class.from_pretrained(
-            path, output_loading_info=True, ignore_mismatched_sizes=True, **checked_origin(path, **origin), **options
+            path,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **checked_origin(path, **origin),
+            **options,
         )
     check_report(path, report, new_head)
     if auto_class.__name__ == "AutoModelForCausalLM" and not reward_model_too:
@@ -206,12 +228,20 @@ def ensure_padding(tokenizer):
     """
     last = last_of_a_chat(tokenizer)
     if tokenizer.pad_token_id is None:
-        others = [i for i in (tokenizer.eos_token_id, tokenizer.bos_token_id, 0, 1) if i not in (None, last)]
+        others = [
+            i
+            for i in (tokenizer.eos_token_id, tokenizer.bos_token_id, 0, 1)
+            if i not in (None, last)
+        ]
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(others[0])
     elif tokenizer.pad_token_id == tokenizer.eos_token_id:
-        sys.exit(f"{tokenizer.name_or_path}: its tokenizer needs a pad token that is not the EOS token")
+        sys.exit(
+            f"{tokenizer.name_or_path}: its tokenizer needs a pad token that is not the EOS token"
+        )
     elif tokenizer.pad_token_id == last:
-        sys.exit(f"{tokenizer.name_or_path}: its tokenizer needs a pad token that does not end a chat")
+        sys.exit(
+            f"{tokenizer.name_or_path}: its tokenizer needs a pad token that does not end a chat"
+        )
 
 
 def check_vocabulary(path, model, tokenizer):
@@ -230,7 +260,10 @@ def not_finite(model):
     import torch
 
     for name, weight in model.named_parameters():
-        if weight.dtype in (torch.float32, torch.bfloat16, torch.float16) and not torch.isfinite(weight).all():
+        if (
+            weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
+            and not torch.isfinite(weight).all()
+        ):
             return name
     return None
 

@@ -46,7 +46,11 @@ def problem_of_name(output, kind, inputs):
     if path in (Path("/"), Path.home(), Path.cwd(), CHECKOUT):  # places that hold everything
         return f"{output}: not a place for results"
     if kind == "folder":
-        return f"{output}: a file, a directory is needed" if path.exists() and not path.is_dir() else None
+        return (
+            f"{output}: a file, a directory is needed"
+            if path.exists() and not path.is_dir()
+            else None
+        )
     if any(path == Path(os.path.realpath(name)) for name in inputs):
         return f"{output}: an input of the same command, which would be overwritten"
     if kind == "file":
@@ -55,14 +59,20 @@ def problem_of_name(output, kind, inputs):
         if path.exists() and not path.is_file():
             return f"{output}: there is something that is not a file"
         for name in inputs:
-            of_model = Path(name, "config.json").exists() and path.is_relative_to(os.path.realpath(name))
+            of_model = Path(name, "config.json").exists() and path.is_relative_to(
+                os.path.realpath(name)
+            )
             if of_model and path.exists():
                 return f"{output}: a file of {name}, an input of the same command, which would be overwritten"
         return None
     held = [*inputs, Path.home(), Path.cwd(), CHECKOUT]
     if inside := [name for name in held if Path(os.path.realpath(name)).is_relative_to(path)]:
         return f"{output}: it holds {inside[0]}, which would be deleted"
-    return None if replaceable_model(path) else f"{output}: not a model directory of ours; give a new or an empty one"
+    return (
+        None
+        if replaceable_model(path)
+        else f"{output}: not a model directory of ours; give a new or an empty one"
+    )
 
 
 def replaceable_model(path):
@@ -79,7 +89,9 @@ def table_beside(output, head):
     """The path of the table in Markdown beside an output file; one that is there has to begin with that head."""
     path = Path(output).with_suffix(".md")
     if path.exists() and not path.read_bytes().startswith(head.encode()):
-        sys.exit(f"{path}: not a table of this script, which would be overwritten; give another --output_file")
+        sys.exit(
+            f"{path}: not a table of this script, which would be overwritten; give another --output_file"
+        )
     return path
 
 
@@ -130,7 +142,9 @@ def publish_file(partial, path):
     """Give a finished file its name, in place of an older file."""
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
-        sys.exit(f"{path}: there is something that is not a file; what is finished is kept as {partial}")
+        sys.exit(
+            f"{path}: there is something that is not a file; what is finished is kept as {partial}"
+        )
     os.replace(partial, path)
     remove_stale(path)
 
@@ -160,7 +174,9 @@ def is_unfinished(path):
     """Does that NAME.partial-... hold what a script leaves: rows, a model or its checkpoints, or nothing?"""
     if path.is_dir():
         names = [entry.name for entry in path.iterdir()]
-        return not names or any(is_temporary(name) or name in (MARKER, "config.json") for name in names)
+        return not names or any(
+            is_temporary(name) or name in (MARKER, "config.json") for name in names
+        )
     with open(path, "rb") as file:
         return path.name.endswith(".partial-new") or file.read(1) in (b"", b"{")
 

@@ -22,7 +22,9 @@ RESERVED = (
     "bos_token",
     "eos_token",
 )
-CLOCK = re.compile(r"""strftime_now\(\s*(?:format\s*=\s*)?(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
+CLOCK = re.compile(
+    r"""strftime_now\(\s*(?:format\s*=\s*)?(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)"""
+)
 
 
 def without_clock(template):
@@ -42,7 +44,10 @@ def with_arguments(template, values):
     """
     for name in values:
         template = re.sub(rf"\A((?:{HEAD})*?){{% set {name} = .*? \+%}}", r"\1", template)
-    head = "".join(f"{{% set {name} = {json.dumps(value, ensure_ascii=False)} +%}}" for name, value in values.items())
+    head = "".join(
+        f"{{% set {name} = {json.dumps(value, ensure_ascii=False)} +%}}"
+        for name, value in values.items()
+    )
     return head + template
 
 

@@ -14,13 +14,47 @@ from common import models, outputs
 # What is out of range would end in a traceback, hours later, or train nothing.
 ABOVE_0 = ("num_train_epochs", "logging_steps", "save_steps", "temperature", "lora_alpha")
 AT_LEAST = {
-    **dict.fromkeys(["learning_rate", "weight_decay", "warmup_steps", "max_grad_norm", "beta", "label_smoothing"], 0),
-    **dict.fromkeys(["adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor", "ld_alpha"], 0),
-    **dict.fromkeys(["desirable_weight", "undesirable_weight", "center_rewards_coefficient", "slic_delta"], 0),
+    **dict.fromkeys(
+        [
+            "learning_rate",
+            "weight_decay",
+            "warmup_steps",
+            "max_grad_norm",
+            "beta",
+            "label_smoothing",
+        ],
+        0,
+    ),
+    **dict.fromkeys(
+        ["adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor", "ld_alpha"], 0
+    ),
+    **dict.fromkeys(
+        ["desirable_weight", "undesirable_weight", "center_rewards_coefficient", "slic_delta"], 0
+    ),
     "rpo_alpha": 0,
-    **dict.fromkeys(["dataloader_num_workers", "neftune_noise_alpha", "lora_dropout", "top_k", "epsilon", "top_p"], 0),
-    **dict.fromkeys(["per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"], 1),
-    **dict.fromkeys(["max_completion_length", "num_iterations", "steps_per_generation", "lora_r", "gate_size"], 1),
+    **dict.fromkeys(
+        [
+            "dataloader_num_workers",
+            "neftune_noise_alpha",
+            "lora_dropout",
+            "top_k",
+            "epsilon",
+            "top_p",
+        ],
+        0,
+    ),
+    **dict.fromkeys(
+        [
+            "per_device_train_batch_size",
+            "per_device_eval_batch_size",
+            "gradient_accumulation_steps",
+        ],
+        1,
+    ),
+    **dict.fromkeys(
+        ["max_completion_length", "num_iterations", "steps_per_generation", "lora_r", "gate_size"],
+        1,
+    ),
     **dict.fromkeys(["batch_tokens", "vocab_size", "num_hidden_layers"], 1),
     **dict.fromkeys(["max_length", "num_generations"], 2),
     **dict.fromkeys(["seed", "data_seed"], 0),
@@ -29,12 +63,23 @@ AT_LEAST = {
 }
 AT_MOST = {
     **dict.fromkeys(["seed", "data_seed"], 2**32 - 1),
-    **dict.fromkeys(["adam_beta1", "adam_beta2", "label_smoothing_factor", "ld_alpha", "lora_dropout", "top_p"], 1),
+    **dict.fromkeys(
+        ["adam_beta1", "adam_beta2", "label_smoothing_factor", "ld_alpha", "lora_dropout", "top_p"],
+        1,
+    ),
     "label_smoothing": 0.5,
 }
-TEMPLATE_HELP = 'arguments of the chat template, saved with the model, as JSON: {"enable_thinking": false}'
+TEMPLATE_HELP = (
+    'arguments of the chat template, saved with the model, as JSON: {"enable_thinking": false}'
+)
 # Of TRL's and transformers' flags what no script here acts on.
-WITHOUT_EFFECT = ("model_revision", "trust_remote_code", "load_in_8bit", "load_in_4bit", "resume_from_checkpoint")
+WITHOUT_EFFECT = (
+    "model_revision",
+    "trust_remote_code",
+    "load_in_8bit",
+    "load_in_4bit",
+    "resume_from_checkpoint",
+)
 
 
 def parse(*kinds):
@@ -52,7 +97,9 @@ def parse(*kinds):
         parsed = parser.parse_args_and_config(args=words_with_config(sys.argv[1:]))
     except OSError as error:  # of --config
         sys.exit(f"{error.filename}: {error.strerror}")
-    except Exception as error:  # an unknown argument, a bad value, a file that is no YAML: each has its own error
+    except (
+        Exception
+    ) as error:  # an unknown argument, a bad value, a file that is no YAML: each has its own error
         sys.exit(f"{Path(sys.argv[0]).name}: {models.first_line(error)}")
     for part in parsed:
         check_numbers(part)
@@ -79,7 +126,9 @@ def words_with_config(words):
     found = []
     for name, value in settings.items():
         if value is not None:
-            texts = [json.dumps(part) if isinstance(part, dict) else str(part) for part in listed(value)]
+            texts = [
+                json.dumps(part) if isinstance(part, dict) else str(part) for part in listed(value)
+            ]
             found += [f"--{name}", *texts]
     return [*found, *words[:place], *words[place + 2 :]]
 
@@ -154,4 +203,6 @@ def check_output(parsed):
         sys.exit(f"--output_dir: {reason}")
     by_deepspeed = training_args.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
     if by_deepspeed and any(getattr(part, "use_peft", False) for part in parsed):
-        sys.exit("--use_peft: DeepSpeed would save a model without its weights; train LoRA with DISTRIBUTED=ddp")
+        sys.exit(
+            "--use_peft: DeepSpeed would save a model without its weights; train LoRA with DISTRIBUTED=ddp"
+        )

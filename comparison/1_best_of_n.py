@@ -15,8 +15,7 @@ import math
 from collections import Counter
 from statistics import fmean
 
-import rows
-from common import arguments
+from common import arguments, rows
 
 
 def divergence(responses, rewards, n):
@@ -50,7 +49,9 @@ def main():
     rows.write(args.output_file, kept)
     bound = math.log(args.n) - (args.n - 1) / args.n
     mean = fmean(row["kl"][0] for row in kept)
-    print(f"{args.output_file} rows: {len(kept)}, best of {args.n}: KL {mean:.4f} nats, at most {bound:.4f}")
+    print(
+        f"{args.output_file} rows: {len(kept)}, best of {args.n}: KL {mean:.4f} nats, at most {bound:.4f}"
+    )
 
 
 if __name__ == "__main__":

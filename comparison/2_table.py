@@ -14,9 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 import comparing
-
-import rows
-from common import arguments, outputs
+from common import arguments, outputs, rows
 
 HEAD = [
     "optimiser",
@@ -43,7 +41,9 @@ def measure(runs, name, policy):
     """A row of the table; cost where the policy is one of three rounds' last."""
     seeds = runs.seeds(name, policy)
     row = {"optimiser": name, "policy": policy, "seeds": seeds}
-    row["win_rate"], row["low"], row["high"] = comparing.interval(runs.values(name, "win_rate", policy))
+    row["win_rate"], row["low"], row["high"] = comparing.interval(
+        runs.values(name, "win_rate", policy)
+    )
     for metric in ("true_reward", "proxy_reward", "accuracy", "length", "kl"):
         row[metric] = fmean(values.mean() for values in runs.values(name, metric, policy).values())
     for metric in ("true_reward", "proxy_reward"):
@@ -54,7 +54,12 @@ def measure(runs, name, policy):
 
 
 def line(row):
-    shown = [row["optimiser"], len(row["seeds"]), f"{row['win_rate']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}"]
+    shown = [
+        row["optimiser"],
+        len(row["seeds"]),
+        f"{row['win_rate']:.3f}",
+        f"{row['low']:.3f} to {row['high']:.3f}",
+    ]
     shown += [f"{row[key]:.3f}" for key in ("true_reward", "proxy_reward", "accuracy")]
     shown += [f"{row['length']:.1f}", f"{row['kl']:.2f}"]
     shown += [f"{row[key]:.0f}" if row[key] else "-" for key in ("seconds", "generated", "trained")]
@@ -74,11 +79,15 @@ def steering(directory):
     for angle, name in ((-45, "directions/answers_-45/true_rewards"), (0, "dpa/eval/iter3/kl"),
                         (45, "directions/answers_45/true_rewards")):  # fmt: skip
         files = sorted(directory.glob(f"seed*/{name}.jsonl"))
-        test = [row for file in files for row in rows.read(file, "rewards") if row["split"] == "test"]
+        test = [
+            row for file in files for row in rows.read(file, "rewards") if row["split"] == "test"
+        ]
         if not test:
             return ""
         length = fmean(len(row["responses"][0]) for row in test)
-        accuracy, true = (fmean(row[field][0] for row in test) for field in ("correct", "true_rewards"))
+        accuracy, true = (
+            fmean(row[field][0] for row in test) for field in ("correct", "true_rewards")
+        )
         lines.append(f"| {angle} | {len(files)} | {length:.1f} | {accuracy:.3f} | {true:.3f} |")
     return "## The last policy of dpa, asked in three directions\n\n" + "\n".join(lines) + "\n\n"
 
@@ -93,7 +102,12 @@ def figures(curves, table, directory):
     columns = min(6, len(curves))
     height = -(-len(curves) // columns)
     figure, axes = pyplot.subplots(
-        height, columns, figsize=(2.3 * columns, 2 * height + 0.6), sharex=True, sharey=True, squeeze=False
+        height,
+        columns,
+        figsize=(2.3 * columns, 2 * height + 0.6),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
     for axis in axes.flat[len(curves) :]:
         axis.axis("off")
@@ -120,7 +134,11 @@ def figures(curves, table, directory):
         spread = [[row["win_rate"] - row["low"]], [row["high"] - row["win_rate"]]]
         axis.errorbar(row["seconds"], row["win_rate"], spread, fmt="o", ms=4, lw=1)
         axis.annotate(
-            row["optimiser"], (row["seconds"], row["win_rate"]), fontsize=7, xytext=(4, 3), textcoords="offset points"
+            row["optimiser"],
+            (row["seconds"], row["win_rate"]),
+            fontsize=7,
+            xytext=(4, 3),
+            textcoords="offset points",
         )
     axis.set_xlabel("seconds on this machine, without evaluation")
     axis.set_ylabel("win rate against the fine-tuned policy")
@@ -137,7 +155,9 @@ def main():
     if not names:
         sys.exit(f"{directory}: no run of compare.sh is there")
     base = measure(runs, "base", "sft") | {"optimiser": "sft"}
-    curves = {name: [measure(runs, name, policy) for policy in runs.policies(name)] for name in names}
+    curves = {
+        name: [measure(runs, name, policy) for policy in runs.policies(name)] for name in names
+    }
     table = []
     for name, points in curves.items():
         if name == "best_of_n":  # its policies are no rounds

@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import fmean
 
 import comparing
-
 from common import arguments, outputs
 
 LITTLE = 0.03
@@ -29,7 +28,9 @@ def verdict(low, high, bound=0.0):
 
 def together(parts):
     verdicts = [part[1] for part in parts]
-    overall = "fails" if "fails" in verdicts else "undecided" if "undecided" in verdicts else "holds"
+    overall = (
+        "fails" if "fails" in verdicts else "undecided" if "undecided" in verdicts else "holds"
+    )
     return "; ".join(part[0] for part in parts), overall
 
 
@@ -52,7 +53,10 @@ def parted(runs, first, second):
     """Of: the proxy has parted further from the truth in the first than in the second."""
     a, b = gap(runs, *first), gap(runs, *second)
     mean, low, high = comparing.interval({seed: a[seed] - b[seed] for seed in a.keys() & b.keys()})
-    kl = [fmean(v.mean() for v in runs.values(name, "kl", policy).values()) for name, policy in (first, second)]
+    kl = [
+        fmean(v.mean() for v in runs.values(name, "kl", policy).values())
+        for name, policy in (first, second)
+    ]
     names = [" ".join(filter(None, side)) for side in (first, second)]
     text = f"gap of {names[0]} (KL {kl[0]:.2f}) - {names[1]} (KL {kl[1]:.2f}): {mean:+.3f} ({low:+.3f} to {high:+.3f})"
     return text, verdict(low, high)
@@ -65,9 +69,17 @@ def chosen_fell(runs, name):
         ends = []
         for seed in runs.seeds(name, policy):
             run = runs.directory / f"seed{seed}" / name
-            history = json.loads((run / policy / "policy/trainer_state.json").read_text())["log_history"]
-            beta = float(dict(line.split("=", 1) for line in (run / "settings").read_text().splitlines())["DPO_BETA"])
-            told = [entry["rewards/chosen"] / beta for entry in history if "rewards/chosen" in entry]
+            history = json.loads((run / policy / "policy/trainer_state.json").read_text())[
+                "log_history"
+            ]
+            beta = float(
+                dict(line.split("=", 1) for line in (run / "settings").read_text().splitlines())[
+                    "DPO_BETA"
+                ]
+            )
+            told = [
+                entry["rewards/chosen"] / beta for entry in history if "rewards/chosen" in entry
+            ]
             ends.append(fmean(told[-3:]))
         shown.append(f"{policy} " + " ".join(f"{end:+.2f}" for end in ends))
         fell += [end < 0 for end in ends]
@@ -99,7 +111,10 @@ def bounded(runs):
     shown, below = [], []
     for policy in runs.policies("best_of_n"):
         n = int(policy.rsplit("_", 1)[1])
-        kls, bound = [v.mean() for v in runs.values("best_of_n", "kl", policy).values()], math.log(n) - (n - 1) / n
+        kls, bound = (
+            [v.mean() for v in runs.values("best_of_n", "kl", policy).values()],
+            math.log(n) - (n - 1) / n,
+        )
         shown.append(f"n={n}: {fmean(kls):.3f} of {bound:.3f}")
         below += [kl <= bound for kl in kls]
     return ", ".join(shown), "holds" if all(below) else "fails"
@@ -120,8 +135,13 @@ def budget(runs, *names):
 
 def faster(runs, first, second):
     """Of: the first takes fewer seconds than the second, on the mean over seeds."""
-    means = [fmean(runs.cost(name, seed)["seconds"] for seed in runs.seeds(name, "iter3")) for name in (first, second)]
-    return f"{first} {means[0]:.0f} s, {second} {means[1]:.0f} s", "holds" if means[0] < means[1] else "fails"
+    means = [
+        fmean(runs.cost(name, seed)["seconds"] for seed in runs.seeds(name, "iter3"))
+        for name in (first, second)
+    ]
+    return f"{first} {means[0]:.0f} s, {second} {means[1]:.0f} s", "holds" if means[0] < means[
+        1
+    ] else "fails"
 
 
 CLAIMS = [  # what it says and where, the runs it needs, the parts
@@ -165,7 +185,10 @@ def main():
     runs, directory = comparing.Runs(args.directory), Path(args.directory)
     if not runs.answers:
         sys.exit(f"{directory}: no run of compare.sh is there")
-    seeds_of = {name: set(runs.seeds(name, runs.policies(name)[-1])) for name in {name for name, _, _ in runs.answers}}
+    seeds_of = {
+        name: set(runs.seeds(name, runs.policies(name)[-1]))
+        for name in {name for name, _, _ in runs.answers}
+    }
     seeds_of["alignment_tax"] = set(benchmarked(directory))
     lines = ["| claim | command | seeds | seen | verdict |", "|---|---|---|---|---|"]
     for text, needed, parts in CLAIMS:

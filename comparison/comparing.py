@@ -4,10 +4,15 @@ import json
 import re
 from pathlib import Path
 
-import rows
+from common import rows
 
 LENGTH = "completions/mean_length"  # tokens, in the log of a trainer that samples
-FIELDS = {"true_reward": "true_rewards", "proxy_reward": "rewards", "accuracy": "correct", "kl": "kl"}
+FIELDS = {
+    "true_reward": "true_rewards",
+    "proxy_reward": "rewards",
+    "accuracy": "correct",
+    "kl": "kl",
+}
 
 
 class Runs:
@@ -21,13 +26,21 @@ class Runs:
             seed, name, _, policy = path.relative_to(self.directory).parts[:4]
             if policy == "sft" and name != "base":
                 continue
-            test = sorted((r for r in rows.read(path, "rewards") if r["split"] == "test"), key=lambda row: row["id"])
-            values = {key: np.array([row[field][0] for row in test], float) for key, field in FIELDS.items()}
+            test = sorted(
+                (r for r in rows.read(path, "rewards") if r["split"] == "test"),
+                key=lambda row: row["id"],
+            )
+            values = {
+                key: np.array([row[field][0] for row in test], float)
+                for key, field in FIELDS.items()
+            }
             values["length"] = np.array([len(row["responses"][0]) for row in test], float)
             self.answers[name, policy, int(seed[4:])] = values
         for (_, _, seed), values in self.answers.items():
             base = self.answers["base", "sft", seed]["true_reward"]
-            values["win_rate"] = np.heaviside(values["true_reward"] - base, 0.5)  # a tie counts one half
+            values["win_rate"] = np.heaviside(
+                values["true_reward"] - base, 0.5
+            )  # a tie counts one half
 
     def policies(self, name):
         """Its policies, the earliest round first."""
@@ -48,10 +61,15 @@ class Runs:
         They are not finite where its answers do not vary."""
         import numpy as np
 
-        bases = {seed: self.answers["base", "sft", seed][metric] for seed in self.values(name, metric, policy)}
+        bases = {
+            seed: self.answers["base", "sft", seed][metric]
+            for seed in self.values(name, metric, policy)
+        }
         of_seeds = self.values(name, metric, policy).items()
         with np.errstate(divide="ignore", invalid="ignore"):
-            return {seed: (values - bases[seed].mean()) / bases[seed].std() for seed, values in of_seeds}
+            return {
+                seed: (values - bases[seed].mean()) / bases[seed].std() for seed, values in of_seeds
+            }
 
     def cost(self, name, seed):
         """What a run has taken beyond the base, without evaluation: seconds, tokens generated and trained on."""
@@ -60,7 +78,9 @@ class Runs:
         trained = generated = 0
         for state in run.glob("iter*/policy/trainer_state.json"):
             history = json.loads(state.read_text())["log_history"]
-            trained += max((entry["num_tokens"] for entry in history if "num_tokens" in entry), default=0)
+            trained += max(
+                (entry["num_tokens"] for entry in history if "num_tokens" in entry), default=0
+            )
             sampled = [entry[LENGTH] for entry in history if LENGTH in entry]
             if sampled:
                 n = int(re.search(r"^N=(\d+)$", (run / "settings").read_text(), re.MULTILINE)[1])
@@ -68,7 +88,11 @@ class Runs:
                 generated += round(sum(sampled) / len(sampled) * n * prompts)
         for file in [*run.glob("iter*/responses.jsonl"), *run.glob("iter*/explored.jsonl")]:
             generated += sum(sum(row["response_tokens"]) for row in rows.read(file))
-        return {"seconds": sum(int(p.read_text()) for p in logs), "generated": generated, "trained": trained}
+        return {
+            "seconds": sum(int(p.read_text()) for p in logs),
+            "generated": generated,
+            "trained": trained,
+        }
 
 
 def interval(per_seed, resamples=2000):
@@ -81,8 +105,12 @@ def interval(per_seed, resamples=2000):
     means = []
     for _ in range(resamples):
         drawn = [groups[i] for i in draw.integers(len(groups), size=len(groups))]
-        means.append(np.mean([group[draw.integers(len(group), size=len(group))].mean() for group in drawn]))
-    return float(np.mean([g.mean() for g in groups])), *(float(q) for q in np.quantile(means, [0.025, 0.975]))
+        means.append(
+            np.mean([group[draw.integers(len(group), size=len(group))].mean() for group in drawn])
+        )
+    return float(np.mean([g.mean() for g in groups])), *(
+        float(q) for q in np.quantile(means, [0.025, 0.975])
+    )
 
 
 def difference(runs, metric, first, second):

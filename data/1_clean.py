@@ -25,8 +25,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 
-import rows
-from common import arguments, duplicates, entrances, languages, models, outputs
+from common import arguments, duplicates, entrances, languages, models, outputs, rows
 
 HEAD = "| source | rows in |"  # of the table
 OVERLAP = 13  # words
@@ -82,19 +81,35 @@ def benchmarks_of(sources):
 
 
 def table(head, lines):
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in [head, ["---"] * len(head), *lines]) + "\n"
+    return (
+        "\n".join(
+            f"| {' | '.join(map(str, line))} |" for line in [head, ["---"] * len(head), *lines]
+        )
+        + "\n"
+    )
 
 
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--input_file", required=True)
     parser.add_output("--output_file", suffixes=[".md"], required=True)
-    parser.add_argument("--max_tokens", type=arguments.whole(1), help="of all turns together; needs --tokenizer_name")
-    parser.add_argument("--tokenizer_name", help="whose tokens are counted")
-    parser.add_argument("--languages", nargs="+", help="ISO 639-1 codes to keep, such as en (default: all)")
-    parser.add_argument("--evaluation_files", nargs="+", default=[], help="benchmarks that no row may overlap")
     parser.add_argument(
-        "--similarity", type=arguments.real(0), default=0.8, help="of near duplicates; above 1: keep them"
+        "--max_tokens",
+        type=arguments.whole(1),
+        help="of all turns together; needs --tokenizer_name",
+    )
+    parser.add_argument("--tokenizer_name", help="whose tokens are counted")
+    parser.add_argument(
+        "--languages", nargs="+", help="ISO 639-1 codes to keep, such as en (default: all)"
+    )
+    parser.add_argument(
+        "--evaluation_files", nargs="+", default=[], help="benchmarks that no row may overlap"
+    )
+    parser.add_argument(
+        "--similarity",
+        type=arguments.real(0),
+        default=0.8,
+        help="of near duplicates; above 1: keep them",
     )
     args = parser.parse_args()
     if bool(args.max_tokens) != bool(args.tokenizer_name):
@@ -109,7 +124,9 @@ def main():
     from rensa import RMinHashDeduplicator
 
     # 16 bands of 8 find 95 of 100 pairs at a similarity of 0.8, and all above 0.9.
-    kept = RMinHashDeduplicator(threshold=min(args.similarity, 1), num_perm=128, use_lsh=True, num_bands=16)
+    kept = RMinHashDeduplicator(
+        threshold=min(args.similarity, 1), num_perm=128, use_lsh=True, num_bands=16
+    )
     if args.tokenizer_name:
         tokenizer = models.tokenizer(args.tokenizer_name, template=False)
 
@@ -126,7 +143,10 @@ def main():
     def reason_of(row, text, words):
         # A token is at least one byte.
         if args.max_tokens and len(text.encode(errors="replace")) > args.max_tokens:
-            if len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) > args.max_tokens:
+            if (
+                len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+                > args.max_tokens
+            ):
                 return "too long"
         if args.languages:
             language = languages.language(turn["content"] for turn in turns_of(row, kind))
@@ -150,7 +170,9 @@ def main():
                     good.append((row, duplicates.runs(words, 3) or [duplicates.key(text)]))
             new = [True] * len(good)
             if args.similarity <= 1:
-                new = kept.add_pairs((str(number + i), shingles) for i, (_, shingles) in enumerate(good))
+                new = kept.add_pairs(
+                    (str(number + i), shingles) for i, (_, shingles) in enumerate(good)
+                )
             for (row, _), is_new in zip(good, new, strict=True):
                 counts[str(row.get("source", "-"))]["left" if is_new else "near duplicate"] += 1
                 if is_new:
@@ -164,14 +186,18 @@ def main():
     try:
         writer.add(left())
         total = sum(counts.values(), Counter())
-        total["left"] or sys.exit(f"{args.output_file}: no row is left of {total.total()} ({dict(total)})")
+        total["left"] or sys.exit(
+            f"{args.output_file}: no row is left of {total.total()} ({dict(total)})"
+        )
     except SystemExit:
         writer.partial.unlink()
         raise
     writer.finish()
     lines = []
     for name, of in [*counts.items(), *([("all", total)] if len(counts) > 1 else [])]:
-        why = ", ".join(f"{reason}: {count}" for reason, count in of.most_common() if reason != "left")
+        why = ", ".join(
+            f"{reason}: {count}" for reason, count in of.most_common() if reason != "left"
+        )
         lines.append([name, of.total(), of["left"], of.total() - of["left"], why])
     text = table(["source", "rows in", "left", "dropped", "why"], lines)
     if questions:

@@ -24,35 +24,47 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
-import losses
 from trl import DPOConfig, ModelConfig
 
-import rows
-import training
-from common import chats, models, training_arguments
+import losses
+from common import chats, models, rows, training, training_arguments
 
 
 @dataclass
 class Data:
     dataset_name: list[str] = field(metadata={"help": "JSONL files of pairs, trained on together"})
-    ref_model_name_or_path: str = field(metadata={"help": "reference policy; pi_0 in the paper (3.3)"})
-    chat_template_kwargs: str | None = field(default=None, metadata={"help": training_arguments.TEMPLATE_HELP})
+    ref_model_name_or_path: str = field(
+        metadata={"help": "reference policy; pi_0 in the paper (3.3)"}
+    )
+    chat_template_kwargs: str | None = field(
+        default=None, metadata={"help": training_arguments.TEMPLATE_HELP}
+    )
 
 
 @dataclass
 class Config(DPOConfig):
     learning_rate: float = field(default=5e-7, metadata={"help": "peak learning rate (paper 3.3)"})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule (paper 3.3)"})
-    warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share (paper 3.3)"})
+    warmup_steps: float = field(
+        default=0.03, metadata={"help": "steps, or below 1 their share (paper 3.3)"}
+    )
     num_train_epochs: float = field(default=2, metadata={"help": "epochs a round (paper 3.3)"})
     beta: float = field(default=0.1, metadata={"help": "KL coefficient, the paper's eta (3.3)"})
-    max_length: int = field(default=2048, metadata={"help": "tokens; longer responses are cut (published code)"})
+    max_length: int = field(
+        default=2048, metadata={"help": "tokens; longer responses are cut (published code)"}
+    )
     precompute_ref_log_probs: bool = field(default=True, metadata={"help": "once for all epochs"})
-    logging_first_step: bool = field(default=True, metadata={"help": "the first loss tells which reference was used"})
+    logging_first_step: bool = field(
+        default=True, metadata={"help": "the first loss tells which reference was used"}
+    )
     slic_delta: float = field(default=1.0, metadata={"help": "margin of slic, in nats"})
     slic_weight: float = field(default=0.1, metadata={"help": "weight of slic's regulariser"})
-    optimism: float = field(default=1e-5, metadata={"help": "alpha of xpo (1e-5 or 5e-6) and selm (1e-4)"})
-    rpo_alpha: float = field(default=1.0, metadata={"help": "weight of rpo's likelihood of the chosen response"})
+    optimism: float = field(
+        default=1e-5, metadata={"help": "alpha of xpo (1e-5 or 5e-6) and selm (1e-4)"}
+    )
+    rpo_alpha: float = field(
+        default=1.0, metadata={"help": "weight of rpo's likelihood of the chosen response"}
+    )
 
 
 def tokenised(pairs, tokenizer, training_args, needed):
@@ -68,7 +80,9 @@ def tokenised(pairs, tokenizer, training_args, needed):
             responses["explored_ids"] = [{"role": "assistant", "content": row["explored"]}]
         example = {name: row[name] for name in needed if name != "explored"}
         for name, messages in responses.items():
-            texts = chats.prompt_and_response(tokenizer, end, row["prompt"], messages, row.at("prompt"))
+            texts = chats.prompt_and_response(
+                tokenizer, end, row["prompt"], messages, row.at("prompt")
+            )
             if texts is not None:
                 example["prompt_ids"], example[name] = chats.encode(tokenizer, *texts)
         fate = fate_of(example, responses, training_args)
@@ -103,12 +117,16 @@ def main():
     own = [name for name in training_args.loss_type if name in losses.NEEDS]
     if own and len(training_args.loss_type) > 1:
         sys.exit(f"--loss_type {own[0]}: not together with another loss")
-    if unknown := [name for name in training_args.loss_type if name not in [*losses.NEEDS, *losses.OF_TRL]]:
+    if unknown := [
+        name for name in training_args.loss_type if name not in [*losses.NEEDS, *losses.OF_TRL]
+    ]:
         sys.exit(f"--loss_type {unknown[0]}: none of {' '.join([*losses.NEEDS, *losses.OF_TRL])}")
     if training_args.beta <= 0:
         sys.exit(f"--beta: {training_args.beta} is not above 0")
     needed = losses.NEEDS[own[0]] if own else []
-    pairs = [row for name in data.dataset_name for row in rows.read(name, "preferences", also=needed)]
+    pairs = [
+        row for name in data.dataset_name for row in rows.read(name, "preferences", also=needed)
+    ]
 
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
@@ -117,11 +135,15 @@ def main():
     example = pairs[0].at("prompt"), pairs[0]["prompt"]
     for name in (model_args.model_name_or_path, data.ref_model_name_or_path):
         models.check(AutoModelForCausalLM, name, models.tokenizer(name, example))
-    tokenizer = models.tokenizer(model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs)
+    tokenizer = models.tokenizer(
+        model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs
+    )
     examples, counts = tokenised(pairs, tokenizer, training_args, needed)
     if not examples:
         if counts["too long"] == len(pairs):
-            sys.exit(f"{data.dataset_name[0]}: no prompt leaves room within --max_length {training_args.max_length}")
+            sys.exit(
+                f"{data.dataset_name[0]}: no prompt leaves room within --max_length {training_args.max_length}"
+            )
         sys.exit(
             f"{data.dataset_name[0]}: no pair is left within --max_length {training_args.max_length}: prompts that "
             f"leave no room: {counts['too long']}, responses that do not differ there: {counts['equal']}, thoughts "
@@ -131,18 +153,24 @@ def main():
 
     attention = training.attention(training_args, model_args)
 
-    def model(name):  # policy and reference in the same precision, or their ratio is off from the first step
+    def model(
+        name,
+    ):  # policy and reference in the same precision, or their ratio is off from the first step
         dtype = model_args.dtype or "float32"
         return models.load(AutoModelForCausalLM, name, dtype=dtype, attn_implementation=attention)
 
     stored = f"{training_args.output_dir}/checkpoint-pairs"
-    with training_args.main_process_first(local=False):  # the others read the reference's log-probabilities beside it
+    with training_args.main_process_first(
+        local=False
+    ):  # the others read the reference's log-probabilities beside it
         if not os.path.exists(f"{stored}/dataset_info.json"):
             Dataset.from_list(examples).save_to_disk(stored)
     trainer_class, collator = losses.TokenTrainer, None
     if own:
         training_args.remove_unused_columns = False
-        filler = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        filler = (
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        )
         collator = losses.Collator(filler, training_args.max_length)
         trainer_class = losses.PairTrainer
     policy, reference = model(model_args.model_name_or_path), model(data.ref_model_name_or_path)

@@ -22,23 +22,29 @@ from dataclasses import dataclass, field
 
 from trl import KTOConfig, ModelConfig
 
-import rows
-import training
-from common import chats, models, training_arguments
+from common import chats, models, rows, training, training_arguments
 
 
 @dataclass
 class Data:
-    dataset_name: list[str] = field(metadata={"help": "JSONL files of labelled responses or of pairs"})
+    dataset_name: list[str] = field(
+        metadata={"help": "JSONL files of labelled responses or of pairs"}
+    )
     ref_model_name_or_path: str = field(metadata={"help": "reference policy pi_0"})
-    chat_template_kwargs: str | None = field(default=None, metadata={"help": training_arguments.TEMPLATE_HELP})
+    chat_template_kwargs: str | None = field(
+        default=None, metadata={"help": training_arguments.TEMPLATE_HELP}
+    )
 
 
 @dataclass
 class Config(KTOConfig):
-    learning_rate: float = field(default=5e-7, metadata={"help": "peak learning rate (arXiv 2402.01306, 4.1)"})
+    learning_rate: float = field(
+        default=5e-7, metadata={"help": "peak learning rate (arXiv 2402.01306, 4.1)"}
+    )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule, as DPO's"})
-    warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share, as DPO's"})
+    warmup_steps: float = field(
+        default=0.03, metadata={"help": "steps, or below 1 their share, as DPO's"}
+    )
     num_train_epochs: float = field(default=2, metadata={"help": "epochs a round, as DPO's"})
     max_length: int = field(default=2048, metadata={"help": "tokens; longer responses are cut"})
     precompute_ref_log_probs: bool = field(default=True, metadata={"help": "once for all epochs"})
@@ -53,7 +59,10 @@ def unpaired(names, seed):
         kind = "preferences" if is_pair or "completion" not in first else "unpaired"
         for row in rows.read(name, kind):
             if kind == "preferences":
-                labelled += [example_of(row, row["chosen"], True), example_of(row, row["rejected"], False)]
+                labelled += [
+                    example_of(row, row["chosen"], True),
+                    example_of(row, row["rejected"], False),
+                ]
             else:
                 labelled.append(example_of(row, row["completion"], row["label"]))
     random.Random(seed).shuffle(labelled)
@@ -80,8 +89,12 @@ def tokenised(labelled, tokenizer, max_length):
         if max_length is not None and len(prompt_ids) >= max_length:
             counts["too long"] += 1
             continue
-        counts["cut"] += max_length is not None and len(prompt_ids) + len(completion_ids) > max_length
-        examples.append({"prompt_ids": prompt_ids, "completion_ids": completion_ids, "label": row["label"]})
+        counts["cut"] += (
+            max_length is not None and len(prompt_ids) + len(completion_ids) > max_length
+        )
+        examples.append(
+            {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "label": row["label"]}
+        )
     return examples, counts
 
 
@@ -100,7 +113,9 @@ def trainer_class(training_args):
 
             if not self.calculate_KL:
                 return dataset
-            return dataset.map(with_neighbours, batched=True, batch_size=args.per_device_train_batch_size)
+            return dataset.map(
+                with_neighbours, batched=True, batch_size=args.per_device_train_batch_size
+            )
 
     if training_args.gradient_accumulation_steps == 1 or training_args.loss_type != "kto":
         return TokenKTOTrainer  # its micro-batch is the batch, or the loss has no z0
@@ -122,7 +137,9 @@ def trainer_class(training_args):
             return batches, count
 
         def _compute_kl_logps(self, model, batch):
-            return batch["ref_KL_logps"] + self.mean_ratio  # TRL subtracts the first again, and clamps the mean at 0
+            return (
+                batch["ref_KL_logps"] + self.mean_ratio
+            )  # TRL subtracts the first again, and clamps the mean at 0
 
     return WholeBatchKTOTrainer
 
@@ -133,9 +150,13 @@ def main():
         sys.exit(f"--beta: {training_args.beta} is not above 0")
     labelled = unpaired(data.dataset_name, training_args.seed)
     if not training_args.precompute_ref_log_probs and training_args.gradient_accumulation_steps > 1:
-        sys.exit("--precompute_ref_log_probs False: z0 of the global batch needs the reference's log-probabilities")
+        sys.exit(
+            "--precompute_ref_log_probs False: z0 of the global batch needs the reference's log-probabilities"
+        )
     if training_args.per_device_train_batch_size < 2:
-        sys.exit("--per_device_train_batch_size 1: KTO takes its mismatched responses from the batch, give 2 or more")
+        sys.exit(
+            "--per_device_train_batch_size 1: KTO takes its mismatched responses from the batch, give 2 or more"
+        )
 
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
@@ -145,9 +166,13 @@ def main():
     both = []  # the policy and the reference, in the same precision
     for name in (model_args.model_name_or_path, data.ref_model_name_or_path):
         tokenizer = models.tokenizer(name, (labelled[0].at("prompt"), labelled[0]["prompt"]))
-        model = models.load(AutoModelForCausalLM, name, tokenizer, dtype=dtype, attn_implementation=attention)
+        model = models.load(
+            AutoModelForCausalLM, name, tokenizer, dtype=dtype, attn_implementation=attention
+        )
         both.append(model)
-    tokenizer = models.tokenizer(model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs)
+    tokenizer = models.tokenizer(
+        model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs
+    )
     examples, counts = tokenised(labelled, tokenizer, training_args.max_length)
     if not examples:
         sys.exit(

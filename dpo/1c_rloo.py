@@ -18,9 +18,7 @@ from dataclasses import dataclass, field
 
 from trl import ModelConfig, RLOOConfig
 
-import rows
-import training
-from common import chats, models, training_arguments
+from common import chats, models, rows, training, training_arguments
 
 
 @dataclass
@@ -31,10 +29,16 @@ class Data:
 
 @dataclass
 class Config(RLOOConfig):
-    num_generations: int = field(default=4, metadata={"help": "responses a prompt (arXiv 2402.14740, 4)"})
-    max_completion_length: int = field(default=2048, metadata={"help": "tokens a response at most, as paper 3.3"})
+    num_generations: int = field(
+        default=4, metadata={"help": "responses a prompt (arXiv 2402.14740, 4)"}
+    )
+    max_completion_length: int = field(
+        default=2048, metadata={"help": "tokens a response at most, as paper 3.3"}
+    )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule, as DPO's"})
-    warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share, as DPO's"})
+    warmup_steps: float = field(
+        default=0.03, metadata={"help": "steps, or below 1 their share, as DPO's"}
+    )
 
 
 def main():
@@ -57,16 +61,22 @@ def main():
     models.check(AutoModelForCausalLM, model_args.model_name_or_path, tokenizer)
     end = chats.turn_end(tokenizer)
     if end.token:
-        tokenizer.eos_token = end.token  # where TRL lets a response end, beside the ends of generation_config
+        tokenizer.eos_token = (
+            end.token
+        )  # where TRL lets a response end, beside the ends of generation_config
     scorer_tokenizer = models.tokenizer(name, example)
     models.ensure_padding(scorer_tokenizer)
-    reward_model = models.load(AutoModelForSequenceClassification, name, scorer_tokenizer, num_labels=1, dtype=dtype)
+    reward_model = models.load(
+        AutoModelForSequenceClassification, name, scorer_tokenizer, num_labels=1, dtype=dtype
+    )
     final, checkpoint = training.begin(training_args)
 
     training_args.model_init_kwargs = {"dtype": dtype}
     if implementation := training.attention(training_args, model_args):
         training_args.model_init_kwargs["attn_implementation"] = implementation
-    with training.building(tokenizer, lambda: ((row.at("prompt"), row["prompt"]) for row in prompts)):
+    with training.building(
+        tokenizer, lambda: ((row.at("prompt"), row["prompt"]) for row in prompts)
+    ):
         trainer = RLOOTrainer(
             model_args.model_name_or_path,
             reward_model,

@@ -64,13 +64,25 @@ class Collator(DataCollatorForPreference):
             if name in examples[0]:
                 batch[name] = torch.tensor([example[name] for example in examples])
         if "explored_ids" in examples[0]:
-            whole = [torch.tensor((e["prompt_ids"] + e["explored_ids"])[: self.max_length]) for e in examples]
+            whole = [
+                torch.tensor((e["prompt_ids"] + e["explored_ids"])[: self.max_length])
+                for e in examples
+            ]
             starts = [len(example["prompt_ids"]) for example in examples]
-            masks = [(torch.arange(len(i)) >= start).long() for i, start in zip(whole, starts, strict=True)]
-            more = {"input_ids": whole, "attention_mask": [torch.ones_like(m) for m in masks], "completion_mask": masks}
+            masks = [
+                (torch.arange(len(i)) >= start).long()
+                for i, start in zip(whole, starts, strict=True)
+            ]
+            more = {
+                "input_ids": whole,
+                "attention_mask": [torch.ones_like(m) for m in masks],
+                "completion_mask": masks,
+            }
             for name, tensors in more.items():
                 filler = self.pad_token_id if name == "input_ids" else 0
-                batch[name] = pad([*batch[name], *tensors], padding_value=filler, padding_side="right")
+                batch[name] = pad(
+                    [*batch[name], *tensors], padding_value=filler, padding_side="right"
+                )
         return batch
 
 
@@ -87,7 +99,9 @@ class PairTrainer(TokenTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
         tokens = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        logps = model(**tokens, labels=labels, use_cache=False, fused_lm_head=True).log_probs.sum(dim=1)
+        logps = model(**tokens, labels=labels, use_cache=False, fused_lm_head=True).log_probs.sum(
+            dim=1
+        )
         chosen, rejected, *explored = logps.split(len(inputs["ref_chosen_logps"]))
         ratios = chosen - inputs["ref_chosen_logps"], rejected - inputs["ref_rejected_logps"]
         (name,), args = self.args.loss_type, self.args
@@ -111,6 +125,8 @@ class PairTrainer(TokenTrainer):
             "rewards/margins": rewards[0] - rewards[1],
         }.items():
             self._metrics["train"][key].append(self.accelerator.gather(value).mean().item())
-        self._total_train_tokens += self.accelerator.gather(tokens["attention_mask"].sum()).sum().item()
+        self._total_train_tokens += (
+            self.accelerator.gather(tokens["attention_mask"].sum()).sum().item()
+        )
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         return losses.mean()

@@ -21,7 +21,9 @@ import sys
 from contents import is_ours
 
 
-class Refused(BaseException):  # not an Exception: a script may say what its libraries refuse in its own words
+class Refused(
+    BaseException
+):  # not an Exception: a script may say what its libraries refuse in its own words
     """What the parser of a script says of its command."""
 
 
@@ -94,8 +96,13 @@ def read_commands():
 def main():
     commands = {}  # of those that differ in paths alone the first
     for file, command in read_commands():
-        commands.setdefault(tuple(word for word in command if "/" not in word or word.endswith(".py")), (file, command))
-    argparse.ArgumentParser.parse_known_args = stop_after_parsing(argparse.ArgumentParser.parse_known_args)
+        commands.setdefault(
+            tuple(word for word in command if "/" not in word or word.endswith(".py")),
+            (file, command),
+        )
+    argparse.ArgumentParser.parse_known_args = stop_after_parsing(
+        argparse.ArgumentParser.parse_known_args
+    )
     argparse.ArgumentParser.error = refuse
     argparse.ArgumentParser.exit = leave
     wrong = False

@@ -13,7 +13,9 @@ OF_A_MODEL = (
 ).split()
 RECORDS = (".made.json", ".making.json")
 # The project's scripts; a user's own may do without its rules.
-STAGES = "sft reward_modeling generation annotation dpo eval data recipes/tiny recipes/smollm2".split()
+STAGES = (
+    "sft reward_modeling generation annotation dpo eval data recipes/tiny recipes/smollm2".split()
+)
 LARGE = 2**26  # bytes; a larger file is not read again while size, inode and both times stay
 
 
@@ -64,10 +66,18 @@ class Hashes:
 
     def of_folder(self, path):
         """Of a model only what is loaded counts: a note or a model card in its folder changes nothing."""
-        files = sorted(file for file in Path(path).rglob("*") if file.is_file() and not is_record(file.name))
+        files = sorted(
+            file for file in Path(path).rglob("*") if file.is_file() and not is_record(file.name)
+        )
         names = {file.name for file in files if file.parent == Path(path)}
-        if names & {"config.json", "adapter_config.json"} and any(name.startswith("tokenizer") for name in names):
-            files = [file for file in files if is_of_model(file) and "checkpoint-" not in str(file.relative_to(path))]
+        if names & {"config.json", "adapter_config.json"} and any(
+            name.startswith("tokenizer") for name in names
+        ):
+            files = [
+                file
+                for file in files
+                if is_of_model(file) and "checkpoint-" not in str(file.relative_to(path))
+            ]
         lines = [f"{file.relative_to(path)} {self.of_file(str(file))}" for file in files]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -97,7 +107,9 @@ def sources(script):
             continue
         found.append(file)
         for module in imported(ast.parse(file.read_bytes())):
-            left += [path for folder in (home, file.parent, ROOT) for path in places(folder, module)]
+            left += [
+                path for folder in (home, file.parent, ROOT) for path in places(folder, module)
+            ]
     return found
 
 

@@ -119,7 +119,7 @@ run_shards() { # run_shards I NAME LOG: each a process; one that fails is starte
       stopped "$name"
     fi
   done
-  python shards.py "${step_order[i]}" "$file" "$shards" || exit 1
+  python common/shards.py "${step_order[i]}" "$file" "$shards" || exit 1
   remove_shards "$file"
 }
 

@@ -30,7 +30,17 @@ MANNER = (
 ).split()
 BATCH = ("--per_device_train_batch_size", "--gradient_accumulation_steps")
 # What ends a flag whose values are paths; the values of another are paths if they have a slash or a dot.
-PATHS = ("_path", "_file", "_files", "datasets", "models", "dataset_name", "held_out_name", "ratings_name", "policies")
+PATHS = (
+    "_path",
+    "_file",
+    "_files",
+    "datasets",
+    "models",
+    "dataset_name",
+    "held_out_name",
+    "ratings_name",
+    "policies",
+)
 
 
 # What a step is
@@ -40,7 +50,9 @@ def is_input(flag, word):
     """Does a word name what is read? `sft` after --model_name is a name, though a folder of the project has it, too."""
     written = flag.startswith("--output") or flag in ("--held_out_file", "--log_dir")
     is_path = flag.endswith(PATHS) or "/" in word or "." in word
-    return not written and is_path and (os.path.exists(word) or os.path.normpath(word) in Step.listed)
+    return (
+        not written and is_path and (os.path.exists(word) or os.path.normpath(word) in Step.listed)
+    )
 
 
 class Step:
@@ -116,7 +128,10 @@ class Step:
 
     def record(self, hashes):
         inputs = [
-            {"path": self.name_of(path), "sha256": hashes.of(path) if os.path.exists(path) else None}
+            {
+                "path": self.name_of(path),
+                "sha256": hashes.of(path) if os.path.exists(path) else None,
+            }
             for path in self.inputs()
         ]
         return {"command": self.command(), "code": self.code(), "inputs": inputs}
@@ -214,9 +229,13 @@ def adopt(steps, hashes):
 
 def begin(step, hashes):
     last, new = read_json(step.beside(".making.json")[0]), step.record(hashes)
-    for file, making, made in zip(step.files, step.beside(".making.json"), step.beside(".made.json"), strict=True):
+    for file, making, made in zip(
+        step.files, step.beside(".making.json"), step.beside(".made.json"), strict=True
+    ):
         making.parent.mkdir(parents=True, exist_ok=True)
-        write_json(making, {"record": new, "before": hashes.of(file) if os.path.exists(file) else None})
+        write_json(
+            making, {"record": new, "before": hashes.of(file) if os.path.exists(file) else None}
+        )
         made.unlink(missing_ok=True)
     print("resume" if last and not difference(last["record"], new) else "anew")
 
@@ -235,7 +254,9 @@ def read_steps(out):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("use", choices=["states", "adopt", "begin", "end"])
     parser.add_argument("out", help="directory of the run")
     parser.add_argument("--judge", help="the script of the made world's judge")

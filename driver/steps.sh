@@ -186,6 +186,6 @@ show_commands() { # show_commands I COMMENT: a step's command, ready to paste; o
     printf '%q ' "${sharded[@]}"
     echo " # $2, shard $shard"
   done
-  printf '%q ' python shards.py "${step_order[$1]}" "$file" "$shards"
+  printf '%q ' python common/shards.py "${step_order[$1]}" "$file" "$shards"
   echo " # $2"
 }

@@ -22,11 +22,14 @@ import sys
 import time
 
 import published
+from common import arguments, chats, engines, models, outputs, rows, thoughts
 
-import rows
-from common import arguments, chats, engines, models, outputs, thoughts
-
-TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}  # MT-Bench's categories
+TEMPERATURES = {
+    "writing": 0.7,
+    "roleplay": 0.7,
+    "stem": 0.1,
+    "humanities": 0.1,
+}  # MT-Bench's categories
 MAX_NEW_TOKENS = {"alpaca_eval": 2048, "mt_bench": 1024, "arena_hard": 4096}
 
 
@@ -39,10 +42,20 @@ def native(benchmark, question, answers, model, name):
     digest = hashlib.sha256(json.dumps([model, name, answers]).encode()).hexdigest()[:22]
     if benchmark == "alpaca_eval":
         kept = {key: question[key] for key in ("dataset", "datasplit") if key in question}
-        return {"instruction": question["instruction"], "output": answers[0], "generator": model, **kept}
+        return {
+            "instruction": question["instruction"],
+            "output": answers[0],
+            "generator": model,
+            **kept,
+        }
     if benchmark == "mt_bench":
         choices = [{"index": 0, "turns": answers}]
-        made = {"question_id": question["question_id"], "answer_id": digest, "model_id": model, "choices": choices}
+        made = {
+            "question_id": question["question_id"],
+            "answer_id": digest,
+            "model_id": model,
+            "choices": choices,
+        }
     else:
         asked = {"content": question["prompt"], "role": "user"}
         messages = [asked, {"content": {"answer": answers[0]}, "role": "assistant"}]
@@ -60,7 +73,10 @@ def context_of(tokenizer, questions, most):
     for name, question in questions.items():
         turns = turns_of(question)
         where = f"question {name!r}"
-        texts = [chats.prompt_text(tokenizer, [{"role": "user", "content": turn}], where) for turn in turns]
+        texts = [
+            chats.prompt_text(tokenizer, [{"role": "user", "content": turn}], where)
+            for turn in turns
+        ]
         asked = sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
         lengths.append(asked + most * (len(turns) + (len(turns) > 1)))
     return max(lengths)
@@ -88,17 +104,25 @@ def converse(engine, tokenizer, end, questions, most, length, seed):
                 own = int(hashlib.sha256(f"{seed} {name} {turn}".encode()).hexdigest()[:7], 16)
                 temperature = TEMPERATURES.get(questions[name].get("category"), 0.0)
                 stop = [end.token_id] if end.token else None
-                settings.append(SamplingParams(temperature=temperature, max_tokens=room, seed=own, stop_token_ids=stop))
+                settings.append(
+                    SamplingParams(
+                        temperature=temperature, max_tokens=room, seed=own, stop_token_ids=stop
+                    )
+                )
                 requests[name] = {"prompt_token_ids": ids}
             opened = chats.opens_thought(text)  # by the template, for all alike
-        outputs = engine.generate([*requests.values()], settings, use_tqdm=False) if requests else []
+        outputs = (
+            engine.generate([*requests.values()], settings, use_tqdm=False) if requests else []
+        )
         outputs = dict(zip(requests, outputs, strict=True))
         for name in asked:
             sample = outputs[name].outputs[0] if name in outputs else None
             response = sample.text if sample else ""
             ends[name].append(sample.finish_reason if sample else "no room")
             conversations[name].append({"role": "assistant", "content": response})
-            answer = thoughts.without_thoughts(response, unfinished=opened and ends[name][-1] == "length")
+            answer = thoughts.without_thoughts(
+                response, unfinished=opened and ends[name][-1] == "length"
+            )
             answers[name].append(answer if answer == response else answer.lstrip())
     return [{"id": name, "answers": answers[name], "ends": ends[name]} for name in questions]
 
@@ -115,8 +139,12 @@ def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--benchmarks", nargs="+", required=True, choices=[*MAX_NEW_TOKENS])
     parser.add_argument("--model_name_or_path", required=True)
-    parser.add_argument("--model_name", help="name in the tables (default: as --model_name_or_path)")
-    parser.add_argument("--questions_files", nargs="+", help="(default: the benchmarks', at a pinned commit)")
+    parser.add_argument(
+        "--model_name", help="name in the tables (default: as --model_name_or_path)"
+    )
+    parser.add_argument(
+        "--questions_files", nargs="+", help="(default: the benchmarks', at a pinned commit)"
+    )
     parser.add_output("--output_files", nargs="+", required=True)
     parser.add_argument(
         "--max_new_tokens",
@@ -125,29 +153,53 @@ def main():
     )
     parser.add_argument("--chat_template_kwargs", help=arguments.TEMPLATE_HELP)
     parser.add_argument("--seed", type=arguments.SEED, default=0)
-    parser.add_argument("--dtype", choices=arguments.DTYPES, help="(default: the weights'; vLLM's auto lowers float32)")
     parser.add_argument(
-        "--max_model_len", type=arguments.whole(1), help="tokens of a conversation at most (default: the model's)"
+        "--dtype",
+        choices=arguments.DTYPES,
+        help="(default: the weights'; vLLM's auto lowers float32)",
     )
-    parser.add_argument("--tensor_parallel_size", type=arguments.whole(1), default=1, help="GPUs that share one model")
     parser.add_argument(
-        "--chunk_size", type=arguments.whole(1), default=256, help="questions between two writes to disk"
+        "--max_model_len",
+        type=arguments.whole(1),
+        help="tokens of a conversation at most (default: the model's)",
+    )
+    parser.add_argument(
+        "--tensor_parallel_size",
+        type=arguments.whole(1),
+        default=1,
+        help="GPUs that share one model",
+    )
+    parser.add_argument(
+        "--chunk_size",
+        type=arguments.whole(1),
+        default=256,
+        help="questions between two writes to disk",
     )
     args = parser.parse_args()
     model = args.model_name or args.model_name_or_path
-    sources = args.questions_files or [published.PUBLISHED[benchmark] for benchmark in args.benchmarks]
+    sources = args.questions_files or [
+        published.PUBLISHED[benchmark] for benchmark in args.benchmarks
+    ]
     if not len(args.benchmarks) == len(sources) == len(set(args.output_files)):
         parser.error("--questions_files, --output_files: one for each of --benchmarks")
-    asked = [published.read(source, kind) for source, kind in zip(sources, args.benchmarks, strict=True)]
+    asked = [
+        published.read(source, kind) for source, kind in zip(sources, args.benchmarks, strict=True)
+    ]
 
     from transformers import AutoModelForCausalLM
 
-    tokenizer = models.tokenizer(args.model_name_or_path, chat_template_kwargs=args.chat_template_kwargs)
+    tokenizer = models.tokenizer(
+        args.model_name_or_path, chat_template_kwargs=args.chat_template_kwargs
+    )
     end = chats.turn_end(tokenizer)
     models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
 
-    writers = [rows.Writer(file, rows.this_command(args.output_files)) for file in args.output_files]
-    if any(len(writer.done) < len(questions) for writer, questions in zip(writers, asked, strict=True)):
+    writers = [
+        rows.Writer(file, rows.this_command(args.output_files)) for file in args.output_files
+    ]
+    if any(
+        len(writer.done) < len(questions) for writer, questions in zip(writers, asked, strict=True)
+    ):
         limit = engines.longest(args.model_name_or_path, args.max_model_len)
         context = max(
             context_of(tokenizer, questions, args.max_new_tokens or MAX_NEW_TOKENS[benchmark])
@@ -178,11 +230,16 @@ def main():
                     flush=True,
                 )
             done, seconds = first + len(chunk), time.time() - start
-            told = f"{done} of {len(todo)} questions, {seconds / done * (len(todo) - done):.0f} s left"
+            told = (
+                f"{done} of {len(todo)} questions, {seconds / done * (len(todo) - done):.0f} s left"
+            )
             print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
     for benchmark, questions, writer in zip(args.benchmarks, asked, writers, strict=True):
         made = {row["id"]: row for row in rows.read(writer.partial)}
-        answers = [native(benchmark, q, made[name]["answers"], model, name) for name, q in questions.items()]
+        answers = [
+            native(benchmark, q, made[name]["answers"], model, name)
+            for name, q in questions.items()
+        ]
         writer.file.close()  # its rows go when the answers, in the benchmark's format, have the name
         publish(benchmark, answers, writer.path)
         ends = [end for row in made.values() for end in row["ends"]]

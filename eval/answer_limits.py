@@ -10,7 +10,12 @@ from common import thoughts
 
 TOKENS = 1024  # at least, where neither --max_gen_toks nor a file of --include_path says otherwise
 LEAST = 256  # that a long prompt leaves for the answer; beyond, the prompt is cut on its left
-NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # lm-eval's for the limit
+NAMES = (
+    "max_gen_toks",
+    "max_new_tokens",
+    "max_tokens",
+    "max_completion_tokens",
+)  # lm-eval's for the limit
 
 
 def limited_by_user(include_path):
@@ -51,7 +56,9 @@ def fit(maybe_truncate):
     def fitted(tokens, max_gen_toks, max_model_len, **options):
         least = min(LEAST, max_gen_toks, max_model_len // 2)
         options |= {"min_gen_toks": least, "shrink_gen_toks": True}
-        return maybe_truncate(tokens, max_gen_toks=max_gen_toks, max_model_len=max_model_len, **options)
+        return maybe_truncate(
+            tokens, max_gen_toks=max_gen_toks, max_model_len=max_model_len, **options
+        )
 
     return fitted
 
@@ -87,7 +94,9 @@ def count_transformers(model):
         sequences = generate(context, max_length, stop, **options)
         answers = sequences[:, context.shape[1] :]  # [batch, tokens]
         for answer in answers.tolist():
-            ended = model.eot_token_id in answer or any(text in model.tok_decode(answer) for text in stop if text)
+            ended = model.eot_token_id in answer or any(
+                text in model.tok_decode(answer) for text in stop if text
+            )
             cut_off.append(sequences.shape[1] >= max_length and not ended)
         return sequences
 

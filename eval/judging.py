@@ -11,14 +11,16 @@ import json
 import sys
 import time
 
-import rows
-from common import arguments, judge, outputs, thoughts
+from common import arguments, judge, outputs, rows, thoughts
 
 
 def add_flags(parser, required=True):
     judge.add_flags(parser, required)
     parser.add_argument(
-        "--prices", type=arguments.real(0), nargs=2, help="dollars for a million tokens, of input and of output"
+        "--prices",
+        type=arguments.real(0),
+        nargs=2,
+        help="dollars for a million tokens, of input and of output",
     )
     parser.add_argument(
         "--max_tokens",
@@ -48,7 +50,9 @@ def kept(path):
                 raise TypeError
             known[entry["id"]] = entry["choice"]
         except (ValueError, TypeError, KeyError) as error:
-            reason = error if isinstance(error, ValueError) else "row: not a reply {id, choice: {text}}"
+            reason = (
+                error if isinstance(error, ValueError) else "row: not a reply {id, choice: {text}}"
+            )
             sys.exit(f"{path}:{number}: {reason}; remove that line to have it asked again")
     return known, file
 
@@ -61,9 +65,13 @@ def with_logprobs(choice):
     """The first token has to be the verdict."""
     reasoning = choice["message"].get("reasoning") or choice["message"].get("reasoning_content")
     if reasoning or thoughts.OPENS.match(choice["text"]):
-        raise ValueError("a judge that thinks before its verdict; for such a judge there is --no_logprobs")
+        raise ValueError(
+            "a judge that thinks before its verdict; for such a judge there is --no_logprobs"
+        )
     if not (choice["logprobs"] or {}).get("content"):
-        raise ValueError("a reply without log-probabilities; for such a judge there is --no_logprobs")
+        raise ValueError(
+            "a reply without log-probabilities; for such a judge there is --no_logprobs"
+        )
 
 
 def ask(args, requests, path):
@@ -74,17 +82,23 @@ def ask(args, requests, path):
     """
     known, file = kept(path)
     keys = {
-        name: hashlib.sha256(json.dumps({"model": args.judge_model, **request}).encode()).hexdigest()
+        name: hashlib.sha256(
+            json.dumps({"model": args.judge_model, **request}).encode()
+        ).hexdigest()
         for name, request in requests.items()
     }
     todo = {keys[name]: request for name, request in requests.items() if keys[name] not in known}
-    tokens = sum(len(turn["content"]) for request in todo.values() for turn in request["messages"]) // 4
+    tokens = (
+        sum(len(turn["content"]) for request in todo.values() for turn in request["messages"]) // 4
+    )
     most = sum(request["max_completion_tokens"] for request in todo.values())
     before = sum(key in known for key in keys.values())
     told = f"{args.judge_model} at {args.judge_url}: {len(todo)} requests, {before} known already, "
     told += f"about {tokens} tokens in, at most {most} out"
     if args.prices:
-        told += f", ${tokens * args.prices[0] / 1e6:.2f} and at most ${most * args.prices[1] / 1e6:.2f}"
+        told += (
+            f", ${tokens * args.prices[0] / 1e6:.2f} and at most ${most * args.prices[1] / 1e6:.2f}"
+        )
     print(told, flush=True)
     start = time.time()
     refused = {}  # {key: why}
@@ -93,7 +107,9 @@ def ask(args, requests, path):
         try:
             file.write(json.dumps({"id": key, "choice": choice}).encode() + b"\n")
         except OSError as error:
-            sys.exit(f"{path}: {error.strerror}; what has been answered is kept, the same command goes on")
+            sys.exit(
+                f"{path}: {error.strerror}; what has been answered is kept, the same command goes on"
+            )
 
     async def run():
         asked = judge.Judge(args, len(todo), answered=len(known))
@@ -101,7 +117,9 @@ def ask(args, requests, path):
 
         async def one(key, request):
             nonlocal done
-            choice, reason = await asked.ask(request, with_logprobs if request.get("logprobs") else any_reply)
+            choice, reason = await asked.ask(
+                request, with_logprobs if request.get("logprobs") else any_reply
+            )
             if choice:
                 choice["date"] = datetime.datetime.now().isoformat(timespec="seconds")
                 keep(key, choice)
@@ -118,11 +136,15 @@ def ask(args, requests, path):
         return asked.stopped
 
     if stopped := asyncio.run(run()):
-        sys.exit(f"{args.judge_url}: {stopped}; what has been answered is kept, the same command goes on")
+        sys.exit(
+            f"{args.judge_url}: {stopped}; what has been answered is kept, the same command goes on"
+        )
     refused_file = path.with_name("refused.jsonl")
     refused_file.unlink(missing_ok=True)  # of an earlier run
     if refused:
-        rows.write(refused_file, ({"id": key, "why": why, **todo[key]} for key, why in refused.items()))
+        rows.write(
+            refused_file, ({"id": key, "why": why, **todo[key]} for key, why in refused.items())
+        )
     return {name: known.get(key) for name, key in keys.items()}, list(refused.values())
 
 

@@ -7,13 +7,14 @@ import sys
 import urllib.request
 from pathlib import Path
 
-import rows
-from common import json_files
+from common import json_files, rows
 
 HUB = "hf://datasets/"
 RAW = "https://raw.githubusercontent.com"
 FASTCHAT = f"{RAW}/lm-sys/FastChat/0e6d3e4beaab66f4d3f93db72541a4abab8af28d/fastchat/llm_judge/data"
-ARENA = f"{RAW}/lmarena/arena-hard-auto/196f6b826783b3da7310e361a805fa36f0be83f3/data/arena-hard-v0.1"
+ARENA = (
+    f"{RAW}/lmarena/arena-hard-auto/196f6b826783b3da7310e361a805fa36f0be83f3/data/arena-hard-v0.1"
+)
 ALPACA = f"{RAW}/tatsu-lab/alpaca_eval/cd543a149df89434d8a54582c0151c0b945c3d20/results"
 PUBLISHED = {
     "alpaca_eval": f"{ALPACA}/gpt4_1106_preview/model_outputs.json",
@@ -49,7 +50,9 @@ SCORES = {
 
 def is_text(value):
     """A text that can be written: half a character (a lone surrogate) cannot."""
-    return isinstance(value, str) and bool(value) and value.encode(errors="replace").decode() == value
+    return (
+        isinstance(value, str) and bool(value) and value.encode(errors="replace").decode() == value
+    )
 
 
 def is_texts(value):
@@ -62,14 +65,28 @@ def is_name(value):
 
 def is_choices(value):
     """MT-Bench's answers: the turns of the first choice are texts; an answer may be empty."""
-    turns = value[0].get("turns") if isinstance(value, list) and value and isinstance(value[0], dict) else None
-    return isinstance(turns, list) and bool(turns) and all(is_text(turn) or turn == "" for turn in turns)
+    turns = (
+        value[0].get("turns")
+        if isinstance(value, list) and value and isinstance(value[0], dict)
+        else None
+    )
+    return (
+        isinstance(turns, list)
+        and bool(turns)
+        and all(is_text(turn) or turn == "" for turn in turns)
+    )
 
 
 def is_messages(value):
     """Arena-Hard's: the last holds {"answer": text}."""
-    content = value[-1].get("content") if isinstance(value, list) and value and isinstance(value[-1], dict) else None
-    return isinstance(content, dict) and (is_text(content.get("answer")) or content.get("answer") == "")
+    content = (
+        value[-1].get("content")
+        if isinstance(value, list) and value and isinstance(value[-1], dict)
+        else None
+    )
+    return isinstance(content, dict) and (
+        is_text(content.get("answer")) or content.get("answer") == ""
+    )
 
 
 FIELDS = {  # of a row in the published formats, with what they hold; the first one names the row
@@ -89,9 +106,15 @@ def local(source):
 
         owner, name, file = (source.removeprefix(HUB) + "//").split("/", 2)
         try:
-            return Path(huggingface_hub.hf_hub_download(f"{owner}/{name}", file.rstrip("/"), repo_type="dataset"))
+            return Path(
+                huggingface_hub.hf_hub_download(
+                    f"{owner}/{name}", file.rstrip("/"), repo_type="dataset"
+                )
+            )
         except Exception as error:  # the hub refuses in many ways
-            sys.exit(f"{source}: {str(error).splitlines()[0]}; fetch it elsewhere and give its path")
+            sys.exit(
+                f"{source}: {str(error).splitlines()[0]}; fetch it elsewhere and give its path"
+            )
     if not source.startswith("https://"):
         return Path(source)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlhf_workflow"
@@ -100,11 +123,16 @@ def local(source):
         cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
         try:
-            with urllib.request.urlopen(source, timeout=60) as response, open(partial, "wb") as file:
+            with (
+                urllib.request.urlopen(source, timeout=60) as response,
+                open(partial, "wb") as file,
+            ):
                 shutil.copyfileobj(response, file)
         except OSError as error:
             partial.unlink(missing_ok=True)
-            sys.exit(f"{source}: {getattr(error, 'reason', None) or error}; fetch it elsewhere and give its path")
+            sys.exit(
+                f"{source}: {getattr(error, 'reason', None) or error}; fetch it elsewhere and give its path"
+            )
         os.replace(partial, path)
     return path
 
@@ -119,7 +147,9 @@ def read(source, kind):
             if value in (None, "", []):
                 sys.exit(f"{path}:{number}: {field}: missing; another file, or another version?")
             if not good(value):
-                sys.exit(f"{path}:{number}: {field}: not as published; another file, or another version?")
+                sys.exit(
+                    f"{path}:{number}: {field}: not as published; another file, or another version?"
+                )
         name_field = next(iter(FIELDS[kind]))
         name = row[name_field]
         if name in found:
@@ -149,8 +179,15 @@ def entries(path):
 
 def answered(questions, answers, path):
     """Stops unless there is an answer to every question and no other."""
-    missing, other = [name for name in questions if name not in answers], [n for n in answers if n not in questions]
+    missing, other = (
+        [name for name in questions if name not in answers],
+        [n for n in answers if n not in questions],
+    )
     if missing or other:
         told = f"{len(missing)} of {len(questions)} questions have no answer" if missing else ""
-        told += f"{', ' if told and other else ''}{len(other)} answers have no question" if other else ""
+        told += (
+            f"{', ' if told and other else ''}{len(other)} answers have no question"
+            if other
+            else ""
+        )
         sys.exit(f"{path}: {told}, such as {str((missing or other)[0])[:80]!r}")

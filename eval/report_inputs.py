@@ -109,7 +109,12 @@ class TrainerState(TypedDict):
     log_history: list[strict(LogEntry)]
 
 
-BENCHMARKS = {"alpaca_eval": AlpacaEval, "mt_bench": MtBench, "arena_hard": ArenaHard, "academic": Academic}
+BENCHMARKS = {
+    "alpaca_eval": AlpacaEval,
+    "mt_bench": MtBench,
+    "arena_hard": ArenaHard,
+    "academic": Academic,
+}
 MEASURES = {
     "rewardbench": dict[str, dict[str, Bench]],
     "length_bias": dict[str, LengthBias],
@@ -120,7 +125,9 @@ MEASURES = {
 def read(path, kind, what):
     """The JSON of a file, checked against a type above; what: how a message calls it."""
     with checked(path, what):
-        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=lambda _: None)  # NaN of a Trainer
+        content = json.loads(
+            Path(path).read_text(encoding="utf-8"), parse_constant=lambda _: None
+        )  # NaN of a Trainer
     try:
         TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
@@ -156,8 +163,12 @@ def trainings(directories):
     """{name: the log of a Hugging Face Trainer}; a directory called policy has the name of its parent."""
     found = {}
     for directory in map(Path, directories):
-        name = (directory.absolute().parent if directory.name == "policy" else directory.absolute()).name
-        state = read(directory / "trainer_state.json", TrainerState, "the state of a Hugging Face Trainer")
+        name = (
+            directory.absolute().parent if directory.name == "policy" else directory.absolute()
+        ).name
+        state = read(
+            directory / "trainer_state.json", TrainerState, "the state of a Hugging Face Trainer"
+        )
         found[name] = [entry for entry in state["log_history"] if "step" in entry]
     return found
 
@@ -181,7 +192,9 @@ def seconds(directory):
 
 def measures(files):
     """{file's stem: its content} of what the measures of the reward models have written."""
-    return {path.stem: read(path, MEASURES.get(path.stem, dict), "a file of numbers") for path in files}
+    return {
+        path.stem: read(path, MEASURES.get(path.stem, dict), "a file of numbers") for path in files
+    }
 
 
 def benchmarks(files):

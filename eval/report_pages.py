@@ -29,15 +29,28 @@ pre { font: inherit; margin: 0; white-space: pre-wrap; overflow-wrap: anywhere }
 
 
 def cell(value, digits=3):
-    return "-" if value is None else f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+    return (
+        "-" if value is None else f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+    )
 
 
 def main_table(results):
-    header = ["policy", "true_reward", "win_rate", "proxy_reward", "accuracy", "length", "kl", "truncated"]
+    header = [
+        "policy",
+        "true_reward",
+        "win_rate",
+        "proxy_reward",
+        "accuracy",
+        "length",
+        "kl",
+        "truncated",
+    ]
     table = []
     for name, policy in results["policies"].items():
         line = [cell(policy[metric], 1 if metric == "length" else 3) for metric in header[1:]]
-        line[1] += f" ± {policy['win_rate_stderr']:.3f}" if policy["win_rate_stderr"] is not None else ""
+        line[1] += (
+            f" ± {policy['win_rate_stderr']:.3f}" if policy["win_rate_stderr"] is not None else ""
+        )
         table.append([name + (" (best)" if name == results["best"] else ""), *line])
     return header, table
 
@@ -74,23 +87,53 @@ def sections(results):
     note = f"Gains: over {base}, in standard deviations of its rewards over the test prompts. "
     note += "Correlation: Pearson's, of the two rewards over all test answers of a policy."
     table = [[name, *(cell(measured[column][name]) for column in columns)] for name in policies]
-    yield "Proxy and true reward", [measured["text"], measured["rule"], note], ["policy", *columns], table
+    yield (
+        "Proxy and true reward",
+        [measured["text"], measured["rule"], note],
+        ["policy", *columns],
+        table,
+    )
     kinds = {name: policy["accuracy_by_source"] for name, policy in policies.items()}
     if 0 < len(kinds[base]) <= 15:
-        table = [[kind, *(cell(accuracy.get(kind)) for accuracy in kinds.values())] for kind in kinds[base]]
+        table = [
+            [kind, *(cell(accuracy.get(kind)) for accuracy in kinds.values())]
+            for kind in kinds[base]
+        ]
         yield "Accuracy by kind of question", [], ["source", *policies], table
     yield from report_benchmarks.sections(results)
     yield from measures_of(results["measures"])
     note = f"The loss of sigmoid DPO begins at ln 2 = {math.log(2):.4f} if the policy begins as its reference. "
     note += "eval_loss and eval_accuracy are the last on held-out rows."
     header = ["model", *next(iter(results["training"].values()))]
-    table = [[name, *(cell(value, 4) for value in facts.values())] for name, facts in results["training"].items()]
+    table = [
+        [name, *(cell(value, 4) for value in facts.values())]
+        for name, facts in results["training"].items()
+    ]
     yield "Training", [note], header, table
     seconds = results["seconds"] | {"all": results["seconds_total"]}
-    yield "Seconds", [], ["step", "seconds"], [[step, cell(value, 1)] for step, value in seconds.items()]
-    yield "Settings", [], ["variable", "value"], [[name, value] for name, value in results["settings"].items()]
-    about = {key: results[key] for key in ("date", "commit", "seed")} | results["machine"] | results["versions"]
-    yield "Versions and machine", [], ["what", "value"], [[key, cell(value)] for key, value in about.items()]
+    yield (
+        "Seconds",
+        [],
+        ["step", "seconds"],
+        [[step, cell(value, 1)] for step, value in seconds.items()],
+    )
+    yield (
+        "Settings",
+        [],
+        ["variable", "value"],
+        [[name, value] for name, value in results["settings"].items()],
+    )
+    about = (
+        {key: results[key] for key in ("date", "commit", "seed")}
+        | results["machine"]
+        | results["versions"]
+    )
+    yield (
+        "Versions and machine",
+        [],
+        ["what", "value"],
+        [[key, cell(value)] for key, value in about.items()],
+    )
 
 
 def measures_of(measures):
@@ -99,20 +142,39 @@ def measures_of(measures):
     for bench in dict.fromkeys(name for of_model in models.values() for name in of_model):
         by = {name: of_model[bench] for name, of_model in models.items() if bench in of_model}
         names = list(next(iter(by.values()))["sections"])
-        counts = {name: f"{sum(of['rows'].values())} of {sum(of['of'].values())}" for name, of in by.items()}
+        counts = {
+            name: f"{sum(of['rows'].values())} of {sum(of['of'].values())}"
+            for name, of in by.items()
+        }
         table = [
-            [name, *(cell(of["sections"].get(section)) for section in names), cell(of["score"]), counts[name]]
+            [
+                name,
+                *(cell(of["sections"].get(section)) for section in names),
+                cell(of["score"]),
+                counts[name],
+            ]
             for name, of in by.items()
         ]
         note = "Share of pairs whose better response has the higher reward; a section is the mean of its subsets."
         yield f"Reward models: {bench}", [note], ["annotator", *names, "score", "rows"], table
-    header, bias, calibration = ["annotator"], measures.get("length_bias", {}), measures.get("calibration", {})
+    header, bias, calibration = (
+        ["annotator"],
+        measures.get("length_bias", {}),
+        measures.get("calibration", {}),
+    )
     header += ["length correlation"] if bias else []
     header += ["calibration error"] if calibration else []
     note = "length correlation: Pearson's, of reward and length over the responses to a prompt, mean over prompts. "
     note += "calibration error: mean distance of the predicted probability from the share that raters prefer."
     table = [
-        [name, *[cell(of[name][key]) for of, key in ((bias, "mean"), (calibration, "calibration_error")) if of]]
+        [
+            name,
+            *[
+                cell(of[name][key])
+                for of, key in ((bias, "mean"), (calibration, "calibration_error"))
+                if of
+            ],
+        ]
         for name in bias or calibration
     ]
     if table:
@@ -120,7 +182,10 @@ def measures_of(measures):
 
 
 def markdown_table(header, table):
-    lines = [[text.replace("|", "\\|").replace("<", "&lt;") for text in line] for line in (header, *table)]
+    lines = [
+        [text.replace("|", "\\|").replace("<", "&lt;") for text in line]
+        for line in (header, *table)
+    ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
@@ -139,12 +204,16 @@ def answers(results, test):
     for i, row in enumerate(base):
         first.setdefault(row.get("source"), i)
     for i in [*first.values(), *(i for i in range(len(base)) if i not in first.values())][:3]:
-        asked = "\n".join(f"{message['role']}: {message['content']}" for message in base[i]["prompt"])
+        asked = "\n".join(
+            f"{message['role']}: {message['content']}" for message in base[i]["prompt"]
+        )
         asked += f"\nright answer: {base[i]['answer']}" if "answer" in base[i] else ""
         head, cells = "", ""
         for name, rows in test.items():
             known = [("proxy", "rewards"), ("true", "true_rewards")]
-            note = ", ".join(f"{word} {rows[i][field][0]:.2f}" for word, field in known if field in rows[i])
+            note = ", ".join(
+                f"{word} {rows[i][field][0]:.2f}" for word, field in known if field in rows[i]
+            )
             text = f"<pre>{escape(rows[i]['responses'][0])}</pre><small>{note}</small>"
             head += f"<th>{escape(name)}</th>"
             cells += f'<td data-policy="{escape(name)}">{text}</td>'
@@ -162,9 +231,15 @@ def page(results, test, training, pictures):
     name, body = escape(title(results)), []
     for heading, notes, header, table in sections(results):
         body += [f"<h2>{escape(heading)}</h2>", *(f"<p>{escape(note)}</p>" for note in notes)]
-        body += ['<div class="wide"><table><tr>', *(f"<th>{escape(text)}</th>" for text in header), "</tr>"]
+        body += [
+            '<div class="wide"><table><tr>',
+            *(f"<th>{escape(text)}</th>" for text in header),
+            "</tr>",
+        ]
         for line in table:
-            kind = next((kind for kind in ("best", "published") if line[0].endswith(f" ({kind})")), None)
+            kind = next(
+                (kind for kind in ("best", "published") if line[0].endswith(f" ({kind})")), None
+            )
             body += [f'<tr class="{kind}">' if kind else "<tr>"]
             body += [*(f"<td>{escape(text)}</td>" for text in line), "</tr>"]
         body += ['</table></div><div class="plots">', *figures.get(heading, []), "</div>"]

@@ -54,7 +54,14 @@ def run(program):
     else:  # in a user namespace root cannot become another user
         command += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
         command += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    command += ["--size", str(TMP), "--perms", "1777", "--tmpfs", "/tmp"]  # first: the packages may lie below it
+    command += [
+        "--size",
+        str(TMP),
+        "--perms",
+        "1777",
+        "--tmpfs",
+        "/tmp",
+    ]  # first: the packages may lie below it
     for path in map(Path, read_only):
         for parent in reversed(path.parents[:-1]):
             command += ["--perms", "0755", "--dir", str(parent)]  # else root's alone
@@ -69,7 +76,11 @@ def run(program):
                 input=f"{token}\n{program}".encode(errors="replace"),
                 stdout=told,
                 stderr=subprocess.STDOUT,
-                env={"PATH": os.environ.get("PATH", os.defpath), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env={
+                    "PATH": os.environ.get("PATH", os.defpath),
+                    "OMP_NUM_THREADS": "1",
+                    "OPENBLAS_NUM_THREADS": "1",
+                },
                 timeout=SECONDS,
             )
         except subprocess.TimeoutExpired:
@@ -84,7 +95,11 @@ def unusable():
     if not shutil.which("bwrap"):
         return "the sandbox needs the command bwrap, which is not there (Debian: apt install bubblewrap)"
     passed, text = run("assert True")
-    return None if passed else f"the sandbox does not start ({(text.strip() or 'no answer').splitlines()[-1]})"
+    return (
+        None
+        if passed
+        else f"the sandbox does not start ({(text.strip() or 'no answer').splitlines()[-1]})"
+    )
 
 
 def compute(references, predictions, k):
@@ -94,7 +109,8 @@ def compute(references, predictions, k):
         for test, programs in zip(references, predictions, strict=True)
     ]
     scores = {
-        f"pass@{i}": sum(1 - math.comb(p.count(False), i) / math.comb(len(p), i) for p in passed) / len(passed)
+        f"pass@{i}": sum(1 - math.comb(p.count(False), i) / math.comb(len(p), i) for p in passed)
+        / len(passed)
         for i in k
         if all(len(p) >= i for p in passed)
     }
@@ -121,4 +137,6 @@ def guards(task):
     """Does this task of lm-eval run programs, if any, by this module?"""
     metrics = [metric["metric"] for metric in task.config.metric_list or []]
     used = [value for metric in metrics for value in getattr(metric, "__globals__", {}).values()]
-    return not getattr(task, "UNSAFE_CODE", False) or any(value is sys.modules[__name__] for value in used)
+    return not getattr(task, "UNSAFE_CODE", False) or any(
+        value is sys.modules[__name__] for value in used
+    )

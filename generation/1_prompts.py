@@ -35,10 +35,11 @@ import sys
 import time
 from collections import Counter
 
-import rows
-from common import arguments, duplicates, entrances, outputs
+from common import arguments, duplicates, entrances, outputs, rows
 
-PAPER = ["RLHFlow/prompt-collection-v0.1"]  # paper 3.3: of six sets; as large as Table 5's and DIBT-10K together
+PAPER = [
+    "RLHFlow/prompt-collection-v0.1"
+]  # paper 3.3: of six sets; as large as Table 5's and DIBT-10K together
 HEAD = "| dataset | rows in |"  # of the table
 FIELDS = ("prompt", "context_messages", "messages", *entrances.CONVERSATIONS, *entrances.QUESTIONS)
 
@@ -60,7 +61,9 @@ def prompt_of(row, field):
 
 def rest_of(row, field):
     """What passes through, with the final answer."""
-    used = [key for key in (*FIELDS, *entrances.used_with(field)) if key != "prompt"]  # which keeps its place
+    used = [
+        key for key in (*FIELDS, *entrances.used_with(field)) if key != "prompt"
+    ]  # which keeps its place
     if field == "context_messages":
         used.append("context")  # the same conversation as one text
     rest = entrances.rest_of(row, used)
@@ -71,8 +74,12 @@ def rest_of(row, field):
 def table(counts):
     """In Markdown, {dataset: Counter of rows by what became of them}."""
     lines = [["dataset", "rows in", "left", "dropped", "why"], ["---"] * 5]
-    for name, of in (counts | {"all": sum(counts.values(), Counter())} if len(counts) > 1 else counts).items():
-        why = ", ".join(f"{reason}: {count}" for reason, count in of.most_common() if reason != "left")
+    for name, of in (
+        counts | {"all": sum(counts.values(), Counter())} if len(counts) > 1 else counts
+    ).items():
+        why = ", ".join(
+            f"{reason}: {count}" for reason, count in of.most_common() if reason != "left"
+        )
         lines.append([name, of.total(), of["left"], of.total() - of["left"], why])
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
 
@@ -119,14 +126,27 @@ def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, paper")
     parser.add_argument("--split", default="train", help="split of a hub dataset")
-    parser.add_argument("--exclude_files", nargs="*", default=[], help="JSONL files of prompts not to draw")
-    parser.add_argument("--size", type=arguments.whole(0), default=20_000, help="prompts a round (paper 3.3)")
-    parser.add_argument("--splits", nargs="+", help='values of "split" to mark equal parts of the draw with')
-    parser.add_argument("--at_least", type=arguments.whole(0), default=0, help="prompts that have to be there to draw")
+    parser.add_argument(
+        "--exclude_files", nargs="*", default=[], help="JSONL files of prompts not to draw"
+    )
+    parser.add_argument(
+        "--size", type=arguments.whole(0), default=20_000, help="prompts a round (paper 3.3)"
+    )
+    parser.add_argument(
+        "--splits", nargs="+", help='values of "split" to mark equal parts of the draw with'
+    )
+    parser.add_argument(
+        "--at_least",
+        type=arguments.whole(0),
+        default=0,
+        help="prompts that have to be there to draw",
+    )
     parser.add_output("--output_file", suffixes=[".md"])
     parser.add_argument("--seed", type=arguments.SEED, default=0)
     args = parser.parse_args()
-    args.datasets = [name for given in args.datasets for name in (PAPER if given == "paper" else [given])]
+    args.datasets = [
+        name for given in args.datasets for name in (PAPER if given == "paper" else [given])
+    ]
     start, counts, seen, left = time.time(), {name: Counter() for name in args.datasets}, set(), []
 
     excluded = set()
@@ -134,23 +154,33 @@ def main():
         excluded.update(duplicates.of_prompt(row["prompt"]) for row in rows.read(file, "prompts"))
     for number, (dataset, row, reason) in enumerate(converted(args.datasets, args.split)):
         name = None if reason else duplicates.of_prompt(row["prompt"])
-        reason = reason or ("in an excluded file" if name in excluded else "duplicate" if name in seen else "left")
+        reason = reason or (
+            "in an excluded file" if name in excluded else "duplicate" if name in seen else "left"
+        )
         counts[dataset][reason] += 1
         if reason == "left":
             seen.add(name)
             left.append(number)
     total = sum(counts.values(), Counter())
     if len(left) < args.at_least:
-        sys.exit(f"{' '.join(args.datasets)}: {len(left)} prompts of {dict(total)}, {args.at_least} are needed")
+        sys.exit(
+            f"{' '.join(args.datasets)}: {len(left)} prompts of {dict(total)}, {args.at_least} are needed"
+        )
     if args.output_file is None:
         print(f"{table(counts)}prompts: {len(left)}")
         return
     if len(left) < max(args.size, 1):
-        sys.exit(f"{args.output_file}: {args.size} prompts asked for, {len(left)} are left of {dict(total)}")
+        sys.exit(
+            f"{args.output_file}: {args.size} prompts asked for, {len(left)} are left of {dict(total)}"
+        )
     table_file = outputs.table_beside(args.output_file, HEAD)
     drawn = random.Random(args.seed).sample(left, args.size) if args.size else left
     wanted = set(drawn)
-    kept = ((n, row) for n, (_, row, _) in enumerate(converted(args.datasets, args.split)) if n in wanted)
+    kept = (
+        (n, row)
+        for n, (_, row, _) in enumerate(converted(args.datasets, args.split))
+        if n in wanted
+    )
     if args.size:  # in the order of the draw
         found = dict(kept)
         for i, number in enumerate(drawn if args.splits else ()):

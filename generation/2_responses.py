@@ -15,18 +15,16 @@ Writes: --output_file, the same rows with "responses", "temperatures" and "finis
     python generation/2_responses.py --model_name_or_path runs/tiny/sft --prompts_file runs/tiny/iter1/prompts.jsonl \
         --n 8 --temperatures 1.0 0.7 --max_new_tokens 128 --output_file runs/tiny/iter1/responses.jsonl
 
-On two GPUs, by the ranks of the launcher (torchrun, accelerate, srun); shards.py joins what the two write:
+On two GPUs, by the ranks of the launcher (torchrun, accelerate, srun); common/shards.py joins what the two write:
     torchrun --nproc_per_node 2 -- generation/2_responses.py --model_name_or_path runs/tiny/sft ...
-    python shards.py runs/tiny/iter1/prompts.jsonl runs/tiny/iter1/responses.jsonl 2
+    python common/shards.py runs/tiny/iter1/prompts.jsonl runs/tiny/iter1/responses.jsonl 2
 """
 
 import hashlib
 import sys
 import time
 
-import rows
-import shards
-from common import arguments, chats, engines, models
+from common import arguments, chats, engines, models, rows, shards
 
 
 def chat(row):
@@ -42,7 +40,11 @@ def prompt_ids(tokenizer, prompts):
 
 def sampled_end_token(tokenizer, sample):
     """The token that ended a sample of vLLM's, "" if it was cut off."""
-    return tokenizer.convert_ids_to_tokens(sample.token_ids[-1]) if sample.finish_reason == "stop" else ""
+    return (
+        tokenizer.convert_ids_to_tokens(sample.token_ids[-1])
+        if sample.finish_reason == "stop"
+        else ""
+    )
 
 
 def cut_off_of(finished):
@@ -56,22 +58,48 @@ def main():
     parser.add_argument("--prompts_file", required=True)
     parser.add_output("--output_file", required=True)
     parser.add_argument(
-        "--n", type=arguments.whole(1, 16384), default=8, help="responses a prompt (paper, Algorithm 2)"
+        "--n",
+        type=arguments.whole(1, 16384),
+        default=8,
+        help="responses a prompt (paper, Algorithm 2)",
     )
     parser.add_argument(
-        "--temperatures", type=arguments.real(0, 2), nargs="+", default=[1.0, 0.7], help="equal shares (paper 3.3)"
+        "--temperatures",
+        type=arguments.real(0, 2),
+        nargs="+",
+        default=[1.0, 0.7],
+        help="equal shares (paper 3.3)",
     )
     parser.add_argument(
-        "--max_new_tokens", type=arguments.whole(1), default=2048, help="tokens a response at most (paper 3.3)"
+        "--max_new_tokens",
+        type=arguments.whole(1),
+        default=2048,
+        help="tokens a response at most (paper 3.3)",
     )
     parser.add_argument("--chat_template_kwargs", help=arguments.TEMPLATE_HELP)
     parser.add_argument("--seed", type=arguments.SEED, default=0)
-    parser.add_argument("--dtype", choices=arguments.DTYPES, help="(default: the weights'; vLLM's auto lowers float32)")
     parser.add_argument(
-        "--max_model_len", type=arguments.whole(1), help="tokens of prompt and response at most (default: the model's)"
+        "--dtype",
+        choices=arguments.DTYPES,
+        help="(default: the weights'; vLLM's auto lowers float32)",
     )
-    parser.add_argument("--tensor_parallel_size", type=arguments.whole(1), default=1, help="GPUs that share one model")
-    parser.add_argument("--chunk_size", type=arguments.whole(1), default=512, help="prompts between two writes to disk")
+    parser.add_argument(
+        "--max_model_len",
+        type=arguments.whole(1),
+        help="tokens of prompt and response at most (default: the model's)",
+    )
+    parser.add_argument(
+        "--tensor_parallel_size",
+        type=arguments.whole(1),
+        default=1,
+        help="GPUs that share one model",
+    )
+    parser.add_argument(
+        "--chunk_size",
+        type=arguments.whole(1),
+        default=512,
+        help="prompts between two writes to disk",
+    )
     args = shards.parse(parser)
     if args.n % len(args.temperatures):
         parser.error(f"--n {args.n} does not divide by the {len(args.temperatures)} --temperatures")
@@ -82,8 +110,12 @@ def main():
 
     from transformers import AutoModelForCausalLM
 
-    example = (prompts[0].at("prompt"), chat(prompts[0])) if prompts else None  # a share of the rows may be empty
-    tokenizer = models.tokenizer(args.model_name_or_path, example, chat_template_kwargs=args.chat_template_kwargs)
+    example = (
+        (prompts[0].at("prompt"), chat(prompts[0])) if prompts else None
+    )  # a share of the rows may be empty
+    tokenizer = models.tokenizer(
+        args.model_name_or_path, example, chat_template_kwargs=args.chat_template_kwargs
+    )
     models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
     end = chats.turn_end(tokenizer)
 
@@ -95,10 +127,15 @@ def main():
         limit = engines.longest(args.model_name_or_path, args.max_model_len)
         room = limit - args.max_new_tokens
         # Of all prompts, whichever are this shard's or finished: the engine is the same in every process.
-        length_of = {row["id"]: len(ids) for row, ids in zip(every, prompt_ids(tokenizer, every), strict=True)}
+        length_of = {
+            row["id"]: len(ids)
+            for row, ids in zip(every, prompt_ids(tokenizer, every), strict=True)
+        }
         longest = max((length for length in length_of.values() if length <= room), default=None)
         if longest is None:
-            sys.exit(f"{args.prompts_file}: no prompt leaves room for {args.max_new_tokens} new tokens")
+            sys.exit(
+                f"{args.prompts_file}: no prompt leaves room for {args.max_new_tokens} new tokens"
+            )
         engine = engines.start(
             args.model_name_or_path,
             args.dtype,
@@ -116,7 +153,9 @@ def main():
         fitting = [row for row in chunk if length_of[row["id"]] <= room]
         dropped += len(chunk) - len(fitting)
         requests, settings = [], []
-        for row, ids in zip(fitting, prompt_ids(tokenizer, fitting) if fitting else [], strict=True):
+        for row, ids in zip(
+            fitting, prompt_ids(tokenizer, fitting) if fitting else [], strict=True
+        ):
             seed = int(hashlib.sha256(f"{args.seed} {row['id']}".encode()).hexdigest()[:7], 16)
             for i, temperature in enumerate(args.temperatures):
                 requests.append({"prompt_token_ids": ids})

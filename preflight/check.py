@@ -41,7 +41,12 @@ from needs import (
     wanted,
 )
 
-PREFIX = {"sft": "SFT_", "reward_model": "RM_", "preference_model": "PM_", "dpo": "DPO_"}  # of variables
+PREFIX = {
+    "sft": "SFT_",
+    "reward_model": "RM_",
+    "preference_model": "PM_",
+    "dpo": "DPO_",
+}  # of variables
 MAX_LENGTH = {"preference_model": 3072}  # of scripts that the driver gives none
 VLLM = 0.92  # of a GPU's memory
 # What eval/1_answers.py keeps free for the answers to a question; MT-Bench has two turns, and an answer is read again.
@@ -69,8 +74,12 @@ def batch_of(stage):
 def options_of(stage):
     """(tokens of a row, LoRA's rank or 0)"""
     name = f"{PREFIX.get(stage, 'ARMORM_')}OPTIONS"
-    length = flag(name, "--max_length") or [MAX_LENGTH.get(stage) or number(f"{PREFIX.get(stage, 'RM_')}MAX_LENGTH")]
-    lora = "--use_peft" in value(name).replace("=", " ").split() and flag(name, "--use_peft") != ["False"]
+    length = flag(name, "--max_length") or [
+        MAX_LENGTH.get(stage) or number(f"{PREFIX.get(stage, 'RM_')}MAX_LENGTH")
+    ]
+    lora = "--use_peft" in value(name).replace("=", " ").split() and flag(name, "--use_peft") != [
+        "False"
+    ]
     return int(length[0]), int((flag(name, "--lora_r") or [16])[0]) if lora else 0
 
 
@@ -81,7 +90,9 @@ def shape_of(model, reachable):
         model = starts.pop(stage)
     path = Path(model, "config.json")
     try:
-        if model and not (path.exists() or model.startswith(BELOW_OUT) or re.fullmatch(FILE, model)):
+        if model and not (
+            path.exists() or model.startswith(BELOW_OUT) or re.fullmatch(FILE, model)
+        ):
             from huggingface_hub import hf_hub_download
 
             path = hf_hub_download(model, "config.json", local_files_only=not reachable)
@@ -98,12 +109,19 @@ def check_disk(download, reachable):
         if stage == "dpo":
             made = [f"{out}/iter{t}/policy" for t in range(1, number("ITERATIONS") + 1)]
         missing = [stage for path in made if not os.path.exists(path)]
-        rounds = len(missing) if stage == "dpo" and "offline" not in value("OPTIMISER").split() else 0
+        rounds = (
+            len(missing) if stage == "dpo" and "offline" not in value("OPTIMISER").split() else 0
+        )
         if missing and (shape := shape_of(model, reachable)):
             rank = options_of(stage)[1]
             parts = budget.disk(shape, trained=missing, distributed=distributed(), lora_rank=rank)
             models, checkpoints = models + parts["models"], max(checkpoints, parts["checkpoints"])
-    tokens = rounds * (number("PROMPTS_PER_ITERATION") or 20_000) * number("N") * number("MAX_NEW_TOKENS")
+    tokens = (
+        rounds
+        * (number("PROMPTS_PER_ITERATION") or 20_000)
+        * number("N")
+        * number("MAX_NEW_TOKENS")
+    )
     rows = budget.disk(budget.SHAPES["llama3_8b"], trained=["dpo"], tokens=tokens)["rows"]
     needs, places = {out: {"models": models, "checkpoints": checkpoints, "rows": rows}}, {}
     if download:
@@ -112,11 +130,16 @@ def check_disk(download, reachable):
         needs[constants.HF_HUB_CACHE] = {"downloads": download / budget.GIB}
     for path, need in needs.items():
         path = next(folder for folder in (Path(path).absolute() / "-").parents if folder.exists())
-        told = subprocess.run(["df", "-Pk", path], capture_output=True, text=True, check=True).stdout
+        told = subprocess.run(
+            ["df", "-Pk", path], capture_output=True, text=True, check=True
+        ).stdout
         _, _, _, free, _, mount = told.splitlines()[-1].split(None, 5)
         places.setdefault((mount, int(free) / 2**20), {}).update(need)
     for (mount, free), need in places.items():
-        parts = ", ".join(f"{name} {size:.1f}" for name, size in need.items() if size >= 0.05) or "next to nothing"
+        parts = (
+            ", ".join(f"{name} {size:.1f}" for name, size in need.items() if size >= 0.05)
+            or "next to nothing"
+        )
         told = f"disk: {mount}: {sum(need.values()):.1f} GiB needed ({parts}), {free:.1f} free"
         problem(told) if sum(need.values()) > free else print(f"# {told}")
 
@@ -148,9 +171,13 @@ def check_context(reachable):
         return
     limit = min(shape.max_length, number("MAX_MODEL_LEN") or shape.max_length)
     if number("MAX_MODEL_LEN") > shape.max_length:
-        problem(f"MAX_MODEL_LEN={value('MAX_MODEL_LEN')}: the policy has {shape.max_length} positions")
+        problem(
+            f"MAX_MODEL_LEN={value('MAX_MODEL_LEN')}: the policy has {shape.max_length} positions"
+        )
     elif new_tokens() >= limit:
-        problem(f"MAX_NEW_TOKENS={new_tokens()}: no prompt fits beside so many, the context has {limit} tokens")
+        problem(
+            f"MAX_NEW_TOKENS={new_tokens()}: no prompt fits beside so many, the context has {limit} tokens"
+        )
     else:
         print(
             f"# context: {context(shape)} of the policy's {shape.max_length} positions in generation, for prompts of "
@@ -163,7 +190,12 @@ def stages(reachable, memory):
     for stage, model in trainings().items():
         (sequence, rank), batch = options_of(stage), stage in PREFIX and batch_of(stage)[1]
         if sequence and batch:  # but ArmoRM, which trains no more than heads
-            how = {"gpus": processes(), "sequence": sequence, "batch": batch, "distributed": distributed()}
+            how = {
+                "gpus": processes(),
+                "sequence": sequence,
+                "batch": batch,
+                "distributed": distributed(),
+            }
             shape = shape_of(model, reachable)
             flags = f"{PREFIX[stage]}OPTIONS (--max_length, LoRA by --use_peft True)"
             parts = shape and budget.training(shape, stage, lora_rank=rank, **how)
@@ -174,7 +206,10 @@ def stages(reachable, memory):
     yield "generation", parts, "TENSOR_PARALLEL, MAX_NEW_TOKENS or MAX_MODEL_LEN"
     tokens = 4096 if 0 < memory <= 40 else 16384  # as the annotators have it
     scorers = ["reward_model"] * (bool(value("REWARD_MODEL")) or "reward_model" in trainings())
-    for name in [*scorers, *(name for name in ("preference_model", "armorm") if name in ANNOTATORS)]:
+    for name in [
+        *scorers,
+        *(name for name in ("preference_model", "armorm") if name in ANNOTATORS),
+    ]:
         variable = {"armorm": "ARMORM"}.get(name, name.upper())
         shape = shape_of(value(variable) or f"{value('OUT')}/{name}", reachable)
         yield (
@@ -200,7 +235,10 @@ def check_gpus(reachable):
     else:
         print(f"# GPUs: {len(listed)} here, {gpus} asked for")
     try:
-        memory = float(value("GPU_MEMORY") or min((int(mib) / 1024 for mib in listed if mib.isdigit()), default=0))
+        memory = float(
+            value("GPU_MEMORY")
+            or min((int(mib) / 1024 for mib in listed if mib.isdigit()), default=0)
+        )
     except ValueError:
         return problem(f"GPU_MEMORY={value('GPU_MEMORY')}: not a number (GiB)")
     fits, unknown = [], []
@@ -209,8 +247,14 @@ def check_gpus(reachable):
         if not parts:
             unknown.append(what)
         elif memory and parts["total"] > room:
-            told = ", ".join(f"{name} {size:.1f}" for name, size in parts.items() if size >= 0.05 and name != "total")
-            problem(f"GPU memory: {what} needs {parts['total']:.1f} GiB of {room:.1f} ({told}); change {change}")
+            told = ", ".join(
+                f"{name} {size:.1f}"
+                for name, size in parts.items()
+                if size >= 0.05 and name != "total"
+            )
+            problem(
+                f"GPU memory: {what} needs {parts['total']:.1f} GiB of {room:.1f} ({told}); change {change}"
+            )
         else:
             fits.append(f"{what} {parts['total']:.1f}")
     known = f"{memory:.1f} GiB" if memory else "unknown, set GPU_MEMORY (GiB) to check"
@@ -234,7 +278,7 @@ def check_evaluation_prompts():
     path, splits = value("EVAL_PROMPTS"), ("validation", "test")
     if not os.path.exists(path) or path.startswith(BELOW_OUT):
         return
-    import rows
+    from common import rows
 
     with noted():
         counts = Counter()
@@ -258,7 +302,9 @@ def check_judge():
         with patiently(urllib.request.urlopen, request, None, 10) as reply:
             known = [entry["id"] for entry in json.load(reply)["data"]]
     except Exception as error:  # no server, a refused key, a reply of another form
-        return problem(f"JUDGE_URL={url}: {str(error) or type(error).__name__}; its /models has to answer")
+        return problem(
+            f"JUDGE_URL={url}: {str(error) or type(error).__name__}; its /models has to answer"
+        )
     if model in known:
         print(f"# judge: {url} serves {model}")
     else:
@@ -267,11 +313,16 @@ def check_judge():
 
 def check_models():
     """The models in directories, as the first step that loads them does: their template, keys and shapes."""
-    kinds = {"SFT_MODEL": "AutoModelForCausalLM", "REWARD_MODEL": "AutoModelForSequenceClassification"}
+    kinds = {
+        "SFT_MODEL": "AutoModelForCausalLM",
+        "REWARD_MODEL": "AutoModelForSequenceClassification",
+    }
     if "preference_model" in ANNOTATORS:
         kinds["PREFERENCE_MODEL"] = "AutoModelForCausalLM"
     starts = {"BASE_MODEL": "sft", "RM_START": "reward_model", "PM_START": "preference_model"}
-    kinds |= {name: None for name, stage in starts.items() if stage in trainings()}  # heads are made there
+    kinds |= {
+        name: None for name, stage in starts.items() if stage in trainings()
+    }  # heads are made there
     named = {name: value(name) for name in kinds if not value(name).startswith(BELOW_OUT)}
     local = {name: path for name, path in named.items() if os.path.isdir(path)}
     if not local:
@@ -292,7 +343,9 @@ def check_models():
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     check_evaluation_prompts()
     if value("CHECK") == "no":
         sys.exit(1 if problems else 0)
@@ -304,8 +357,13 @@ def main():
     for stage in (stage for stage in PREFIX if stage in trainings()):
         if size := batch_of(stage)[1]:
             whole, name = batch_of(stage)[0], PREFIX[stage].rstrip("_")
-            steps, word = many(whole // (size * processes()), "step"), "GPU" if number("GPUS") else "process"
-            print(f"# batches: {name} {whole} = {size} a {word} x {many(processes(), word)} x {steps}")
+            steps, word = (
+                many(whole // (size * processes()), "step"),
+                "GPU" if number("GPUS") else "process",
+            )
+            print(
+                f"# batches: {name} {whole} = {size} a {word} x {many(processes(), word)} x {steps}"
+            )
     check_judge()
     if not problems:  # it takes seconds
         check_models()

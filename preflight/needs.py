@@ -13,7 +13,9 @@ from pathlib import Path
 HUB = "hf://datasets/"
 FILE = r"[./~].*|[^:]*\.(jsonl?|parquet|jinja)(\.gz)?|[^:]*/[^:]*/.*"  # never a name on the hub
 UNPACKED = 3  # bytes on disk for one of a data set: the download, and the files that `datasets` makes of it
-ANNOTATORS = " ".join(os.environ.get(name, "") for name in ("ANNOTATOR", "VALIDATION", "MEASURE")).split()
+ANNOTATORS = " ".join(
+    os.environ.get(name, "") for name in ("ANNOTATOR", "VALIDATION", "MEASURE")
+).split()
 BELOW_OUT = f"{os.environ.get('OUT') or '-'}/"  # what the run makes
 problems = []
 
@@ -34,7 +36,11 @@ def number(name):
 def flag(variable, option):
     """The words after an option in a variable of flags; of two equal options the last counts."""
     _, found, after = f" {value(variable).replace('=', ' ')} ".rpartition(f" {option} ")
-    return list(itertools.takewhile(lambda word: not word.startswith("--"), after.split())) if found else []
+    return (
+        list(itertools.takewhile(lambda word: not word.startswith("--"), after.split()))
+        if found
+        else []
+    )
 
 
 def trainings():
@@ -56,7 +62,9 @@ def named():
     trained, evals = trainings(), value("EVALS").split()
     optimisers, by_round = value("OPTIMISER").split(), value("PROMPTS_BY_ROUND")
     drawn = number("ITERATIONS") and "offline" not in optimisers  # new prompts in every round
-    self_play = number("ITERATIONS") and "self_play" in optimisers  # they are those of the instructions
+    self_play = (
+        number("ITERATIONS") and "self_play" in optimisers
+    )  # they are those of the instructions
     pool = not self_play and ((drawn and not by_round) or value("CLEAN"))
     judged = [name for name in evals if name not in ("none", "academic")]
     for variable, kind, used in [
@@ -72,28 +80,44 @@ def named():
         ("EVAL_QUESTIONS", "dataset" if value("EVAL_QUESTIONS").startswith(HUB) else "rows", judged),
     ]:  # fmt: skip
         yield variable, kind, value(variable).split() if used else []
-    yield "SFT_OPTIONS", "tokenizer", flag("SFT_OPTIONS", "--chat_template_path") if "sft" in trained else []
+    yield (
+        "SFT_OPTIONS",
+        "tokenizer",
+        flag("SFT_OPTIONS", "--chat_template_path") if "sft" in trained else [],
+    )
     yield "CLEAN", "tokenizer", flag("CLEAN", "--tokenizer_name")
     yield "CLEAN", "dataset", flag("CLEAN", "--evaluation_files")
     yield "EVALS", "group", [] if value("EVAL_QUESTIONS") else judged
-    gamed = "alpaca_eval" in judged and not value("EVAL_QUESTIONS") and not flag("ALPACA_EVAL_OPTIONS", "--gamed_file")
+    gamed = (
+        "alpaca_eval" in judged
+        and not value("EVAL_QUESTIONS")
+        and not flag("ALPACA_EVAL_OPTIONS", "--gamed_file")
+    )
     yield "--gamed_file", "group", ["default"] if gamed else []
     if "academic" in evals:
         tasks, code = flag("ACADEMIC_OPTIONS", "--tasks"), "--run_generated_code"
         yield "--tasks", "group", tasks
         yield "EVALS", "group", [] if tasks else ["academic"]
-        yield "ACADEMIC_OPTIONS", "group", [] if tasks or code not in value("ACADEMIC_OPTIONS").split() else [code]
+        yield (
+            "ACADEMIC_OPTIONS",
+            "group",
+            [] if tasks or code not in value("ACADEMIC_OPTIONS").split() else [code],
+        )
 
 
 def wanted():
     """{(kind, name): [VARIABLE=value that needs it]} of all that is neither on this machine nor made by the run."""
     table = Path(__file__).with_name("hub_names.md").read_text(encoding="utf-8")
     found, stands_for, revised = {}, {}, {}
-    for name, kind, used_by in re.findall(r"^\| (\S+[/:]\S+) \| (\w+) \| \w+ \| (.+) \|$", table, re.MULTILINE):
+    for name, kind, used_by in re.findall(
+        r"^\| (\S+[/:]\S+) \| (\w+) \| \w+ \| (.+) \|$", table, re.MULTILINE
+    ):
         revised[re.sub("@[^:]*", "", name)] = name
         for token in used_by.split(", "):
             stands_for.setdefault(token, []).append((kind, name))
-    for label, kind, word in [(f"{variable}={word}", kind, word) for variable, kind, of in named() for word in of]:
+    for label, kind, word in [
+        (f"{variable}={word}", kind, word) for variable, kind, of in named() for word in of
+    ]:
         if several := stands_for.get(label.replace("OFFLINE_PAIRS=", "PREFERENCES=")):
             for one in several:
                 found.setdefault(one, []).append(label)
@@ -124,13 +148,22 @@ def cached(kind, name):
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "rlhf_workflow")
         return (home / name.removeprefix("https://").replace("/", "_")).exists()
     repo, _, part = parts_of(name)
-    if kind == "dataset" and not name.startswith(HUB):  # load_dataset reads its own files then, not the hub's cache
+    if kind == "dataset" and not name.startswith(
+        HUB
+    ):  # load_dataset reads its own files then, not the hub's cache
         home = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME, "datasets"))
-        made = {path.parts[-5].replace("_", "").lower() for path in home.glob("*/*/*/*/dataset_info.json")}
+        made = {
+            path.parts[-5].replace("_", "").lower()
+            for path in home.glob("*/*/*/*/dataset_info.json")
+        }
         return re.sub("[/_]", "", repo).lower() in made
     folder = f"{'dataset' if kind == 'dataset' else 'model'}s--{repo.replace('/', '--')}/snapshots"
-    patterns = {"model": ["*.safetensors", "*.bin"], "tokenizer": ["tokenizer*"]}.get(kind, [part or "*"])
-    return any(found for one in patterns for found in Path(constants.HF_HUB_CACHE, folder).glob(f"*/{one}"))
+    patterns = {"model": ["*.safetensors", "*.bin"], "tokenizer": ["tokenizer*"]}.get(
+        kind, [part or "*"]
+    )
+    return any(
+        found for one in patterns for found in Path(constants.HF_HUB_CACHE, folder).glob(f"*/{one}")
+    )
 
 
 def look_up(api, kind, name):
@@ -151,14 +184,24 @@ def look_up(api, kind, name):
             api.auth_check(repo, repo_type=of)
     except errors.GatedRepoError:
         page = f"{api.endpoint}/{folder}{repo}"
-        return f"gated, and not open to this account: visit {page}, accept its terms, set HF_TOKEN", 0
+        return (
+            f"gated, and not open to this account: visit {page}, accept its terms, set HF_TOKEN",
+            0,
+        )
     except (errors.HFValidationError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
         return f"no such {of} on the hub, or a private one", 0
     # Of a model the weights in one format, of a data set the part that is read.
-    patterns = {"model": ["*.safetensors", "*.bin"], "tokenizer": []}.get(kind, [part, f"{part}/*"] if part else ["*"])
-    sizes = [[f.size or 0 for f in info.siblings or [] if fnmatch(f.rfilename, pattern)] for pattern in patterns]
+    patterns = {"model": ["*.safetensors", "*.bin"], "tokenizer": []}.get(
+        kind, [part, f"{part}/*"] if part else ["*"]
+    )
+    sizes = [
+        [f.size or 0 for f in info.siblings or [] if fnmatch(f.rfilename, pattern)]
+        for pattern in patterns
+    ]
     read = next(filter(None, sizes), [])
-    return None if read or not part else f"it holds no {part}", 0 if here else sum(read) * (UNPACKED if folder else 1)
+    return None if read or not part else f"it holds no {part}", 0 if here else sum(read) * (
+        UNPACKED if folder else 1
+    )
 
 
 def patiently(ask, *arguments):
@@ -188,7 +231,9 @@ def check_names(found):
             names = len({parts_of(name)[0] for kind, name in found if kind != "file"})
             way = f"with HF_HUB_OFFLINE=1 and all {names} names in the cache the run needs no hub"
             way = way if of == "hub" else "EVAL_QUESTIONS can name a directory of such files"
-            problem(f"{f'the hub at {api.endpoint}' if of == 'hub' else name} is out of reach ({reason}); {way}")
+            problem(
+                f"{f'the hub at {api.endpoint}' if of == 'hub' else name} is out of reach ({reason}); {way}"
+            )
             continue
         repo = name if kind == "file" else parts_of(name)[0]
         if trouble:
@@ -197,9 +242,13 @@ def check_names(found):
             well.update(labels)
             download += size
     for (repo, trouble), labels in wrong.items():
-        problem(f"{repo} ({', '.join(label.removesuffix(f'={repo}') for label in labels)}): {trouble}")
+        problem(
+            f"{repo} ({', '.join(label.removesuffix(f'={repo}') for label in labels)}): {trouble}"
+        )
     total = Counter(label for labels in found.values() for label in labels)
     for label in filter(well.get, total):
-        count = f"{well[label]} of " * (well[label] < total[label]) + f"{total[label]} " * (total[label] > 1)
+        count = f"{well[label]} of " * (well[label] < total[label]) + f"{total[label]} " * (
+            total[label] > 1
+        )
         print(f"# hub: {label}: {count}{'in the cache' if constants.HF_HUB_OFFLINE else 'open'}")
     return download, not constants.HF_HUB_OFFLINE and "hub" not in silent

@@ -35,9 +35,7 @@ import time
 from collections import Counter, defaultdict
 
 import preference_datasets
-
-import rows
-from common import arguments, duplicates, models, outputs
+from common import arguments, duplicates, models, outputs, rows
 
 HEAD = "| source | prompts |"  # of the table
 PARTS = ("prompt", "chosen", "rejected")
@@ -45,7 +43,9 @@ PARTS = ("prompt", "chosen", "rejected")
 
 def keys(row):
     """(prompt, pair, side, opening): the same pair whichever of its answers is preferred, which the side tells."""
-    prompt, *answers = ([[turn["role"], turn["content"].strip()] for turn in row[part]] for part in PARTS)
+    prompt, *answers = (
+        [[turn["role"], turn["content"].strip()] for turn in row[part]] for part in PARTS
+    )
     first = next(content for role, content in prompt if role == "user")
     pair, side = duplicates.digest([prompt, *sorted(answers)]), 1 + (answers[0] < answers[1])
     return duplicates.digest(prompt), pair, side, duplicates.digest(duplicates.key(first))
@@ -53,7 +53,15 @@ def keys(row):
 
 def table(sources, unit):
     """Table 5 in Markdown; `sources` holds for each its counters and the digests of its prompts."""
-    head = ["source", "prompts", "pairs", "held out", *(f"{part} {unit}" for part in PARTS), "dropped", "why"]
+    head = [
+        "source",
+        "prompts",
+        "pairs",
+        "held out",
+        *(f"{part} {unit}" for part in PARTS),
+        "dropped",
+        "why",
+    ]
     lines = [head, ["---"] * len(head)]
     everything = [sum((s[key] for s in sources.values()), Counter()) for key in ("kept", "dropped")]
     prompts = set().union(*(s["prompts"] for s in sources.values()))
@@ -62,29 +70,43 @@ def table(sources, unit):
         kept, pairs = s["kept"], s["kept"]["pairs"]
         means = [f"{kept[part] / pairs:.1f}" if pairs else "-" for part in PARTS]
         why = ", ".join(f"{reason}: {count}" for reason, count in s["dropped"].most_common())
-        lines.append([name, len(s["prompts"]), pairs, kept["held out"], *means, s["dropped"].total(), why])
+        lines.append(
+            [name, len(s["prompts"]), pairs, kept["held out"], *means, s["dropped"].total(), why]
+        )
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
 
 
 def main():
     parser = arguments.Parser(__doc__)
-    parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, mix1, mix2, standard")
+    parser.add_argument(
+        "--datasets", nargs="+", required=True, help="files, hub names, mix1, mix2, standard"
+    )
     parser.add_argument("--split", default="train", help="split of a hub dataset")
     parser.add_output("--output_file", suffixes=[".md"], required=True)
     parser.add_output("--held_out_file", help="(default: nothing is held out)")
-    parser.add_argument("--held_out", type=arguments.real(0, 1), default=0.05, help="share of the prompts to hold out")
+    parser.add_argument(
+        "--held_out",
+        type=arguments.real(0, 1),
+        default=0.05,
+        help="share of the prompts to hold out",
+    )
     parser.add_argument(
         "--min_margin", type=arguments.real(0),
         help="smallest difference of absolute scores to keep, in the points of the set; 0 drops only ties "
         "(default: 0.5 for the named schemas, paper B.1, without a number; 0 for the others, in points not known here)",
     )  # fmt: skip
     parser.add_argument(
-        "--size", type=arguments.whole(0), default=0, help="prompts to draw, with all their pairs (0: all)"
+        "--size",
+        type=arguments.whole(0),
+        default=0,
+        help="prompts to draw, with all their pairs (0: all)",
     )
     parser.add_argument("--tokenizer_name", help="whose tokens the table counts (default: words)")
     parser.add_argument("--seed", type=arguments.SEED, default=0)
     args = parser.parse_args()
-    args.datasets = [name for given in args.datasets for name in preference_datasets.MIXES.get(given, [given])]
+    args.datasets = [
+        name for given in args.datasets for name in preference_datasets.MIXES.get(given, [given])
+    ]
     start, counts = time.time(), Counter()
     sources = defaultdict(lambda: {"kept": Counter(), "dropped": Counter(), "prompts": set()})
 
@@ -95,7 +117,10 @@ def main():
         tokenizer = models.tokenizer(args.tokenizer_name, template=False)
 
         def lengths(texts):
-            return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+            return [
+                len(ids)
+                for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+            ]
 
     def comparisons(*counted):
         return preference_datasets.comparisons(args.datasets, args.split, args.min_margin, *counted)
@@ -110,20 +135,26 @@ def main():
         _, pair, side, openings[pair] = keys(row)
         sides[pair] |= side
         if row["id"] in ids:
-            sys.exit(f"{args.output_file}: id: {row['id']!r} stands on two rows of {', '.join(args.datasets)}")
+            sys.exit(
+                f"{args.output_file}: id: {row['id']!r} stands on two rows of {', '.join(args.datasets)}"
+            )
         ids.add(row["id"])
     ids.clear()
     # Splitting by prompt keeps every comparison of a held-out prompt out of training.
     prompts = sorted({openings[pair] for pair in sides if sides[pair] < 3})
     random.Random(args.seed).shuffle(prompts)
     if len(prompts) < args.size:
-        sys.exit(f"{args.output_file}: {args.size} prompts asked for, {len(prompts)} are left ({dict(counts)})")
+        sys.exit(
+            f"{args.output_file}: {args.size} prompts asked for, {len(prompts)} are left ({dict(counts)})"
+        )
     prompts = prompts[: args.size or None]
     drawn = set(prompts)
     size = round(args.held_out * len(prompts)) if args.held_out_file else 0
     held_out = set(prompts[:size])
     if size == len(prompts) or (args.held_out_file and not size):
-        sys.exit(f"{args.output_file}: {len(prompts) - size} prompts for training, {size} held out ({dict(counts)})")
+        sys.exit(
+            f"{args.output_file}: {len(prompts) - size} prompts for training, {size} held out ({dict(counts)})"
+        )
 
     def kept():
         for source, row, _ in comparisons(Counter(), counts["rows in"]):
@@ -148,7 +179,10 @@ def main():
     while batch := list(itertools.islice(stream, 5000)):
         for held, writer in written.items():
             writer.add(row for _, row, side in batch if side == held)
-        columns = [lengths(["\n".join(turn["content"] for turn in row[part]) for _, row, _ in batch]) for part in PARTS]
+        columns = [
+            lengths(["\n".join(turn["content"] for turn in row[part]) for _, row, _ in batch])
+            for part in PARTS
+        ]
         for (source, _, held), *of_parts in zip(batch, *columns, strict=True):
             sources[source]["kept"].update(
                 {"pairs": 1, "held out": int(held), **dict(zip(PARTS, of_parts, strict=True))}

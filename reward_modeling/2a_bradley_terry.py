@@ -20,27 +20,35 @@ from dataclasses import dataclass, field
 
 from trl import ModelConfig, RewardConfig
 
-import rows
-import training
-from common import models, training_arguments
+from common import models, rows, training, training_arguments
 
 
 @dataclass
 class Data:
     dataset_name: str = field(metadata={"help": "JSONL file of preferences"})
-    held_out_name: str = field(metadata={"help": "JSONL file of preferences for the accuracy; shares no prompt"})
-    chat_template_kwargs: str | None = field(default=None, metadata={"help": training_arguments.TEMPLATE_HELP})
+    held_out_name: str = field(
+        metadata={"help": "JSONL file of preferences for the accuracy; shares no prompt"}
+    )
+    chat_template_kwargs: str | None = field(
+        default=None, metadata={"help": training_arguments.TEMPLATE_HELP}
+    )
 
 
 @dataclass
 class Config(RewardConfig):
     learning_rate: float = field(default=2e-6, metadata={"help": "peak learning rate (paper 2.1)"})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule (paper 2.1)"})
-    warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share (paper 2.1)"})
+    warmup_steps: float = field(
+        default=0.03, metadata={"help": "steps, or below 1 their share (paper 2.1)"}
+    )
     num_train_epochs: float = field(default=1, metadata={"help": "epochs (paper 2.1)"})
     weight_decay: float = field(default=1e-3, metadata={"help": "weight decay (published code)"})
-    max_length: int = field(default=4096, metadata={"help": "tokens; longer pairs are dropped (published code)"})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "True loses what group_by_length goes by"})
+    max_length: int = field(
+        default=4096, metadata={"help": "tokens; longer pairs are dropped (published code)"}
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "True loses what group_by_length goes by"}
+    )
 
 
 def main():
@@ -78,7 +86,9 @@ def main():
     final, checkpoint = training.begin(training_args)
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id, models.last_of_a_chat(tokenizer)):
         tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-        model.resize_token_embeddings(max(len(tokenizer), model.get_input_embeddings().num_embeddings))
+        model.resize_token_embeddings(
+            max(len(tokenizer), model.get_input_embeddings().num_embeddings)
+        )
     for config in (model.config, model.config.get_text_config()):
         config.pad_token_id = tokenizer.pad_token_id
 
@@ -88,7 +98,11 @@ def main():
         for row in part:
             pair = {key: row[key] for key in ("prompt", "chosen", "rejected")}
             # For --train_sampling_strategy group_by_length: a batch is padded to its longest response.
-            yield pair | {"length": max(len(str(row["prompt"] + row[side])) for side in ("chosen", "rejected"))}
+            yield pair | {
+                "length": max(
+                    len(str(row["prompt"] + row[side])) for side in ("chosen", "rejected")
+                )
+            }
 
     with training.building(tokenizer, lambda: training.compared_chats(pairs + held_out)):
         trainer = RewardTrainer(
@@ -108,7 +122,9 @@ def main():
             sys.exit(f"{name}: no pair has at most --max_length {training_args.max_length} tokens")
         if trainer.is_world_process_zero():
             dropped = len(given) - len(kept)
-            print(f"{name} rows in: {len(given)}, dropped, too long: {dropped}, rows out: {len(kept)}")
+            print(
+                f"{name} rows in: {len(given)}, dropped, too long: {dropped}, rows out: {len(kept)}"
+            )
     training.train(trainer, checkpoint)
     trainer.evaluate()
     training.finish(trainer, final)

@@ -22,25 +22,31 @@ from dataclasses import dataclass, field
 
 from trl import ModelConfig, SFTConfig
 
-import rows
-import training
-from common import chats, comparisons, models, training_arguments
+from common import chats, comparisons, models, rows, training, training_arguments
 
 
 @dataclass
 class Data:
     dataset_name: str = field(metadata={"help": "JSONL file of preferences"})
-    held_out_name: str = field(metadata={"help": "JSONL file of preferences for the held-out loss; shares no prompt"})
-    chat_template_kwargs: str | None = field(default=None, metadata={"help": training_arguments.TEMPLATE_HELP})
+    held_out_name: str = field(
+        metadata={"help": "JSONL file of preferences for the held-out loss; shares no prompt"}
+    )
+    chat_template_kwargs: str | None = field(
+        default=None, metadata={"help": training_arguments.TEMPLATE_HELP}
+    )
 
 
 @dataclass
 class Config(SFTConfig):
     learning_rate: float = field(default=5e-6, metadata={"help": "peak learning rate (paper 2.1)"})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule (paper 2.1)"})
-    warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share (paper 2.1)"})
+    warmup_steps: float = field(
+        default=0.03, metadata={"help": "steps, or below 1 their share (paper 2.1)"}
+    )
     num_train_epochs: float = field(default=1, metadata={"help": "epochs (paper 2.1)"})
-    packing: bool = field(default=True, metadata={"help": "pack comparisons into blocks of max_length (paper 2.1)"})
+    packing: bool = field(
+        default=True, metadata={"help": "pack comparisons into blocks of max_length (paper 2.1)"}
+    )
     max_length: int = field(default=3072, metadata={"help": "tokens a block (paper 2.1)"})
 
 
@@ -56,7 +62,9 @@ def main():
     from trl import SFTTrainer, get_peft_config
 
     example = pairs[0].at("prompt"), comparisons.question(pairs[0]["prompt"], "first", "second")
-    tokenizer = models.tokenizer(model_args.model_name_or_path, example, chat_template_kwargs=data.chat_template_kwargs)
+    tokenizer = models.tokenizer(
+        model_args.model_name_or_path, example, chat_template_kwargs=data.chat_template_kwargs
+    )
     _, answer_length = chats.choice(tokenizer)
 
     def compared(part, name):
@@ -74,8 +82,12 @@ def main():
             if len(ids) <= training_args.max_length:
                 labels = [chats.NO_LOSS] * (len(ids) - answer_length) + ids[-answer_length:]
                 fit.append({"input_ids": ids, "labels": labels})
-        print(f"{name} rows in: {len(part)}, dropped, too long: {len(part) - len(fit)}, rows out: {len(fit)}")
-        return fit or sys.exit(f"{name}: no comparison has at most --max_length {training_args.max_length} tokens")
+        print(
+            f"{name} rows in: {len(part)}, dropped, too long: {len(part) - len(fit)}, rows out: {len(fit)}"
+        )
+        return fit or sys.exit(
+            f"{name}: no comparison has at most --max_length {training_args.max_length} tokens"
+        )
 
     attention = training.attention(training_args, model_args)
     model = models.load(

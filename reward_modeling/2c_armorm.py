@@ -24,23 +24,29 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import objectives
 from transformers import TrainingArguments
 from trl import ModelConfig
 
-import rows
-import training
-from common import models, outputs, training_arguments
+import objectives
+from common import models, outputs, rows, training, training_arguments
 
 
 @dataclass
 class Data:
     ratings_name: str = field(metadata={"help": "JSONL file of ratings"})
     dataset_name: str = field(metadata={"help": "JSONL file of preferences"})
-    held_out_name: str = field(metadata={"help": "JSONL file of preferences for the accuracy; shares no prompt"})
-    verbosity: str = field(default="verbosity", metadata={"help": "the objective that the others are freed from"})
-    gate_size: int = field(default=1024, metadata={"help": "width of the gate's three hidden layers"})
-    batch_tokens: int = field(default=2048, metadata={"help": "tokens a batch of the backbone, padding included"})
+    held_out_name: str = field(
+        metadata={"help": "JSONL file of preferences for the accuracy; shares no prompt"}
+    )
+    verbosity: str = field(
+        default="verbosity", metadata={"help": "the objective that the others are freed from"}
+    )
+    gate_size: int = field(
+        default=1024, metadata={"help": "width of the gate's three hidden layers"}
+    )
+    batch_tokens: int = field(
+        default=2048, metadata={"help": "tokens a batch of the backbone, padding included"}
+    )
 
 
 @dataclass
@@ -49,25 +55,32 @@ class Config(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule of the gate"})
     max_steps: int = field(default=2000, metadata={"help": "steps of the gate"})
     per_device_train_batch_size: int = field(default=1024, metadata={"help": "pairs a step"})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "the pairs are tensors, not columns"})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "the pairs are tensors, not columns"}
+    )
 
 
 def main():
     data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     rated, names, table = objectives.ratings_of(data.ratings_name)
     if data.verbosity not in names:
-        sys.exit(f"{data.ratings_name}: ratings: no objective {data.verbosity!r} among {', '.join(names)}")
+        sys.exit(
+            f"{data.ratings_name}: ratings: no objective {data.verbosity!r} among {', '.join(names)}"
+        )
     pairs = list(rows.read(data.dataset_name, "preferences"))
     held_out = list(rows.read(data.held_out_name, "preferences"))
     if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:
         sys.exit(f"{data.held_out_name}: prompt: some prompts stand in {data.dataset_name} too")
-    training_args._n_gpu = 1  # with several at hand, Trainer would make the batch as many times larger
+    training_args._n_gpu = (
+        1  # with several at hand, Trainer would make the batch as many times larger
+    )
 
     import numpy as np
     import torch
-    from modeling_armorm import ArmoRM, ArmoRMConfig
     from torch.nn.functional import logsigmoid
     from transformers import AutoModel, Trainer, set_seed
+
+    from modeling_armorm import ArmoRM, ArmoRMConfig
 
     path = model_args.model_name_or_path
     tokenizer = models.tokenizer(path, (pairs[0].at("prompt"), pairs[0]["prompt"]))
@@ -75,12 +88,16 @@ def main():
         sys.exit(f"{path}: its tokenizer has no pad token")
     pattern = objectives.gate_pattern(tokenizer, path)
     if not pattern:
-        sys.exit(f"{path}: its chat template marks no end of a prompt (no tokens that every prompt ends with)")
+        sys.exit(
+            f"{path}: its chat template marks no end of a prompt (no tokens that every prompt ends with)"
+        )
 
     set_seed(training_args.seed)
     backbone = models.load(AutoModel, path, tokenizer, dtype=model_args.dtype or "float32")
     final, checkpoint = training.begin(training_args)
-    config = ArmoRMConfig(backbone.config.to_dict(), names, pattern, gate_size=data.gate_size, dtype=backbone.dtype)
+    config = ArmoRMConfig(
+        backbone.config.to_dict(), names, pattern, gate_size=data.gate_size, dtype=backbone.dtype
+    )
     model = ArmoRM(config)
     model.model = backbone
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -89,16 +106,26 @@ def main():
 
     def features_of(chats, name):
         """chats: [(FILE:LINE, messages)]"""
-        file = unfinished / f"checkpoint-{name}.pt"  # goes, as all checkpoints, when the model is published
+        file = (
+            unfinished / f"checkpoint-{name}.pt"
+        )  # goes, as all checkpoints, when the model is published
         return objectives.features_of(model, tokenizer, chats, data.batch_tokens, file)
 
     def compared(part, name):
         """Tensors (pairs, hidden size) by name, and the characters of the responses; pairs that fit the context."""
         both = features_of(list(training.compared_chats(part)), name)
-        fit = [i for i in range(len(part)) if both[2 * i] is not None and both[2 * i + 1] is not None]
+        fit = [
+            i for i in range(len(part)) if both[2 * i] is not None and both[2 * i + 1] is not None
+        ]
         chosen, rejected = (torch.stack([both[2 * i + side] for i in fit]) for side in (0, 1))
-        length = [[len(part[i][name][-1]["content"]) for name in ("chosen", "rejected")] for i in fit]
-        return {"prompt": chosen[:, 0], "chosen": chosen[:, 1], "rejected": rejected[:, 1]}, np.array(length).T.ravel()
+        length = [
+            [len(part[i][name][-1]["content"]) for name in ("chosen", "rejected")] for i in fit
+        ]
+        return {
+            "prompt": chosen[:, 0],
+            "chosen": chosen[:, 1],
+            "rejected": rejected[:, 1],
+        }, np.array(length).T.ravel()
 
     features = features_of([(row.at("messages"), row["messages"]) for row in rated], "ratings")
     fit = [i for i in range(len(rated)) if features[i] is not None]
@@ -112,7 +139,9 @@ def main():
     rewards = np.concatenate([train["chosen"], train["rejected"]]) @ weights.T
     verbosity = rewards[:, names.index(data.verbosity)]
     for i, name in enumerate(names):
-        told[name]["lambda"] = 1.0 if name == data.verbosity else objectives.penalty(rewards[:, i], verbosity)
+        told[name]["lambda"] = (
+            1.0 if name == data.verbosity else objectives.penalty(rewards[:, i], verbosity)
+        )
         model.reward_transform_matrix.data[names.index(data.verbosity), i] -= told[name]["lambda"]
     correct = model.reward_transform_matrix.detach().cpu()
     heads_of = torch.tensor(weights, dtype=torch.float32).T
@@ -127,8 +156,14 @@ def main():
 
         def forward(self, prompt, chosen, rejected):
             gates = self.gate(prompt)
-            chosen, rejected = (self.gate.score(gates, part @ self.rewards_of) for part in (chosen, rejected))
-            return {"loss": -logsigmoid(chosen - rejected).mean(), "chosen": chosen, "rejected": rejected}
+            chosen, rejected = (
+                self.gate.score(gates, part @ self.rewards_of) for part in (chosen, rejected)
+            )
+            return {
+                "loss": -logsigmoid(chosen - rejected).mean(),
+                "chosen": chosen,
+                "rejected": rejected,
+            }
 
     class Pairs(torch.utils.data.Dataset):
         def __len__(self):

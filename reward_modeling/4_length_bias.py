@@ -14,8 +14,7 @@ Writes: --output_dir, length_bias.json (the mean correlation, by group and over 
 import sys
 from pathlib import Path
 
-import rows
-from common import arguments, outputs
+from common import arguments, outputs, rows
 
 FILES = ("length_bias.png", "length_bias.json")
 GROUPS = 5  # of prompts, at most; equal in number, by the mean length of the responses
@@ -40,7 +39,9 @@ def correlations(file):
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_files", nargs="+", required=True)
-    parser.add_argument("--names", nargs="+", required=True, help="of the annotators, in that order")
+    parser.add_argument(
+        "--names", nargs="+", required=True, help="of the annotators, in that order"
+    )
     parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
     args = parser.parse_args()
     if len(args.names) != len(args.rewards_files):
@@ -60,18 +61,31 @@ def main():
         if not len(values):
             sys.exit(f"{file}: rewards: no prompt with rewards and lengths that vary")
         groups = np.array_split(np.argsort(lengths, kind="stable"), min(GROUPS, len(values)))
-        shares = [np.histogram(values[group].clip(-1, 1), edges)[0] / len(group) for group in groups]
+        shares = [
+            np.histogram(values[group].clip(-1, 1), edges)[0] / len(group) for group in groups
+        ]
         results[name] = {
             "mean": values.mean(),
             "prompts": len(values),
             "without_correlation": without,
-            "groups": [{"mean_length": lengths[group].mean(), "mean": values[group].mean()} for group in groups],
+            "groups": [
+                {"mean_length": lengths[group].mean(), "mean": values[group].mean()}
+                for group in groups
+            ],
         }
         image = axes.imshow(
-            shares, cmap="viridis", vmin=0, vmax=0.6, aspect="auto", origin="lower", extent=(-1, 1, 0, len(groups))
+            shares,
+            cmap="viridis",
+            vmin=0,
+            vmax=0.6,
+            aspect="auto",
+            origin="lower",
+            extent=(-1, 1, 0, len(groups)),
         )
         axes.axvline(values.mean(), color="white", linestyle="--", linewidth=1.5)
-        axes.set(title=f"{name}\nmean {values.mean():+.2f}", xlabel="correlation of reward and length")
+        axes.set(
+            title=f"{name}\nmean {values.mean():+.2f}", xlabel="correlation of reward and length"
+        )
         labels = [f"{lengths[group].mean():.0f}" for group in groups]
         axes.set_yticks(np.arange(len(groups)) + 0.5, labels)
     panels[0].set_ylabel("mean length (characters)")
@@ -79,9 +93,13 @@ def main():
 
     outputs.write_figure(args.output_dir / "length_bias.png", figure, dpi=150)
     outputs.write_json(args.output_dir / "length_bias.json", results)
-    print("| annotator | mean correlation | prompts | without correlation |\n| --- | --- | --- | --- |")
+    print(
+        "| annotator | mean correlation | prompts | without correlation |\n| --- | --- | --- | --- |"
+    )
     for name, result in results.items():
-        print(f"| {name} | {result['mean']:.3f} | {result['prompts']} | {result['without_correlation']} |")
+        print(
+            f"| {name} | {result['mean']:.3f} | {result['prompts']} | {result['without_correlation']} |"
+        )
 
 
 if __name__ == "__main__":

@@ -17,26 +17,37 @@ import sys
 from pathlib import Path
 from statistics import fmean
 
-import rows
-from common import arguments, outputs
+from common import arguments, outputs, rows
 
 FILES = ("calibration.png", "calibration.json")
 BINS = 10
-STYLES = [("#0072b2", "o-"), ("#c44e00", "s-"), ("#009e73", "^-"), ("#7f3c8d", "D-"), ("#555555", "v-")]
+STYLES = [
+    ("#0072b2", "o-"),
+    ("#c44e00", "s-"),
+    ("#009e73", "^-"),
+    ("#7f3c8d", "D-"),
+    ("#555555", "v-"),
+]
 
 
 def predictions(file, benchmark):
     """[(P(first is better), 1 if it was preferred or else 0)]"""
     pairs = []
-    for row in rows.read(file, "rewards", n=0, also=("benchmark", "correct"), if_there=("judgement",)):
+    for row in rows.read(
+        file, "rewards", n=0, also=("benchmark", "correct"), if_there=("judgement",)
+    ):
         if row.get("benchmark") != benchmark or len(row["responses"]) != 2:
             continue
-        compared = [entry["probability"] for entry in row.get("judgement") or [] if "probability" in entry]
+        compared = [
+            entry["probability"] for entry in row.get("judgement") or [] if "probability" in entry
+        ]
         difference = row["rewards"][0] - row["rewards"][1]
         p = compared[0] if compared else 1 / (1 + math.exp(-max(-700, min(700, difference))))
         if p is not None:
             turned = random.Random(row["id"]).random() < 0.5
-            pairs.append((1 - p, float(row["correct"][1])) if turned else (p, float(row["correct"][0])))
+            pairs.append(
+                (1 - p, float(row["correct"][1])) if turned else (p, float(row["correct"][0]))
+            )
     if not pairs:
         sys.exit(f"{file}: benchmark: no row of two responses of {benchmark}")
     return pairs
@@ -45,8 +56,12 @@ def predictions(file, benchmark):
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_files", nargs="+", required=True)
-    parser.add_argument("--names", nargs="+", required=True, help="of the annotators, in that order")
-    parser.add_argument("--benchmark", default="preferences_held_out", help="rows of this benchmark count")
+    parser.add_argument(
+        "--names", nargs="+", required=True, help="of the annotators, in that order"
+    )
+    parser.add_argument(
+        "--benchmark", default="preferences_held_out", help="rows of this benchmark count"
+    )
     parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
     args = parser.parse_args()
     if len(args.names) != len(args.rewards_files):
@@ -69,11 +84,21 @@ def main():
                 bins.append({"predicted": predicted, "observed": observed, "rows": len(inside)})
         error = sum(b["rows"] * abs(b["predicted"] - b["observed"]) for b in bins) / len(pairs)
         accuracy = fmean(0.5 if p == 0.5 else float((p > 0.5) == (y > 0.5)) for p, y in pairs)
-        results[name] = {"accuracy": accuracy, "calibration_error": error, "rows": len(pairs), "bins": bins}
+        results[name] = {
+            "accuracy": accuracy,
+            "calibration_error": error,
+            "rows": len(pairs),
+            "bins": bins,
+        }
         color, marks = STYLES[i % len(STYLES)]
         columns = [b["predicted"] for b in bins], [b["observed"] for b in bins]
         axes.plot(*columns, marks, color=color, label=f"{name}, error {error:.3f}")
-    axes.set(xlabel="predicted probability", ylabel="share that was preferred", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set(
+        xlabel="predicted probability",
+        ylabel="share that was preferred",
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+    )
     axes.grid(color="#ddd")
     axes.legend(frameon=False, title="calibration error")
 
@@ -81,7 +106,9 @@ def main():
     outputs.write_json(args.output_dir / "calibration.json", results)
     print("| annotator | accuracy | calibration error | rows |\n| --- | --- | --- | --- |")
     for name, result in results.items():
-        print(f"| {name} | {result['accuracy']:.3f} | {result['calibration_error']:.3f} | {result['rows']} |")
+        print(
+            f"| {name} | {result['accuracy']:.3f} | {result['calibration_error']:.3f} | {result['rows']} |"
+        )
 
 
 if __name__ == "__main__":

@@ -119,4 +119,6 @@ class ArmoRM(PreTrainedModel):
         prompt, response = self.features(input_ids, attention_mask)
         gates, rewards = self.gating(prompt), self.regression_layer(response)
         score = self.gating.score(gates, rewards @ self.reward_transform_matrix)
-        return ArmoRMOutput(logits=score[:, None], score=score, rewards=rewards, gating_output=gates)
+        return ArmoRMOutput(
+            logits=score[:, None], score=score, rewards=rewards, gating_output=gates
+        )

@@ -5,8 +5,7 @@ import math
 import sys
 import time
 
-import rows
-from common import models
+from common import models, rows
 
 QUESTIONS = ("question", "And another?")
 # The first characters of a response may go into one token with the last ones of the template's header.
@@ -20,7 +19,10 @@ def gate_pattern(tokenizer, place):
     """
     prompts = []
     for question in QUESTIONS:
-        chats = [[{"role": "user", "content": question}, {"role": "assistant", "content": text}] for text in RESPONSES]
+        chats = [
+            [{"role": "user", "content": question}, {"role": "assistant", "content": text}]
+            for text in RESPONSES
+        ]
         texts = [models.render(tokenizer, chat, place) for chat in chats]
         prompts.append(common_start(tokenizer(texts, add_special_tokens=False)["input_ids"]))
     return common_start([tokens[::-1] for tokens in prompts])[::-1]
@@ -49,18 +51,26 @@ def features_of(model, tokenizer, chats, batch_tokens, file):
         return torch.load(file)
     texts = [models.render(tokenizer, messages, place) for place, messages in chats]
     ids = tokenizer(texts, add_special_tokens=False)
-    ids, limit, features = ids["input_ids"], model.config.get_text_config().max_position_embeddings, [None] * len(chats)
+    ids, limit, features = (
+        ids["input_ids"],
+        model.config.get_text_config().max_position_embeddings,
+        [None] * len(chats),
+    )
     short = [i for i in range(len(ids)) if len(ids[i]) <= limit]
     order = [i for i in short if contains(ids[i], model.config.gate_pattern)]
     order.sort(key=lambda i: len(ids[i]), reverse=True)
-    dropped = f"too long: {len(ids) - len(short)}, without the end of a prompt: {len(short) - len(order)}"
+    dropped = (
+        f"too long: {len(ids) - len(short)}, without the end of a prompt: {len(short) - len(order)}"
+    )
     if not order:
         sys.exit(f"{model.name_or_path}: {file.stem}: no chat is left ({dropped})")
     start, told, fit = time.time(), 0, len(order)
     while order:
         size = max(1, batch_tokens // len(ids[order[0]]))
         batch, order = order[:size], order[size:]
-        padded = tokenizer.pad({"input_ids": [ids[i] for i in batch]}, padding_side="right", return_tensors="pt")
+        padded = tokenizer.pad(
+            {"input_ids": [ids[i] for i in batch]}, padding_side="right", return_tensors="pt"
+        )
         with torch.inference_mode():
             both = torch.stack(model.features(**padded.to(model.device)), 1).float().cpu()
         for i, feature in zip(batch, both, strict=True):
@@ -82,14 +92,17 @@ def ratings_of(path):
         names |= dict.fromkeys(row["ratings"])
         rated.append(row)
     table = [
-        [math.nan if row["ratings"].get(name) is None else row["ratings"][name] for name in names] for row in rated
+        [math.nan if row["ratings"].get(name) is None else row["ratings"][name] for name in names]
+        for row in rated
     ]
     for name, column in zip(names, zip(*table, strict=True), strict=True):
         known = [value for value in column if value == value]
         if len(set(known)) < 2:
             sys.exit(f"{path}: ratings: {name} has one value at most")
         if len(known) < 10:
-            sys.exit(f"{path}: ratings: {name} is rated in {len(known)} rows, at least 10 are needed")
+            sys.exit(
+                f"{path}: ratings: {name} is rated in {len(known)} rows, at least 10 are needed"
+            )
     return rated, list(names), table
 
 
@@ -111,13 +124,24 @@ def fit_heads(features, table, held_out, names):
         scaled = (ratings - np.nanmin(ratings)) / (np.nanmax(ratings) - np.nanmin(ratings))
         errors = {}
         for alpha in np.logspace(-4, 4, 17):
-            ridge = Ridge(alpha=alpha, fit_intercept=False, solver="svd").fit(features[fit], scaled[fit])
+            ridge = Ridge(alpha=alpha, fit_intercept=False, solver="svd").fit(
+                features[fit], scaled[fit]
+            )
             errors[alpha] = np.mean((ridge.predict(features[judge]) - scaled[judge]) ** 2), ridge
         alpha = min(errors, key=lambda a: errors[a][0])
         test = np.flatnonzero(test) if test.sum() >= 10 else judge
         correlation = np.corrcoef(errors[alpha][1].predict(features[test]), scaled[test])[0, 1]
-        told[name] = {"rows": len(known), "alpha": float(alpha), "correlation": float(correlation), "of": len(test)}
-        weights.append(Ridge(alpha=alpha, fit_intercept=False, solver="svd").fit(features[known], scaled[known]).coef_)
+        told[name] = {
+            "rows": len(known),
+            "alpha": float(alpha),
+            "correlation": float(correlation),
+            "of": len(test),
+        }
+        weights.append(
+            Ridge(alpha=alpha, fit_intercept=False, solver="svd")
+            .fit(features[known], scaled[known])
+            .coef_
+        )
     return np.stack(weights), told
 
 

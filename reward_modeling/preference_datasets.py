@@ -14,8 +14,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import rows
-from common import entrances
+from common import entrances, rows
 
 # Table 5 as its authors publish it, in one format: 848,965 pairs, from which they have taken what they clean.
 STANDARD = [
@@ -28,20 +27,50 @@ STANDARD = [
 # The same data from their first sources: the helpful part of HH-RLHF, and for Capybara the set of 14,811 pairs.
 HH_RLHF = [f"Anthropic/hh-rlhf:helpful-{part}" for part in ("base", "rejection-sampled", "online")]
 MIXES = {
-    "mix1": [*HH_RLHF, "stanfordnlp/SHP", "openbmb/UltraFeedback", "openai/summarize_from_feedback:comparisons"],
+    "mix1": [
+        *HH_RLHF,
+        "stanfordnlp/SHP",
+        "openbmb/UltraFeedback",
+        "openai/summarize_from_feedback:comparisons",
+    ],
     "mix2": [
-        *[*HH_RLHF, "stanfordnlp/SHP", "nvidia/HelpSteer", "PKU-Alignment/PKU-SafeRLHF-30K", "openbmb/UltraFeedback"],
-        *["openbmb/UltraInteract_pair", "coseal/CodeUltraFeedback", "argilla/distilabel-math-preference-dpo"],
+        *[
+            *HH_RLHF,
+            "stanfordnlp/SHP",
+            "nvidia/HelpSteer",
+            "PKU-Alignment/PKU-SafeRLHF-30K",
+            "openbmb/UltraFeedback",
+        ],
+        *[
+            "openbmb/UltraInteract_pair",
+            "coseal/CodeUltraFeedback",
+            "argilla/distilabel-math-preference-dpo",
+        ],
         *["argilla/distilabel-intel-orca-dpo-pairs", "argilla/Capybara-Preferences-Filtered"],
     ],
     "standard": STANDARD,
 }
-REVISIONS = {"openai/summarize_from_feedback": "refs/convert/parquet"}  # main holds a script, which datasets refuses
+REVISIONS = {
+    "openai/summarize_from_feedback": "refs/convert/parquet"
+}  # main holds a script, which datasets refuses
 PAIRS_A_POST = 5  # of SHP (paper B.1)
 SIDES = ("chosen", "rejected")
 MIN_MARGIN = 0.5  # of the named sets, in their points (paper B.1, without a number); of others only ties are dropped
-SCORES = ("{}_score", "score_{}", "{}_rating", "rating_{}", "{}-rating", "{}-score")  # how rows call those of a side
-QUESTIONS = ("prompt", "context_messages", *entrances.CONVERSATIONS, "messages", *entrances.QUESTIONS)
+SCORES = (
+    "{}_score",
+    "score_{}",
+    "{}_rating",
+    "rating_{}",
+    "{}-rating",
+    "{}-score",
+)  # how rows call those of a side
+QUESTIONS = (
+    "prompt",
+    "context_messages",
+    *entrances.CONVERSATIONS,
+    "messages",
+    *entrances.QUESTIONS,
+)
 
 
 def load(source, split):
@@ -49,7 +78,9 @@ def load(source, split):
     if rows.is_file(source):
         return rows.of_file(source)
     name, _, directory = source.partition(":")
-    return rows.of_library(source, name, split, data_dir=directory or None, revision=REVISIONS.get(name))
+    return rows.of_library(
+        source, name, split, data_dir=directory or None, revision=REVISIONS.get(name)
+    )
 
 
 def text(row, field):
@@ -101,7 +132,12 @@ def compare(prompt, first, second, min_margin):
     margin = margin_between(high, low, min_margin)
     if isinstance(margin, str):
         return margin
-    return {"prompt": prompt, "chosen": assistant(better), "rejected": assistant(worse), "margin": margin}
+    return {
+        "prompt": prompt,
+        "chosen": assistant(better),
+        "rejected": assistant(worse),
+        "margin": margin,
+    }
 
 
 def margin_between(chosen, rejected, min_margin):
@@ -128,7 +164,12 @@ def compare_labelled(prompt, chosen, rejected, min_margin):
     margin = margin_between(chosen[1], rejected[1], min_margin)
     if isinstance(margin, str):
         return margin
-    return {"prompt": prompt, "chosen": assistant(chosen[0]), "rejected": assistant(rejected[0]), "margin": margin}
+    return {
+        "prompt": prompt,
+        "chosen": assistant(chosen[0]),
+        "rejected": assistant(rejected[0]),
+        "margin": margin,
+    }
 
 
 def split_conversations(chosen, rejected):
@@ -157,13 +198,19 @@ def nectar(row, seen, min_margin):
     GPT-4 ranks them. For the paper's offline DPO (B.3): a pair of the best and the worst, as the rounds make it; all
     comparisons would be 3.8 million."""
     *prompt, last = transcript(row, "prompt")
-    answers = sorted((number(answer, "rank") or 0, text(answer, "answer")) for answer in listed(row, "answers"))
+    answers = sorted(
+        (number(answer, "rank") or 0, text(answer, "answer")) for answer in listed(row, "answers")
+    )
     if last["role"] != "assistant" or last["content"]:
         raise ValueError("prompt: does not end with Assistant:")
     if len(answers) < 2 or answers[0][0] == answers[-1][0]:
         yield "fewer than two answers" if len(answers) < 2 else "tie"
     else:
-        yield {"prompt": prompt, "chosen": assistant(answers[0][1]), "rejected": assistant(answers[-1][1])}
+        yield {
+            "prompt": prompt,
+            "chosen": assistant(answers[0][1]),
+            "rejected": assistant(answers[-1][1]),
+        }
 
 
 def shp(row, seen, min_margin):
@@ -202,7 +249,9 @@ def pku_safe_rlhf(row, seen, min_margin):
     harm), better_response_id, safer_response_id. The two labels become one: the better one of two safe answers, or else
     the safer one."""
     safe = [one_of(row, f"is_response_{i}_safe", (True, False)) for i in (0, 1)]
-    better, safer = (one_of(row, field, (0, 1)) for field in ("better_response_id", "safer_response_id"))
+    better, safer = (
+        one_of(row, field, (0, 1)) for field in ("better_response_id", "safer_response_id")
+    )
     chosen = better if all(safe) else safer
     if any(safe) and not safe[chosen]:
         yield "contradicted by its safety labels"
@@ -215,7 +264,9 @@ def ultrafeedback(row, seen, min_margin):
     """openbmb/UltraFeedback: instruction, completions [{response, fine-grained_score}]. The score is the mean of four
     ratings from 1 to 5 (overall_score was 10 for many bad answers in the first release)."""
     completions = listed(row, "completions")
-    answers = [(text(answer, "response"), number(answer, "fine-grained_score")) for answer in completions]
+    answers = [
+        (text(answer, "response"), number(answer, "fine-grained_score")) for answer in completions
+    ]
     yield from compare_all(user(text(row, "instruction")), answers, min_margin)
 
 
@@ -230,8 +281,15 @@ def code_ultrafeedback(row, seen, min_margin):
     """coseal/CodeUltraFeedback: instruction, responses [{model, response}], annotations [{model, rating}], the rating a
     text, "1" to "5" or "N/A"."""
     ratings = {text(note, "model"): text(note, "rating") for note in listed(row, "annotations")}
-    ratings = {model: float(rating) for model, rating in ratings.items() if re.fullmatch(r"\d+(\.\d+)?", rating)}
-    responses = [(text(answer, "response"), ratings.get(text(answer, "model"))) for answer in listed(row, "responses")]
+    ratings = {
+        model: float(rating)
+        for model, rating in ratings.items()
+        if re.fullmatch(r"\d+(\.\d+)?", rating)
+    }
+    responses = [
+        (text(answer, "response"), ratings.get(text(answer, "model")))
+        for answer in listed(row, "responses")
+    ]
     yield from compare_all(user(text(row, "instruction")), responses, min_margin)
 
 
@@ -265,8 +323,13 @@ def capybara(row, seen, min_margin):
         yield "different prompts"
         return
     prompt, *answers = parts
-    scores = [number(row, f"{side}_rating" if f"{side}_rating" in row else f"rating_{side}") for side in SIDES]
-    answers = [(text(*answer, "content"), score) for answer, score in zip(answers, scores, strict=True)]
+    scores = [
+        number(row, f"{side}_rating" if f"{side}_rating" in row else f"rating_{side}")
+        for side in SIDES
+    ]
+    answers = [
+        (text(*answer, "content"), score) for answer, score in zip(answers, scores, strict=True)
+    ]
     yield compare_labelled(prompt, *answers, min_margin)
 
 
@@ -298,7 +361,9 @@ def trl(row, seen, min_margin):
     if whole or (field is None and lists):  # some sets repeat the prompt beside whole conversations
         parts = split_conversations(*answers)
     elif field is None:
-        raise ValueError("chosen: neither prompt/chosen/rejected nor two conversations with one prompt")
+        raise ValueError(
+            "chosen: neither prompt/chosen/rejected nor two conversations with one prompt"
+        )
     else:
         parts = [question_of(row, field), *answers]
     if not parts:
@@ -356,13 +421,25 @@ def as_number(value):
 FORMATS = [  # the short name, the fields that tell the dataset, its converter
     ("SHP", "post_id history human_ref_A human_ref_B score_A score_B labels", shp),
     ("HelpSteer", "prompt response helpfulness correctness coherence", helpsteer),
-    ("PKU-SafeRLHF-30K", "response_0 response_1 better_response_id safer_response_id", pku_safe_rlhf),
+    (
+        "PKU-SafeRLHF-30K",
+        "response_0 response_1 better_response_id safer_response_id",
+        pku_safe_rlhf,
+    ),
     ("UltraFeedback", "instruction completions", ultrafeedback),
     ("UltraInteract", "trajectory chosen rejected", ultrainteract),
     ("CodeUltraFeedback", "instruction responses annotations", code_ultrafeedback),
-    ("Argilla-Math", "instruction chosen_response chosen_rating rejected_response rejected_rating", argilla_math),
+    (
+        "Argilla-Math",
+        "instruction chosen_response chosen_rating rejected_response rejected_rating",
+        argilla_math,
+    ),
     ("OpenOrca", "input chosen rejected rating status chosen_score", openorca),
-    ("Capybara", "source chosen rejected chosen_rating rejected_rating chosen_model rejected_model", capybara),
+    (
+        "Capybara",
+        "source chosen rejected chosen_rating rejected_rating chosen_model rejected_model",
+        capybara,
+    ),
     ("Capybara", "source conversation chosen rejected rating_chosen rating_rejected", capybara),
     ("Summarization", "info summaries choice", summarization),
     ("Nectar", "prompt answers good_natured", nectar),
@@ -376,7 +453,11 @@ def recognise(row):
             return name, convert
     if not row.keys() >= set(SIDES):
         raise ValueError(f"row: of no known format (its fields: {', '.join(row)})")
-    transcript = row.get("prompt") is None and isinstance(row["chosen"], str) and "\n\nHuman:" in row["chosen"]
+    transcript = (
+        row.get("prompt") is None
+        and isinstance(row["chosen"], str)
+        and "\n\nHuman:" in row["chosen"]
+    )
     return ("HH-RLHF", hh_rlhf) if transcript else (None, trl)
 
 
@@ -407,7 +488,11 @@ def comparisons(datasets, split, min_margin, counts, total=None):
                 rows.refuse(row, error)
             if (done := counts["rows in"]) % 10_000 == 0:
                 rate = done / (time.time() - start)
-                left = f" of {total} rows written, {rate:.0f}/s, {(total - done) / rate:.0f} s left" if total else ""
+                left = (
+                    f" of {total} rows written, {rate:.0f}/s, {(total - done) / rate:.0f} s left"
+                    if total
+                    else ""
+                )
                 told = f"{done}" + (left or f" rows read, {rate:.0f}/s")
                 print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
             source = name or str(row.get("source") or dataset)
@@ -415,7 +500,11 @@ def comparisons(datasets, split, min_margin, counts, total=None):
                 reason = made
                 if isinstance(made, dict):
                     name_of_row = f"{name or Path(dataset.removesuffix('.gz')).stem}-{done}"
-                    made = {"id": f"{name_of_row}-{k}" if k else name_of_row, **made, "source": source}
+                    made = {
+                        "id": f"{name_of_row}-{k}" if k else name_of_row,
+                        **made,
+                        "source": source,
+                    }
                     reason = unusable(made)
                 if reason and reason.startswith("id: "):
                     rows.refuse(row, reason)

@@ -31,8 +31,7 @@ import sys
 import time
 from collections import Counter
 
-import rows
-from common import arguments, duplicates, entrances, outputs
+from common import arguments, duplicates, entrances, outputs, rows
 
 PAPER = [  # paper B.3; the names are those of RLHFlow's own mixture
     "anon8231489123/ShareGPT_Vicuna_unfiltered:ShareGPT_V3_unfiltered_cleaned_split_no_imsorry.json",
@@ -59,7 +58,11 @@ def answer(value, field):
 def question(row, field):
     if row[field] is None:
         return [entrances.message("user", "", field)]
-    return entrances.messages(row[field], field) if isinstance(row[field], list) else entrances.asked(row, field)
+    return (
+        entrances.messages(row[field], field)
+        if isinstance(row[field], list)
+        else entrances.asked(row, field)
+    )
 
 
 def conversation(row):
@@ -70,7 +73,9 @@ def conversation(row):
         turns = entrances.from_first_question(entrances.messages(row[field], field))
         return entrances.up_to_last(turns, "assistant"), [field]
     pairs = [pair for pair in TEXTS if row.keys() >= set(pair)]
-    pairs.sort(key=lambda pair: row[pair[0]] is None or row[pair[1]] is None)  # a null counts where nothing else does
+    pairs.sort(
+        key=lambda pair: row[pair[0]] is None or row[pair[1]] is None
+    )  # a null counts where nothing else does
     if not pairs:
         raise ValueError("its fields: " + ", ".join(row))
     asked, answered = pairs[0]
@@ -81,8 +86,12 @@ def conversation(row):
 def table(counts):
     """In Markdown, {dataset: Counter of rows by what became of them}."""
     lines = [["dataset", "rows in", "rows out", "dropped", "why"], ["---"] * 5]
-    for name, of in (counts | {"all": sum(counts.values(), Counter())} if len(counts) > 1 else counts).items():
-        why = ", ".join(f"{reason}: {count}" for reason, count in of.most_common() if reason != "out")
+    for name, of in (
+        counts | {"all": sum(counts.values(), Counter())} if len(counts) > 1 else counts
+    ).items():
+        why = ", ".join(
+            f"{reason}: {count}" for reason, count in of.most_common() if reason != "out"
+        )
         lines.append([name, of.total(), of["out"], of.total() - of["out"], why])
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
 
@@ -111,8 +120,15 @@ def main():
     parser.add_argument("--split", default="train", help="split of a hub dataset")
     parser.add_output("--output_file", suffixes=[".md"], required=True)
     args = parser.parse_args()
-    args.datasets = [name for given in args.datasets for name in (PAPER if given == "paper" else [given])]
-    start, counts, seen, ids = time.time(), {name: Counter() for name in args.datasets}, set(), set()
+    args.datasets = [
+        name for given in args.datasets for name in (PAPER if given == "paper" else [given])
+    ]
+    start, counts, seen, ids = (
+        time.time(),
+        {name: Counter() for name in args.datasets},
+        set(),
+        set(),
+    )
 
     def converted():
         number = 0

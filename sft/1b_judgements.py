@@ -13,8 +13,7 @@ Writes: --output_file, {"id", "messages", "source"}
 import random
 import sys
 
-import rows
-from common import arguments, comparisons
+from common import arguments, comparisons, rows
 
 
 def main():

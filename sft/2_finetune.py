@@ -20,26 +20,32 @@ from dataclasses import dataclass, field
 
 from trl import ModelConfig, SFTConfig
 
-import rows
-import training
-from common import chats, models, training_arguments
+from common import chats, models, rows, training, training_arguments
 
 
 @dataclass
 class Data:
     dataset_name: list[str] = field(metadata={"help": "JSONL files of instructions"})
-    chat_template_kwargs: str | None = field(default=None, metadata={"help": training_arguments.TEMPLATE_HELP})
+    chat_template_kwargs: str | None = field(
+        default=None, metadata={"help": training_arguments.TEMPLATE_HELP}
+    )
 
 
 @dataclass
 class Config(SFTConfig):
     learning_rate: float = field(default=2e-5, metadata={"help": "peak learning rate (paper 3.1)"})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule (paper 3.1)"})
-    warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share (paper 3.1)"})
+    warmup_steps: float = field(
+        default=0.03, metadata={"help": "steps, or below 1 their share (paper 3.1)"}
+    )
     num_train_epochs: float = field(default=1, metadata={"help": "epochs (paper 3.1)"})
-    packing: bool = field(default=True, metadata={"help": "pack conversations into blocks of max_length (paper 3.1)"})
+    packing: bool = field(
+        default=True, metadata={"help": "pack conversations into blocks of max_length (paper 3.1)"}
+    )
     max_length: int = field(default=8192, metadata={"help": "tokens a block (paper 3.1)"})
-    assistant_only_loss: bool = field(default=True, metadata={"help": "no loss on the user's and the system's tokens"})
+    assistant_only_loss: bool = field(
+        default=True, metadata={"help": "no loss on the user's and the system's tokens"}
+    )
 
 
 def with_template(model, tokenizer, path):
@@ -96,7 +102,9 @@ def learns(labels):
 
 def kept_part(length, training_args):
     """The tokens that --max_length leaves, of a conversation of that length, as a slice."""
-    splits = training_args.packing and training_args.packing_strategy != "bfd"  # into several blocks
+    splits = (
+        training_args.packing and training_args.packing_strategy != "bfd"
+    )  # into several blocks
     if training_args.max_length is None or splits:
         return slice(None)
     if training_args.truncation_mode == "keep_end" and not training_args.packing:
@@ -114,7 +122,9 @@ def main():
 
     tokenizer = models.tokenizer(model_args.model_name_or_path, template=False)
     if not (tokenizer.chat_template or training_args.chat_template_path):
-        sys.exit(f"{model_args.model_name_or_path}: its tokenizer has no chat template, give --chat_template_path")
+        sys.exit(
+            f"{model_args.model_name_or_path}: its tokenizer has no chat template, give --chat_template_path"
+        )
     model = models.load(
         AutoModelForCausalLM,
         model_args.model_name_or_path,

@@ -15,14 +15,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-import rows
+from common import rows
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def peak(*command):
     """Peak resident memory of a command, MiB."""
-    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{command[0]} failed")
@@ -30,7 +32,9 @@ def peak(*command):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--responses_file", required=True, help="rows to repeat")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2000, 20_000])
@@ -40,16 +44,24 @@ def main():
     print("| rows | 1a_reward_model.py, MiB | 2_pairs.py, MiB |\n| --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         for size in args.sizes:
-            paths = [Path(folder) / f"{name}{size}.jsonl" for name in ("responses", "rewards", "pairs")]
+            paths = [
+                Path(folder) / f"{name}{size}.jsonl" for name in ("responses", "rewards", "pairs")
+            ]
             writer = rows.Writer(paths[0])
             for i, row in enumerate(itertools.islice(itertools.cycle(given), size)):
                 responses = list(itertools.islice(itertools.cycle(row["responses"]), args.n))
                 kept = {"id": str(i), "prompt": row["prompt"], "responses": responses}
                 writer.add([{**kept, "finish_reasons": ["stop"] * args.n}])
             writer.finish()
-            command = ["annotation/1a_reward_model.py", "--model_name_or_path", Path(args.model_name_or_path).resolve()]
+            command = [
+                "annotation/1a_reward_model.py",
+                "--model_name_or_path",
+                Path(args.model_name_or_path).resolve(),
+            ]
             scoring = peak(*command, "--responses_file", paths[0], "--output_file", paths[1])
-            pairing = peak("annotation/2_pairs.py", "--rewards_file", paths[1], "--output_file", paths[2])
+            pairing = peak(
+                "annotation/2_pairs.py", "--rewards_file", paths[1], "--output_file", paths[2]
+            )
             print(f"| {size} | {scoring:.0f} | {pairing:.0f} |", flush=True)
 
 

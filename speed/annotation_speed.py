@@ -19,9 +19,14 @@ import tempfile
 import time
 from pathlib import Path
 
-import rows
+from common import rows
 
-WAYS = ["pipeline, batch 1", "whole sequences, sorted", "prompt once (1a_reward_model.py)", "vLLM, prefix caching"]
+WAYS = [
+    "pipeline, batch 1",
+    "whole sequences, sorted",
+    "prompt once (1a_reward_model.py)",
+    "vLLM, prefix caching",
+]
 
 
 def script():
@@ -61,7 +66,9 @@ def random_rows(tokenizer, count):
     rng = random.Random(0)
 
     def text(size):
-        ids = tokenizer(" ".join(rng.choices("cat red seven saw plum open day the is".split(), k=size)))["input_ids"]
+        ids = tokenizer(
+            " ".join(rng.choices("cat red seven saw plum open day the is".split(), k=size))
+        )["input_ids"]
         return tokenizer.decode(ids[:size], skip_special_tokens=True)
 
     for _ in range(count):
@@ -83,11 +90,15 @@ def compare(path, answered, repeats, batch_tokens):
     texts = [tokenizer.apply_chat_template(chat, tokenize=False) for row in chats for chat in row]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     of_rows = [ids[i : i + len(chats[0])] for i in range(0, len(ids), len(chats[0]))]
-    scorers = {share: scoring.Scorer(model, tokenizer, batch_tokens, share) for share in (False, True)}
+    scorers = {
+        share: scoring.Scorer(model, tokenizer, batch_tokens, share) for share in (False, True)
+    }
     tokens = sum(map(len, ids))
     once = tokens - sum(scorers[True].shared(row) * (len(row) - 1) for row in of_rows)
     run, engine_texts = {}, [text.replace(tokenizer.bos_token, "", 1) for text in texts]
-    pipe = pipeline("text-classification", model=model, tokenizer=tokenizer, function_to_apply="none")
+    pipe = pipeline(
+        "text-classification", model=model, tokenizer=tokenizer, function_to_apply="none"
+    )
     counts = {}
 
     def batched(share):
@@ -105,13 +116,17 @@ def compare(path, answered, repeats, batch_tokens):
 
     run[WAYS[0]] = lambda: [pipe(text, batch_size=1)[0]["score"] for text in engine_texts]
     run[WAYS[1]], run[WAYS[2]] = batched(False), batched(True)
-    engine = LLM(str(path), runner="pooling", dtype="float32", enforce_eager=True, enable_prefix_caching=True)
+    engine = LLM(
+        str(path), runner="pooling", dtype="float32", enforce_eager=True, enable_prefix_caching=True
+    )
     raw = PoolingParams(task="classify", use_activation=False)
 
     def pooled():
         engine.reset_prefix_cache()
         prompts = [{"prompt_token_ids": row} for row in ids]
-        outputs = engine.encode(prompts, pooling_params=raw, pooling_task="classify", use_tqdm=False)
+        outputs = engine.encode(
+            prompts, pooling_params=raw, pooling_task="classify", use_tqdm=False
+        )
         return [output.outputs.data.item() for output in outputs]
 
     run[WAYS[3]] = pooled
@@ -126,24 +141,35 @@ def compare(path, answered, repeats, batch_tokens):
         f"\n{weights:.1f}M weights, float32, {torch.get_num_threads()} threads, {len(ids)} responses to {len(chats)} "
         f"prompts, {tokens} tokens, {once} with each prompt once: bound {tokens / once:.2f}; median of {repeats} runs"
     )
-    print("| way | seconds | tokens/s | times the pipeline | padding | largest difference |\n" + "| --- " * 6 + "|")
+    print(
+        "| way | seconds | tokens/s | times the pipeline | padding | largest difference |\n"
+        + "| --- " * 6
+        + "|"
+    )
     for way in WAYS:
         median = statistics.median(seconds[way])
-        ratio = statistics.median(a / b for a, b in zip(seconds[WAYS[0]], seconds[way], strict=True))
+        ratio = statistics.median(
+            a / b for a, b in zip(seconds[WAYS[0]], seconds[way], strict=True)
+        )
         difference = max(abs(a - b) for a, b in zip(scores[way], scores[WAYS[0]], strict=True))
         share = {WAYS[1]: False, WAYS[2]: True}.get(way)
         waste = f"{1 - counts[share][1] / counts[share][0]:.1%}" if share is not None else "none"
         print(
-            f"| {way} | {median:.2f} | {tokens / median:.0f} | {ratio:.2f} | {waste} | {difference:.1e} |", flush=True
+            f"| {way} | {median:.2f} | {tokens / median:.0f} | {ratio:.2f} | {waste} | {difference:.1e} |",
+            flush=True,
         )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model_name_or_path", required=True, help="the tiny reward model")
     parser.add_argument("--responses_file", required=True, help="the tiny world's responses")
     parser.add_argument("--rows", type=int, default=200, help="prompts of the tiny case")
-    parser.add_argument("--large_rows", type=int, default=3, help="prompts of the case of 100M weights")
+    parser.add_argument(
+        "--large_rows", type=int, default=3, help="prompts of the case of 100M weights"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch_tokens", type=int, default=1024)
     args = parser.parse_args()
@@ -158,7 +184,9 @@ def main():
     tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
     with tempfile.TemporaryDirectory() as folder:
         path = random_model(tokenizer, Path(folder) / "model")
-        compare(path, list(random_rows(tokenizer, args.large_rows)), args.repeats, args.batch_tokens)
+        compare(
+            path, list(random_rows(tokenizer, args.large_rows)), args.repeats, args.batch_tokens
+        )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ def make(path, benchmark, count):
         return words[np.minimum(places.searchsorted(rng.random(length)), len(words) - 1)]
 
     questions = [" ".join(text(40)) for _ in range(1000)]
-    benchmark.write_text("".join(json.dumps({"question": question}) + "\n" for question in questions))
+    benchmark.write_text(
+        "".join(json.dumps({"question": question}) + "\n" for question in questions)
+    )
     earlier = []
     with open(path, "w") as file:
         for number in range(count):
@@ -50,7 +52,9 @@ def make(path, benchmark, count):
 def measure(*command):
     """(seconds, peak resident MiB, the last line it printed) of a script."""
     start = time.time()
-    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     printed = process.stdout.read().strip().splitlines()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -59,9 +63,13 @@ def measure(*command):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--directory", type=Path, required=True, help="gets the rows, about 1.5 GB for a million")
+    parser.add_argument(
+        "--directory", type=Path, required=True, help="gets the rows, about 1.5 GB for a million"
+    )
     args = parser.parse_args()
     out = args.directory.resolve()
     out.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUDGET = runpy.run_path(str(ROOT / "preflight/budget.py"))
 BATCH, WARM_UP, LORA_RANK = 2, 3, 32
-SCRIPTS = {"sft": "sft/2_finetune.py", "reward_model": "reward_modeling/2a_bradley_terry.py", "dpo": "dpo/1_dpo.py"}
+SCRIPTS = {
+    "sft": "sft/2_finetune.py",
+    "reward_model": "reward_modeling/2a_bradley_terry.py",
+    "dpo": "dpo/1_dpo.py",
+}
 TEMPLATE = (
     "{% for m in messages %}{{ '<' + m['role'] + '> ' }}"
     "{% generation %}{{ m['content'] + ' </s> ' }}{% endgeneration %}{% endfor %}"
@@ -67,13 +71,21 @@ def make_rows(path, stage, sequence, count):
     """Rows of so many tokens, a quarter of them the prompt's; four are the template's."""
 
     def turn(role, length, seed):
-        return {"role": role, "content": " ".join(f"w{(seed + 7 * i) % 1000}" for i in range(length))}
+        return {
+            "role": role,
+            "content": " ".join(f"w{(seed + 7 * i) % 1000}" for i in range(length)),
+        }
 
     with open(path, "w") as file:
         for i in range(count):
             prompt, length = turn("user", sequence // 4, i), sequence - sequence // 4 - 4
             chosen, rejected = (turn("assistant", length, i + more) for more in (1, 2))
-            row = {"id": f"{path.stem}-{i}", "prompt": [prompt], "chosen": [chosen], "rejected": [rejected]}
+            row = {
+                "id": f"{path.stem}-{i}",
+                "prompt": [prompt],
+                "chosen": [chosen],
+                "rejected": [rejected],
+            }
             if stage == "sft":
                 row = {"id": row["id"], "messages": [prompt, chosen]}
             file.write(json.dumps(row) + "\n")
@@ -90,7 +102,10 @@ def measure(command):
     watcher = threading.Thread(target=watch)
     watcher.start()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "0"}
-    words, pipe = [sys.executable, *map(str, command)], {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    words, pipe = (
+        [sys.executable, *map(str, command)],
+        {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT},
+    )
     process = subprocess.Popen(words, cwd=ROOT, env=environment, text=True, **pipe)
     told = []
     for line in process.stdout:
@@ -105,37 +120,62 @@ def measure(command):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--directory", required=True, help="for a model at a time, and what its training saves")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--directory", required=True, help="for a model at a time, and what its training saves"
+    )
     known = ", ".join(BUDGET["SHAPES"])
-    parser.add_argument("--models", nargs="+", default=["llama3_8b", "llama3.2_1b"], help=f"{known}; a directory")
+    parser.add_argument(
+        "--models", nargs="+", default=["llama3_8b", "llama3.2_1b"], help=f"{known}; a directory"
+    )
     parser.add_argument("--stages", nargs="+", default=list(SCRIPTS), choices=SCRIPTS)
     parser.add_argument("--sequence", type=int, default=2048, help="tokens of a row")
     parser.add_argument("--steps", type=int, default=13)
-    parser.add_argument("--peak_flops", type=float, default=989e12, help="of the GPU in bf16 (default: H100, H200 SXM)")
+    parser.add_argument(
+        "--peak_flops",
+        type=float,
+        default=989e12,
+        help="of the GPU in bf16 (default: H100, H200 SXM)",
+    )
     parser.add_argument("--flags", default="", help="more of them, for all trainings")
     args = parser.parse_args()
     shapes = {}
     for name in args.models:
         try:
             config = Path(name, "config.json")
-            shapes[name] = BUDGET["SHAPES"].get(name) or BUDGET["shape"](json.loads(config.read_text()))
+            shapes[name] = BUDGET["SHAPES"].get(name) or BUDGET["shape"](
+                json.loads(config.read_text())
+            )
         except (OSError, ValueError) as error:
             parser.error(f"--models {name}: none of {known}, nor a directory of a model ({error})")
     if args.steps < WARM_UP + 2:
-        parser.error(f"--steps {args.steps}: the first {WARM_UP} warm up, give {WARM_UP + 2} or more")
+        parser.error(
+            f"--steps {args.steps}: the first {WARM_UP} warm up, give {WARM_UP + 2} or more"
+        )
     room, directory = gpu("memory.total"), Path(args.directory)
     print(f"Rows of {args.sequence} tokens, a batch of {BATCH}:\n")
-    print("| model | stage | trained | GiB computed | GiB measured | s a step | tokens/s | TFLOP/s | MFU |")
+    print(
+        "| model | stage | trained | GiB computed | GiB measured | s a step | tokens/s | TFLOP/s | MFU |"
+    )
     print("| --- " * 9 + "|")
     for name, shape in shapes.items():
         model = directory / f"random-{Path(name).name}"  # not one of the user, since it is removed
         for stage, rank in itertools.product(args.stages, (0, LORA_RANK)):
-            pairs, how = stage != "sft", {"gpus": 1, "sequence": args.sequence, "batch": BATCH, "lora_rank": rank}
+            pairs, how = (
+                stage != "sft",
+                {"gpus": 1, "sequence": args.sequence, "batch": BATCH, "lora_rank": rank},
+            )
             computed = BUDGET["training"](shape, stage, **how)["total"]
             start = f"| {name} | {stage} | {f'LoRA {rank}' if rank else 'full'} | {computed:.1f} |"
             if room is None or computed > room / 1024:
-                print(start, ("not run" if room is None else "does not fit"), "| - " * 4 + "|", flush=True)
+                print(
+                    start,
+                    ("not run" if room is None else "does not fit"),
+                    "| - " * 4 + "|",
+                    flush=True,
+                )
                 continue
             if not model.exists():
                 make_model(model, shape)
@@ -143,18 +183,41 @@ def main():
             make_rows(files[0], stage, args.sequence, BATCH * args.steps)
             make_rows(files[1], stage, args.sequence - 8, BATCH)  # other prompts
             out = directory / "trained"
-            command = [SCRIPTS[stage], "--model_name_or_path", model, "--dataset_name", files[0], "--output_dir", out]
-            command += ["--max_length", args.sequence, "--per_device_train_batch_size", BATCH, "--logging_steps", 1]
+            command = [
+                SCRIPTS[stage],
+                "--model_name_or_path",
+                model,
+                "--dataset_name",
+                files[0],
+                "--output_dir",
+                out,
+            ]
+            command += [
+                "--max_length",
+                args.sequence,
+                "--per_device_train_batch_size",
+                BATCH,
+                "--logging_steps",
+                1,
+            ]
             command += ["--max_steps", args.steps, "--bf16", True, "--gradient_checkpointing", True]
             command += ["--save_strategy", "no", "--disable_tqdm", True]
-            command += {"dpo": ["--ref_model_name_or_path", model], "reward_model": ["--held_out_name", files[1]]}.get(
-                stage, []
+            command += {
+                "dpo": ["--ref_model_name_or_path", model],
+                "reward_model": ["--held_out_name", files[1]],
+            }.get(stage, [])
+            command += (
+                ["--use_peft", True, "--lora_r", rank, "--lora_alpha", 2 * rank] if rank else []
             )
-            command += ["--use_peft", True, "--lora_r", rank, "--lora_alpha", 2 * rank] if rank else []
             seconds, taken = measure([*command, *args.flags.split()])
             shutil.rmtree(out)
-            step, tokens = statistics.median(seconds[WARM_UP - 1 :]), BATCH * args.sequence * (1 + pairs)
-            context = args.sequence * (1 if pairs else BATCH)  # packed rows of a batch are one, with a mask
+            step, tokens = (
+                statistics.median(seconds[WARM_UP - 1 :]),
+                BATCH * args.sequence * (1 + pairs),
+            )
+            context = args.sequence * (
+                1 if pairs else BATCH
+            )  # packed rows of a batch are one, with a mask
             forward = BUDGET["flops"](shape, tokens, context, head=stage != "reward_model")
             frozen = BUDGET["flops"](shape, tokens, 0, head=stage != "reward_model") if rank else 0
             done = (3 * forward - frozen) / step

@@ -6,6 +6,7 @@ import subprocess
 import threading
 
 import pytest
+
 from commands import ran, read_jsonl, write_jsonl
 from record_dry_runs import copy_checkout
 from scripted_hub import Hub
@@ -20,7 +21,11 @@ LONGEST = ("test_loop.py", "test_compare.py", "test_driver.py")  # these files b
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    items.sort(
+        key=lambda item: (
+            LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
+        )
+    )
 
 
 def train(script, output_dir, *flags):
@@ -59,7 +64,13 @@ def sft(base, world):
     out = base.with_name("sft")
     flags = "--max_steps 30 --per_device_train_batch_size 2 --max_length 256 --learning_rate 1e-3".split()
     train(
-        "sft/2_finetune.py", out, "--model_name_or_path", base, "--dataset_name", world / "instructions.jsonl", *flags
+        "sft/2_finetune.py",
+        out,
+        "--model_name_or_path",
+        base,
+        "--dataset_name",
+        world / "instructions.jsonl",
+        *flags,
     )
     return out
 
@@ -70,10 +81,18 @@ def reward_model(sft, world):
 
     These are 11, 8 of them as the rater said and then 3 turned round: a batch and a half of very different accuracy.
     """
-    out, start = sft.with_name("reward_model"), padded_with_eos(sft, sft.with_name("padded_with_eos"))
+    out, start = (
+        sft.with_name("reward_model"),
+        padded_with_eos(sft, sft.with_name("padded_with_eos")),
+    )
     pairs = [{**row, "margin": 5.0} for row in read_jsonl(world / "preferences.jsonl")]
-    held_out, training = pairs[:11], [row for row in pairs if row["prompt"] not in [r["prompt"] for r in pairs[:11]]]
-    held_out[8:] = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in held_out[8:]]
+    held_out, training = (
+        pairs[:11],
+        [row for row in pairs if row["prompt"] not in [r["prompt"] for r in pairs[:11]]],
+    )
+    held_out[8:] = [
+        {**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in held_out[8:]
+    ]
     held_out = write_jsonl(sft.with_name("held_out.jsonl"), held_out)
     training = write_jsonl(sft.with_name("training.jsonl"), training)
     flags = "--max_steps 20 --per_device_train_batch_size 16 --max_length 256 --learning_rate 1e-3".split()
@@ -101,7 +120,9 @@ def disk(tmp_path):
     """A file system with room for 64 KiB."""
     path = tmp_path / "disk"
     path.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", path], capture_output=True, text=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", path], capture_output=True, text=True
+    )
     if done.returncode:
         pytest.skip(f"cannot mount a small file system here: {done.stderr.strip()}")
     yield path

@@ -29,7 +29,9 @@ GPUS=1
 def recipe(folder, text=""):
     """A short loop below that folder: of several values of a variable the first one counts."""
     file = folder / "short.sh"
-    file.write_text(text + SHORT.replace("@OUT@", f"{folder}/run") + (ROOT / "recipes/tiny.sh").read_text())
+    file.write_text(
+        text + SHORT.replace("@OUT@", f"{folder}/run") + (ROOT / "recipes/tiny.sh").read_text()
+    )
     return file
 
 
@@ -81,7 +83,9 @@ def commands(printed):
 
 def shards(printed, step):
     """The commands of the shards of a step in a dry run."""
-    lines = [line for line in printed.splitlines() if re.search(rf"  # {step} \(.*\), shard \d+$", line)]
+    lines = [
+        line for line in printed.splitlines() if re.search(rf"  # {step} \(.*\), shard \d+$", line)
+    ]
     return [shlex.split(line, comments=True) for line in lines]
 
 
@@ -109,5 +113,9 @@ def nothing_is_left(recipe):
 def files(out):
     """{file: its time} of every file but the logs, the records and the lock."""
     kept = (file for file in out.rglob("*") if file.is_file() and out / "log" not in file.parents)
-    kept = (file for file in kept if file.name[0] != "." and not file.name.endswith((".made.json", ".making.json")))
+    kept = (
+        file
+        for file in kept
+        if file.name[0] != "." and not file.name.endswith((".made.json", ".making.json"))
+    )
     return {file: file.stat().st_mtime_ns for file in kept}

@@ -46,8 +46,12 @@ class Hub(ThreadingHTTPServer):
         self.missing, self.gated = set(), {name for name, _, gated, _ in TABLE if gated == "yes"}
         self.parts, self.configs = defaultdict(list), {"Qwen/Qwen2.5-1.5B-Instruct": QWEN}
         for name, kind, *_ in TABLE:
-            repo, revision, part = split(name) if kind != "file" and ":/" not in name else (name, None, None)
-            self.parts[repo, revision] += [part if Path(part).suffix else f"{part}/train.jsonl.gz"] if part else []
+            repo, revision, part = (
+                split(name) if kind != "file" and ":/" not in name else (name, None, None)
+            )
+            self.parts[repo, revision] += (
+                [part if Path(part).suffix else f"{part}/train.jsonl.gz"] if part else []
+            )
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -56,7 +60,11 @@ class Handler(BaseHTTPRequestHandler):
         hub = self.server
         if self.path == "/v1/models":  # a judge beside the hub
             return self.answer(200, {"data": [{"id": "judge"}]})
-        if not (found := re.match(rf"/api/(model|dataset)s/({NAME})(/auth-check|/revision/([^?]+))?", self.path)):
+        if not (
+            found := re.match(
+                rf"/api/(model|dataset)s/({NAME})(/auth-check|/revision/([^?]+))?", self.path
+            )
+        ):
             return self.answer(404, {}) if "/resolve/" not in self.path else self.config()
         with hub.lock:
             hub.asked.append(found[2])
@@ -73,7 +81,9 @@ class Handler(BaseHTTPRequestHandler):
             hub.parts[found[2], unquote(found[4] or "") or None], 0
         )
         if found[1] == "model":
-            files = {"config.json": 0, "pytorch_model.bin": 2**40} | {f"model-{i}.safetensors": 2**33 for i in (1, 2)}
+            files = {"config.json": 0, "pytorch_model.bin": 2**40} | {
+                f"model-{i}.safetensors": 2**33 for i in (1, 2)
+            }
         listed = [{"rfilename": name, "size": size} for name, size in files.items()]
         gated = "manual" if found[2] in hub.gated else False
         return self.answer(200, {"id": found[2], "siblings": listed, "gated": gated})

@@ -24,7 +24,13 @@ class Judge(ThreadingHTTPServer):
 
     def __init__(self, reply):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.reply, self.lock, self.asked, self.answered, self.keys = reply, threading.Lock(), [], [], set()
+        self.reply, self.lock, self.asked, self.answered, self.keys = (
+            reply,
+            threading.Lock(),
+            [],
+            [],
+            set(),
+        )
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
 
@@ -47,7 +53,10 @@ class Handler(BaseHTTPRequestHandler):
             status, content = reply
             kind = "text/html" if isinstance(content, str) else kind
         else:
-            content = {"choices": [{"message": {"role": "assistant", "content": reply}}], "model": body["model"]}
+            content = {
+                "choices": [{"message": {"role": "assistant", "content": reply}}],
+                "model": body["model"],
+            }
             with judge.lock:
                 judge.answered.append(text)
         data = content if isinstance(content, str) else json.dumps(content)
@@ -74,8 +83,18 @@ def judge_that(reply):
 def tiny_judge(folder, files):
     """The address of the tiny world's judge; at the end it stops at once, and well, when it is told to."""
     url = folder / "judge.url"
-    script = ["recipes/tiny/4_judge.py", "--questions_files", *files, "--port", 0, "--url_file", url]
-    process = subprocess.Popen([sys.executable, *map(str, script)], cwd=ROOT, stdout=-3, stderr=subprocess.PIPE)
+    script = [
+        "recipes/tiny/4_judge.py",
+        "--questions_files",
+        *files,
+        "--port",
+        0,
+        "--url_file",
+        url,
+    ]
+    process = subprocess.Popen(
+        [sys.executable, *map(str, script)], cwd=ROOT, stdout=-3, stderr=subprocess.PIPE
+    )
     while not url.exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)

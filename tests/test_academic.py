@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 
 INSTALLED = Path(find_spec("lm_eval").origin).parent / "tasks"
@@ -19,7 +20,9 @@ TINY = ["--tasks", "tiny_answers", "tiny_choices"]
 
 
 def evaluate(model, out, *flags, **options):
-    return run("eval/2d_academic.py", "--model_name_or_path", model, "--output_dir", out, *flags, **options)
+    return run(
+        "eval/2d_academic.py", "--model_name_or_path", model, "--output_dir", out, *flags, **options
+    )
 
 
 def summary(out):
@@ -35,7 +38,11 @@ def tiny(tmp_path_factory):
     out, rng, questions = tmp_path_factory.mktemp("lm_eval"), random.Random(0), []
     for i in range(100):
         q = world.question(rng)
-        row = {"id": f"test-{i}", "prompt": [{"role": "user", "content": q["text"]}], "source": q["kind"]}
+        row = {
+            "id": f"test-{i}",
+            "prompt": [{"role": "user", "content": q["text"]}],
+            "source": q["kind"],
+        }
         questions.append({**row, "answer": q["answer"], "wrong": q["wrong"]})
     write_jsonl(out / "questions.jsonl", questions)
     for file in (ROOT / "recipes/tiny/benchmark_files/lm_eval").glob("*.*"):
@@ -72,12 +79,17 @@ def test_vllm_and_transformers_agree(sft, tiny, by_transformers, tmp_path):
         assert result["value"] == pytest.approx(theirs["tasks"][task]["value"], abs=0.02)
     # A model this young is never right, or half of the time: the answers and the likelihoods have to agree too.
     samples = [
-        [{s["doc_id"]: s for s in read_jsonl(out / task / "samples.jsonl")} for out in (tmp_path, by_transformers)]
+        [
+            {s["doc_id"]: s for s in read_jsonl(out / task / "samples.jsonl")}
+            for out in (tmp_path, by_transformers)
+        ]
         for task in TINY[1:]
     ]
     (answers, same), (choices, likewise) = samples
     assert sum(answers[i]["resps"] == same[i]["resps"] for i in answers) >= 98
-    assert len(choices) == 100 and all(s["arguments"][0][0].endswith("\nAnswer:\n") for s in choices.values())
+    assert len(choices) == 100 and all(
+        s["arguments"][0][0].endswith("\nAnswer:\n") for s in choices.values()
+    )
     for i in choices:
         for (mine,), (other,) in zip(choices[i]["resps"], likewise[i]["resps"], strict=True):
             assert mine[0] == pytest.approx(other[0], abs=1e-2)
@@ -85,8 +97,12 @@ def test_vllm_and_transformers_agree(sft, tiny, by_transformers, tmp_path):
 
 def test_the_scores_are_those_of_the_samples(by_transformers):
     tasks = summary(by_transformers)["tasks"]
-    choices = [sample["resps"] for sample in read_jsonl(by_transformers / "tiny_choices/samples.jsonl")]
-    assert tasks["tiny_choices"]["value"] == pytest.approx(sum(r[0][0][0] > r[1][0][0] for r in choices) / 100)
+    choices = [
+        sample["resps"] for sample in read_jsonl(by_transformers / "tiny_choices/samples.jsonl")
+    ]
+    assert tasks["tiny_choices"]["value"] == pytest.approx(
+        sum(r[0][0][0] > r[1][0][0] for r in choices) / 100
+    )
     right = 0
     for sample in read_jsonl(by_transformers / "tiny_answers/samples.jsonl"):
         said = re.findall(r"\bis ([^.]*)", re.sub(r"(?s).*(?=\bis )", "", sample["resps"][0][0]))
@@ -97,7 +113,9 @@ def test_the_scores_are_those_of_the_samples(by_transformers):
 def test_answers_have_1024_tokens_and_those_that_are_cut_off_are_counted(sft, tiny, tmp_path):
     """A limit that a task takes from lm-eval's files is raised, one that the user's file sets stays; a flag wins."""
     text = (tiny / "tiny_answers.yaml").read_text()
-    text = text.replace("max_gen_toks: 64", "max_gen_toks: 1").replace("task: tiny_answers", "task: own_limit")
+    text = text.replace("max_gen_toks: 64", "max_gen_toks: 1").replace(
+        "task: tiny_answers", "task: own_limit"
+    )
     write_jsonl(tmp_path / "questions.jsonl", read_jsonl(tiny / "questions.jsonl")[:8])
     shutil.copy(tiny / "beside.py", tmp_path)
     (tmp_path / "own_limit.yaml").write_text(text)
@@ -107,12 +125,22 @@ def test_answers_have_1024_tokens_and_those_that_are_cut_off_are_counted(sft, ti
     def answers(out, *more):
         done = evaluate(sft, out, *flags, *more)
         assert done.returncode == 0, done.stderr
-        texts = {name: [s["resps"][0][0] for s in read_jsonl(out / name / "samples.jsonl")] for name in flags[3:]}
-        return {name: task["truncated"] for name, task in summary(out)["tasks"].items()}, texts, done.stdout
+        texts = {
+            name: [s["resps"][0][0] for s in read_jsonl(out / name / "samples.jsonl")]
+            for name in flags[3:]
+        }
+        return (
+            {name: task["truncated"] for name, task in summary(out)["tasks"].items()},
+            texts,
+            done.stdout,
+        )
 
     for backend in ("hf", "vllm"):
         cut, texts, printed = answers(tmp_path / backend, "--backend", backend)
-        assert cut["own_limit"] == 1 > cut["raised"] and "8 questions, 100.0% of the answers cut off" in printed
+        assert (
+            cut["own_limit"] == 1 > cut["raised"]
+            and "8 questions, 100.0% of the answers cut off" in printed
+        )
         assert all(long.startswith(short) for short, long in zip(*texts.values(), strict=True))
         assert sum(map(len, texts["raised"])) > 3 * sum(map(len, texts["own_limit"]))
         assert "| answers cut off | 100.0 | " in printed
@@ -127,7 +155,10 @@ def test_only_what_is_missing_is_done_and_a_task_that_fails_is_named(sft, tiny, 
     choices.unlink()
     done = evaluate(*command, "--tasks", "broken", "tiny_answers", "tiny_choices")
     assert done.returncode == 1
-    assert re.match(r"broken \(SyntaxError.*: failed; kept: tiny_answers, tiny_choices;", done.stderr.splitlines()[-1])
+    assert re.match(
+        r"broken \(SyntaxError.*: failed; kept: tiny_answers, tiny_choices;",
+        done.stderr.splitlines()[-1],
+    )
     assert answers.stat().st_mtime_ns == before and choices.exists()
     assert not (by_transformers / "broken").exists()
     assert (by_transformers / "academic.json").read_bytes() == whole
@@ -141,11 +172,23 @@ def test_only_what_is_missing_is_done_and_a_task_that_fails_is_named(sft, tiny, 
 @pytest.mark.parametrize(
     "tasks, message",
     [
-        (["no_such_task"], "no_such_task: neither lm-eval nor --include_path has a task or group of that name"),
+        (
+            ["no_such_task"],
+            "no_such_task: neither lm-eval nor --include_path has a task or group of that name",
+        ),
         (["far"], "far: the task or its data set cannot be loaded (ConnectionError("),
-        (["code"], "code: the task or its data set cannot be loaded (PermissionError('programs that the model wrote"),
-        (["own_means"], "own_means: it runs programs that the model wrote by its own means, outside the sandbox"),
-        (["gsm8k_cot", "mbpp_instruct"], "mbpp_instruct: programs that the model wrote run only with"),
+        (
+            ["code"],
+            "code: the task or its data set cannot be loaded (PermissionError('programs that the model wrote",
+        ),
+        (
+            ["own_means"],
+            "own_means: it runs programs that the model wrote by its own means, outside the sandbox",
+        ),
+        (
+            ["gsm8k_cot", "mbpp_instruct"],
+            "mbpp_instruct: programs that the model wrote run only with",
+        ),
     ],
 )
 def test_bad_tasks_stop_before_the_model_is_loaded(tasks, message, sft, tiny, tmp_path):
@@ -154,7 +197,9 @@ def test_bad_tasks_stop_before_the_model_is_loaded(tasks, message, sft, tiny, tm
     assert not (tmp_path / "out").exists()
 
 
-def test_a_directory_without_a_model_is_refused_where_another_model_has_results(tiny, by_transformers, tmp_path):
+def test_a_directory_without_a_model_is_refused_where_another_model_has_results(
+    tiny, by_transformers, tmp_path
+):
     done = evaluate(tmp_path, by_transformers, "--backend", "hf", "--include_path", tiny, *TINY)
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(
         f"{tmp_path}: cannot load a model from it ("
@@ -164,19 +209,30 @@ def test_a_directory_without_a_model_is_refused_where_another_model_has_results(
 def test_a_model_without_chat_template_is_refused(sft, tmp_path):
     bare = shutil.copytree(sft, tmp_path / "bare", ignore=shutil.ignore_patterns("chat_template*"))
     done = evaluate(bare, tmp_path / "out", *TINY)
-    assert done.returncode == 1 and done.stderr.splitlines()[-1] == f"{bare}: its tokenizer has no chat template"
+    assert (
+        done.returncode == 1
+        and done.stderr.splitlines()[-1] == f"{bare}: its tokenizer has no chat template"
+    )
 
 
 def test_code_without_a_sandbox_is_refused(sft, tmp_path):
-    done = evaluate(sft, tmp_path / "out", "--run_generated_code", env={**os.environ, "PATH": str(tmp_path)})
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "bwrap, which is not there" in done.stderr
+    done = evaluate(
+        sft, tmp_path / "out", "--run_generated_code", env={**os.environ, "PATH": str(tmp_path)}
+    )
+    assert (
+        done.returncode == 1
+        and len(done.stderr.splitlines()) == 1
+        and "bwrap, which is not there" in done.stderr
+    )
 
 
 # The sandbox
 
 
 def in_sandbox(code, *args, **options):
-    return ran("-c", f"import sys; sys.path.insert(0, 'eval'); import sandbox; {code}", *args, **options).stdout.strip()
+    return ran(
+        "-c", f"import sys; sys.path.insert(0, 'eval'); import sandbox; {code}", *args, **options
+    ).stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -230,8 +286,12 @@ def test_a_program_that_waits_is_ended(usable):
 def test_what_works_outside_and_not_in_the_sandbox(program, usable, tmp_path):
     (tmp_path / "secret").write_text("text")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        program = program.replace("PORT", str(server.getsockname()[1])).replace("PID", str(os.getpid()))
-        program = program.replace("'SECRET'", "'SECRET'" if "environ" in program else repr(str(tmp_path / "secret")))
+        program = program.replace("PORT", str(server.getsockname()[1])).replace(
+            "PID", str(os.getpid())
+        )
+        program = program.replace(
+            "'SECRET'", "'SECRET'" if "environ" in program else repr(str(tmp_path / "secret"))
+        )
         env = {**os.environ, "SECRET": "text"}
         subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env=env)
         assert not passes(program, env=env)
@@ -245,13 +305,24 @@ def offline(tmp_path_factory):
     out = tmp_path_factory.mktemp("offline")
 
     def task(name, include, more="", **splits):
-        files = {split: str(write_jsonl(out / f"{name}.{split}.jsonl", rows)) for split, rows in splits.items()}
+        files = {
+            split: str(write_jsonl(out / f"{name}.{split}.jsonl", rows))
+            for split, rows in splits.items()
+        }
         kwargs = json.dumps({"data_files": files})
         text = f"include: {INSTALLED / include}\ntask: {name}\ndataset_path: json\ndataset_name: null\n"
         (out / f"{name}.yaml").write_text(f"{text}dataset_kwargs: {kwargs}\n{more}")
 
-    task("gsm8k_cot", "gsm8k/gsm8k-cot.yaml", test=[{"question": "2 + 2?", "answer": "It is 4. #### 4"}] * 2)
-    choice = {"question": "Which is a colour?", "choices": ["cat", "red", "saw", "fig"], "answer": 1}
+    task(
+        "gsm8k_cot",
+        "gsm8k/gsm8k-cot.yaml",
+        test=[{"question": "2 + 2?", "answer": "It is 4. #### 4"}] * 2,
+    )
+    choice = {
+        "question": "Which is a colour?",
+        "choices": ["cat", "red", "saw", "fig"],
+        "answer": 1,
+    }
     for name, n in [("mmlu_one", 3), ("mmlu_two", 1)]:
         task(name, "mmlu/default/_default_template_yaml", test=[choice] * n, dev=[choice] * 6)
     (out / "mmlu.yaml").write_text(
@@ -261,16 +332,28 @@ def offline(tmp_path_factory):
     asked = {"question": "Which is a colour?", "mc1_targets": targets, "mc2_targets": targets}
     task("truthfulqa_mc2", "truthfulqa/truthfulqa_mc2.yaml", validation=[asked] * 2)
     four = {"text": choice["choices"], "label": list("ABCD")}
-    arc = [{"id": f"{i}", "question": "Which is a colour?", "choices": four, "answerKey": "B"} for i in range(30)]
+    arc = [
+        {"id": f"{i}", "question": "Which is a colour?", "choices": four, "answerKey": "B"}
+        for i in range(30)
+    ]
     task("arc_challenge", "arc/arc_challenge.yaml", train=arc, validation=arc[:2], test=arc[:2])
     # The model adds a comment of one token to these, which are right, wrong, endless, and over before the test.
     ends = ["return x + 1", "return x", "while True: pass", "__import__('os')._exit(0)"]
-    problems = [{"task_id": f"{i}", "prompt": f"def f(x):\n    {end}  #"} for i, end in enumerate(ends)]
-    problems = [{**row, "test": "def check(f):\n    assert f(1) == 2", "entry_point": "f"} for row in problems]
+    problems = [
+        {"task_id": f"{i}", "prompt": f"def f(x):\n    {end}  #"} for i, end in enumerate(ends)
+    ]
+    problems = [
+        {**row, "test": "def check(f):\n    assert f(1) == 2", "entry_point": "f"}
+        for row in problems
+    ]
     comment = 'generation_kwargs: {max_gen_toks: 1, do_sample: false, until: ["\\n"]}\n'
     task("humaneval_instruct", "humaneval/humaneval_instruct.yaml", comment, test=problems)
     tests = [f"assert f({i}) == {i + 1}" for i in range(3)]
-    task("mbpp_instruct", "mbpp/mbpp_instruct.yaml", test=[{"task_id": 11, "text": "Add one.", "test_list": tests}])
+    task(
+        "mbpp_instruct",
+        "mbpp/mbpp_instruct.yaml",
+        test=[{"task_id": 11, "text": "Add one.", "test_list": tests}],
+    )
     return out
 
 

@@ -17,11 +17,14 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
+
 from commands import ROOT, ran, read_jsonl, run
 
 SCRIPT = "eval/2a_alpaca_eval.py"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
-SHOWN = re.compile(r'"instruction": """(.*?)""",\n.*"output": """(.*?)"""\n.*"output": """(.*?)"""\n', re.DOTALL)
+SHOWN = re.compile(
+    r'"instruction": """(.*?)""",\n.*"output": """(.*?)"""\n.*"output": """(.*?)"""\n', re.DOTALL
+)
 
 
 class Judge(ThreadingHTTPServer):
@@ -54,8 +57,15 @@ class Handler(BaseHTTPRequestHandler):
             message = {"role": "assistant", "content": reply if isinstance(reply, str) else "m"}
             choice = {"index": 0, "finish_reason": "length", "message": message}
             if body.get("logprobs"):
-                likely = {reply: 1.0} if isinstance(reply, str) else {"m": reply, "M": 1 - reply, "Model": 1e-9}
-                top = [{"token": t, "logprob": math.log(max(p, 1e-99)), "bytes": []} for t, p in likely.items()]
+                likely = (
+                    {reply: 1.0}
+                    if isinstance(reply, str)
+                    else {"m": reply, "M": 1 - reply, "Model": 1e-9}
+                )
+                top = [
+                    {"token": t, "logprob": math.log(max(p, 1e-99)), "bytes": []}
+                    for t, p in likely.items()
+                ]
                 choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
             content = {
                 "id": "1",
@@ -66,7 +76,9 @@ class Handler(BaseHTTPRequestHandler):
             }
         data = (content if isinstance(content, str) else json.dumps(content)).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "text/html" if isinstance(content, str) else "application/json")
+        self.send_header(
+            "Content-Type", "text/html" if isinstance(content, str) else "application/json"
+        )
         self.send_header("Content-Length", str(len(data)))
         self.send_header("Retry-After-Ms", "1")
         self.end_headers()
@@ -87,7 +99,9 @@ def judge_that(reply):
 def outputs(texts, generator, start=0):
     """AlpacaEval's list: the answers of a model to question 0, question 1, ..."""
     rows = enumerate(texts, start)
-    return [{"instruction": f"question {i}", "output": text, "generator": generator} for i, text in rows]
+    return [
+        {"instruction": f"question {i}", "output": text, "generator": generator} for i, text in rows
+    ]
 
 
 def write(path, content):
@@ -133,7 +147,9 @@ def test_the_rates_by_hand(tmp_path):
     chances = [0.9, 0.2, 0.5, 0.75, 0.01, 1.0, 0.6, 0.3]
     model = outputs([f"{chance}<|im_end|>{'é' * i}" for i, chance in enumerate(chances)], "policy")
     model += outputs(["the same"], "policy", 8)
-    reference = [{**row, "dataset": "d"} for row in outputs(["", "R", *["RR"] * 6, "the same"], "base")]
+    reference = [
+        {**row, "dataset": "d"} for row in outputs(["", "R", *["RR"] * 6, "the same"], "base")
+    ]
 
     def reply(_, first, second):
         of_first = "<|im_end|>" in first
@@ -141,23 +157,33 @@ def test_the_rates_by_hand(tmp_path):
         return chance if of_first else 1 - chance
 
     with judge_that(reply) as judge:
-        done = ran(*command(tmp_path, judge.url, model[::-1], reference, "--prices", 1000000, 0), env=ENVIRONMENT)
+        done = ran(
+            *command(tmp_path, judge.url, model[::-1], reference, "--prices", 1000000, 0),
+            env=ENVIRONMENT,
+        )
     wins = [*chances, 0.5]
     made, today = result(tmp_path), time.strftime("%Y-%m-%d")
     assert made["win_rate"] == pytest.approx(100 * mean(wins), abs=1e-9)
     assert made["standard_error"] == pytest.approx(100 * stdev(wins) / 3, abs=1e-9)
     assert (made["n_wins"], made["n_wins_base"], made["n_draws"]) == (4, 3, 2)
     assert (made["rows"], made["judged"], made["judge"], made["date"]) == (9, 9, "my judge", today)
-    assert (made["model"], made["reference"], made["judgement"]) == ("policy", "base", "log-probabilities")
+    assert (made["model"], made["reference"], made["judgement"]) == (
+        "policy",
+        "base",
+        "log-probabilities",
+    )
     lengths = [int(mean(len(row["output"]) for row in rows)) for rows in (model, reference)]
     assert [made["avg_length"], made["reference_avg_length"]] == lengths
     assert (
-        made["length_controlled_winrate"] is None and "805 official questions" in made["no_length_controlled_winrate"]
+        made["length_controlled_winrate"] is None
+        and "805 official questions" in made["no_length_controlled_winrate"]
     )
     row = f"| policy | base | my judge | {today} | - | {100 * mean(wins):.2f} | {made['standard_error']:.2f} | "
     assert row + f"{lengths[0]} | {lengths[1]} | 9 of 9 |" in done.stdout and done.stderr == ""
 
-    assert len(judge.asked) == 8 and len({"<|im_end|>" in first for _, first, _ in judge.asked}) == 2, "both orders"
+    assert (
+        len(judge.asked) == 8 and len({"<|im_end|>" in first for _, first, _ in judge.asked}) == 2
+    ), "both orders"
     tokens = sum(len(turn["content"]) for body in judge.bodies for turn in body["messages"]) // 4
     told = f"8 requests, 0 known already, about {tokens} tokens in, at most 8 out, ${tokens}.00 and at most $0.00\n"
     assert done.stdout.splitlines()[1] + "\n" == f"my judge at {judge.url}: {told}"
@@ -165,9 +191,14 @@ def test_the_rates_by_hand(tmp_path):
     assert [row["instruction"] for row in rows] == [row["instruction"] for row in reference]
     assert [row["output_2"] for row in rows] == [row["output"] for row in model]
     assert [row["preference"] for row in rows] == pytest.approx([1 + win for win in wins], abs=1e-9)
-    kept = {json.dumps(row["choice"]["logprobs"]) for row in read_jsonl(tmp_path / "out" / "replies.jsonl")}
+    kept = {
+        json.dumps(row["choice"]["logprobs"])
+        for row in read_jsonl(tmp_path / "out" / "replies.jsonl")
+    }
     assert {json.dumps(row["preference_raw_completion"]["logprobs"]) for row in rows[:-1]} == kept
-    assert {row["annotator"] for row in rows} == {"my judge"} and rows[-1]["preference_raw_completion"] is None
+    assert {row["annotator"] for row in rows} == {"my judge"} and rows[-1][
+        "preference_raw_completion"
+    ] is None
 
 
 def test_the_judge_reads_the_prompt_of_the_package(tmp_path):
@@ -176,25 +207,36 @@ def test_the_judge_reads_the_prompt_of_the_package(tmp_path):
 
     with judge_that(lambda *_: "Let me see.\nM") as judge:
         for flags in ([], ["--no_logprobs"]):
-            script = command(tmp_path, judge.url, outputs(["A {x}"], "a"), outputs(["B"], "b"), *flags)
+            script = command(
+                tmp_path, judge.url, outputs(["A {x}"], "a"), outputs(["B"], "b"), *flags
+            )
             run(*script, env=ENVIRONMENT)
     assert result(tmp_path)["win_rate"] == (100 if judge.asked[0][2] == "A {x}" else 0)
     assert result(tmp_path)["judgement"] == "last line"
-    template = (constants.EVALUATORS_CONFIG_DIR / "alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt").read_text()
+    template = (
+        constants.EVALUATORS_CONFIG_DIR / "alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"
+    ).read_text()
     row = dict(zip(("instruction", "output_1", "output_2"), judge.asked[0], strict=True))
     prompt = utils.make_prompts(__import__("pandas").DataFrame([row]), template)[0][0]
     first, second = judge.bodies
     assert first["messages"] == second["messages"] == utils.prompt_to_chatml(prompt)
     del first["messages"], second["messages"]
     assert first.pop("model") == second.pop("model") == "my judge"
-    assert first == {"temperature": 1, "max_completion_tokens": 1, "logprobs": True, "top_logprobs": 5}
+    assert first == {
+        "temperature": 1,
+        "max_completion_tokens": 1,
+        "logprobs": True,
+        "top_logprobs": 5,
+    }
     assert second == {"temperature": 0, "max_completion_tokens": 1024}
 
 
 def test_a_judge_that_likes_length(tmp_path):
     lengths = random.Random(0).choices(range(1, 30), k=160)
     pairs = [*zip(lengths[:80], lengths[80:], strict=True)]
-    model, reference = (outputs([letter * pair[i] for pair in pairs], letter) for i, letter in enumerate("xy"))
+    model, reference = (
+        outputs([letter * pair[i] for pair in pairs], letter) for i, letter in enumerate("xy")
+    )
     with judge_that(longer) as judge:
         ran(*command(tmp_path, judge.url, model, reference), env=ENVIRONMENT)
     wins, draws = sum(a > b for a, b in pairs), sum(a == b for a, b in pairs)
@@ -217,19 +259,35 @@ def test_nonsense_is_counted_and_not_guessed(tmp_path, words):
         if question == "question 119":
             return 400, {"error": {"message": "too long"}}
         won = int(question.split()[1]) % 4 == 0
-        return strange.get(question, "m" if longer(question, first, second) == won else "\n**M**." if words else "M")
+        return strange.get(
+            question,
+            "m" if longer(question, first, second) == won else "\n**M**." if words else "M",
+        )
 
     with judge_that(reply) as judge:
-        done = ran(*command(tmp_path, judge.url, model, reference, *["--no_logprobs"] * words), env=ENVIRONMENT)
+        done = ran(
+            *command(tmp_path, judge.url, model, reference, *["--no_logprobs"] * words),
+            env=ENVIRONMENT,
+        )
     wins = [i % 4 == 0 for i in range(6, 119)]
     made = result(tmp_path)
     assert made["win_rate"] == pytest.approx(100 * mean(wins), abs=1e-9)
     assert made["standard_error"] == pytest.approx(100 * stdev(wins) / math.sqrt(113), abs=1e-9)
-    assert (made["rows"], made["judged"], made["n_total"]) == (120, 113, 113) and "| 113 of 120 |" in done.stdout
-    assert "rows in: 120, judged: 113, without verdict: 6, requests refused: 1, such as " in done.stdout
+    assert (made["rows"], made["judged"], made["n_total"]) == (
+        120,
+        113,
+        113,
+    ) and "| 113 of 120 |" in done.stdout
+    assert (
+        "rows in: 120, judged: 113, without verdict: 6, requests refused: 1, such as "
+        in done.stdout
+    )
     rows = annotations(tmp_path)
     assert [i for i, row in enumerate(rows) if row["preference"] is None] == [*range(6), 119]
-    told = [row["choice"]["message"]["content"] for row in read_jsonl(tmp_path / "out" / "replies.jsonl")]
+    told = [
+        row["choice"]["message"]["content"]
+        for row in read_jsonl(tmp_path / "out" / "replies.jsonl")
+    ]
     assert len(told) == 119 and set(NONSENSE) < set(told)
 
 
@@ -250,7 +308,8 @@ def test_what_stands_before_the_end_of_a_thought_is_no_verdict(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "said", ["<think>", {"content": None, "reasoning_content": "I"}, {"content": "", "reasoning": "I"}]
+    "said",
+    ["<think>", {"content": None, "reasoning_content": "I"}, {"content": "", "reasoning": "I"}],
 )
 def test_a_judge_that_thinks_is_refused_where_its_first_token_is_the_verdict(tmp_path, said):
     message = said if isinstance(said, dict) else {"content": said}
@@ -265,7 +324,9 @@ def test_a_judge_that_thinks_is_refused_where_its_first_token_is_the_verdict(tmp
 def test_only_nonsense(tmp_path):
     with judge_that(lambda *_: "I cannot judge this.") as judge:
         told = failed(*command(tmp_path, judge.url, outputs("ab", "a"), outputs("cd", "b")))
-    wanted = "no row is judged; without verdict: 2, requests refused: 0, such as 'I cannot judge this.'"
+    wanted = (
+        "no row is judged; without verdict: 2, requests refused: 0, such as 'I cannot judge this.'"
+    )
     assert told == f"{tmp_path}/model.json: {wanted}\n"
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["replies.jsonl"]
 
@@ -275,9 +336,16 @@ def test_only_nonsense(tmp_path):
 
 ERRORS = {
     429: ("RateLimitError: Error code: 429", {"error": {"message": "slow down"}}, "slow down"),
-    401: ("AuthenticationError: Error code: 401", {"error": {"message": "a wrong key"}}, "a wrong key"),
+    401: (
+        "AuthenticationError: Error code: 401",
+        {"error": {"message": "a wrong key"}},
+        "a wrong key",
+    ),
 }
-NO_REPLY = {"a page": ("<html>welcome</html>", "'choices'"), "no log-probabilities": (None, "--no_logprobs")}
+NO_REPLY = {
+    "a page": ("<html>welcome</html>", "'choices'"),
+    "no log-probabilities": (None, "--no_logprobs"),
+}
 
 
 @pytest.mark.parametrize("status", ERRORS)
@@ -292,15 +360,24 @@ def test_a_judge_that_refuses(tmp_path, status):
     with judge_that(reply) as judge:
         flags = ["--max_retries", 1, "--concurrency", 1]
         told = failed(*command(tmp_path, judge.url, model, reference, *flags))
-        assert told.startswith(f"{judge.url}: {start}") and words in told and told.endswith("command goes on\n")
+        assert (
+            told.startswith(f"{judge.url}: {start}")
+            and words in told
+            and told.endswith("command goes on\n")
+        )
         assert len(judge.asked) == 6 + (status == 429), "nothing new is asked once it is clear"
     answered = judge.asked[:5]
     assert len(read_jsonl(tmp_path / "out" / "replies.jsonl")) == 5
     if status == 401:
         with judge_that(longer) as judge:
             done = ran(*command(tmp_path, judge.url, model, reference), env=ENVIRONMENT)
-        assert "4 requests, 5 known already, " in done.stdout and result(tmp_path)["win_rate"] == 100 * 4.5 / 9
-        assert sorted(question for question, *_ in answered + judge.asked) == [f"question {i}" for i in range(9)]
+        assert (
+            "4 requests, 5 known already, " in done.stdout
+            and result(tmp_path)["win_rate"] == 100 * 4.5 / 9
+        )
+        assert sorted(question for question, *_ in answered + judge.asked) == [
+            f"question {i}" for i in range(9)
+        ]
 
 
 @pytest.mark.parametrize("what", NO_REPLY)
@@ -308,14 +385,20 @@ def test_what_is_no_reply_costs_its_question(tmp_path, what):
     """It is counted and its words are kept; if nothing else ever came, the judge is not asked further."""
     content, words = NO_REPLY[what]
     model, reference = outputs(["x" * i for i in range(9)], "a"), outputs(["yyyy"] * 9, "b")
-    bare = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "m"}, "finish_reason": "stop"}]}
+    bare = {
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": "m"}, "finish_reason": "stop"}
+        ]
+    }
 
     def reply(*shown):
         return longer(*shown) if good <= len(judge.asked) else (200, content or bare)
 
     good = 2
     with judge_that(reply) as judge:
-        script = command(tmp_path, judge.url, model, reference, "--max_retries", 0, "--concurrency", 2)
+        script = command(
+            tmp_path, judge.url, model, reference, "--max_retries", 0, "--concurrency", 2
+        )
         done = ran(*script, env=ENVIRONMENT)
     assert "without verdict: 0, requests refused: 1, " in done.stdout and len(judge.asked) == 9
     (kept,) = read_jsonl(tmp_path / "out" / "refused.jsonl")
@@ -331,12 +414,16 @@ def test_what_is_no_reply_costs_its_question(tmp_path, what):
 def test_a_judge_that_is_down_and_one_that_is_busy(tmp_path):
     """The package takes a judge that stays busy for one that said nothing."""
     with judge_that(longer) as judge:
-        script = command(tmp_path, judge.url, outputs(["xx"], "a"), outputs(["y"], "b"), "--max_retries", 2)
+        script = command(
+            tmp_path, judge.url, outputs(["xx"], "a"), outputs(["y"], "b"), "--max_retries", 2
+        )
     told = failed(*script)
     assert told.startswith(f"{judge.url}: APIConnectionError: Connection error. ")
 
     def busy(*shown):
-        return [(429, {"error": {"message": "rate limit"}}), (503, ""), longer(*shown)][len(judge.asked) - 1]
+        return [(429, {"error": {"message": "rate limit"}}), (503, ""), longer(*shown)][
+            len(judge.asked) - 1
+        ]
 
     with judge_that(busy) as judge:
         script[script.index("--judge_url") + 1] = judge.url
@@ -349,7 +436,9 @@ def test_a_kill_loses_nothing_but_what_is_under_way(tmp_path):
     model, reference = outputs(["x" * i for i in range(60)], "a"), outputs(["yyyy"] * 60, "b")
     with judge_that(lambda *shown: time.sleep(0.01) or longer(*shown)) as judge:
         script = command(tmp_path, judge.url, model, reference, "--concurrency", 4)
-        process = subprocess.Popen([sys.executable, *map(str, script)], cwd=ROOT, env=ENVIRONMENT, stdout=-3)
+        process = subprocess.Popen(
+            [sys.executable, *map(str, script)], cwd=ROOT, env=ENVIRONMENT, stdout=-3
+        )
         while len(judge.asked) < 30:
             assert process.poll() is None
             time.sleep(0.002)
@@ -359,11 +448,16 @@ def test_a_kill_loses_nothing_but_what_is_under_way(tmp_path):
         assert result(tmp_path)["win_rate"] == 100 * 55.5 / 60
         assert len(set(judge.asked)) == 60 and len(judge.asked) <= 64
         asked = len(judge.asked)
-        files = [tmp_path / "out" / name for name in ("alpaca_eval.json", "annotations.json", "replies.jsonl")]
+        files = [
+            tmp_path / "out" / name
+            for name in ("alpaca_eval.json", "annotations.json", "replies.jsonl")
+        ]
         before = [file.read_bytes() for file in files]
         done = ran(*script, env=ENVIRONMENT)
         assert "0 requests, 60 known already" in done.stdout and len(judge.asked) == asked
-        assert [file.read_bytes() for file in files] == before and len(list((tmp_path / "out").iterdir())) == 3
+        assert [file.read_bytes() for file in files] == before and len(
+            list((tmp_path / "out").iterdir())
+        ) == 3
         model[7]["output"] = "z"
         ran(*command(tmp_path, judge.url, model, reference), env=ENVIRONMENT)
         assert len(judge.asked) == asked + 1 and result(tmp_path)["win_rate"] == 100 * 54.5 / 60
@@ -374,7 +468,11 @@ def test_a_kill_loses_nothing_but_what_is_under_way(tmp_path):
 
 def test_answers_that_are_not_those_to_the_questions(tmp_path):
     model, reference = outputs("abc", "a"), outputs("def", "b")
-    duplicate, mixed, numbers = [*model, model[1]], [*model[:2], {**model[2], "generator": "c"}], outputs([1], "a")
+    duplicate, mixed, numbers = (
+        [*model, model[1]],
+        [*model[:2], {**model[2], "generator": "c"}],
+        outputs([1], "a"),
+    )
     bad = {
         "model.json: 1 of 3 questions have no answer, such as 'question 2'": (model[:2], reference),
         "model.json: 1 answers have no question, such as 'question 2'": (model, reference[:2]),
@@ -385,7 +483,9 @@ def test_answers_that_are_not_those_to_the_questions(tmp_path):
         "model.json: no rows": ([], reference),
     }
     for reason, lists in bad.items():
-        assert failed(*command(tmp_path, "http://127.0.0.1:1/v1", *lists)) == f"{tmp_path}/{reason}\n"
+        assert (
+            failed(*command(tmp_path, "http://127.0.0.1:1/v1", *lists)) == f"{tmp_path}/{reason}\n"
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -411,13 +511,21 @@ def published(chances, lengths):
 
 def test_published_judgements(tmp_path):
     rows = published([0.25, 1.0, None, None, 0.5], [1, 2, 3, 4, 5])
-    rows[3]["preference"], rows[4]["preference"] = -1, 0  # as the package writes no verdict, and as it wrote a draw
+    rows[3]["preference"], rows[4]["preference"] = (
+        -1,
+        0,
+    )  # as the package writes no verdict, and as it wrote a draw
     rows[0]["preference_date"] = "2024-02-03T04:05:06"
     flags = ["--annotations", write(tmp_path / "a.json", rows), "--output_dir", tmp_path / "out"]
     done = ran(SCRIPT, *flags, env=ENVIRONMENT)
     made = result(tmp_path)
     assert made["win_rate"] == pytest.approx(100 * 1.75 / 3, abs=1e-9) and made["avg_length"] == 3
-    assert (made["judge"], made["date"], made["judged"], made["rows"]) == ("gpt", "2024-02-03", 3, 5)
+    assert (made["judge"], made["date"], made["judged"], made["rows"]) == (
+        "gpt",
+        "2024-02-03",
+        3,
+        5,
+    )
     assert "rows in: 5, judged: 3, without verdict: 2, " in done.stdout
     reference = write(tmp_path / "reference.json", outputs(["r"] * 6, "base"))
     (tmp_path / "out" / "alpaca_eval.json").unlink()
@@ -425,7 +533,9 @@ def test_published_judgements(tmp_path):
     assert told == f"{tmp_path}/a.json: 1 of 6 questions have no answer, such as 'question 5'\n"
     rows[1]["preference"] = 2.5
     write(tmp_path / "a.json", rows)
-    assert failed(SCRIPT, *flags) == f"{tmp_path}/a.json:2: preference: 2.5 is not between 1 and 2\n"
+    assert (
+        failed(SCRIPT, *flags) == f"{tmp_path}/a.json:2: preference: 2.5 is not between 1 and 2\n"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -440,17 +550,31 @@ def official(tmp_path_factory):
 
     at, chance = tmp_path_factory.mktemp("official"), random.Random(1)
     lengths = [chance.randint(50, 400) for _ in range(805)]
-    rows = published([min(1.0, max(0.0, length / 400 + chance.gauss(0, 0.1))) for length in lengths], lengths)
+    rows = published(
+        [min(1.0, max(0.0, length / 400 + chance.gauss(0, 0.1))) for length in lengths], lengths
+    )
     write(at / "a.json", rows)
     gamed = [
         [i, name, side * chance.uniform(0.5, 1.5), chance.uniform(0, 1), i / 805, False]
         for name, side in (("concise", 1), ("verbose", -1)) for i in range(805)
     ]  # fmt: skip
-    columns = ["index", "model", "std_delta_len", "preference", "instruction_difficulty", "not_gamed_baseline"]
+    columns = [
+        "index",
+        "model",
+        "std_delta_len",
+        "preference",
+        "instruction_difficulty",
+        "not_gamed_baseline",
+    ]
     pandas.DataFrame(gamed, columns=columns).to_csv(at / "df_gamed.csv", index=False)
     shutil.copytree(ROOT / "eval", at / "eval")
-    script, digest = at / "eval" / "2a_alpaca_eval.py", json.dumps([row["instruction"] for row in rows]).encode()
-    text, n = re.subn(r'(?<=^OFFICIAL = ")\w+', hashlib.sha256(digest).hexdigest(), script.read_text(), flags=re.M)
+    script, digest = (
+        at / "eval" / "2a_alpaca_eval.py",
+        json.dumps([row["instruction"] for row in rows]).encode(),
+    )
+    text, n = re.subn(
+        r'(?<=^OFFICIAL = ")\w+', hashlib.sha256(digest).hexdigest(), script.read_text(), flags=re.M
+    )
     assert n == 1
     script.write_text(text)
     return at
@@ -467,10 +591,14 @@ def test_the_length_controlled_rate_is_the_package_s(official, tmp_path, monkeyp
     monkeypatch.setattr(glm_winrate, "hf_hub_download", lambda **_: official / "df_gamed.csv")
     rows = pandas.read_json(official / "a.json")
     own = glm_winrate.get_length_controlled_winrate(rows, save_weights_dir=None)
-    assert made["length_controlled_winrate"] == pytest.approx(own["length_controlled_winrate"], abs=1e-6)
+    assert made["length_controlled_winrate"] == pytest.approx(
+        own["length_controlled_winrate"], abs=1e-6
+    )
     assert made["lc_standard_error"] == pytest.approx(own["lc_standard_error"], abs=1e-6)
     assert made["win_rate"] == pytest.approx(100 * (rows["preference"].mean() - 1), abs=1e-6)
-    assert abs(made["length_controlled_winrate"] - made["win_rate"]) > 1, "the file would show nothing"
+    assert abs(made["length_controlled_winrate"] - made["win_rate"]) > 1, (
+        "the file would show nothing"
+    )
     assert f"| {made['length_controlled_winrate']:.2f} | " in done.stdout
     assert made["no_length_controlled_winrate"] is None and done.stderr == ""
 
@@ -478,7 +606,10 @@ def test_the_length_controlled_rate_is_the_package_s(official, tmp_path, monkeyp
 def test_without_its_file_there_is_no_length_controlled_rate(official, tmp_path):
     script = [official / "eval" / "2a_alpaca_eval.py", "--annotations", official / "a.json"]
     script += ["--output_dir", tmp_path / "out"]
-    for bad, reason in {"index,model\n0,a\n": "not AlpacaEval's df_gamed.csv", None: "No such file"}.items():
+    for bad, reason in {
+        "index,model\n0,a\n": "not AlpacaEval's df_gamed.csv",
+        None: "No such file",
+    }.items():
         file = tmp_path / "bad.csv"
         file.unlink() if bad is None else file.write_text(bad)
         told = failed(*script, "--gamed_file", file)
@@ -487,7 +618,10 @@ def test_without_its_file_there_is_no_length_controlled_rate(official, tmp_path)
     made = result(tmp_path)
     assert made["length_controlled_winrate"] is None and made["lc_standard_error"] is None
     told = made["no_length_controlled_winrate"]
-    assert told.startswith("df_gamed.csv is missing; ") and "hf download tatsu-lab/alpaca_eval df_gamed.csv" in told
+    assert (
+        told.startswith("df_gamed.csv is missing; ")
+        and "hf download tatsu-lab/alpaca_eval df_gamed.csv" in told
+    )
     assert f"no length-controlled win rate: {told}\n" in done.stdout and "| - |" in done.stdout
 
 
@@ -505,8 +639,18 @@ def test_the_leaderboard_s_win_rate(tmp_path):
     """ALPACA_EVAL_DATA: a folder with the official gemma-7b-it.annotations.json and gpt4_1106_preview.json."""
     if not (data := os.environ.get("ALPACA_EVAL_DATA")):
         pytest.skip("ALPACA_EVAL_DATA names no folder of official results")
-    flags = ["--annotations", f"{data}/gemma-7b-it.annotations.json", "--output_dir", tmp_path / "out"]
+    flags = [
+        "--annotations",
+        f"{data}/gemma-7b-it.annotations.json",
+        "--output_dir",
+        tmp_path / "out",
+    ]
     ran(SCRIPT, *flags, "--reference_outputs", f"{data}/gpt4_1106_preview.json", env=ENVIRONMENT)
     made = result(tmp_path)
-    assert (made["win_rate"], made["avg_length"]) == (pytest.approx(6.937294379677018, abs=1e-9), 1115)
-    assert made["no_length_controlled_winrate"].startswith("df_gamed.csv is missing"), "the official order"
+    assert (made["win_rate"], made["avg_length"]) == (
+        pytest.approx(6.937294379677018, abs=1e-9),
+        1115,
+    )
+    assert made["no_length_controlled_winrate"].startswith("df_gamed.csv is missing"), (
+        "the official order"
+    )

@@ -3,9 +3,10 @@
 from statistics import fmean, pstdev
 
 import pytest
+from transformers import AutoModelForSequenceClassification
+
 from commands import ran, read_jsonl, run, write_jsonl
 from test_models import loaded, score
-from transformers import AutoModelForSequenceClassification
 
 # Runs a script and prints its own peak of resident memory, KiB; rusage would count that of the process that began it.
 PEAK = """import re, runpy, sys
@@ -16,7 +17,13 @@ TURN = [{"role": "user", "content": "Which?"}]
 
 
 def row(i, responses, **other):
-    return {"id": str(i), "prompt": TURN, "responses": responses, "finish_reasons": ["stop"] * len(responses), **other}
+    return {
+        "id": str(i),
+        "prompt": TURN,
+        "responses": responses,
+        "finish_reasons": ["stop"] * len(responses),
+        **other,
+    }
 
 
 # annotation/1a_reward_model.py
@@ -24,12 +31,23 @@ def row(i, responses, **other):
 
 @pytest.mark.parametrize(
     "responses",
-    [["The answer is 7."], ["7.", "7.", "7."], ["", "7", "7.", "7. Well, well."], ["It is 7.", "It is 7. " * 12]],
+    [
+        ["The answer is 7."],
+        ["7.", "7.", "7."],
+        ["", "7", "7.", "7. Well, well."],
+        ["It is 7.", "It is 7. " * 12],
+    ],
     ids=["one", "equal", "each begins the next", "short and long"],
 )
 def test_what_responses_share_is_scored_once_and_changes_nothing(responses, reward_model, tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [row(i, responses) for i in range(3)])
-    command = ["annotation/1a_reward_model.py", "--model_name_or_path", reward_model, "--responses_file", file]
+    command = [
+        "annotation/1a_reward_model.py",
+        "--model_name_or_path",
+        reward_model,
+        "--responses_file",
+        file,
+    ]
     for tokens in (1, 50, 5000):
         ran(*command, "--output_file", tmp_path / "out.jsonl", "--batch_tokens", tokens)
         for scored in read_jsonl(tmp_path / "out.jsonl"):
@@ -45,10 +63,19 @@ def test_a_model_with_two_labels_is_refused(reward_model, tmp_path):
     tokenizer.save_pretrained(tmp_path / "model")
     model.config.num_labels = 1
     file = write_jsonl(tmp_path / "in.jsonl", [row(0, ["7."])])
-    command = ["annotation/1a_reward_model.py", "--model_name_or_path", tmp_path / "model", "--responses_file", file]
+    command = [
+        "annotation/1a_reward_model.py",
+        "--model_name_or_path",
+        tmp_path / "model",
+        "--responses_file",
+        file,
+    ]
     done = run(*command, "--output_file", tmp_path / "out.jsonl")
     assert done.returncode == 1 and not (tmp_path / "out.jsonl").exists()
-    assert done.stderr.splitlines()[-1] == f"{tmp_path}/model: gives 2 scores, a reward model gives one"
+    assert (
+        done.stderr.splitlines()[-1]
+        == f"{tmp_path}/model: gives 2 scores, a reward model gives one"
+    )
 
 
 # annotation/1e_combined.py
@@ -56,13 +83,26 @@ def test_a_model_with_two_labels_is_refused(reward_model, tmp_path):
 
 def combine(tmp_path, parts, *flags):
     files = [write_jsonl(tmp_path / f"{i}.jsonl", part) for i, part in enumerate(parts)]
-    return run("annotation/1e_combined.py", "--rewards_files", *files, "--output_file", tmp_path / "out.jsonl", *flags)
+    return run(
+        "annotation/1e_combined.py",
+        "--rewards_files",
+        *files,
+        "--output_file",
+        tmp_path / "out.jsonl",
+        *flags,
+    )
 
 
 def test_the_sum_of_standardised_scores(tmp_path):
     """The row that an annotator dropped is left out, but counts in the mean of the one that kept it."""
-    first = [row(i, ["a", "b"], rewards=r, annotator="rm") for i, r in enumerate([[1.0, 5.0], [2.0, 0.0], [7.0, 3.0]])]
-    second = [row(i, ["a", "b"], rewards=r, annotator="judge") for i, r in ((2, [0.0, 1.0]), (0, [1.0, 1.0]))]
+    first = [
+        row(i, ["a", "b"], rewards=r, annotator="rm")
+        for i, r in enumerate([[1.0, 5.0], [2.0, 0.0], [7.0, 3.0]])
+    ]
+    second = [
+        row(i, ["a", "b"], rewards=r, annotator="judge")
+        for i, r in ((2, [0.0, 1.0]), (0, [1.0, 1.0]))
+    ]
     second[0]["judgement"] = [{"a": 0, "b": 1, "probability": 0.0}]
     done = combine(tmp_path, [first, second], "--weights", 2, -0.5)
     assert done.returncode == 0, done.stderr
@@ -71,10 +111,14 @@ def test_the_sum_of_standardised_scores(tmp_path):
     for values in ([1, 5, 2, 0, 7, 3], [0, 1, 1, 1]):
         z.append({value: (value - fmean(values)) / pstdev(values) for value in values})
     combined = read_jsonl(tmp_path / "out.jsonl")
-    assert [r["id"] for r in combined] == ["0", "2"] and combined[0]["annotator"] == "2*rm + -0.5*judge"
+    assert [r["id"] for r in combined] == ["0", "2"] and combined[0][
+        "annotator"
+    ] == "2*rm + -0.5*judge"
     for r, pairs in zip(combined, [[(1, 1), (5, 1)], [(7, 0), (3, 1)]], strict=True):
         assert r["rewards"] == pytest.approx([2 * z[0][a] - 0.5 * z[1][b] for a, b in pairs])
-        by_hand = [{"rm": pytest.approx(z[0][a]), "judge": pytest.approx(z[1][b])} for a, b in pairs]
+        by_hand = [
+            {"rm": pytest.approx(z[0][a]), "judge": pytest.approx(z[1][b])} for a, b in pairs
+        ]
         assert r["objectives"] == by_hand and "judgement" not in r
 
 
@@ -89,7 +133,9 @@ def test_the_sum_of_standardised_scores(tmp_path):
     ids=["other responses", "one annotator twice", "no common row", "a reward is missing"],
 )
 def test_what_cannot_be_combined(tmp_path, change, reason):
-    first, second = (row(0, ["a", "b"], rewards=[1.0, 2.0], annotator=name) for name in ("rm", "judge"))
+    first, second = (
+        row(0, ["a", "b"], rewards=[1.0, 2.0], annotator=name) for name in ("rm", "judge")
+    )
     done = combine(tmp_path, [[first], [{**second, **change}]])
     assert done.returncode == 1 and not (tmp_path / "out.jsonl").exists()
     assert done.stderr == f"{tmp_path}/{reason}\n".replace("@", str(tmp_path))
@@ -98,7 +144,9 @@ def test_what_cannot_be_combined(tmp_path, change, reason):
 def test_an_annotator_that_finds_all_responses_equal_adds_nothing(tmp_path):
     """A verifier that finds nothing right in a round must not end the run."""
     rewards = {"rm": [1.0, 3.0], "verifier": [0.0, 0.0], "judge": [5.0, 5.0]}
-    model, verifier, judge = ([row(0, ["a", "b"], rewards=r, annotator=name)] for name, r in rewards.items())
+    model, verifier, judge = (
+        [row(0, ["a", "b"], rewards=r, annotator=name)] for name, r in rewards.items()
+    )
     done = combine(tmp_path, [model, verifier])
     assert done.returncode == 0, done.stderr
     assert f"{tmp_path}/1.jsonl: rewards: all are 0, they add nothing" in done.stdout
@@ -111,7 +159,9 @@ def test_an_annotator_that_finds_all_responses_equal_adds_nothing(tmp_path):
 
 
 def test_a_weight_for_each_annotator(tmp_path):
-    first, second = (row(0, ["a", "b"], rewards=[1.0, 2.0], annotator=name) for name in ("rm", "judge"))
+    first, second = (
+        row(0, ["a", "b"], rewards=[1.0, 2.0], annotator=name) for name in ("rm", "judge")
+    )
     done = combine(tmp_path, [[first], [second]], "--weights", 1)
     assert done.returncode == 2 and "--weights: 1 for 2 files" in done.stderr
 
@@ -123,9 +173,12 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     """Ten times as many rows of 16 KiB take less than a tenth of what they weigh."""
 
     def peak(count):
-        scored = [row(i, [f"{i}" * 8000, "b" * 8000], rewards=[1.0, 0.0]) for i in range(10, 10 + count)]
+        scored = [
+            row(i, [f"{i}" * 8000, "b" * 8000], rewards=[1.0, 0.0]) for i in range(10, 10 + count)
+        ]
         file = write_jsonl(
-            tmp_path / "rewards.jsonl", [{**r, "responses": [t[:8000] for t in r["responses"]]} for r in scored]
+            tmp_path / "rewards.jsonl",
+            [{**r, "responses": [t[:8000] for t in r["responses"]]} for r in scored],
         )
         flags = ["--rewards_file", file, "--output_file", tmp_path / "pairs.jsonl", "--n", 2]
         done = ran("-c", PEAK, "annotation/2_pairs.py", *flags)

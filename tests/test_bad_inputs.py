@@ -10,13 +10,22 @@ import re
 import shutil
 
 import pytest
+
 from bad_inputs import change
 from commands import ROOT, read_jsonl, run
 
 CASES = {case["case"]: case for case in read_jsonl(ROOT / "tests/bad_inputs/cases.jsonl")}
 
 
-START = {"sft": "base", "bt": "base", "dpo": "sft", "gen": "sft", "kl": "sft", "pm": "sft", "interpolate": "sft"}
+START = {
+    "sft": "base",
+    "bt": "base",
+    "dpo": "sft",
+    "gen": "sft",
+    "kl": "sft",
+    "pm": "sft",
+    "interpolate": "sft",
+}
 
 
 def content(folder):
@@ -53,12 +62,17 @@ def told(case, folder):
     """How the command of a case ended, which must not have touched a file that was there, or left a new one."""
     before = content(folder)
     names = {"D": folder, "RUN": folder}
-    command = [re.sub(r"^(D|RUN)\b", lambda found: str(names[found[0]]), word) for word in case["command"].split(" ")]
+    command = [
+        re.sub(r"^(D|RUN)\b", lambda found: str(names[found[0]]), word)
+        for word in case["command"].split(" ")
+    ]
     done = run(*command)
     after = content(folder)
     assert "Traceback" not in done.stderr, done.stderr[-2000:]
     if done.returncode:
-        changed = {name for name in before.keys() | after.keys() if after.get(name) != before.get(name)}
+        changed = {
+            name for name in before.keys() | after.keys() if after.get(name) != before.get(name)
+        }
         assert not {name for name in changed if ".partial-" not in name}, changed
     return done
 

@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+
 from commands import ran, run
 
 TINY = {
@@ -13,11 +14,17 @@ TINY = {
 
 
 def cells(printed):
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if "| " in line][2:]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in printed.splitlines()
+        if "| " in line
+    ][2:]
 
 
 def test_without_a_gpu_every_row_says_not_run(tmp_path):
-    rows = cells(ran("speed/training_speed.py", "--directory", tmp_path / "out", env={"PATH": ""}).stdout)
+    rows = cells(
+        ran("speed/training_speed.py", "--directory", tmp_path / "out", env={"PATH": ""}).stdout
+    )
     named = [(model, stage, trained) for model, stage, trained, *_ in rows]
     assert named == [
         (model, stage, trained)
@@ -26,7 +33,9 @@ def test_without_a_gpu_every_row_says_not_run(tmp_path):
         for trained in ("full", "LoRA 32")
     ]
     assert {row[4] for row in rows} == {"not run"} and not (tmp_path / "out").exists()
-    by_hand = ran(*"preflight/budget.py --stage dpo --gpus 1 --distributed ddp --gib 999 --lora_rank 32".split()).stdout
+    by_hand = ran(
+        *"preflight/budget.py --stage dpo --gpus 1 --distributed ddp --gib 999 --lora_rank 32".split()
+    ).stdout
     assert rows[5][3] == by_hand.splitlines()[-1].split()[1]
 
 
@@ -43,9 +52,21 @@ def test_the_trainings_are_run_where_the_budget_fits(tmp_path, total):
     tools.mkdir()
     (tiny / "config.json").write_text(json.dumps(TINY))
     used = f"[[ -e {out}/trained.jsonl ]] && ls {out} | grep -q partial && echo 1536 || echo 512"
-    (tools / "nvidia-smi").write_text(f"#!/bin/bash\n[[ $* == *total* ]] && echo {total} && exit\n{used}\n")
+    (tools / "nvidia-smi").write_text(
+        f"#!/bin/bash\n[[ $* == *total* ]] && echo {total} && exit\n{used}\n"
+    )
     (tools / "nvidia-smi").chmod(0o755)
-    command = ["speed/training_speed.py", "--directory", out, "--models", tiny, "--sequence", 64, "--steps", 5]
+    command = [
+        "speed/training_speed.py",
+        "--directory",
+        out,
+        "--models",
+        tiny,
+        "--sequence",
+        64,
+        "--steps",
+        5,
+    ]
     command += ["--stages", "dpo"]
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
     done = ran(*command, "--flags", "--use_cpu True --dataloader_pin_memory False", env=environment)

@@ -4,11 +4,17 @@ import dataclasses
 import json
 import time
 
-import budget
 import pytest
 import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    Qwen2Config,
+)
+
+import budget
 from commands import ran, run
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig, Qwen2Config
 
 LLAMA = budget.SHAPES["llama3_8b"]
 N, GIB = 8_030_261_248, 2**30
@@ -54,7 +60,8 @@ def test_parameters_of_any_model(kind, more):
     shape = budget.shape(made.to_dict())
     with torch.device("meta"):
         policy, reward_model = (
-            auto.from_config(made) for auto in (AutoModelForCausalLM, AutoModelForSequenceClassification)
+            auto.from_config(made)
+            for auto in (AutoModelForCausalLM, AutoModelForSequenceClassification)
         )
         assert budget.size(shape, "dpo") == shape.parameters == counted(policy)
         assert budget.size(shape, "reward_model") == counted(reward_model)
@@ -62,7 +69,9 @@ def test_parameters_of_any_model(kind, more):
     assert budget.size(shape, "dpo", 8) == counted(lora, trained=True)
 
 
-@pytest.mark.parametrize("wrong", [{"model_type": "gpt2"}, {}, {"model_type": "llama", "hidden_size": "wide"}])
+@pytest.mark.parametrize(
+    "wrong", [{"model_type": "gpt2"}, {}, {"model_type": "llama", "hidden_size": "wide"}]
+)
 def test_another_kind_of_model_is_refused(wrong):
     with pytest.raises(ValueError, match="model_type"):
         budget.shape(wrong)
@@ -80,7 +89,9 @@ def test_flops_are_those_that_torch_counts(checkpointing):
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = AutoModelForCausalLM.from_config(LlamaConfig(**TINY, attn_implementation="eager")).train()
+    model = AutoModelForCausalLM.from_config(
+        LlamaConfig(**TINY, attn_implementation="eager")
+    ).train()
     shape, ids = budget.shape(model.config.to_dict()), torch.randint(1000, (2, 256))
     if checkpointing:
         model.gradient_checkpointing_enable()
@@ -89,9 +100,15 @@ def test_flops_are_those_that_torch_counts(checkpointing):
     with FlopCounterMode(display=False) as backward:
         loss.backward()
     expected = budget.flops(shape, ids.numel(), 256)
-    assert expected == 512 * (2 * 3 * 43008 + 2 * 64000 + 4 * 3 * 64 * 256)  # 43008: 64 x (64 + 32 + 32 + 64 + 3 x 160)
+    assert expected == 512 * (
+        2 * 3 * 43008 + 2 * 64000 + 4 * 3 * 64 * 256
+    )  # 43008: 64 x (64 + 32 + 32 + 64 + 3 x 160)
     assert forward.get_total_flops() == pytest.approx(expected, rel=0.01)
-    again = budget.flops(shape, ids.numel(), 256, head=False) - 512 * 2 * 3 * 160 * 64 if checkpointing else 0
+    again = (
+        budget.flops(shape, ids.numel(), 256, head=False) - 512 * 2 * 3 * 160 * 64
+        if checkpointing
+        else 0
+    )
     assert backward.get_total_flops() == pytest.approx(2 * expected + again, rel=0.01)
 
 
@@ -101,29 +118,47 @@ def test_hours_by_hand():
     work = {"tokens": 1e9, "context": 16384}
     assert budget.flops(LLAMA, 1, 16384) == 23_599_251_456
     hours = budget.training_hours(LLAMA, "sft", eight, **work)
-    assert hours == pytest.approx(4 * 23_599_251_456e9 / (8 * 989e12 * 0.4) / 3600) == pytest.approx(8.285, abs=1e-3)
+    assert (
+        hours
+        == pytest.approx(4 * 23_599_251_456e9 / (8 * 989e12 * 0.4) / 3600)
+        == pytest.approx(8.285, abs=1e-3)
+    )
     assert budget.training_hours(LLAMA, "sft", one, **work) == pytest.approx(8 * hours)
     lora = budget.training_hours(LLAMA, "sft", eight, lora_rank=32, **work)
-    assert lora / hours == pytest.approx((4 * 23_599_251_456 - 15_009_316_864) / (4 * 23_599_251_456))
+    assert lora / hours == pytest.approx(
+        (4 * 23_599_251_456 - 15_009_316_864) / (4 * 23_599_251_456)
+    )
     with_reference = budget.training_hours(LLAMA, "dpo", eight, reference_tokens=1e9, **work)
     assert with_reference / hours == pytest.approx(5 / 4)
     # 1024 sequences of 500 tokens read 16.1 GB and 67.1 GB, 17.3 ms at the peak: more than the 15.8 ms of computing.
     hours = budget.generation_hours(LLAMA, one, tokens=2.4e8, context=500)
-    assert hours == pytest.approx(2.4e8 / 1024 * (2 * N + 1024 * 500 * 131072) / 4.8e12 / 0.5 / 3600)
+    assert hours == pytest.approx(
+        2.4e8 / 1024 * (2 * N + 1024 * 500 * 131072) / 4.8e12 / 0.5 / 3600
+    )
     # On 80 GB 0.92 x 79.1 - 4 - 14.96 GiB are left for the cache, 62.5 MiB a sequence: 881 of them.
     hours = budget.generation_hours(LLAMA, eight, tokens=2.4e8, context=500)
-    assert hours == pytest.approx(2.4e8 / 881 * (2 * N + 881 * 500 * 131072) / 3.35e12 / 0.5 / 8 / 3600)
-    short = budget.generation_hours(LLAMA, eight, tokens=2.4e8, context=1)  # computing takes longer than reading
+    assert hours == pytest.approx(
+        2.4e8 / 881 * (2 * N + 881 * 500 * 131072) / 3.35e12 / 0.5 / 8 / 3600
+    )
+    short = budget.generation_hours(
+        LLAMA, eight, tokens=2.4e8, context=1
+    )  # computing takes longer than reading
     assert short == pytest.approx(2.4e8 * budget.flops(LLAMA, 1, 1) / (8 * 989e12 * 0.5 * 3600))
-    assert budget.generation_hours(budget.SHAPES["llama3_70b"], one, tokens=1, context=500) == float("inf")
+    assert budget.generation_hours(
+        budget.SHAPES["llama3_70b"], one, tokens=1, context=500
+    ) == float("inf")
 
 
 # Memory
 
 
 def parts(stage="dpo", gpus=8, sequence=2048, batch=2, distributed="zero3", **more):
-    made = budget.training(LLAMA, stage, gpus=gpus, sequence=sequence, batch=batch, distributed=distributed, **more)
-    assert made["total"] == pytest.approx(sum(value for name, value in made.items() if name != "total"))
+    made = budget.training(
+        LLAMA, stage, gpus=gpus, sequence=sequence, batch=batch, distributed=distributed, **more
+    )
+    assert made["total"] == pytest.approx(
+        sum(value for name, value in made.items() if name != "total")
+    )
     assert all(value >= 0 for value in made.values())
     return made
 
@@ -134,23 +169,42 @@ def test_states_by_hand():
     states = [whole[name] for name in ("weights", "gradients", "optimizer", "reference")]
     assert states == pytest.approx([29.915, 29.915, 59.830, 29.915], abs=1e-3)
     sharded, alone = parts(), parts(gpus=1)
-    for name, value in {"weights": 1.870, "gradients": 1.870, "optimizer": 11.218, "reference": 1.870}.items():
-        assert sharded[name] == pytest.approx(value, abs=1e-3) == pytest.approx(alone[name] / 8, abs=1e-3)
+    for name, value in {
+        "weights": 1.870,
+        "gradients": 1.870,
+        "optimizer": 11.218,
+        "reference": 1.870,
+    }.items():
+        assert (
+            sharded[name]
+            == pytest.approx(value, abs=1e-3)
+            == pytest.approx(alone[name] / 8, abs=1e-3)
+        )
         assert parts(distributed="zero3_offload")[name] == 0
     zero2 = parts(distributed="zero2")
     assert zero2["weights"] == zero2["reference"] == pytest.approx(14.957, abs=1e-3)
     assert zero2["optimizer"] == sharded["optimizer"]
     fsdp = parts(distributed="fsdp")
     assert fsdp["weights"] == pytest.approx(3.739, abs=1e-3) and fsdp["gradients"] > 14.957
-    assert parts(distributed="ddp")["buffers"] > 29.915 + 2  # DDP's buckets are another copy of the gradients
+    assert (
+        parts(distributed="ddp")["buffers"] > 29.915 + 2
+    )  # DDP's buckets are another copy of the gradients
 
 
 def test_lora_has_states_of_its_adapters_only():
     """32 layers x rank 32 x (4096 + 4096 for the queries, 4096 + 1024 for the values)."""
     lora, full = parts(gpus=1, distributed="ddp", lora_rank=32), parts(gpus=1, distributed="ddp")
-    assert lora["gradients"] * GIB == 4 * 32 * 32 * 13312 and lora["optimizer"] == 2 * lora["gradients"]
-    assert full["weights"] < lora["weights"] < 1.01 * full["weights"] and lora["reference"] == full["reference"]
-    assert full["logits"] - lora["logits"] == pytest.approx(4 * 128256 * 4096 / GIB)  # the head's gradient
+    assert (
+        lora["gradients"] * GIB == 4 * 32 * 32 * 13312
+        and lora["optimizer"] == 2 * lora["gradients"]
+    )
+    assert (
+        full["weights"] < lora["weights"] < 1.01 * full["weights"]
+        and lora["reference"] == full["reference"]
+    )
+    assert full["logits"] - lora["logits"] == pytest.approx(
+        4 * 128256 * 4096 / GIB
+    )  # the head's gradient
 
 
 def test_pairs_are_two_sequences_and_packed_blocks_are_one_row():
@@ -163,7 +217,9 @@ def test_pairs_are_two_sequences_and_packed_blocks_are_one_row():
     )
     # In fine-tuning the mask of a batch of two is four times that of one; one byte each, and two more as bf16.
     two, one = parts("sft", batch=2, sequence=8192), parts("sft", batch=1, sequence=8192)
-    assert (two["activations"] - 2 * one["activations"]) * GIB == pytest.approx(3 * (16384**2 - 2 * 8192**2))
+    assert (two["activations"] - 2 * one["activations"]) * GIB == pytest.approx(
+        3 * (16384**2 - 2 * 8192**2)
+    )
     four = parts("dpo", batch=4)
     assert four["activations"] == pytest.approx(2 * pair["activations"])
 
@@ -174,7 +230,9 @@ def test_what_fits():
     for stage, sequence in (("sft", 8192), ("reward_model", 4096), ("dpo", 2048)):
         assert parts(stage, sequence=sequence)["total"] < room["8x80"] / 2
         assert parts(stage, sequence=sequence, distributed="ddp")["total"] > room["8x80"]
-        full, lora = (parts(stage, 1, sequence, 2, "ddp", lora_rank=rank)["total"] for rank in (0, 32))
+        full, lora = (
+            parts(stage, 1, sequence, 2, "ddp", lora_rank=rank)["total"] for rank in (0, 32)
+        )
         assert lora < room["1x141"] / 1.9 and full > 0.9 * room["1x141"]
         assert (full > room["1x141"]) == (stage != "reward_model")
 
@@ -186,11 +244,17 @@ def test_a_layer_keeps_what_is_counted(autocast):
 
     made = LlamaConfig(**{**TINY, "num_hidden_layers": 1, "hidden_size": 256, "intermediate_size": 896,
                           "num_attention_heads": 8}, attn_implementation="sdpa")  # fmt: skip
-    shape, model = budget.shape(made.to_dict()), LlamaModel(made).to(torch.float32 if autocast else torch.bfloat16)
+    shape, model = (
+        budget.shape(made.to_dict()),
+        LlamaModel(made).to(torch.float32 if autocast else torch.bfloat16),
+    )
     inputs, rows, length = {p.untyped_storage().data_ptr() for p in model.parameters()}, 4, 96
     states = torch.randn(rows, length, 256, dtype=model.dtype, requires_grad=True)
     positions = torch.arange(length)[None]
-    mask, turns = torch.ones(rows, 1, length, length).tril().bool(), model.rotary_emb(states, positions)
+    mask, turns = (
+        torch.ones(rows, 1, length, length).tril().bool(),
+        model.rotary_emb(states, positions),
+    )
     kept = {}
     with (
         torch.autograd.graph.saved_tensors_hooks(
@@ -198,12 +262,16 @@ def test_a_layer_keeps_what_is_counted(autocast):
         ),
         torch.autocast("cpu", torch.bfloat16, enabled=autocast),
     ):
-        out = model.layers[0](states, attention_mask=mask, position_ids=positions, position_embeddings=turns)
+        out = model.layers[0](
+            states, attention_mask=mask, position_ids=positions, position_embeddings=turns
+        )
     kept = sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in inputs)
     how = {"gpus": 1, "sequence": length, "batch": 2, "distributed": "ddp" if autocast else "zero3"}
     activations = budget.training(shape, "reward_model", **how)["activations"] * GIB
     stored = rows * length * (256 * (4 if autocast else 2) + length)
-    assert out.requires_grad and kept == pytest.approx(activations - stored - rows * length * 4 * 896, rel=0.02)
+    assert out.requires_grad and kept == pytest.approx(
+        activations - stored - rows * length * 4 * 896, rel=0.02
+    )
 
 
 def test_generation_and_scoring_by_hand():
@@ -213,7 +281,10 @@ def test_generation_and_scoring_by_hand():
     assert (two["weights"], two["cache"]) == (one["weights"] / 2, 0.5)
     assert one["total"] * 0.92 == pytest.approx(14.957 + 1 + 4, abs=1e-3)
     scored = budget.scoring(LLAMA)
-    assert scored["weights"] == pytest.approx((N - 128256 * 4096 + 4096) * 2 / GIB) and scored["cache"] == 18
+    assert (
+        scored["weights"] == pytest.approx((N - 128256 * 4096 + 4096) * 2 / GIB)
+        and scored["cache"] == 18
+    )
     assert budget.scoring(LLAMA, batch_tokens=4096)["cache"] == 4.5
 
 
@@ -225,8 +296,14 @@ def test_disk_by_hand():
     trained = ["sft", "reward_model", "dpo", "dpo", "dpo"]
     made = budget.disk(LLAMA, trained=trained, downloads=2, tokens=1e9)
     assert made["models"] * GIB == 10 * N - 2 * (128256 * 4096 - 4096)
-    assert made["checkpoints"] * GIB == 28 * N and made["downloads"] * GIB == 4 * N and made["rows"] * GIB == 1e10
-    assert made["total"] == pytest.approx(sum(value for name, value in made.items() if name != "total"))
+    assert (
+        made["checkpoints"] * GIB == 28 * N
+        and made["downloads"] * GIB == 4 * N
+        and made["rows"] * GIB == 1e10
+    )
+    assert made["total"] == pytest.approx(
+        sum(value for name, value in made.items() if name != "total")
+    )
     lora = budget.disk(LLAMA, trained=trained, distributed="ddp", lora_rank=32)
     assert lora["models"] == 2 * made["models"] and lora["checkpoints"] < 0.5
     assert budget.disk(LLAMA, trained=[])["total"] == 0
@@ -246,13 +323,21 @@ def test_disk_is_what_a_training_writes(tmp_path, world):
     )
     flags = "--bf16 False --gradient_checkpointing False --dataloader_pin_memory False --disable_tqdm True".split()
     flags += "--max_steps 2 --save_steps 1 --save_total_limit 1 --hidden_size 256".split()
-    command = [script, "recipes/tiny/2_base_model.py", "--dataset_name", world / "corpus.jsonl", "--output_dir"]
+    command = [
+        script,
+        "recipes/tiny/2_base_model.py",
+        "--dataset_name",
+        world / "corpus.jsonl",
+        "--output_dir",
+    ]
     assert run(*command, tmp_path / "base", *flags).stderr.endswith("not published\n")
     (partial,) = tmp_path.glob("base.partial-*")
     (checkpoint,) = partial.glob("checkpoint-*")
     shape = budget.shape(json.loads((partial / "config.json").read_text()))
     made = budget.disk(shape, trained=["sft"], distributed="ddp")
-    model, state = (sum(file.stat().st_size for file in at.glob("*.*")) for at in (partial, checkpoint))
+    model, state = (
+        sum(file.stat().st_size for file in at.glob("*.*")) for at in (partial, checkpoint)
+    )
     assert model == pytest.approx(made["models"] * GIB, rel=0.02)
     assert state == pytest.approx(made["checkpoints"] / 2 * GIB, rel=0.02)
 
@@ -267,8 +352,14 @@ def test_the_table_is_printed():
     header, _, *rows = table.splitlines()
     assert header.endswith("| hours | measured |") and len(rows) == 13
     assert all(row.endswith("| not run |") and row.count("|") == 8 for row in rows)
-    assert sum("8 x 80 GB" in row for row in rows) == 5 and sum("1 x 141 GB" in row for row in rows) == 8
-    assert [row.split(" | ")[1] for row in rows if "does not fit" in row] == ["sft, ddp", "dpo, ddp"]
+    assert (
+        sum("8 x 80 GB" in row for row in rows) == 5
+        and sum("1 x 141 GB" in row for row in rows) == 8
+    )
+    assert [row.split(" | ")[1] for row in rows if "does not fit" in row] == [
+        "sft, ddp",
+        "dpo, ddp",
+    ]
     assert assumed.startswith("- GiB: ") and "- Hours: 40% of" in assumed and "- Data: " in assumed
 
 
@@ -282,7 +373,11 @@ def test_one_budget_is_printed_by_part(tmp_path):
     told = ran("preflight/budget.py", "--model", tmp_path, "--stage", "generation").stdout
     assert told.splitlines()[-1].split() == ["total", "4.3", "GiB"]
     done = run("preflight/budget.py", *flags, "--gpus", 1)
-    assert done.returncode == 1 and done.stderr == "dpo: does not fit into 80 GiB\n" and "total" in done.stdout
+    assert (
+        done.returncode == 1
+        and done.stderr == "dpo: does not fit into 80 GiB\n"
+        and "total" in done.stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -298,7 +393,9 @@ def test_one_budget_is_printed_by_part(tmp_path):
 )
 def test_bad_input_ends_with_one_line(tmp_path, flags, told):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    done = run("preflight/budget.py", *(str(tmp_path) if flag == "{gpt2}" else flag for flag in flags))
+    done = run(
+        "preflight/budget.py", *(str(tmp_path) if flag == "{gpt2}" else flag for flag in flags)
+    )
     assert done.returncode == 1 and not done.stdout
     assert told in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
 

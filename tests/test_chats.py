@@ -43,8 +43,12 @@ ENDS = {
     "mistral_like": "</s>",
     "r1_like": "</s>",
 }
-PLAIN = [name for name in ENDS if name not in ("qwen3", "r1_like")]  # templates that know of no thoughts
-MARKS = re.compile(r"<\|[A-Za-z_]+\|>|<\uff5c[^\uff5c>]*\uff5c>|<turn\|>|<(?:start|end)_of_turn>|\[/?[A-Z]+\]")
+PLAIN = [
+    name for name in ENDS if name not in ("qwen3", "r1_like")
+]  # templates that know of no thoughts
+MARKS = re.compile(
+    r"<\|[A-Za-z_]+\|>|<\uff5c[^\uff5c>]*\uff5c>|<turn\|>|<(?:start|end)_of_turn>|\[/?[A-Z]+\]"
+)
 THOUGHT = "I count.\nSeven, I think."
 
 
@@ -59,8 +63,12 @@ def made_tokenizer(template, name="made"):
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    bpe.train_from_iterator(["\n\n What is it? It is seven.\n\n And then? Then eight."] * 9, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    bpe.train_from_iterator(
+        ["\n\n What is it? It is seven.\n\n And then? Then eight."] * 9, trainer
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
     tokenizer.add_tokens(sorted(set(MARKS.findall(template))))
     tokenizer.chat_template = models.prepared_template(name, template)
     tokenizer.name_or_path = name
@@ -111,20 +119,30 @@ def test_the_loss_is_on_what_the_assistant_says_and_what_ends_its_turns(name):
     tokenizer = tokenizer_of(name)
     end = chats.turn_end(tokenizer)
     conversation = chats.conversation(tokenizer, end, CONVERSATION, "FILE:1")
-    texts = [text.removeprefix(" ") for text in learned(tokenizer, conversation)]  # Mistral's template writes a blank
-    assert texts == [f"It is seven.{end.text}", f"Then eight.{end.text}"] and not conversation.left_out
+    texts = [
+        text.removeprefix(" ") for text in learned(tokenizer, conversation)
+    ]  # Mistral's template writes a blank
+    assert (
+        texts == [f"It is seven.{end.text}", f"Then eight.{end.text}"] and not conversation.left_out
+    )
     text = models.render(tokenizer, CONVERSATION, "FILE:1")
     assert tokenizer.decode(conversation.input_ids) == text
-    asked = tokenizer.apply_chat_template([QUESTION], add_generation_prompt=True, return_dict=True)["input_ids"]
+    asked = tokenizer.apply_chat_template([QUESTION], add_generation_prompt=True, return_dict=True)[
+        "input_ids"
+    ]
     assert conversation.input_ids[: len(asked)] == asked
 
 
 def test_markers_of_the_template_give_the_same_loss():
     """Where a template marks the assistant's tokens by {% generation %}, they are those of the prefixes."""
     tokenizer = tokenizer_of("other_end")
-    marked = tokenizer.apply_chat_template(CONVERSATION, return_dict=True, return_assistant_tokens_mask=True)
+    marked = tokenizer.apply_chat_template(
+        CONVERSATION, return_dict=True, return_assistant_tokens_mask=True
+    )
     conversation = chats.conversation(tokenizer, chats.turn_end(tokenizer), CONVERSATION, "FILE:1")
-    assert [label != chats.NO_LOSS for label in conversation.labels] == [*map(bool, marked["assistant_masks"])]
+    assert [label != chats.NO_LOSS for label in conversation.labels] == [
+        *map(bool, marked["assistant_masks"])
+    ]
 
 
 def test_older_turns_that_the_template_rewrites_are_left_out():
@@ -166,7 +184,9 @@ def test_prompt_and_response_are_the_tokens_of_a_sample(name, response):
     if name == "r1_like":
         response = f"{response}</think>"
     prompt_ids, ids = chats.encode(tokenizer, *answered(tokenizer, response))
-    asked = tokenizer.apply_chat_template([QUESTION], add_generation_prompt=True, return_dict=True)["input_ids"]
+    asked = tokenizer.apply_chat_template([QUESTION], add_generation_prompt=True, return_dict=True)[
+        "input_ids"
+    ]
     assert prompt_ids == asked and tokenizer.decode(ids).endswith(response + end.closing)
     assert end.token_id in ids and (prompt_ids + ids).count(tokenizer.bos_token_id) <= 1
 
@@ -176,7 +196,11 @@ def test_a_response_of_others_stands_as_the_template_writes_it():
     mistral, qwen = tokenizer_of("mistral_like"), tokenizer_of("qwen3")
     assert answered(mistral, "Seven.")[1] == " Seven.</s>" == answered(mistral, " Seven.")[1]
     empty = "<think>\n\n</think>\n\n"
-    assert answered(qwen, "Seven.")[1] == f"{empty}Seven.<|im_end|>\n" == answered(qwen, f"{empty}Seven.")[1]
+    assert (
+        answered(qwen, "Seven.")[1]
+        == f"{empty}Seven.<|im_end|>\n"
+        == answered(qwen, f"{empty}Seven.")[1]
+    )
     thought = f"<think>\n{THOUGHT}\n</think>\n\nSeven."
     assert answered(qwen, thought)[1] == f"{thought}<|im_end|>\n"
 
@@ -194,14 +218,22 @@ def test_thoughts_that_do_not_fit_the_prompt_make_no_sample():
     tokenizer = tokenizer_of("qwen3")
     models.set_template_arguments(tokenizer, '{"enable_thinking": false}')
     assert answered(tokenizer, f"<think>\n{THOUGHT}\n</think>\n\nSeven.") is None
-    messages = [QUESTION, {"role": "assistant", "content": f"<think>\n{THOUGHT}\n</think>\n\nSeven."}]
+    messages = [
+        QUESTION,
+        {"role": "assistant", "content": f"<think>\n{THOUGHT}\n</think>\n\nSeven."},
+    ]
     conversation = chats.conversation(tokenizer, chats.turn_end(tokenizer), messages, "FILE:1")
     assert not learned(tokenizer, conversation) and conversation.left_out == 1
 
 
 def test_thoughts_with_other_marks_are_thoughts():
     """Magistral's, say: the marks are those that the judges and the verifier know."""
-    template = (MADE / "r1_like.jinja").read_text().replace("<think>", "[THINK]").replace("</think>", "[/THINK]")
+    template = (
+        (MADE / "r1_like.jinja")
+        .read_text()
+        .replace("<think>", "[THINK]")
+        .replace("</think>", "[/THINK]")
+    )
     tokenizer = made_tokenizer(template)
     assert answered(tokenizer, "Seven.") is None
     for response in (f"{THOUGHT}[/THINK]Seven.", f"[THINK]\n{THOUGHT}[/THINK]Seven."):
@@ -211,7 +243,9 @@ def test_thoughts_with_other_marks_are_thoughts():
 def test_the_blank_before_the_end_is_not_doubled():
     """Llama 2's template writes one before </s>, and so does a policy that was trained on it."""
     template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + (' </s>' if m['role'] != 'user' else '') }}"
-    tokenizer = made_tokenizer(template + "{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")
+    tokenizer = made_tokenizer(
+        template + "{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
     assert answered(tokenizer, "Seven.")[1] == "Seven. </s>" == answered(tokenizer, "Seven. ")[1]
 
 
@@ -220,8 +254,12 @@ def test_the_blank_before_the_end_is_not_doubled():
 
 def test_the_first_word_is_learned_where_the_prompt_ends_with_a_blank():
     """One token would hold the blank of the prompt and the first word of the answer."""
-    template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token }}{% endfor %}"
-    tokenizer = made_tokenizer(template + "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")
+    template = (
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token }}{% endfor %}"
+    )
+    tokenizer = made_tokenizer(
+        template + "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
     conversation = chats.conversation(tokenizer, chats.turn_end(tokenizer), CONVERSATION, "FILE:1")
     assert learned(tokenizer, conversation) == ["It is seven.</s>", "Then eight.</s>"]
 
@@ -239,10 +277,18 @@ def test_a_tokenizer_of_sentencepiece_reads_the_whole_text(scheme):
     words = Tokenizer(token_models.BPE(unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
     words.decoder = decoders.Metaspace(prepend_scheme=scheme)
-    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
-    words.train_from_iterator(["[INST] What is it? And then? [/INST] It is seven. Then eight. answer a b"] * 9, trainer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False
+    )
+    words.train_from_iterator(
+        ["[INST] What is it? And then? [/INST] It is seven. Then eight. answer a b"] * 9, trainer
+    )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, unk_token="<unk>", bos_token="<s>", eos_token="</s>", name_or_path="made"
+        tokenizer_object=words,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        name_or_path="made",
     )
     tokenizer.chat_template = (MADE / "mistral_like.jinja").read_text()
     end = chats.turn_end(tokenizer)
@@ -263,7 +309,9 @@ def test_a_and_b_are_read_where_they_are_trained(name):
     tokenizer = tokenizer_of(name)
     (a, b), length = chats.choice(tokenizer)
     for letter, token in (("A", a), ("B", b)):
-        text = models.render(tokenizer, [QUESTION, {"role": "assistant", "content": letter}], "FILE:1")
+        text = models.render(
+            tokenizer, [QUESTION, {"role": "assistant", "content": letter}], "FILE:1"
+        )
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert ids[-length] == token and tokenizer.decode([token]).strip() == letter
 
@@ -276,7 +324,9 @@ def test_a_system_turn_is_refused_by_the_name_of_the_template(capsys):
     for name in ("gemma", "gemma_like", "mistral_like"):
         with pytest.raises(SystemExit) as ended:
             models.render(tokenizer_of(name), [system, QUESTION], "FILE:7")
-        assert str(ended.value).startswith(f"FILE:7: the chat template of {name} refuses it (TemplateError: ")
+        assert str(ended.value).startswith(
+            f"FILE:7: the chat template of {name} refuses it (TemplateError: "
+        )
 
 
 def test_a_template_that_reads_the_clock_gets_a_fixed_date(capsys):
@@ -308,7 +358,10 @@ def test_arguments_become_part_of_the_template():
         ('{"if": 1}', "if: no argument can have that name"),
         ('{"note": 1e999}', "note: a name with a text, a number, true or false is needed"),
         ('{"a b": 1}', "a b: a name with a text, a number, true or false is needed"),
-        ('{"enable_thinking": null}', "enable_thinking: a name with a text, a number, true or false is needed"),
+        (
+            '{"enable_thinking": null}',
+            "enable_thinking: a name with a text, a number, true or false is needed",
+        ),
         ('{"thinking_mode": 1}', "thinking_mode: the chat template of qwen3 does not read it"),
     ],
 )

@@ -11,8 +11,9 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-import budget
 import pytest
+
+import budget
 from commands import ROOT, run, write_jsonl
 from scripted_hub import LLAMA_8B, NAME, TABLE, machine, split
 
@@ -55,11 +56,18 @@ def dataset_of(task):
     """The data set of lm-eval's task or group, by its YAML files and those that they include."""
     tasks = Path(importlib.util.find_spec("lm_eval").submodule_search_locations[0], "tasks")
     of_task = rf"^\"?(task|group)\"?: \"?{task}\"?$"
-    file = next(path for path in tasks.rglob("*.yaml") if re.search(of_task, path.read_text(), re.MULTILINE))
+    file = next(
+        path for path in tasks.rglob("*.yaml") if re.search(of_task, path.read_text(), re.MULTILINE)
+    )
     if file.name.startswith("_"):  # a group: its tasks lie beside it
-        file = next(path for path in sorted(file.parent.glob("*.yaml")) if not path.name.startswith("_"))
+        file = next(
+            path for path in sorted(file.parent.glob("*.yaml")) if not path.name.startswith("_")
+        )
     while not (found := re.search(r"^\"?dataset_path\"?: (\S+)", file.read_text(), re.MULTILINE)):
-        file = file.parent / re.search(r"^\"?include\"?: \"?([\w.-]+)", file.read_text(), re.MULTILINE)[1]
+        file = (
+            file.parent
+            / re.search(r"^\"?include\"?: \"?([\w.-]+)", file.read_text(), re.MULTILINE)[1]
+        )
     return found[1]
 
 
@@ -82,16 +90,22 @@ def test_the_table_and_the_scripts_name_the_same():
             revision = preferences["REVISIONS"].get(repo)
             name = repo + (f"@{revision}" if revision else "") + (f":{part}" if part else "")
             expected[f"PREFERENCES={mix}"].add(name)
-    code = re.search(r"^CODE = (\[.*\])", (ROOT / "eval/2d_academic.py").read_text(), re.MULTILINE)[1]
+    code = re.search(r"^CODE = (\[.*\])", (ROOT / "eval/2d_academic.py").read_text(), re.MULTILINE)[
+        1
+    ]
     for task in published["ACADEMIC"]:
         variable = "ACADEMIC_OPTIONS=--run_generated_code" if task in code else "EVALS=academic"
         expected[variable] |= {dataset_of(task)}
         expected[f"--tasks={task}"] |= {dataset_of(task)}
     for name, address in published["PUBLISHED"].items():
         expected[f"EVALS={re.match('alpaca_eval|mt_bench|arena_hard', name)[0]}"] |= {address}
-    gamed = re.search(r'hf_hub_download\("(\S+)", "(\S+)", repo', (ROOT / "eval/2a_alpaca_eval.py").read_text())
+    gamed = re.search(
+        r'hf_hub_download\("(\S+)", "(\S+)", repo', (ROOT / "eval/2a_alpaca_eval.py").read_text()
+    )
     expected["--gamed_file=default"] = {f"hf://datasets/{gamed[1]}/{gamed[2]}"}
-    expected["3_rewardbench.py"] = named(ROOT / "reward_modeling/3_rewardbench.py", r"allenai/[\w-]+")
+    expected["3_rewardbench.py"] = named(
+        ROOT / "reward_modeling/3_rewardbench.py", r"allenai/[\w-]+"
+    )
     for path in [*ROOT.glob("recipes/*.sh"), ROOT / "driver/variables.sh"]:
         if names := named(path, rf"(?<=[= \"])[A-Za-z]{NAME}(?::[\w./-]+)?(?=[ \"\n])"):
             expected[path.name] = names
@@ -126,11 +140,22 @@ def test_what_it_tells_of_the_papers_run(check):
     sft = budget.training(shape, "sft", sequence=8192, **room)["total"]
     rm = budget.training(shape, "reward_model", sequence=4096, **room)["total"]
     dpo = budget.training(shape, "dpo", sequence=2048, **room)["total"]
-    generation, scoring = budget.generation(shape, sequence=4096)["total"], budget.scoring(shape)["total"]
-    disk = budget.disk(shape, trained=["sft", "reward_model", "dpo", "dpo", "dpo"], tokens=3 * 20000 * 8 * 2048)
+    generation, scoring = (
+        budget.generation(shape, sequence=4096)["total"],
+        budget.scoring(shape)["total"],
+    )
+    disk = budget.disk(
+        shape, trained=["sft", "reward_model", "dpo", "dpo", "dpo"], tokens=3 * 20000 * 8 * 2048
+    )
     used = {"EVALS=academic", "SFT_DATA=paper", "PREFERENCES=mix2", "variables.sh", "llama3_8b.sh"}
-    sets = [name for name, kind, _, by in TABLE if kind == "dataset" and ":" not in name and used & {*by.split(", ")}]
-    downloads = 32 + 3 * len(sets)  # two models of 16 GiB in safetensors; of a set its GiB and what is made of it
+    sets = [
+        name
+        for name, kind, _, by in TABLE
+        if kind == "dataset" and ":" not in name and used & {*by.split(", ")}
+    ]
+    downloads = 32 + 3 * len(
+        sets
+    )  # two models of 16 GiB in safetensors; of a set its GiB and what is made of it
     models, checkpoints, rows = (disk[name] for name in ("models", "checkpoints", "rows"))
     assert (status, problems) == (0, [])
     assert well == [
@@ -167,13 +192,19 @@ def test_a_gated_name_is_told_once_with_what_to_do(check, hub):
     assert problems == [
         told.format(base, "BASE_MODEL", hub.url, base), told.format(chat, "RM_START, SFT_OPTIONS", hub.url, chat),
     ]  # fmt: skip
-    assert "# hub: SFT_DATA=paper: 9 open" in well and not any("BASE_MODEL" in line for line in well)
+    assert "# hub: SFT_DATA=paper: 9 open" in well and not any(
+        "BASE_MODEL" in line for line in well
+    )
 
 
 def test_a_missing_name_is_told_with_the_variable_that_names_it(check, hub):
     hub.missing = {"RLHFlow/LLaMA3-SFT", "RLHFlow/prompt-collection-v0.1"}
-    cleaned = "--evaluation_files nobody/questions:test.jsonl openai/gsm8k:main/no.parquet --similarity 2"
-    status, well, problems = check(**QUICK | {"PROMPTS": "paper", "SFT_MODEL": "RLHFlow/LLaMA3-SFT", "CLEAN": cleaned})
+    cleaned = (
+        "--evaluation_files nobody/questions:test.jsonl openai/gsm8k:main/no.parquet --similarity 2"
+    )
+    status, well, problems = check(
+        **QUICK | {"PROMPTS": "paper", "SFT_MODEL": "RLHFlow/LLaMA3-SFT", "CLEAN": cleaned}
+    )
     assert status == 1
     assert problems == [
         "check: RLHFlow/LLaMA3-SFT (SFT_MODEL): no such model on the hub, or a private one",
@@ -199,7 +230,9 @@ def test_a_hub_out_of_reach_is_told_once_after_three_tries(check, hub):
     assert status == 1 and len(hub.asked) == 3 and len(set(hub.asked)) == 1
     (told,) = problems
     way = r"with HF_HUB_OFFLINE=1 and all 28 names in the cache the run needs no hub"
-    assert re.fullmatch(rf"check: the hub at {re.escape(hub.url)} is out of reach \(.+\); {way}", told)
+    assert re.fullmatch(
+        rf"check: the hub at {re.escape(hub.url)} is out of reach \(.+\); {way}", told
+    )
     assert not any(line.startswith("# hub") for line in well)
 
 
@@ -207,12 +240,23 @@ def test_a_hub_that_stumbles_is_asked_again(check, hub):
     hub.broken = 2
     status, well, problems = check(**QUICK)
     assert (status, problems) == (0, []) and TOLD in well
-    assert hub.asked[:3] == ["RLHFlow/LLaMA3-SFT"] * 3 and hub.asked.count("sfairXC/FsfairX-LLaMA3-RM-v0.1") == 1
+    assert (
+        hub.asked[:3] == ["RLHFlow/LLaMA3-SFT"] * 3
+        and hub.asked.count("sfairXC/FsfairX-LLaMA3-RM-v0.1") == 1
+    )
 
 
 def test_only_what_a_step_reads_is_asked_for(check, hub):
     """Skipped stages, unused annotators, and a benchmark without measures ask for nothing."""
-    names = ("BASE_MODEL", "RM_START", "PM_START", "PREFERENCE_MODEL", "ARMORM", "SFT_DATA", "PREFERENCES")
+    names = (
+        "BASE_MODEL",
+        "RM_START",
+        "PM_START",
+        "PREFERENCE_MODEL",
+        "ARMORM",
+        "SFT_DATA",
+        "PREFERENCES",
+    )
     unused = {name: f"no/{name}" for name in (*names, "REWARD_BENCH")}
     unused["SFT_OPTIONS"] = "--chat_template_path no/tokenizer"
     status, _, problems = check(**QUICK | unused)
@@ -256,11 +300,17 @@ def test_local_models_are_looked_at(check, hub, sft, reward_model, tmp_path):
     """Before the first step, as the step that loads them does."""
     bare = tmp_path / "bare"
     shutil.copytree(sft, bare, ignore=shutil.ignore_patterns("chat_template.jinja"))
-    local = {"SFT_MODEL": str(sft), "REWARD_MODEL": str(reward_model), "PREFERENCE_MODEL": str(bare)}
+    local = {
+        "SFT_MODEL": str(sft),
+        "REWARD_MODEL": str(reward_model),
+        "PREFERENCE_MODEL": str(bare),
+    }
     local |= {"MAX_NEW_TOKENS": "64", "DPO_MAX_LENGTH": "128"}  # of their 512 positions
     status, well, problems = check(**QUICK | local)
     assert (status, problems) == (0, [])
-    assert well[-2:] == [f"# models: {name}={local[name]}: well" for name in ("SFT_MODEL", "REWARD_MODEL")]
+    assert well[-2:] == [
+        f"# models: {name}={local[name]}: well" for name in ("SFT_MODEL", "REWARD_MODEL")
+    ]
     wrong = {"SFT_MODEL": str(bare), "REWARD_MODEL": str(sft), "ANNOTATOR": "preference_model"}
     status, _, problems = check(**QUICK | local | wrong)
     assert status == 1 and problems == [
@@ -272,7 +322,9 @@ def test_local_models_are_looked_at(check, hub, sft, reward_model, tmp_path):
 
 
 def test_the_evaluation_prompts_have_a_split(check, tmp_path):
-    prompts = [{"id": str(i), "prompt": [{"role": "user", "content": f"Say {i}."}]} for i in range(4)]
+    prompts = [
+        {"id": str(i), "prompt": [{"role": "user", "content": f"Say {i}."}]} for i in range(4)
+    ]
     for i, row in enumerate(prompts):
         row["split"] = ("validation", "test")[i % 2]
     file = write_jsonl(tmp_path / "evaluation.jsonl", prompts)
@@ -287,11 +339,18 @@ def test_the_evaluation_prompts_have_a_split(check, tmp_path):
 
 
 def test_without_network_every_name_has_to_be_in_the_cache(check, hub, tmp_path):
-    hf, offline = tmp_path / "hf", {"HF_HUB_OFFLINE": "1", "EVALS": "alpaca_eval", "CLEAN": "--tokenizer_name a/b"}
+    hf, offline = (
+        tmp_path / "hf",
+        {"HF_HUB_OFFLINE": "1", "EVALS": "alpaca_eval", "CLEAN": "--tokenizer_name a/b"},
+    )
     offline |= {"JUDGE_MODEL": "judge", "JUDGE_URL": f"{hub.url}/v1"}
     status, well, problems = check(**QUICK | offline)
     reason = "not in the cache, and HF_HUB_OFFLINE is set"
-    file = next(name for name, kind, _, used_by in TABLE if kind == "file" and used_by == "EVALS=alpaca_eval")
+    file = next(
+        name
+        for name, kind, _, used_by in TABLE
+        if kind == "file" and used_by == "EVALS=alpaca_eval"
+    )
     assert status == 1 and not any(line.startswith("# hub") for line in well)
     assert problems == [
         f"check: RLHFlow/LLaMA3-SFT (SFT_MODEL): {reason}",
@@ -319,7 +378,10 @@ def test_without_network_every_name_has_to_be_in_the_cache(check, hub, tmp_path)
     address.write_text("")
     status, well, problems = check(**QUICK | offline)
     assert (status, problems) == (0, []) and not hub.asked
-    assert "# hub: EVALS=alpaca_eval: in the cache" in well and TOLD.replace("open", "in the cache") in well
+    assert (
+        "# hub: EVALS=alpaca_eval: in the cache" in well
+        and TOLD.replace("open", "in the cache") in well
+    )
 
 
 def test_a_file_that_is_given_is_not_asked_for(check, hub):
@@ -342,7 +404,11 @@ def test_the_data_sets_cache_is_where_datasets_keeps_it(tmp_path):
     needs = runpy.run_path(str(ROOT / "preflight/needs.py"))
     from datasets.naming import camelcase_to_snakecase
 
-    for name in ("openbmb/UltraFeedback", "argilla/distilabel-intel-orca-dpo-pairs", "TIGER-Lab/MathInstruct"):
+    for name in (
+        "openbmb/UltraFeedback",
+        "argilla/distilabel-intel-orca-dpo-pairs",
+        "TIGER-Lab/MathInstruct",
+    ):
         owner, dataset = name.split("/")
         folder = tmp_path / f"{owner}___{camelcase_to_snakecase(dataset)}/default/0.0.0/0123"
         os.environ["HF_DATASETS_CACHE"] = str(tmp_path)
@@ -369,16 +435,25 @@ def test_the_benchmarks_addresses_are_asked_or_a_directory_stands_for_them(check
     status, _, problems = check(**QUICK | judged, EVAL_QUESTIONS=str(tmp_path))
     assert (status, problems) == (0, [])
     status, _, problems = check(**QUICK | judged, EVAL_QUESTIONS="runs/nowhere/benchmarks")
-    assert (status, problems) == (1, ["check: EVAL_QUESTIONS=runs/nowhere/benchmarks: no such file"])
+    assert (status, problems) == (
+        1,
+        ["check: EVAL_QUESTIONS=runs/nowhere/benchmarks: no such file"],
+    )
     hub.parts["me/bench", None] = ["v1/mt_bench_questions.jsonl"]
     status, well, problems = check(**QUICK | judged, EVAL_QUESTIONS="hf://datasets/me/bench/v1")
-    assert (status, problems) == (0, []) and "# hub: EVAL_QUESTIONS=hf://datasets/me/bench/v1: open" in well
+    assert (status, problems) == (
+        0,
+        [],
+    ) and "# hub: EVAL_QUESTIONS=hf://datasets/me/bench/v1: open" in well
 
 
 def test_of_the_academic_ones_those_that_run(check, hub):
     academic = {**QUICK, "EVALS": "academic"}
     _, well, _ = check(**academic, ACADEMIC_OPTIONS="--run_generated_code")
-    assert "# hub: ACADEMIC_OPTIONS=--run_generated_code: 2 open" in well and "# hub: EVALS=academic: 4 open" in well
+    assert (
+        "# hub: ACADEMIC_OPTIONS=--run_generated_code: 2 open" in well
+        and "# hub: EVALS=academic: 4 open" in well
+    )
     _, well, _ = check(**academic, ACADEMIC_OPTIONS="--tasks mmlu my_task --seed 3")
     assert "# hub: --tasks=mmlu: open" in well and not any("EVALS" in line for line in well)
     assert "# hub: --tasks=my_task: not in preflight/hub_names.md, its data is not checked" in well
@@ -403,7 +478,9 @@ def test_too_little_disk(check, hub):
     """The shape comes from the model's config.json on the hub; what is there already is not counted again."""
     hub.configs["RLHFlow/LLaMA3-SFT"] = LLAMA_70B
     status, _, problems = check(**QUICK, free=900)
-    need = budget.disk(budget.SHAPES["llama3_70b"], trained=["dpo"] * 3, tokens=3 * 20000 * 8 * 2048)
+    need = budget.disk(
+        budget.SHAPES["llama3_70b"], trained=["dpo"] * 3, tokens=3 * 20000 * 8 * 2048
+    )
     models, checkpoints, rows = (need[name] for name in ("models", "checkpoints", "rows"))
     assert models + checkpoints > 1024
     assert (status, problems) == (
@@ -435,7 +512,9 @@ def test_too_little_memory(check, hub):
     """By parts, with what to change; GPU_MEMORY wins over nvidia-smi."""
     shape, flags = budget.SHAPES["llama3_8b"], {"DISTRIBUTED": "ddp"}
     parts = budget.training(shape, "dpo", gpus=8, sequence=2048, batch=2, distributed="ddp")
-    told = ", ".join(f"{name} {size:.1f}" for name, size in parts.items() if size >= 0.05 and name != "total")
+    told = ", ".join(
+        f"{name} {size:.1f}" for name, size in parts.items() if size >= 0.05 and name != "total"
+    )
     dpo = (
         f"check: GPU memory: dpo needs {parts['total']:.1f} GiB of 79.6 ({told}); change DISTRIBUTED, "
         "PER_DEVICE_BATCH_SIZE, or DPO_OPTIONS (--max_length, LoRA by --use_peft True)"
@@ -445,7 +524,9 @@ def test_too_little_memory(check, hub):
     assert (status, problems) == (1, [dpo])
     status, _, problems = check(**QUICK | flags, gpus=[81559] * 8, GPU_MEMORY="1000")
     assert (status, problems) == (0, [])
-    status, _, problems = check(**QUICK | flags, gpus=[81559] * 8, DPO_OPTIONS="--use_peft True --lora_r 8")
+    status, _, problems = check(
+        **QUICK | flags, gpus=[81559] * 8, DPO_OPTIONS="--use_peft True --lora_r 8"
+    )
     assert (status, problems) == (0, [])
     status, _, problems = check(**QUICK, GPU_MEMORY="12", TENSOR_PARALLEL="1")
     assert status == 1
@@ -461,7 +542,12 @@ def test_too_little_memory(check, hub):
 
 def llama_3_1(hub):
     """The published policy with the positions of Llama 3.1."""
-    shape = {"model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336}
+    shape = {
+        "model_type": "llama",
+        "num_hidden_layers": 32,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+    }
     shape |= {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
     hub.configs["RLHFlow/LLaMA3-SFT"] = {**shape, "max_position_embeddings": 131072}
 
@@ -479,7 +565,15 @@ def test_what_the_context_has_to_hold(check, hub):
     llama_3_1(hub)
     for variables, tokens in [
         ({"MAX_NEW_TOKENS": "1024", "DPO_MAX_LENGTH": "4096"}, 5120),
-        ({"MAX_NEW_TOKENS": "1024", "EVALS": "arena_hard", "JUDGE_URL": "http://x/v1", "JUDGE_MODEL": "x"}, 6144),
+        (
+            {
+                "MAX_NEW_TOKENS": "1024",
+                "EVALS": "arena_hard",
+                "JUDGE_URL": "http://x/v1",
+                "JUDGE_MODEL": "x",
+            },
+            6144,
+        ),
         ({"MAX_NEW_TOKENS": "100000", "DPO_MAX_LENGTH": "100000"}, 131072),
         ({"MAX_NEW_TOKENS": "1024", "MAX_MODEL_LEN": "2000"}, 2000),
     ]:
@@ -498,7 +592,9 @@ def test_without_a_known_memory_it_tells_what_is_needed(check, hub):
     hub.configs["sfairXC/FsfairX-LLaMA3-RM-v0.1"] = {"model_type": "other"}
     status, well, _ = check(**QUICK)
     shape = budget.SHAPES["llama3_8b"]
-    dpo = budget.training(shape, "dpo", gpus=8, sequence=2048, batch=2, distributed="zero3")["total"]
+    dpo = budget.training(shape, "dpo", gpus=8, sequence=2048, batch=2, distributed="zero3")[
+        "total"
+    ]
     generation = budget.generation(shape, sequence=4096)["total"]
     assert status == 0
     told = f"needed: dpo {dpo:.1f}, generation {generation:.1f}"
@@ -519,7 +615,11 @@ def test_several_machines_share_a_batch(check):
 
 
 def imports(stderr):
-    return {line.split("|")[-1].strip().split(".")[0] for line in stderr if line.startswith("import time:")}
+    return {
+        line.split("|")[-1].strip().split(".")[0]
+        for line in stderr
+        if line.startswith("import time:")
+    }
 
 
 def test_the_tiny_recipe_needs_the_standard_library_alone(check):

@@ -4,9 +4,12 @@ import json
 import random
 
 import pytest
+
 from commands import ran, read_jsonl, run, write_jsonl
 
-WORDS = [a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in ("n", "r", "st", "l", "m", "p")]
+WORDS = [
+    a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in ("n", "r", "st", "l", "m", "p")
+]
 
 
 def text(seed, length):
@@ -17,7 +20,12 @@ def asked(name, content, answer=None, source="s"):
     turns = [{"role": "user", "content": content}]
     if answer is None:
         return {"id": name, "prompt": turns, "source": source}
-    return {"id": name, "messages": [*turns, {"role": "assistant", "content": answer}], "source": source, "more": 1}
+    return {
+        "id": name,
+        "messages": [*turns, {"role": "assistant", "content": answer}],
+        "source": source,
+        "more": 1,
+    }
 
 
 def cleaned(tmp_path, rows, *flags):
@@ -34,11 +42,15 @@ def test_near_duplicates_go_and_the_first_stays(tmp_path):
     rows = []
     for i in range(50):
         words = text(i, 100).split()
-        rows.append(asked(f"first-{i}", " ".join(words), "an answer of its own " + text(1000 + i, 5)))
+        rows.append(
+            asked(f"first-{i}", " ".join(words), "an answer of its own " + text(1000 + i, 5))
+        )
     for i in range(50):
         words = rows[i]["messages"][0]["content"].split()
         words[50] = "changed"
-        rows.append(asked(f"near-{i}", " ".join(words).upper(), rows[i]["messages"][1]["content"] + "!"))
+        rows.append(
+            asked(f"near-{i}", " ".join(words).upper(), rows[i]["messages"][1]["content"] + "!")
+        )
     for i in range(50):
         words = rows[i]["messages"][0]["content"].split()
         words[::5] = ["changed"] * 20
@@ -53,7 +65,10 @@ def test_near_duplicates_go_and_the_first_stays(tmp_path):
 def test_what_overlaps_a_benchmark_goes_and_is_reported(tmp_path):
     """13 words in a row, in a question or in an answer; a shorter question only if it is a whole turn."""
     long, short = text(1, 40), "What is the capital of France?"
-    benchmark = [{"question_id": 1, "turns": [long, short]}, {"question_id": 2, "turns": [text(2, 13)]}]
+    benchmark = [
+        {"question_id": 1, "turns": [long, short]},
+        {"question_id": 2, "turns": [text(2, 13)]},
+    ]
     other = tmp_path / "other.json"
     other.write_text(json.dumps([{"instruction": text(3, 20), "output": "o"}]))
     words = long.split()
@@ -69,25 +84,43 @@ def test_what_overlaps_a_benchmark_goes_and_is_reported(tmp_path):
     files = [write_jsonl(tmp_path / "bench.jsonl", benchmark), other]
     left, table, _ = cleaned(tmp_path, rows, "--evaluation_files", *files)
     assert left == ["12 words", "in a sentence", "clean"]
-    assert "| s | 6 | 2 | 4 | overlaps a benchmark: 4 |" in table and "| t | 1 | 1 | 0 |  |" in table
+    assert (
+        "| s | 6 | 2 | 4 | overlaps a benchmark: 4 |" in table and "| t | 1 | 1 | 0 |  |" in table
+    )
     assert "| all | 7 | 3 | 4 | overlaps a benchmark: 4 |" in table
     assert f"| {files[0]} | 3 | 3 |" in table and f"| {other} | 1 | 1 |" in table
     rows = [asked("in the answer", "Say something", " ".join(words[20:33]))]
     rows += [asked("fine", "Say something else", "Something.")]
     assert cleaned(tmp_path, rows, "--evaluation_files", *files)[0] == ["fine"]
-    assert cleaned(tmp_path, rows, "--evaluation_files", f"json:{files[0]}")[0] == ["fine"]  # NAME:FILE
+    assert cleaned(tmp_path, rows, "--evaluation_files", f"json:{files[0]}")[0] == [
+        "fine"
+    ]  # NAME:FILE
 
 
 def test_over_long_rows_and_other_languages_go_on_request(tmp_path, sft):
-    german = "Bitte erkläre mir in einfachen Worten, warum der Himmel am Abend rot und am Tag blau ist."
+    german = (
+        "Bitte erkläre mir in einfachen Worten, warum der Himmel am Abend rot und am Tag blau ist."
+    )
     english = "Please explain to me in simple words why the sky is red in the evening and blue during the day."
-    rows = [asked("de", german), asked("en", english), asked("long", english + " Thank you very much." * 40)]
+    rows = [
+        asked("de", german),
+        asked("en", english),
+        asked("long", english + " Thank you very much." * 40),
+    ]
     assert cleaned(tmp_path, rows)[0] == ["de", "en", "long"]
     left, table, _ = cleaned(tmp_path, rows, "--languages", "en")
     assert left == ["en", "long"] and "another language: 1" in table
     left, table, _ = cleaned(tmp_path, rows, "--max_tokens", 200, "--tokenizer_name", sft)
     assert left == ["de", "en"] and "too long: 1" in table
-    done = run("data/1_clean.py", "--input_file", tmp_path / "in.jsonl", "--output_file", "x", "--max_tokens", 3)
+    done = run(
+        "data/1_clean.py",
+        "--input_file",
+        tmp_path / "in.jsonl",
+        "--output_file",
+        "x",
+        "--max_tokens",
+        3,
+    )
     assert done.returncode == 2 and "--max_tokens and --tokenizer_name go together" in done.stderr
 
 
@@ -111,7 +144,10 @@ def test_no_row_left(tmp_path):
 
 @pytest.mark.parametrize(
     ("row", "told"),
-    [("{", "in.jsonl:2: row: not a line of JSON"), ({"id": "b", "prompt": []}, "in.jsonl:2: prompt: not one or more")],
+    [
+        ("{", "in.jsonl:2: row: not a line of JSON"),
+        ({"id": "b", "prompt": []}, "in.jsonl:2: prompt: not one or more"),
+    ],
 )
 def test_a_bad_row_ends_it_and_leaves_nothing(tmp_path, row, told):
     file = write_jsonl(tmp_path / "in.jsonl", [asked("a", "good"), row])
@@ -123,24 +159,48 @@ def test_a_bad_row_ends_it_and_leaves_nothing(tmp_path, row, told):
 def test_a_benchmark_without_questions_is_named(tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [asked("a", "good")])
     other = write_jsonl(tmp_path / "bench.jsonl", [{"uid": 1}])
-    done = run("data/1_clean.py", "--input_file", file, "--output_file", "x", "--evaluation_files", other)
+    done = run(
+        "data/1_clean.py", "--input_file", file, "--output_file", "x", "--evaluation_files", other
+    )
     assert (
-        done.stderr == f"{other}:1: question: none of turns, prompt, instruction, question, problem, text is a text\n"
+        done.stderr
+        == f"{other}:1: question: none of turns, prompt, instruction, question, problem, text is a text\n"
     )
 
 
 def test_a_map_shows_sources_and_finds_topics(tmp_path):
     rng, rows = random.Random(0), []
-    topics = {"animals": "cat dog horse cow sheep goat", "code": "python loop array pointer compiler thread"}
+    topics = {
+        "animals": "cat dog horse cow sheep goat",
+        "code": "python loop array pointer compiler thread",
+    }
     for i in range(120):
         source = ["animals", "code"][i % 2]
-        rows.append(asked(str(i), "please " + " ".join(rng.choices(topics[source].split(), k=6)), source=source))
+        rows.append(
+            asked(
+                str(i),
+                "please " + " ".join(rng.choices(topics[source].split(), k=6)),
+                source=source,
+            )
+        )
     file, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "map.png"
-    command = ["generation/3_prompt_map.py", "--prompts_file", file, "--output_file", out, "--topics", 2]
+    command = [
+        "generation/3_prompt_map.py",
+        "--prompts_file",
+        file,
+        "--output_file",
+        out,
+        "--topics",
+        2,
+    ]
     done = ran(*command, "--size", 100)
     assert out.read_bytes().startswith(b"\x89PNG") and "rows in: 120, shown: 100, " in done.stdout
-    found = [line.split("|")[1].split() for line in out.with_suffix(".md").read_text().splitlines()[2:]]
-    assert sorted(sum(word in words.split() for word in topic) for topic in found for words in topics.values()) == [
+    found = [
+        line.split("|")[1].split() for line in out.with_suffix(".md").read_text().splitlines()[2:]
+    ]
+    assert sorted(
+        sum(word in words.split() for word in topic) for topic in found for words in topics.values()
+    ) == [
         0,
         0,
         4,
@@ -155,8 +215,14 @@ OF_LANGUAGES = {  # the turns of a conversation, and whether it is kept as Engli
     "a short question": (["Hi, who are you?"], True),
     "one word": (["merci", "de rien"], True),
     "numbers": (["Sort 3, 1, 2.", "1, 2, 3"], True),
-    "a short question with a long answer": (["pip install", "This command installs packages for Python."], True),
-    "code": (["Why?\n```\nfuer alle dateien im ordner: drucke(datei) und zaehle die zeilen\n```"], True),
+    "a short question with a long answer": (
+        ["pip install", "This command installs packages for Python."],
+        True,
+    ),
+    "code": (
+        ["Why?\n```\nfuer alle dateien im ordner: drucke(datei) und zaehle die zeilen\n```"],
+        True,
+    ),
     "an address": (["https://beispiel.de/warum/der/himmel/am/abend/rot/und/am/tag/blau/ist"], True),
     "a short question with a long German answer": (["OK", GERMAN], False),
     "German": ([GERMAN, "Danke."], False),
@@ -173,7 +239,15 @@ def test_all_turns_decide_on_the_language_and_short_ones_do_not(tmp_path):
     left, table, _ = cleaned(tmp_path, rows, "--languages", "en", "--similarity", 2)
     kept = [name for name, (_, english) in OF_LANGUAGES.items() if english]
     assert left == kept and f"another language: {len(rows) - len(kept)} |" in table
-    done = run("data/1_clean.py", "--input_file", tmp_path / "in.jsonl", "--output_file", "x", "--languages", "english")
+    done = run(
+        "data/1_clean.py",
+        "--input_file",
+        tmp_path / "in.jsonl",
+        "--output_file",
+        "x",
+        "--languages",
+        "english",
+    )
     assert done.returncode == 2 and "--languages: english: not one of " in done.stderr
 
 
@@ -190,10 +264,22 @@ def test_texts_that_differ_in_signs_are_no_duplicates_and_no_overlap(tmp_path):
         "!",
     ]
     long = "Say in one sentence what the result of {} is and how you have found it"
-    rows = [asked(str(i), question) for i, question in enumerate([*questions, long.format("12 - 3")])]
-    benchmark = [{"question": "What is 12 / 3?"}, {"problem": long.format("12 + 3")}, {"question": "x = y"}]
-    benchmark += [{"question": "Explain C--."}, {"question": "..."}, {"instruction": "Explain C", "input": "struct"}]
+    rows = [
+        asked(str(i), question) for i, question in enumerate([*questions, long.format("12 - 3")])
+    ]
+    benchmark = [
+        {"question": "What is 12 / 3?"},
+        {"problem": long.format("12 + 3")},
+        {"question": "x = y"},
+    ]
+    benchmark += [
+        {"question": "Explain C--."},
+        {"question": "..."},
+        {"instruction": "Explain C", "input": "struct"},
+    ]
     file = write_jsonl(tmp_path / "bench.jsonl", benchmark)
     assert len(cleaned(tmp_path, rows, "--evaluation_files", file)[0]) == len(rows)
-    file = write_jsonl(tmp_path / "bench.jsonl", [{"question": question.upper()} for question in questions])
+    file = write_jsonl(
+        tmp_path / "bench.jsonl", [{"question": question.upper()} for question in questions]
+    )
     assert cleaned(tmp_path, rows, "--evaluation_files", file)[0] == [rows[-1]["id"]]

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from commands import ROOT, read_jsonl
 
 SMALL = {
@@ -62,12 +63,20 @@ def test_it_goes_on_where_it_was_stopped(out):
     assert process.returncode == 0, errors
     assert made == {path: path.stat().st_mtime_ns for path in made}
     assert "All is up to date: " in (out / "seed0/base.log").read_text()
-    rows = [line.split(" | ")[0].strip("| ") for line in printed.splitlines() if line.startswith("| ")]
-    assert rows[:2] == ["optimiser", "sft"] and {"dpo", *(f"best_of_{n}" for n in (2, 4, 8, 16))} == set(rows[2:])
+    rows = [
+        line.split(" | ")[0].strip("| ") for line in printed.splitlines() if line.startswith("| ")
+    ]
+    assert rows[:2] == ["optimiser", "sft"] and {
+        "dpo",
+        *(f"best_of_{n}" for n in (2, 4, 8, 16)),
+    } == set(rows[2:])
     assert (out / "COMPARISON.md").read_text() in printed
     claims = (out / "CLAIMS.md").read_text().splitlines()
     claims = {line.split(" | ")[1]: line for line in claims if "| compare.sh " in line}
-    assert claims["compare.sh best_of_n"].endswith("| holds |") and "| not run |" in claims["compare.sh dpo concise"]
+    assert (
+        claims["compare.sh best_of_n"].endswith("| holds |")
+        and "| not run |" in claims["compare.sh dpo concise"]
+    )
     assert len(read_jsonl(out / "seed0/dpo/eval/iter3/kl.jsonl")) == 30
     assert nothing_is_left(out)
 

@@ -4,6 +4,7 @@ import os
 import shlex
 
 import pytest
+
 from commands import run
 from driving import commands
 from record_dry_runs import BATCHES, RECORDS, all_cases, current, dry_run, recorded

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import ran, read_jsonl, run, write_jsonl
 
+from commands import ran, read_jsonl, run, write_jsonl
 from common import duplicates, entrances
 
 PROMPTS, INSTRUCTIONS = "generation/1_prompts.py", "sft/1_instructions.py"
@@ -87,7 +87,9 @@ def test_prompts_that_differ_in_signs_or_context_are_drawn(tmp_path):
     rows = [{"prompt": prompt} for prompt in DIFFERENT + contexts]
     made, told = entered(tmp_path, PROMPTS, rows)
     assert len(made) == len(rows) and "dropped: 0," in told
-    excluded = write_jsonl(tmp_path / "seen.jsonl", [row for row in made if row["id"] in ("in-1", f"in-{len(rows)}")])
+    excluded = write_jsonl(
+        tmp_path / "seen.jsonl", [row for row in made if row["id"] in ("in-1", f"in-{len(rows)}")]
+    )
     made, _ = entered(tmp_path, PROMPTS, rows, "--exclude_files", excluded)
     assert [row["id"] for row in made] == [f"in-{i}" for i in range(2, len(rows))]
 
@@ -126,13 +128,34 @@ FORMS = [  # a row of a public set, its prompt, its answer
     ),
     ({"conversations": [user("q"), assistant("a")]}, [user("q")], "a"),
     ({"conversation": [{"input": "q", "output": "a"}]}, [user("q")], "a"),
-    ({"messages": [system("t"), user("q"), assistant("a")], "system": "s"}, [system("t"), user("q")], "a"),
-    ({"messages": [user("q") | {"name": None}, assistant("a") | {"tool_calls": None, "weight": 1}]}, [user("q")], "a"),
-    ({"messages": [turn("user", [{"type": "text", "text": w} for w in "qr"]), assistant("a")]}, [user("q\nr")], "a"),
+    (
+        {"messages": [system("t"), user("q"), assistant("a")], "system": "s"},
+        [system("t"), user("q")],
+        "a",
+    ),
+    (
+        {
+            "messages": [
+                user("q") | {"name": None},
+                assistant("a") | {"tool_calls": None, "weight": 1},
+            ]
+        },
+        [user("q")],
+        "a",
+    ),
+    (
+        {"messages": [turn("user", [{"type": "text", "text": w} for w in "qr"]), assistant("a")]},
+        [user("q\nr")],
+        "a",
+    ),
     ({"prompt": "q", "completion": "a", "system": None}, [user("q")], "a"),
     ({"prompt": [user("q")], "completion": assistant("a")}, [user("q")], "a"),
     ({"messages": [system(""), user("q"), assistant("a")]}, [user("q")], "a"),
-    ({"messages": [user("q") | {"from": None, "input": None, "output": None}, assistant("a")]}, [user("q")], "a"),
+    (
+        {"messages": [user("q") | {"from": None, "input": None, "output": None}, assistant("a")]},
+        [user("q")],
+        "a",
+    ),
     (
         {"conversations": shares(("system", None), ("human", "q"), ("gpt", "a")), "system": "s"},
         [system("s"), user("q")],
@@ -148,7 +171,9 @@ def test_every_form_becomes_an_instruction(tmp_path):
         entered(tmp_path, INSTRUCTIONS, [row])[0][0]
         for row in rows[:: 4]
     ]  # fmt: skip
-    assert [row["messages"] for row in made] == [[*prompt, assistant(answer)] for _, prompt, answer in FORMS[::4]]
+    assert [row["messages"] for row in made] == [
+        [*prompt, assistant(answer)] for _, prompt, answer in FORMS[::4]
+    ]
     made, told = entered(tmp_path, INSTRUCTIONS, rows)
     different = {json.dumps([prompt, answer]) for _, prompt, answer in FORMS}
     assert len(made) == len(different) and f"duplicate: {len(FORMS) - len(different)} |" in told
@@ -160,18 +185,31 @@ def test_every_form_becomes_an_instruction(tmp_path):
 
 def test_every_form_becomes_a_prompt(tmp_path):
     rows = [row | {"id": i} for i, (row, _, _) in enumerate(FORMS[:-1])]
-    rows.append({"id": "last", "conversations": shares(("human", "q"), ("gpt", "a"), ("human", "r"), ("gpt", "b"))})
+    rows.append(
+        {
+            "id": "last",
+            "conversations": shares(("human", "q"), ("gpt", "a"), ("human", "r"), ("gpt", "b")),
+        }
+    )
     made, told = entered(tmp_path, PROMPTS, rows)
     assert made.pop()["prompt"] == [user("q"), assistant("a"), user("r")]
     assert len(made) == len({json.dumps(prompt) for _, prompt, _ in FORMS}) and "duplicate" in told
     for row in made:
-        assert row["prompt"] == FORMS[int(row["id"])][1] and not row.keys() & {"system", "system_prompt", "messages"}
+        assert row["prompt"] == FORMS[int(row["id"])][1] and not row.keys() & {
+            "system",
+            "system_prompt",
+            "messages",
+        }
 
 
 def test_every_form_becomes_a_preference(tmp_path):
     rows, prompts = [], []
     for i, (row, prompt, _) in enumerate(FORMS):
-        kept = {key: value for key, value in row.items() if key not in ("output", "response", "answer", "solution")}
+        kept = {
+            key: value
+            for key, value in row.items()
+            if key not in ("output", "response", "answer", "solution")
+        }
         answers = {side: {"from": "gpt", "value": f"{side} {i}"} for side in ("chosen", "rejected")}
         if i % 2:
             answers = {side: turn["value"] for side, turn in answers.items()}
@@ -180,17 +218,31 @@ def test_every_form_becomes_a_preference(tmp_path):
     made, told = entered(tmp_path, PREFERENCES, rows)
     assert "dropped" not in told.splitlines()[-1] and [row["prompt"] for row in made] == prompts
     for i, row in enumerate(made):
-        assert row["chosen"] == [assistant(f"chosen {i}")] and row["rejected"] == [assistant(f"rejected {i}")]
-        assert not row.keys() & {"messages", "conversations", "conversation", "completion", "system", "instruction"}
+        assert row["chosen"] == [assistant(f"chosen {i}")] and row["rejected"] == [
+            assistant(f"rejected {i}")
+        ]
+        assert not row.keys() & {
+            "messages",
+            "conversations",
+            "conversation",
+            "completion",
+            "system",
+            "instruction",
+        }
 
 
 def test_keys_that_pass_through_do_not_decide_what_a_row_is(tmp_path):
     pair = {"chosen": [assistant("a")], "rejected": [assistant("b")]}
-    prompts = [{"id": "a", "prompt": "q", **pair, "messages": None}, {"id": "b", "prompt": "r", "chosen": "text"}]
+    prompts = [
+        {"id": "a", "prompt": "q", **pair, "messages": None},
+        {"id": "b", "prompt": "r", "chosen": "text"},
+    ]
     prompts.append({"id": "c", "prompt": None, "conversations": None, "question": "s"})
     made, _ = entered(tmp_path, PROMPTS, prompts)
     assert [row["prompt"] for row in made] == [[user(text)] for text in "qrs"]
-    made, _ = entered(tmp_path, INSTRUCTIONS, [{"messages": [user("q"), assistant("a")], "prompt": "x", **pair}])
+    made, _ = entered(
+        tmp_path, INSTRUCTIONS, [{"messages": [user("q"), assistant("a")], "prompt": "x", **pair}]
+    )
     assert made[0]["messages"] == [user("q"), assistant("a")]
     for rows in (
         [{"id": "a", "prompt": [user("q")], "chosen": "text"}, {"id": "b", "prompt": [user("r")]}],
@@ -214,7 +266,13 @@ CALL = assistant(None) | {"tool_calls": [{"id": "1", "function": {"name": "f"}}]
 BAD_TURNS = {
     "tool calls": [
         [user("q"), CALL, turn("tool", "r"), assistant("a"), user("s")],
-        [user("q"), turn("function_call", "f()"), turn("observation", "r"), assistant("a"), user("s")],
+        [
+            user("q"),
+            turn("function_call", "f()"),
+            turn("observation", "r"),
+            assistant("a"),
+            user("s"),
+        ],
     ],
     "content that is not text": [
         [turn("user", [{"type": "image_url", "image_url": {}}, {"type": "text", "text": "q"}])]
@@ -226,21 +284,35 @@ BAD_TURNS = {
 def test_what_cannot_be_used_is_dropped_and_counted(tmp_path):
     bad = [(reason, turns) for reason, cases in BAD_TURNS.items() for turns in cases]
     count = ", ".join(
-        f"{reason}: {len(cases)}" for reason, cases in sorted(BAD_TURNS.items(), key=lambda e: -len(e[1]))
+        f"{reason}: {len(cases)}"
+        for reason, cases in sorted(BAD_TURNS.items(), key=lambda e: -len(e[1]))
     )
     rows = [{"prompt": turns} for _, turns in bad] + [{"prompt": "good"}]
     made, told = entered(tmp_path, PROMPTS, rows)
     assert len(made) == 1 and f"| {len(rows)} | 1 | {len(bad)} | {count} |" in told
-    rows = [{"messages": [*turns, assistant("a")]} for _, turns in bad] + [{"instruction": "good", "output": "a"}]
+    rows = [{"messages": [*turns, assistant("a")]} for _, turns in bad] + [
+        {"instruction": "good", "output": "a"}
+    ]
     made, told = entered(tmp_path, INSTRUCTIONS, rows)
     assert len(made) == 1 and f"| {len(rows)} | 1 | {len(bad)} | {count} |" in told
     rows = [{"prompt": turns, "chosen": "a", "rejected": "b"} for _, turns in bad]
-    rows += [{"prompt": "q", "chosen": [CALL], "rejected": "b"}, {"prompt": "good", "chosen": "a", "rejected": "b"}]
+    rows += [
+        {"prompt": "q", "chosen": [CALL], "rejected": "b"},
+        {"prompt": "good", "chosen": "a", "rejected": "b"},
+    ]
     made, told = entered(tmp_path, PREFERENCES, rows)
-    assert len(made) == 1 and "dropped, tool calls: 3" in told and "dropped, prompt: an empty turn: 3" in told
-    made, told = entered(tmp_path, PROMPTS, [{"prompt": " "}, {"conversations": []}, {"prompt": "good"}])
+    assert (
+        len(made) == 1
+        and "dropped, tool calls: 3" in told
+        and "dropped, prompt: an empty turn: 3" in told
+    )
+    made, told = entered(
+        tmp_path, PROMPTS, [{"prompt": " "}, {"conversations": []}, {"prompt": "good"}]
+    )
     assert len(made) == 1 and "an empty turn: 1" in told
-    made, told = entered(tmp_path, PROMPTS, [{"messages": [turn("user", None)]}, {"prompt": "good"}])
+    made, told = entered(
+        tmp_path, PROMPTS, [{"messages": [turn("user", None)]}, {"prompt": "good"}]
+    )
     assert len(made) == 1 and "an empty turn: 1" in told
 
 
@@ -274,7 +346,9 @@ def test_numbers_become_texts(tmp_path):
 
 
 @pytest.mark.parametrize("script", [PROMPTS, INSTRUCTIONS, PREFERENCES])
-@pytest.mark.parametrize("name", [True, "", ["a"], 10**400], ids=["true", "empty", "list", "too large"])
+@pytest.mark.parametrize(
+    "name", [True, "", ["a"], 10**400], ids=["true", "empty", "list", "too large"]
+)
 def test_other_ids_are_refused(tmp_path, script, name):
     row = {"id": name, "prompt": "q", "completion": "a", "chosen": "a", "rejected": "b"}
     file = write_jsonl(tmp_path / "in.jsonl", ["", row])
@@ -290,12 +364,17 @@ def test_other_answers_of_prompts_are_refused(tmp_path, answer):
 @pytest.mark.parametrize("script", [PROMPTS, INSTRUCTIONS, PREFERENCES])
 def test_a_system_prompt_that_is_no_text_is_named(tmp_path, script):
     row = {"prompt": "q", "completion": "a", "chosen": "a", "rejected": "b", "system": ["s"]}
-    assert "system: not a text" in refused(tmp_path, script, write_jsonl(tmp_path / "in.jsonl", [row]))
+    assert "system: not a text" in refused(
+        tmp_path, script, write_jsonl(tmp_path / "in.jsonl", [row])
+    )
 
 
 def test_the_last_box_of_a_solution_is_its_answer():
     """Braces that LaTeX shows are no ends of the box; a box that is cut off holds no answer."""
-    boxes = {r"\boxed{1}, so \boxed{\frac{1}{2}}.": r"\frac{1}{2}", r"\boxed{\left\{ x \right.}": r"\left\{ x \right."}
+    boxes = {
+        r"\boxed{1}, so \boxed{\frac{1}{2}}.": r"\frac{1}{2}",
+        r"\boxed{\left\{ x \right.}": r"\left\{ x \right.",
+    }
     for solution, answer in (boxes | {r"\boxed{4": None, "4": None}).items():
         assert entrances.last_boxed(solution) == answer
 
@@ -312,9 +391,16 @@ def test_equal_scores_are_ties_in_every_set(tmp_path, keys):
     """Margins are in the points of the set, of which only the named ones have a smallest that counts."""
     scores = [(8.0, 8.0), (0.75, 0.5), (2, 3), (None, 4), ("90", 10), (0, "0.0")]
     rows = [{"prompt": f"q{i}", "chosen": "a", "rejected": "b"} for i in range(len(scores))]
-    rows = [row | dict(zip(keys.split(), pair, strict=True)) for row, pair in zip(rows, scores, strict=True)]
+    rows = [
+        row | dict(zip(keys.split(), pair, strict=True))
+        for row, pair in zip(rows, scores, strict=True)
+    ]
     made, told = entered(tmp_path, PREFERENCES, rows)
-    assert {row["id"]: row.get("margin") for row in made} == {"in-2": 0.25, "in-4": None, "in-5": 80}
+    assert {row["id"]: row.get("margin") for row in made} == {
+        "in-2": 0.25,
+        "in-4": None,
+        "in-5": 80,
+    }
     assert "dropped, tie: 2, dropped, contradicted by its scores: 1, " in told
     made, told = entered(tmp_path, PREFERENCES, rows, "--min_margin", 0.5)
     assert {row["id"] for row in made} == {"in-4", "in-5"} and "dropped, small margin: 1, " in told
@@ -333,7 +419,13 @@ def test_files_with_the_mark_of_windows_gzipped_or_not_say_the_same(tmp_path):
             (tmp_path / name).write_bytes(content)
             (made,), _ = entered(tmp_path, script, tmp_path / name)
             assert made["id"] == "a"
-    ran("generation/1b_directions.py", "--prompts_file", write_gzipped(tmp_path), "--output_file", tmp_path / "d.jsonl")
+    ran(
+        "generation/1b_directions.py",
+        "--prompts_file",
+        write_gzipped(tmp_path),
+        "--output_file",
+        tmp_path / "d.jsonl",
+    )
     assert len(read_jsonl(tmp_path / "d.jsonl")) == 1
 
 
@@ -349,14 +441,29 @@ BROKEN = {  # content, and what is said of it
     "open.json": (b'[{"prompt": "q"}', "cannot be read (cut off in line 1: "),
     "wrong.json": (b'[{"prompt": tru}]', "cannot be read (line 1: "),
     "missing.json": (b'[{"prompt": "q"} {"prompt": "r"}]', "cannot be read (line 1: no comma"),
-    "two.json": (b'[{"prompt": "q"}]\n[{"prompt": "r"}]', "cannot be read (line 1: more after the end of the list)"),
-    "half.json": (b'[{"prompt": "q"},\n{"prompt": "\\ud83d"}]', "2: prompt: half a character (a lone surrogate)"),
+    "two.json": (
+        b'[{"prompt": "q"}]\n[{"prompt": "r"}]',
+        "cannot be read (line 1: more after the end of the list)",
+    ),
+    "half.json": (
+        b'[{"prompt": "q"},\n{"prompt": "\\ud83d"}]',
+        "2: prompt: half a character (a lone surrogate)",
+    ),
     "twice.json": (b'[{"prompt": "q", "prompt": "r"}]', "1: prompt: stands twice in one object"),
     "empty.json": (b"[]", "no rows"),
     "texts.json": (b'["q"]', "1: row: not a JSON object"),
-    "cut.jsonl": (b'{"prompt": "q"}\n{"prompt": "r', "2: row: not a line of JSON (the file is cut off here: "),
-    "brace.jsonl": (b'{"prompt": {"a": 1}', "1: row: not a line of JSON (the file is cut off here: "),
-    "letter.jsonl": ('{"prompt": "é'.encode()[:-1], "1: row: not a line of JSON (the file is cut off here: "),
+    "cut.jsonl": (
+        b'{"prompt": "q"}\n{"prompt": "r',
+        "2: row: not a line of JSON (the file is cut off here: ",
+    ),
+    "brace.jsonl": (
+        b'{"prompt": {"a": 1}',
+        "1: row: not a line of JSON (the file is cut off here: ",
+    ),
+    "letter.jsonl": (
+        '{"prompt": "é'.encode()[:-1],
+        "1: row: not a line of JSON (the file is cut off here: ",
+    ),
     "wrong.jsonl": (b'{"prompt": tru}', "1: row: not a line of JSON (Expecting value"),
     "half.jsonl": (b'{"prompt": "\\uDE00"}\n', "1: prompt: half a character (a lone surrogate)"),
 }
@@ -364,42 +471,66 @@ BROKEN = {  # content, and what is said of it
 
 def test_files_that_are_cut_off_are_called_that(tmp_path):
     for name, (content, reason) in BROKEN.items():
-        for file, data in ((tmp_path / name, content), (tmp_path / f"{name}.gz", gzip.compress(content))):
+        for file, data in (
+            (tmp_path / name, content),
+            (tmp_path / f"{name}.gz", gzip.compress(content)),
+        ):
             file.write_bytes(data)
             told = refused(tmp_path, PROMPTS, file)
             assert told.removeprefix(f"{file}:").lstrip().startswith(reason), told
     lines = gzip.compress(b'{"prompt": "q"}\n' * 9000)[:-20]
     (tmp_path / "zip.jsonl.gz").write_bytes(lines)
-    assert refused(tmp_path, PREFERENCES, tmp_path / "zip.jsonl.gz").endswith("(its fields: prompt)")
+    assert refused(tmp_path, PREFERENCES, tmp_path / "zip.jsonl.gz").endswith(
+        "(its fields: prompt)"
+    )
     for script in (PROMPTS, INSTRUCTIONS):
         (tmp_path / "zip.json.gz").write_bytes(lines)
         told = refused(tmp_path, script, tmp_path / "zip.json.gz")
         assert told == f"{tmp_path / 'zip.json.gz'}: cannot be read (the gzipped file is cut off)"
-    assert refused(tmp_path, PROMPTS, tmp_path / "zip.jsonl.gz").endswith(": row: the gzipped file is cut off here")
+    assert refused(tmp_path, PROMPTS, tmp_path / "zip.jsonl.gz").endswith(
+        ": row: the gzipped file is cut off here"
+    )
 
 
 # RLHFlow's ready-made sets
 
 
 def test_the_papers_prompts_are_read_in_their_published_schema(tmp_path):
-    row = {"dataset": "UltraFeedback", "context": "<s>q</s>", "context_messages": [user("q")], "id": "5"}
+    row = {
+        "dataset": "UltraFeedback",
+        "context": "<s>q</s>",
+        "context_messages": [user("q")],
+        "id": "5",
+    }
     made, _ = entered(tmp_path, PROMPTS, [row])
     source = str(tmp_path / "in.jsonl")
-    assert made == [{"id": "5", "source": source, "dataset": "UltraFeedback", "prompt": [user("q")]}]
+    assert made == [
+        {"id": "5", "source": source, "dataset": "UltraFeedback", "prompt": [user("q")]}
+    ]
     done = run(PROMPTS, "--datasets", "paper", "--output_file", tmp_path / "new.jsonl")
     assert done.stderr.splitlines()[-1].startswith(
         "RLHFlow/prompt-collection-v0.1: no such file, and no dataset on the"
     )
     done = run(PREFERENCES, "--datasets", "standard", "--output_file", tmp_path / "new.jsonl")
-    assert done.stderr.splitlines()[-1].startswith("RLHFlow/HH-RLHF-Helpful-standard: no such file, and no dataset on")
+    assert done.stderr.splitlines()[-1].startswith(
+        "RLHFlow/HH-RLHF-Helpful-standard: no such file, and no dataset on"
+    )
 
 
 def test_the_standard_sets_are_read_in_their_published_schema(tmp_path):
     def row(chosen, rejected, *scores):
-        sides = {"chosen": [user("q"), assistant(chosen)], "rejected": [user("q"), assistant(rejected)]}
+        sides = {
+            "chosen": [user("q"), assistant(chosen)],
+            "rejected": [user("q"), assistant(rejected)],
+        }
         return sides | dict(zip(("chosen_score", "rejected_score"), scores, strict=False))
 
-    rows = [row("a", "b", 4.75, 4.5), row("c", "d", 3.0, 3.0), row("e", "f"), row("g", "h", None, None)]
+    rows = [
+        row("a", "b", 4.75, 4.5),
+        row("c", "d", 3.0, 3.0),
+        row("e", "f"),
+        row("g", "h", None, None),
+    ]
     made, told = entered(tmp_path, PREFERENCES, rows)
     assert [(pair["chosen"][0]["content"], pair.get("margin")) for pair in made] == [
         ("a", 0.25),
@@ -412,4 +543,8 @@ def test_the_standard_sets_are_read_in_their_published_schema(tmp_path):
 def test_an_output_is_not_called_gzipped(tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "q"}])
     done = run(PROMPTS, "--datasets", file, "--size", 0, "--output_file", tmp_path / "out.jsonl.gz")
-    assert done.returncode == 2 and "give a name without .gz" in done.stderr and not list(tmp_path.glob("out*"))
+    assert (
+        done.returncode == 2
+        and "give a name without .gz" in done.stderr
+        and not list(tmp_path.glob("out*"))
+    )

@@ -14,13 +14,16 @@ import urllib.error
 import urllib.request
 
 import pytest
+
 import scripted_judge
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from scripted_judge import ENVIRONMENT, tiny_judge
 
 SCRIPT = "annotation/1c_llm_judge.py"
 TRUE_REWARD = runpy.run_path(str(ROOT / "recipes/tiny/true_reward.py"))
-PROMPTS = 'scale = [1, 10]\nrating = "{prompt}|{answer}"\npairwise = "{prompt}|{answer_a}|{answer_b}"\n'
+PROMPTS = (
+    'scale = [1, 10]\nrating = "{prompt}|{answer}"\npairwise = "{prompt}|{answer_a}|{answer_b}"\n'
+)
 
 
 def judge_that(reply):
@@ -70,7 +73,10 @@ def test_a_rating_is_the_reward(tmp_path):
     """The raw replies stay, and what the row held; the prompt's roles are told, a known answer is not."""
     turns = [("system", "s"), ("user", "q {answer}"), ("assistant", "a"), ("user", "q2")]
     prompt = [{"role": role, "content": content} for role, content in turns]
-    rows = [answers("a", 2, answer="SECRET", extra=[1]), answers("b", 2, prompt=prompt, responses=["{prompt}", "é"])]
+    rows = [
+        answers("a", 2, answer="SECRET", extra=[1]),
+        answers("b", 2, prompt=prompt, responses=["{prompt}", "é"]),
+    ]
     replies = {"0": "Fine: [[7]]", "1": "[[2.5]]", "{prompt}": "[[10]], yes, [[10]].", "é": "[[1]]"}
     made, told, asked = judged(tmp_path, rows, lambda _, answer, before: replies[answer])
     assert [row["rewards"] for row in made] == [[7.0, 2.5], [10.0, 1.0]]
@@ -79,23 +85,58 @@ def test_a_rating_is_the_reward(tmp_path):
             {"response": i, "rating": row["rewards"][i], "reply": replies[text]}
             for i, text in enumerate(row["responses"])
         ]
-        assert row == before | {"rewards": row["rewards"], "annotator": "judge", "judgement": judgement}
+        assert row == before | {
+            "rewards": row["rewards"],
+            "annotator": "judge",
+            "judgement": judgement,
+        }
     conversation = "system: s\n\nuser: q {answer}\n\nassistant: a\n\nuser: q2"
-    texts = ["user: question a|0", "user: question a|1", f"{conversation}|{{prompt}}", f"{conversation}|é"]
+    texts = [
+        "user: question a|0",
+        "user: question a|1",
+        f"{conversation}|{{prompt}}",
+        f"{conversation}|é",
+    ]
     assert sorted(asked) == sorted(texts)
-    assert "at most 4 requests for 2 rows" in told and "requests: 4, replies without verdict: 0, " in told
+    assert (
+        "at most 4 requests for 2 rows" in told
+        and "requests: 4, replies without verdict: 0, " in told
+    )
 
 
-NONSENSE = ["nonsense", "", "7", "[11]", "[[A]]", "[[11]]", "[[0]]", "[[3]] or [[4]]", "[[4/5]]", "[1] or [2]"]
-NONSENSE += ["<think>Perhaps [[5]]", "[[5]] <think>or", "<think>[[5]]</think>", "[[5]]</think> I cannot say."]
+NONSENSE = [
+    "nonsense",
+    "",
+    "7",
+    "[11]",
+    "[[A]]",
+    "[[11]]",
+    "[[0]]",
+    "[[3]] or [[4]]",
+    "[[4/5]]",
+    "[1] or [2]",
+]
+NONSENSE += [
+    "<think>Perhaps [[5]]",
+    "[[5]] <think>or",
+    "<think>[[5]]</think>",
+    "[[5]]</think> I cannot say.",
+]
 
 
 def test_nonsense_is_counted_and_not_guessed(tmp_path):
-    rows = [answers(f"{i}", responses=["0", reply, "1"]) for i, reply in enumerate([*NONSENSE, "[[5]]"])]
-    made, told, _ = judged(tmp_path, rows, lambda _, answer, before: "[[5]]" if answer in "01" and answer else answer)
+    rows = [
+        answers(f"{i}", responses=["0", reply, "1"]) for i, reply in enumerate([*NONSENSE, "[[5]]"])
+    ]
+    made, told, _ = judged(
+        tmp_path, rows, lambda _, answer, before: "[[5]]" if answer in "01" and answer else answer
+    )
     assert [row["id"] for row in made] == [str(len(NONSENSE))] and len(made) == 1
     n = len(NONSENSE)
-    assert f"rows in: {n + 1}, " in told and f"without verdict: {n}, requests refused: 0, dropped: {n}, " in told
+    assert (
+        f"rows in: {n + 1}, " in told
+        and f"without verdict: {n}, requests refused: 0, dropped: {n}, " in told
+    )
     assert "rows out: 1, " in told
 
 
@@ -124,13 +165,22 @@ def test_a_reply_that_was_cut_off_in_an_unmarked_thought_has_no_verdict(tmp_path
 
     def reply(question, answer, before):
         cut_off = question.endswith(" a") and answer == "1"
-        message = {"role": "assistant", "content": "First I look at [[5]]." + "</think>[[9]]" * (not cut_off)}
-        return 200, {"choices": [{"message": message, "finish_reason": "length" if cut_off else "stop"}]}
+        message = {
+            "role": "assistant",
+            "content": "First I look at [[5]]." + "</think>[[9]]" * (not cut_off),
+        }
+        return 200, {
+            "choices": [{"message": message, "finish_reason": "length" if cut_off else "stop"}]
+        }
 
-    with judge_that(lambda *shown: (401, {}) if shown[0].endswith(" b") else reply(*shown)) as judge:
+    with judge_that(
+        lambda *shown: (401, {}) if shown[0].endswith(" b") else reply(*shown)
+    ) as judge:
         failed(tmp_path, [answers("a"), answers("b")], judge.url, "--concurrency", 1)
     made, told, asked = judged(tmp_path, [], reply)
-    assert [row["id"] for row in made] == ["b"] and made[0]["rewards"] == [9.0] * 3 and len(asked) == 3
+    assert (
+        [row["id"] for row in made] == ["b"] and made[0]["rewards"] == [9.0] * 3 and len(asked) == 3
+    )
     assert "replies without verdict: 1, requests refused: 0, dropped: 1, rows out: 1, " in told
 
 
@@ -154,7 +204,9 @@ def probabilities(row):
 def test_a_judge_that_likes_the_first_place_says_nothing(tmp_path):
     made, _, asked = judged(tmp_path, [answers("a")], lambda *_: "[[A]]", "--method", "all_pairs")
     assert set(probabilities(made[0]).values()) == {0.5} and made[0]["rewards"] == [0.5] * 3
-    assert sorted(asked) == sorted(f"user: question a|{i}|{j}" for i, j in itertools.permutations(range(3), 2))
+    assert sorted(asked) == sorted(
+        f"user: question a|{i}|{j}" for i, j in itertools.permutations(range(3), 2)
+    )
 
 
 @pytest.mark.parametrize("method", ["tournament", "all_pairs"])
@@ -171,7 +223,11 @@ def test_all_pairs_by_hand(tmp_path):
     """Both orders count, a tie is a half; the reward is the mean probability to win; the raw replies stay in order."""
     said = {"01": "A", "10": "A", "02": "A", "20": "B", "12": "C", "21": "A"}
     made, told, _ = judged(
-        tmp_path, [answers("a")], lambda _, a, b, before: f"{a}{b} [[{said[a + b]}]]", "--method", "all_pairs"
+        tmp_path,
+        [answers("a")],
+        lambda _, a, b, before: f"{a}{b} [[{said[a + b]}]]",
+        "--method",
+        "all_pairs",
     )
     assert probabilities(made[0]) == {(0, 1): 0.5, (0, 2): 1.0, (1, 2): 0.25}
     assert made[0]["rewards"] == [0.75, 0.375, 0.375]
@@ -194,16 +250,25 @@ def matches(strengths):
 
 def test_the_tournament_finds_best_and_worst(tmp_path):
     """Of a transitive judge; what is known from the first half is not asked again in the second."""
-    orders = [random.Random(i).sample(range(8), 8) for i in range(40)] + [list(range(8)), list(range(7, -1, -1))]
+    orders = [random.Random(i).sample(range(8), 8) for i in range(40)] + [
+        list(range(8)),
+        list(range(7, -1, -1)),
+    ]
     rows = [answers(f"{i}", responses=[str(s) for s in order]) for i, order in enumerate(orders)]
     made, told, asked = judged(tmp_path, rows, larger, "--method", "tournament")
     wanted = [{7: 1.0, 0: 0.0}, 0.5]
-    assert [row["rewards"] for row in made] == [[wanted[0].get(s, wanted[1]) for s in order] for order in orders]
+    assert [row["rewards"] for row in made] == [
+        [wanted[0].get(s, wanted[1]) for s in order] for order in orders
+    ]
     assert f"at most {42 * 26} requests for 42 rows" in told
-    assert len(set(asked)) == len(asked) == sum(2 * len(matches(order)) for order in orders) < 42 * 26
+    assert (
+        len(set(asked)) == len(asked) == sum(2 * len(matches(order)) for order in orders) < 42 * 26
+    )
     for row, order in zip(made, orders, strict=True):
         assert set(probabilities(row)) == matches(order)
-    assert {len(row["judgement"]) for row in made} <= set(range(7, 14)) and len(made[-1]["judgement"]) == 13
+    assert {len(row["judgement"]) for row in made} <= set(range(7, 14)) and len(
+        made[-1]["judgement"]
+    ) == 13
 
 
 @pytest.mark.parametrize("verdict", ["A", "C"])
@@ -230,7 +295,9 @@ def test_a_comparison_counts_if_both_orders_have_a_verdict(tmp_path):
 
     made, told, _ = judged(tmp_path, rows, reply, "--method", "all_pairs")
     assert [row["id"] for row in made] == ["a"]
-    assert probabilities(made[0]) == {(0, 1): 0.0, (0, 2): None, (1, 2): 0.0} and made[0]["rewards"] == [0.0, 0.5, 1.0]
+    assert probabilities(made[0]) == {(0, 1): 0.0, (0, 2): None, (1, 2): 0.0} and made[0][
+        "rewards"
+    ] == [0.0, 0.5, 1.0]
     assert made[0]["judgement"][1]["replies"] == ["I see 0 and 2. [[B]]", "[[A]] or [[B]]?"]
     assert "replies without verdict: 5, requests refused: 0, dropped: 1, rows out: 1, " in told
 
@@ -243,7 +310,9 @@ def test_a_tournament_without_one_of_its_comparisons_is_dropped(tmp_path):
         return "?" if question.endswith("a") and "1" in shown[:2] else larger(question, *shown)
 
     made, told, asked = judged(tmp_path, rows, reply, "--method", "tournament")
-    assert [row["id"] for row in made] == ["b"] and sum(text.startswith("user: question a") for text in asked) == 2
+    assert [row["id"] for row in made] == ["b"] and sum(
+        text.startswith("user: question a") for text in asked
+    ) == 2
     assert "replies without verdict: 2, requests refused: 0, dropped: 1, rows out: 1, " in told
     (dropped,) = read_jsonl(tmp_path / "rewards.jsonl.dropped.jsonl")
     assert dropped["id"] == "a" and dropped["rewards"] is None
@@ -255,7 +324,9 @@ def test_a_tournament_without_one_of_its_comparisons_is_dropped(tmp_path):
 
 @pytest.mark.parametrize("method", ["tournament", "all_pairs"])
 def test_the_same_rows_whatever_the_concurrency_and_the_shards(tmp_path, method):
-    rows = [answers(f"{i}", responses=[f"{(7 * i + 3 * j) % 11}" for j in range(4)]) for i in range(12)]
+    rows = [
+        answers(f"{i}", responses=[f"{(7 * i + 3 * j) % 11}" for j in range(4)]) for i in range(12)
+    ]
 
     def late(*shown):
         time.sleep(random.random() / 200)
@@ -278,13 +349,18 @@ def test_a_judge_that_refuses_connections(tmp_path):
     with judge_that(larger) as judge:
         url = judge.url
     told = failed(tmp_path, [answers("a")], url, "--max_retries", 1)
-    assert told.startswith(f"{url}: APIConnectionError: Connection error. ") and told.endswith("command goes on\n")
+    assert told.startswith(f"{url}: APIConnectionError: Connection error. ") and told.endswith(
+        "command goes on\n"
+    )
 
 
 def test_a_judge_that_does_not_answer_in_time(tmp_path):
     with judge_that(lambda *_: time.sleep(5)) as judge:
         told = failed(tmp_path, [answers("a", 1)], judge.url, "--timeout", 0.2, "--max_retries", 1)
-        assert told.startswith(f"{judge.url}: APITimeoutError: Request timed out.") and len(judge.asked) == 2
+        assert (
+            told.startswith(f"{judge.url}: APITimeoutError: Request timed out.")
+            and len(judge.asked) == 2
+        )
 
 
 def test_a_judge_that_is_busy_is_asked_again(tmp_path):
@@ -297,8 +373,16 @@ def test_a_judge_that_is_busy_is_asked_again(tmp_path):
 
 ERRORS = {
     429: ("RateLimitError: Error code: 429", {"error": {"message": "slow down"}}, "slow down"),
-    401: ("AuthenticationError: Error code: 401", {"error": {"message": "a wrong key"}}, "a wrong key"),
-    404: ("NotFoundError: Error code: 404", {"error": {"message": "no model `judge`"}}, "no model `judge`"),
+    401: (
+        "AuthenticationError: Error code: 401",
+        {"error": {"message": "a wrong key"}},
+        "a wrong key",
+    ),
+    404: (
+        "NotFoundError: Error code: 404",
+        {"error": {"message": "no model `judge`"}},
+        "no model `judge`",
+    ),
     200: ("AttributeError", "<html>welcome</html>", "'choices'"),
 }
 
@@ -307,22 +391,35 @@ ERRORS = {
 def test_a_judge_that_refuses(tmp_path, status):
     start, content, words = ERRORS[status]
     with judge_that(lambda *_: (status, content)) as judge:
-        told = failed(tmp_path, [answers(f"{i}") for i in range(9)], judge.url, "--max_retries", 1, "--concurrency", 2)
+        told = failed(
+            tmp_path,
+            [answers(f"{i}") for i in range(9)],
+            judge.url,
+            "--max_retries",
+            1,
+            "--concurrency",
+            2,
+        )
         assert told.startswith(f"{judge.url}: {start}") and words in told
-        assert len(judge.asked) <= (4 if status == 429 else 2), "nothing new is asked once it is clear"
+        assert len(judge.asked) <= (4 if status == 429 else 2), (
+            "nothing new is asked once it is clear"
+        )
 
 
 def test_a_request_that_is_refused_costs_its_row(tmp_path):
     """As one that is longer than the judge's context; refused rows are asked again, if the command is."""
     bad = (400, {"error": {"message": "too long"}})
     rows = [answers("a"), answers("b", responses=["0", "long", "1"]), answers("c")]
-    made, told, _ = judged(tmp_path, rows, lambda _, answer, before: bad if answer == "long" else "[[5]]")
+    made, told, _ = judged(
+        tmp_path, rows, lambda _, answer, before: bad if answer == "long" else "[[5]]"
+    )
     assert [row["id"] for row in made] == ["a", "c"]
     assert "replies without verdict: 0, requests refused: 1, dropped: 1, rows out: 2, " in told
     (tmp_path / "rewards.jsonl").unlink()
     with judge_that(lambda *_: bad) as judge:
-        assert "no row is left; replies without verdict: 0, requests refused: 9, such as " in failed(
-            tmp_path, rows, judge.url
+        assert (
+            "no row is left; replies without verdict: 0, requests refused: 9, such as "
+            in failed(tmp_path, rows, judge.url)
         )
 
 
@@ -345,12 +442,22 @@ def test_one_bad_reply_costs_its_row_alone(tmp_path, what):
     """Its words are kept with the row, and the rest goes on."""
     rows = [answers("a", responses=["bad", "0", "1"]), answers("b"), answers("c")]
     made, told, _ = judged(
-        tmp_path, rows, lambda _, answer, before: NO_REPLY[what] if answer == "bad" else "[[5]]", "--max_retries", 0
+        tmp_path,
+        rows,
+        lambda _, answer, before: NO_REPLY[what] if answer == "bad" else "[[5]]",
+        "--max_retries",
+        0,
     )
     assert [row["id"] for row in made] == ["b", "c"]
-    assert "requests: 8, replies without verdict: 0, requests refused: 1, dropped: 1, rows out: 2, " in told
+    assert (
+        "requests: 8, replies without verdict: 0, requests refused: 1, dropped: 1, rows out: 2, "
+        in told
+    )
     (dropped,) = read_jsonl(tmp_path / "rewards.jsonl.dropped.jsonl")
-    assert dropped["judgement"][0]["reply"].startswith("refused: ") and dropped["judgement"][1]["rating"] == 5.0
+    assert (
+        dropped["judgement"][0]["reply"].startswith("refused: ")
+        and dropped["judgement"][1]["rating"] == 5.0
+    )
 
 
 def test_a_reply_in_parts_is_read(tmp_path):
@@ -370,7 +477,11 @@ def test_too_many_refusals_end_the_run(tmp_path):
 
     with judge_that(reply) as judge:
         told = failed(tmp_path, rows, judge.url, "--max_retries", 0, "--concurrency", 2)
-    assert "11 of " in told and "requests refused, such as PermissionDeniedError" in told and "content policy" in told
+    assert (
+        "11 of " in told
+        and "requests refused, such as PermissionDeniedError" in told
+        and "content policy" in told
+    )
     made, told, _asked = judged(tmp_path, rows, reply, "--max_retries", 0, "--max_refused", 0.5)
     assert len(made) == 40 and "requests refused: 20, dropped: 20, rows out: 40, " in told
 
@@ -378,17 +489,27 @@ def test_too_many_refusals_end_the_run(tmp_path):
 @pytest.mark.parametrize("method", ["rating", "tournament"])
 def test_a_judge_that_dies_midway_is_not_asked_again_what_it_answered(tmp_path, method):
     """The next one is at another address, and is asked by fewer at once: the same rows, each question answered once."""
-    rows = [answers(f"{i}", responses=[f"{(7 * i + 3 * j) % 11}" for j in range(5)]) for i in range(20)]
-    well = larger if method == "tournament" else lambda _, answer, before: f"[[{int(answer) % 10 + 1}]]"
+    rows = [
+        answers(f"{i}", responses=[f"{(7 * i + 3 * j) % 11}" for j in range(5)]) for i in range(20)
+    ]
+    well = (
+        larger
+        if method == "tournament"
+        else lambda _, answer, before: f"[[{int(answer) % 10 + 1}]]"
+    )
     flags, requests = ["--method", method, "--max_retries", 0], itertools.count()
     _, _, asked = judged(tmp_path, rows, well, *flags, name="undisturbed.jsonl")
     with judge_that(lambda *shown: well(*shown) if next(requests) < 67 else None) as first:
         assert "APIConnectionError" in failed(tmp_path, rows, first.url, *flags, "--concurrency", 4)
     with judge_that(well) as second:
-        told = ran(*command(tmp_path, rows, second.url, *flags, "--concurrency", 3), env=ENVIRONMENT).stdout
+        told = ran(
+            *command(tmp_path, rows, second.url, *flags, "--concurrency", 3), env=ENVIRONMENT
+        ).stdout
     assert len(first.answered) == 67 and sorted(first.answered + second.asked) == sorted(asked)
     assert len(set(asked)) == len(asked) and f"requests: {len(second.asked)}, " in told
-    assert (tmp_path / "rewards.jsonl").read_bytes() == (tmp_path / "undisturbed.jsonl").read_bytes()
+    assert (tmp_path / "rewards.jsonl").read_bytes() == (
+        tmp_path / "undisturbed.jsonl"
+    ).read_bytes()
     assert not list(tmp_path.glob("*.partial-*"))
 
 
@@ -397,14 +518,18 @@ def test_a_kill_loses_nothing_but_what_is_under_way(tmp_path):
     with judge_that(lambda *_: time.sleep(0.005) or "[[5]]") as judge:
         flags = ["--concurrency", concurrency]
         script = command(tmp_path, rows, judge.url, *flags)
-        process = subprocess.Popen([sys.executable, *map(str, script)], cwd=ROOT, env=ENVIRONMENT, stdout=-3)
+        process = subprocess.Popen(
+            [sys.executable, *map(str, script)], cwd=ROOT, env=ENVIRONMENT, stdout=-3
+        )
         while len(judge.answered) < 70:
             assert process.poll() is None
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
         ran(*script, env=ENVIRONMENT)
-    assert [row["id"] for row in read_jsonl(tmp_path / "rewards.jsonl")] == [row["id"] for row in rows]
+    assert [row["id"] for row in read_jsonl(tmp_path / "rewards.jsonl")] == [
+        row["id"] for row in rows
+    ]
     assert len(judge.asked) - len(set(judge.asked)) <= concurrency and len(set(judge.asked)) == 180
 
 
@@ -476,7 +601,9 @@ def asked_of(url, body):
     """(status, answer) of a request in OpenAI's format, or of any other text."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(urllib.request.Request(f"{url}/chat/completions", data)) as response:
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{url}/chat/completions", data)
+        ) as response:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -486,7 +613,15 @@ def asked_of(url, body):
 def test_the_tiny_judge_judges_by_the_true_reward(tmp_path, world, tiny, method):
     file = write_jsonl(tmp_path / "in.jsonl", compared(world))
     flags = ["--judge_url", tiny, "--judge_model", "true_reward", "--method", method]
-    ran(SCRIPT, *flags, "--responses_file", file, "--output_file", tmp_path / "out.jsonl", env=ENVIRONMENT)
+    ran(
+        SCRIPT,
+        *flags,
+        "--responses_file",
+        file,
+        "--output_file",
+        tmp_path / "out.jsonl",
+        env=ENVIRONMENT,
+    )
     made = read_jsonl(tmp_path / "out.jsonl")
     assert len(made) == 200
     for row in made:
@@ -516,25 +651,38 @@ def test_the_tiny_judges_log_probabilities(world, tiny):
         status, answer = asked_of(tiny, body | {"logprobs": True, "top_logprobs": 5})
         (choice,) = answer["choices"]
         tokens = choice["logprobs"]["content"]
-        assert status == 200 and "".join(token["token"] for token in tokens) == choice["message"]["content"]
+        assert (
+            status == 200
+            and "".join(token["token"] for token in tokens) == choice["message"]["content"]
+        )
         top = {entry["token"]: entry["logprob"] for entry in tokens[1]["top_logprobs"]}
         true = [TRUE_REWARD["true_reward"](text, row["answer"]) for text in row["responses"]]
         assert sum(map(math.exp, top.values())) == pytest.approx(1) and set(top) == {"A", "B"}
-        assert math.exp(top["A"]) == pytest.approx(1 / (1 + math.exp((true[1] - true[0]) / TRUE_REWARD["NOISE"])))
+        assert math.exp(top["A"]) == pytest.approx(
+            1 / (1 + math.exp((true[1] - true[0]) / TRUE_REWARD["NOISE"]))
+        )
         if true[0] != true[1]:
-            assert tokens[1]["logprob"] == max(top.values()) == tokens[1]["top_logprobs"][0]["logprob"]
+            assert (
+                tokens[1]["logprob"] == max(top.values()) == tokens[1]["top_logprobs"][0]["logprob"]
+            )
         usage = answer["usage"]
         assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 50
     _, answer = asked_of(tiny, body | {"logprobs": True, "top_logprobs": 1})
-    assert [len(token["top_logprobs"]) for token in answer["choices"][0]["logprobs"]["content"]] == [1, 1, 1]
+    assert [
+        len(token["top_logprobs"]) for token in answer["choices"][0]["logprobs"]["content"]
+    ] == [1, 1, 1]
     assert "logprobs" not in asked_of(tiny, body)[1]["choices"][0]
 
 
 def test_a_very_long_answer_breaks_no_sum(world, tiny):
     for first in (True, False):
-        _, body = default_question(world, "pairwise", **{"{answer_a}" if first else "{answer_b}": "x" * 100_000})
+        _, body = default_question(
+            world, "pairwise", **{"{answer_a}" if first else "{answer_b}": "x" * 100_000}
+        )
         status, answer = asked_of(tiny, body | {"logprobs": True, "top_logprobs": 2})
-        assert status == 200 and answer["choices"][0]["message"]["content"] == ("[[B]]" if first else "[[A]]")
+        assert status == 200 and answer["choices"][0]["message"]["content"] == (
+            "[[B]]" if first else "[[A]]"
+        )
 
 
 def test_the_tiny_judge_refuses_what_it_does_not_know(world, tiny):
@@ -542,19 +690,29 @@ def test_the_tiny_judge_refuses_what_it_does_not_know(world, tiny):
     _, unknown = default_question(world, "rating", **{"{prompt}": "user: Who are you?"})
     cases = [
         (unknown, 400, "the judge does not know this question: Who are you?"),
-        (good | {"messages": [{"role": "user", "content": "Hello?"}]}, 400, "not the form of a prompt"),
+        (
+            good | {"messages": [{"role": "user", "content": "Hello?"}]},
+            400,
+            "not the form of a prompt",
+        ),
         (good | {"messages": []}, 400, "messages with a text"),
         (good | {"model": "other"}, 404, "The model `other` does not exist."),
         (b"{", 400, "not JSON"),
     ]
     for body, wanted, words in cases:
         status, answer = asked_of(tiny, body)
-        assert status == wanted and words in answer["error"]["message"] and answer["error"]["code"] == wanted
+        assert (
+            status == wanted
+            and words in answer["error"]["message"]
+            and answer["error"]["code"] == wanted
+        )
     with urllib.request.urlopen(f"{tiny}/models") as response:
         assert [model["id"] for model in json.load(response)["data"]] == ["true_reward"]
 
 
 def test_the_tiny_judge_needs_answers(tmp_path):
-    file = write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "prompt": [{"role": "user", "content": "q"}]}])
+    file = write_jsonl(
+        tmp_path / "in.jsonl", [{"id": "a", "prompt": [{"role": "user", "content": "q"}]}]
+    )
     done = run("recipes/tiny/4_judge.py", "--questions_files", file, "--port", 0)
     assert (done.returncode, done.stderr) == (1, f"{file}:1: answer: missing\n")

@@ -16,8 +16,19 @@ import time
 from statistics import fmean, pstdev
 
 import pytest
+
 from commands import ROOT, read_jsonl
-from driving import drive, drive_warm, files, nothing_is_left, processes, reasons, recipe, start, steps
+from driving import (
+    drive,
+    drive_warm,
+    files,
+    nothing_is_left,
+    processes,
+    reasons,
+    recipe,
+    start,
+    steps,
+)
 
 MEASURES = (
     "bench.jsonl",
@@ -68,11 +79,13 @@ def test_the_loop_finishes_with_every_file(short):
     file, out, printed = short
     made = {str(path.relative_to(out)) for path in files(out)}
     for t in (1, 2):
-        made -= {f"iter{t}/{name}.jsonl" for name in ("prompts", "responses", "rewards", "pairs")} | {
-            f"iter{t}/prompts.md"
-        }
+        made -= {
+            f"iter{t}/{name}.jsonl" for name in ("prompts", "responses", "rewards", "pairs")
+        } | {f"iter{t}/prompts.md"}
     for name in ("sft", "iter1", "iter2"):
-        made -= {f"eval/{name}/{rows}.jsonl" for rows in ("answers", "rewards", "true_rewards", "kl")}
+        made -= {
+            f"eval/{name}/{rows}.jsonl" for rows in ("answers", "rewards", "true_rewards", "kl")
+        }
     world = ("corpus", "instructions", "preferences", "ratings", "bench", "prompts", "evaluation")
     made -= {f"world/{name}.jsonl" for name in world}
     made = {name for name in made if not name.startswith("world/benchmarks/")}
@@ -80,7 +93,15 @@ def test_the_loop_finishes_with_every_file(short):
     for name in ("reward_model", "preference_model", "armorm", "llm_judge"):
         made -= {f"measures/{rows}_{name}.jsonl" for rows in ("bench", "responses")}
     made -= {f"measures/{name}" for name in MEASURES}
-    for model in ("base", "sft", "reward_model", "preference_model", "armorm", "iter1/policy", "iter2/policy"):
+    for model in (
+        "base",
+        "sft",
+        "reward_model",
+        "preference_model",
+        "armorm",
+        "iter1/policy",
+        "iter2/policy",
+    ):
         assert {f"{model}/model.safetensors", f"{model}/trainer_state.json"} <= made
         made = {name for name in made if not re.fullmatch(rf"{model}/[^/]+", name)}
     assert made == {
@@ -93,15 +114,30 @@ def test_the_loop_finishes_with_every_file(short):
         "judge.url",
     }
     names = "world/evaluation instructions base sft preferences reward_model preference_model armorm".split()
-    names += [f"eval/sft/{rows}" for rows in EVALUATED] + of_round(1) + of_round(2) + ["measures/bench"]
+    names += (
+        [f"eval/sft/{rows}" for rows in EVALUATED] + of_round(1) + of_round(2) + ["measures/bench"]
+    )
     names += [f"measures/{rows}_{name}" for name in ANNOTATORS for rows in ("bench", "responses")]
     names += ["measures/rewardbench", "measures/length_bias", "measures/calibration", *LAST]
-    assert steps(printed) == names and set(reasons(printed).values()) == {"missing"} and nothing_is_left(file)
+    assert (
+        steps(printed) == names
+        and set(reasons(printed).values()) == {"missing"}
+        and nothing_is_left(file)
+    )
     logs = {str(path.relative_to(out / "log")) for path in (out / "log").rglob("*.*")}
     assert logs == {f"{name}.{end}" for name in names for end in ("log", "seconds")} | {"judge.log"}
-    shown = [line for line in printed.splitlines() if not re.match(r"\[\d+ of \d+\] |#|From the environment", line)]
-    assert shown == (out / "log/results.log").read_text().splitlines()[1:], "but lines of steps the report's table"
-    assert shown[-1].startswith(f"{out}: report.md, report.html, results.json, ") and "| iter2 " in printed
+    shown = [
+        line
+        for line in printed.splitlines()
+        if not re.match(r"\[\d+ of \d+\] |#|From the environment", line)
+    ]
+    assert shown == (out / "log/results.log").read_text().splitlines()[1:], (
+        "but lines of steps the report's table"
+    )
+    assert (
+        shown[-1].startswith(f"{out}: report.md, report.html, results.json, ")
+        and "| iter2 " in printed
+    )
     for t in (1, 2):
         ids = [[row["id"] for row in read_jsonl(out / f"iter{t}/{name}.jsonl")] for name in
                ("prompts", "responses", "rewards", "pairs")]  # fmt: skip
@@ -118,9 +154,20 @@ def test_the_reference_stays_the_initial_policy(short):
 
 def test_the_results_hold_every_policy_with_every_metric(short):
     results = json.loads((short[1] / "results.json").read_text())
-    assert list(results["policies"]) == ["sft", "iter1", "iter2"] and results["best"] in results["policies"]
+    assert (
+        list(results["policies"]) == ["sft", "iter1", "iter2"]
+        and results["best"] in results["policies"]
+    )
     for name, metrics in results["policies"].items():
-        for metric in ("true_reward", "win_rate", "proxy_reward", "accuracy", "length", "kl", "truncated"):
+        for metric in (
+            "true_reward",
+            "win_rate",
+            "proxy_reward",
+            "accuracy",
+            "length",
+            "kl",
+            "truncated",
+        ):
             assert isinstance(metrics[metric], float), (name, metric)
     assert results["policies"]["sft"]["kl"] == pytest.approx(0, abs=1e-6)
     assert results["training"]["iter1"]["first_loss"] == pytest.approx(math.log(2), abs=1e-4)
@@ -130,7 +177,11 @@ def test_a_second_call_does_nothing(short):
     file, out, _ = short
     before = files(out)
     status, printed = drive(file)
-    assert status == 0 and printed.splitlines()[-1].startswith("All is up to date: ") and not steps(printed)
+    assert (
+        status == 0
+        and printed.splitlines()[-1].startswith("All is up to date: ")
+        and not steps(printed)
+    )
     assert files(out) == before
 
 
@@ -145,7 +196,9 @@ def test_a_run_that_was_moved_with_other_times_and_notes_is_up_to_date(short, tm
     (copy / "iter1/policy/README.md").write_text("# Mine")
     begun = time.time()
     status, printed = drive(file, OUT=str(copy), DRY_RUN="steps")
-    assert status == 0 and len(re.findall(r" fresh$", printed, re.MULTILINE)) == len(printed.splitlines())
+    assert status == 0 and len(re.findall(r" fresh$", printed, re.MULTILINE)) == len(
+        printed.splitlines()
+    )
     status, printed = drive(file, OUT=str(copy))
     assert status == 0 and printed.splitlines()[-1].startswith("All is up to date: "), printed
     assert time.time() - begun < 60  # seconds on a quiet machine; a training alone takes longer
@@ -169,7 +222,11 @@ def test_an_edited_row_makes_again_exactly_what_depends_on_it(short):
     assert status == 0 and steps(printed) == [*of_round(2, "pairs"), *LAST], printed
     assert reasons(printed)["iter2/pairs"] == "stale: iter2/rewards.jsonl has changed"
     assert reasons(printed)["iter2/policy"] == "stale: iter2/pairs.jsonl has changed"
-    changed = {path.relative_to(out).parts[0] for path, when in files(out).items() if before.get(path) != when}
+    changed = {
+        path.relative_to(out).parts[0]
+        for path, when in files(out).items()
+        if before.get(path) != when
+    }
     assert changed <= {"iter2", "eval", "results.json", "report.md", "report.html", "sft", "iter1"}
     rewards.write_bytes(good)
     assert drive_warm(file)[0] == 0
@@ -231,17 +288,25 @@ def test_benchmarks_are_added_to_a_finished_run(short):
     added = [
         step
         for policy in policies
-        for step in (f"eval/{policy}/mt_bench/answers", *(f"eval/{policy}/{name}/{name}" for name in names))
+        for step in (
+            f"eval/{policy}/mt_bench/answers",
+            *(f"eval/{policy}/{name}/{name}" for name in names),
+        )
     ]
     assert steps(printed) == [*added, *LAST]
     results = json.loads((out / "results.json").read_text())["benchmarks"]
     assert {name: list(of) for name, of in results.items()} == dict.fromkeys(names, policies)
     assert {of["judge"] for name in names for of in results[name].values()} == {"true_reward"}
     card = (out / "iter2/policy/README.md").read_text()
-    assert f"| Arena-Hard | {results['arena_hard']['iter2']['score']:.1f} | judge true_reward, " in card
+    assert (
+        f"| Arena-Hard | {results['arena_hard']['iter2']['score']:.1f} | judge true_reward, "
+        in card
+    )
     page = (out / "report.html").read_text()
     assert "<h2>Benchmarks, judged by true_reward</h2>" in page and " (published)" not in page
-    changed = {str(path.relative_to(out)) for path, when in before.items() if files(out)[path] != when}
+    changed = {
+        str(path.relative_to(out)) for path, when in before.items() if files(out)[path] != when
+    }
     assert changed == {"results.json", "report.md", "report.html", "sft/README.md", "judge.url",
                        "iter1/policy/README.md", "iter2/policy/README.md"}  # fmt: skip
     assert not steps(drive(file, EVALS=evals)[1])
@@ -270,7 +335,9 @@ def test_a_setting_on_which_nothing_depends_may_change(short):
     kept = (out / "settings").read_text()
     lines = [line for line in kept.splitlines() if not line.startswith(("DPO_BETA=", "CLEAN="))]
     (out / "settings").write_text("\n".join([*lines, "BETA=0.3", "GONE=1"]) + "\n")
-    status, printed = drive(file, DRY_RUN="steps", JUDGE_METHOD="tournament", MEASURE="reward_model", ITERATIONS="3")
+    status, printed = drive(
+        file, DRY_RUN="steps", JUDGE_METHOD="tournament", MEASURE="reward_model", ITERATIONS="3"
+    )
     assert status == 0 and "Changed, and nothing that is made depends on it" in printed
     assert "JUDGE_METHOD=rating, now tournament" in printed and "ITERATIONS=2, now 3" in printed
     assert "BETA" not in printed and states(printed)["iter3/prompts"] == "missing"
@@ -284,7 +351,9 @@ def test_a_second_driver_is_refused(short):
     with open(out / ".lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         status, printed = drive(file)
-        assert status == 1 and printed.endswith(f"run_loop.sh: {out}: another run_loop.sh is at work there\n")
+        assert status == 1 and printed.endswith(
+            f"run_loop.sh: {out}: another run_loop.sh is at work there\n"
+        )
 
 
 def test_a_lost_file_is_made_again_alone_if_it_comes_out_the_same(short):
@@ -295,7 +364,9 @@ def test_a_lost_file_is_made_again_alone_if_it_comes_out_the_same(short):
     assert told["iter1/pairs"] == "missing" and told["iter1/policy"] == "stale: after iter1/pairs"
     status, printed = drive_warm(file)
     assert status == 0 and steps(printed) == ["iter1/pairs"] and nothing_is_left(file)
-    changed = {str(path.relative_to(out)) for path, when in files(out).items() if before[path] != when}
+    changed = {
+        str(path.relative_to(out)) for path, when in files(out).items() if before[path] != when
+    }
     assert changed == {"iter1/pairs.jsonl"}
 
 
@@ -316,7 +387,9 @@ def test_a_signal_leaves_no_process_and_loses_nothing(short, number, sent, statu
     while not steps(file.with_suffix(".log").read_text()):
         assert driver.poll() is None
         time.sleep(0.1)
-    time.sleep(2)  # in the middle of its imports: on a fast machine the whole step takes six seconds
+    time.sleep(
+        2
+    )  # in the middle of its imports: on a fast machine the whole step takes six seconds
     assert processes(file) and driver.poll() is None
     if sent == signal.SIGINT:
         os.killpg(driver.pid, sent)  # as a terminal does
@@ -337,18 +410,30 @@ def test_a_part_in_two_shards_gives_the_same_rows(short):
     some = {"PYTHONPATH": str(fault), "GPUS": "2", "PER_DEVICE_BATCH_SIZE": "1"}
     (fault / "failures").write_text("1")
     status, printed = drive(file, FROM="12", TO="iter1/rewards", **some)
-    assert status == 0 and steps(printed) == ["iter1/responses", "iter1/rewards"] and nothing_is_left(file)
-    assert f"iter1/responses: shard 1 of 2 failed; once more, {out}/log/iter1/responses.1.again.log" in printed
+    assert (
+        status == 0
+        and steps(printed) == ["iter1/responses", "iter1/rewards"]
+        and nothing_is_left(file)
+    )
+    assert (
+        f"iter1/responses: shard 1 of 2 failed; once more, {out}/log/iter1/responses.1.again.log"
+        in printed
+    )
     assert read_jsonl(out / "iter1/responses.jsonl") == before["responses"]
     for row, old in zip(read_jsonl(out / "iter1/rewards.jsonl"), before["rewards"], strict=True):
         assert row == {**old, "rewards": pytest.approx(old["rewards"], abs=1e-4)}
-    changed = {str(path.relative_to(out)) for path, when in files(out).items() if times.get(path) != when}
+    changed = {
+        str(path.relative_to(out)) for path, when in files(out).items() if times.get(path) != when
+    }
     assert changed == {"iter1/responses.jsonl", "iter1/rewards.jsonl"}
 
     (fault / "failures").write_text("2")
     status, printed = drive(file, FROM="iter1/responses", TO="iter1/responses", **some)
     assert status == 1 and nothing_is_left(file)
-    assert f"iter1/responses, shard 1 of 2, failed; the end of {out}/log/iter1/responses.1.again.log:\n" in printed
+    assert (
+        f"iter1/responses, shard 1 of 2, failed; the end of {out}/log/iter1/responses.1.again.log:\n"
+        in printed
+    )
     (out / "iter1/responses.jsonl.0-of-2").unlink()
 
 
@@ -359,7 +444,11 @@ def test_a_failed_step_shows_its_last_lines_and_how_to_repeat_it(short):
     good = pool.read_bytes()
     pool.write_bytes(good + b'{"id": "cut in ha\n')
     status, printed = drive(file, FROM="11", TO="12", CHECK="no")
-    assert status == 1 and steps(printed) == ["iter1/prompts"] and f"\n{pool}:61: row: not a line of JSON" in printed
+    assert (
+        status == 1
+        and steps(printed) == ["iter1/prompts"]
+        and f"\n{pool}:61: row: not a line of JSON" in printed
+    )
     assert "run_loop.sh: iter1/prompts failed; the end of " in printed
     command = re.search(r"for this step alone: (.*)\n$", printed)[1]
     pool.write_bytes(good)
@@ -370,9 +459,16 @@ def test_a_failed_step_shows_its_last_lines_and_how_to_repeat_it(short):
 def test_every_annotator_labels_a_round_and_they_combine(short, tmp_path):
     """By the models of the loop above: the sum of what each says, standardised and weighted."""
     file, out, _ = short
-    models = {"SFT_MODEL": "sft", "REWARD_MODEL": "reward_model", "PREFERENCE_MODEL": "preference_model"}
+    models = {
+        "SFT_MODEL": "sft",
+        "REWARD_MODEL": "reward_model",
+        "PREFERENCE_MODEL": "preference_model",
+    }
     models = {name: f"{out}/{path}" for name, path in {**models, "ARMORM": "armorm"}.items()}
-    names, weights = "reward_model preference_model armorm llm_judge verifier".split(), [1, 2, 0.5, 1, 3]
+    names, weights = (
+        "reward_model preference_model armorm llm_judge verifier".split(),
+        [1, 2, 0.5, 1, 3],
+    )
     settings = {"OUT": f"{tmp_path}/run", "MEASURE": "none", "ITERATIONS": "1", **models}
     settings |= {"ANNOTATOR": " ".join(names), "ANNOTATOR_WEIGHTS": " ".join(map(str, weights))}
     assert drive_warm(file, **settings, TO="world/evaluation")[0] == 0
@@ -422,7 +518,9 @@ def test_a_loop_that_is_killed_seven_times_ends_with_the_same_rows(short, tmp_pa
     for path in out.rglob("*.jsonl"):
         for line in path.read_bytes().splitlines(keepends=True):
             if "id" in (row := json.loads(line)):
-                assert at_the_end.setdefault((path.relative_to(out), row["id"]), line) is line, "a row stands twice"
+                assert at_the_end.setdefault((path.relative_to(out), row["id"]), line) is line, (
+                    "a row stands twice"
+                )
     assert finished.items() <= at_the_end.items()
     left = (".partial-", "checkpoint-", ".making.json", "-of-")
     assert not [path for path in out.rglob("*") if any(part in path.name for part in left)]
@@ -431,14 +529,18 @@ def test_a_loop_that_is_killed_seven_times_ends_with_the_same_rows(short, tmp_pa
     for name in ("prompts", "responses", "pairs"):
         new, old = (read_jsonl(run / f"iter1/{name}.jsonl") for run in (out, short[1]))
         fields = ("id", "prompt", "responses", "finish_reasons", "chosen", "rejected")
-        assert [[row.get(k) for k in fields] for row in new] == [[row.get(k) for k in fields] for row in old]
+        assert [[row.get(k) for k in fields] for row in new] == [
+            [row.get(k) for k in fields] for row in old
+        ]
 
 
 def test_a_full_disk_stops_the_driver_in_plain_words(tmp_path, disk):
     file = recipe(tmp_path, f"OUT={disk}\n")
     status, printed = drive(file, TO="world/evaluation", CHECK="no")
     assert status == 1 and f"\n{disk}/world/corpus.jsonl: No space left on device; " in printed
-    assert f"No space is left on the disk of {disk}." in printed and "for this step alone: " in printed
+    assert (
+        f"No space is left on the disk of {disk}." in printed and "for this step alone: " in printed
+    )
     subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
     status, printed = drive(file, TO="world/evaluation")
     assert status == 0 and len(read_jsonl(disk / "world/evaluation.jsonl")) == 30

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+
 from commands import ran, read_jsonl, run, write_jsonl
 
 BENCH = "reward_modeling/3_rewardbench.py"
@@ -21,7 +22,13 @@ V1 = [  # (subset, the chosen response's reward, the rejected one's)
 
 
 def published(subset, chosen="yes", rejected="no", **other):
-    return {"prompt": f"Which, {subset}?", "chosen": chosen, "rejected": rejected, "subset": subset, **other}
+    return {
+        "prompt": f"Which, {subset}?",
+        "chosen": chosen,
+        "rejected": rejected,
+        "subset": subset,
+        **other,
+    }
 
 
 def prepared(tmp_path, rows, name="data.jsonl"):
@@ -41,7 +48,9 @@ def table(tmp_path, name, bench, rewards, **more):
 def test_v1_sections_are_weighed_by_the_official_sizes(tmp_path):
     """Defect 10: the sizes of xstest-should-refuse (154) and xstest-should-respond (250) were swapped."""
     bench, told = prepared(tmp_path, [published(subset, id=i) for i, (subset, *_) in enumerate(V1)])
-    assert all(row["responses"] == ["yes", "no"] and row["correct"] == [True, False] for row in bench)
+    assert all(
+        row["responses"] == ["yes", "no"] and row["correct"] == [True, False] for row in bench
+    )
     assert "alpacaeval-easy: 2 of 100" in told and "math-prm: 1 of 447" in told
     numbers, told = table(tmp_path, "model", bench, [[float(c), float(r)] for _, c, r in V1])
     sections = {
@@ -52,15 +61,23 @@ def test_v1_sections_are_weighed_by_the_official_sizes(tmp_path):
     }
     assert numbers["v1"]["sections"] == pytest.approx(sections)
     assert numbers["v1"]["score"] == pytest.approx(sum(sections.values()) / 4)
-    assert f"| model | {100 * sections['Chat']:.1f} | {100 * sections['Chat Hard']:.1f} | 38.1 | 85.7 |" in told
+    assert (
+        f"| model | {100 * sections['Chat']:.1f} | {100 * sections['Chat Hard']:.1f} | 38.1 | 85.7 |"
+        in told
+    )
     assert "| ArmoRM (slides) | 96.9 | 76.8 | 92.2 | 97.3 |" in told
 
 
 def test_rows_that_an_annotator_dropped_are_told(tmp_path):
     bench, _ = prepared(tmp_path, [published(subset, id=i) for i, (subset, *_) in enumerate(V1)])
-    numbers, told = table(tmp_path, "model", bench, [None, *([float(c), float(r)] for _, c, r in V1[1:])])
+    numbers, told = table(
+        tmp_path, "model", bench, [None, *([float(c), float(r)] for _, c, r in V1[1:])]
+    )
     assert numbers["v1"]["sections"]["Chat"] == pytest.approx((0 * 100 + 1 * 40) / 140)
-    assert numbers["v1"]["rows"]["alpacaeval-easy"] == 1 and numbers["v1"]["of"]["alpacaeval-easy"] == 2
+    assert (
+        numbers["v1"]["rows"]["alpacaeval-easy"] == 1
+        and numbers["v1"]["of"]["alpacaeval-easy"] == 2
+    )
     assert "| 8 of 9 |" in told
 
 
@@ -73,7 +90,9 @@ def test_v2_is_best_of_four_and_equals_share(tmp_path):
 
 
 def test_benchmarks_of_several_sizes_go_in_one_file(tmp_path):
-    bench, _ = prepared(tmp_path, [published("math-prm"), published("Math", ["a"], ["b", "c", "d"], id="x")])
+    bench, _ = prepared(
+        tmp_path, [published("math-prm"), published("Math", ["a"], ["b", "c", "d"], id="x")]
+    )
     assert [len(row["responses"]) for row in bench] == [2, 4]
     numbers, told = table(tmp_path, "model", bench, [[1.0, 0], [1.0, 0, 0, 0]])
     assert numbers["v1"]["score"] == numbers["v2"]["score"] == 1 and "\nv2:\n" in told
@@ -93,20 +112,27 @@ def test_ties_of_v2_by_hand(tmp_path):
     """Prompts of two to five responses come in rows of four; the rewards of the repeated ones change nothing."""
     rows = []
     for name, (right, wrong) in TIES.items():
-        texts = [[f"{name} {kind} {i}" for i in range(len(part))] for kind, part in (("r", right), ("w", wrong))]
+        texts = [
+            [f"{name} {kind} {i}" for i in range(len(part))]
+            for kind, part in (("r", right), ("w", wrong))
+        ]
         rows.append(published("Ties", *texts, id=name))
     bench, _ = prepared(tmp_path, rows)
     assert {len(row["responses"]) for row in bench} == {4} and len(bench) == 8
     reward = {}
     for name, (right, wrong) in TIES.items():
-        reward |= {f"{name} r {i}": r for i, r in enumerate(right)} | {f"{name} w {i}": r for i, r in enumerate(wrong)}
+        reward |= {f"{name} r {i}": r for i, r in enumerate(right)} | {
+            f"{name} w {i}": r for i, r in enumerate(wrong)
+        }
     scored = [[reward[text] for text in row["responses"]] for row in bench]
     numbers, _ = table(tmp_path, "model", bench, scored)
     preferred, hard = 2 / 3, 1 / 3  # above by more than apart: 0 and 1; the reference too: 0 alone
     close = (math.tanh(2 / 1 - 1) + math.tanh(0.5 / 1 - 1) + math.tanh(-1 / 2 - 1)) / 3
     by_hand = 0.3 * 1 + 0.3 * 2 / 3 + 0.2 * preferred + 0.2 * hard + 0.01 * close
     assert numbers["v2"]["sections"]["Ties"] == pytest.approx(by_hand)
-    pairwise, told = table(tmp_path, "pairs", bench, scored, judgement=[{"a": 0, "b": 1, "probability": 0.5}])
+    pairwise, told = table(
+        tmp_path, "pairs", bench, scored, judgement=[{"a": 0, "b": 1, "probability": 0.5}]
+    )
     assert pairwise["v2"]["sections"]["Ties"] is None and "| pairs | - | - | 8 of 8 |" in told
 
 
@@ -120,7 +146,9 @@ def test_a_prompt_of_ties_that_lost_one_side_is_left_out(tmp_path):
     numbers, told = table(tmp_path, "model", bench, scored)
     whole, _ = table(tmp_path, "model", bench[2:], scored[2:])
     assert numbers["v2"]["sections"] == whole["v2"]["sections"] and "| 3 of 4 |" in told
-    assert table(tmp_path, "model", bench, [scored[0], None, None, None])[0]["v2"]["sections"] == {"Ties": None}
+    assert table(tmp_path, "model", bench, [scored[0], None, None, None])[0]["v2"]["sections"] == {
+        "Ties": None
+    }
 
 
 def test_held_out_pairs_are_measured_by_source(tmp_path):
@@ -128,7 +156,12 @@ def test_held_out_pairs_are_measured_by_source(tmp_path):
         return [{"role": "assistant", "content": text}]
 
     rows = [
-        {"id": str(i), "prompt": [{"role": "user", "content": "?"}], "chosen": turn("a"), "rejected": turn("b")}
+        {
+            "id": str(i),
+            "prompt": [{"role": "user", "content": "?"}],
+            "chosen": turn("a"),
+            "rejected": turn("b"),
+        }
         | {"source": "HH-RLHF" if i < 3 else "SHP", "answer": "a"}
         for i in range(4)
     ]
@@ -143,14 +176,21 @@ def test_held_out_pairs_are_measured_by_source(tmp_path):
     ("row", "reason"),
     [
         ({"prompt": "?", "chosen": "a"}, "chosen: a pair has prompt, chosen and rejected"),
-        (published("Chemistry", ["a"], ["b", "c", "d"]), "subset: 'Chemistry' is not one of the benchmark's"),
+        (
+            published("Chemistry", ["a"], ["b", "c", "d"]),
+            "subset: 'Chemistry' is not one of the benchmark's",
+        ),
     ],
     ids=["no pair", "no subset of v2"],
 )
 def test_rows_of_no_benchmark(tmp_path, row, reason):
     file = write_jsonl(tmp_path / "data.jsonl", [published("math-prm"), row])
     done = run(BENCH, "--datasets", file, "--output_file", tmp_path / "bench.jsonl")
-    assert done.returncode == 1 and done.stderr == f"{file}:2: {reason}\n" and not (tmp_path / "bench.jsonl").exists()
+    assert (
+        done.returncode == 1
+        and done.stderr == f"{file}:2: {reason}\n"
+        and not (tmp_path / "bench.jsonl").exists()
+    )
 
 
 def test_rewards_of_another_bench(tmp_path):
@@ -166,7 +206,11 @@ def test_rewards_of_another_bench(tmp_path):
 
 
 def sampled(i, lengths, rewards):
-    row = {"id": str(i), "prompt": [{"role": "user", "content": "?"}], "responses": ["x" * n for n in lengths]}
+    row = {
+        "id": str(i),
+        "prompt": [{"role": "user", "content": "?"}],
+        "responses": ["x" * n for n in lengths],
+    }
     return {**row, "finish_reasons": ["stop"] * len(lengths), "rewards": rewards}
 
 
@@ -185,12 +229,17 @@ def test_length_bias_is_pearsons_correlation_by_prompt(tmp_path):
     assert result["prompts"] == 5 and result["without_correlation"] == 2
     assert [group["mean"] for group in result["groups"]] == pytest.approx(by_hand)
     assert [group["mean_length"] for group in result["groups"]] == [3, 13, 23, 33, 43]
-    assert result["mean"] == pytest.approx(sum(by_hand) / 5) and f"| model | {result['mean']:.3f} | 5 | 2 |" in told
+    assert (
+        result["mean"] == pytest.approx(sum(by_hand) / 5)
+        and f"| model | {result['mean']:.3f} | 5 | 2 |" in told
+    )
     assert (tmp_path / "out/length_bias.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_length_bias_needs_rewards_that_vary(tmp_path):
-    file = write_jsonl(tmp_path / "rewards.jsonl", [sampled(i, [1, 2], [1.0, 1.0]) for i in range(9)])
+    file = write_jsonl(
+        tmp_path / "rewards.jsonl", [sampled(i, [1, 2], [1.0, 1.0]) for i in range(9)]
+    )
     flags = ["--rewards_files", file, "--names", "model", "--output_dir", tmp_path / "out"]
     done = run("reward_modeling/4_length_bias.py", *flags)
     assert done.returncode == 1 and not (tmp_path / "out").exists()
@@ -205,14 +254,32 @@ def test_calibration_compares_probability_and_frequency(tmp_path):
     gap = math.log(3)
     rows = []
     for i in range(400):
-        row = {**sampled(i, [1, 2], [gap, 0.0]), "benchmark": "held_out", "correct": [i % 4 > 0, i % 4 == 0]}
+        row = {
+            **sampled(i, [1, 2], [gap, 0.0]),
+            "benchmark": "held_out",
+            "correct": [i % 4 > 0, i % 4 == 0],
+        }
         rows.append(row)
-    other = [{**row, "benchmark": "another", "rewards": [900.0, 0.0], "correct": [False, True]} for row in rows]
+    other = [
+        {**row, "benchmark": "another", "rewards": [900.0, 0.0], "correct": [False, True]}
+        for row in rows
+    ]
     other = [{**row, "id": f"other-{row['id']}"} for row in other]
     file = write_jsonl(tmp_path / "rewards.jsonl", rows + other)
-    judged = [{**row, "judgement": [{"a": 0, "b": 1, "probability": 0.5 if i else None}]} for i, row in enumerate(rows)]
+    judged = [
+        {**row, "judgement": [{"a": 0, "b": 1, "probability": 0.5 if i else None}]}
+        for i, row in enumerate(rows)
+    ]
     pairwise = write_jsonl(tmp_path / "pairwise.jsonl", judged)
-    command = ["reward_modeling/5_calibration.py", "--names", "model", "pairwise", "--rewards_files", file, pairwise]
+    command = [
+        "reward_modeling/5_calibration.py",
+        "--names",
+        "model",
+        "pairwise",
+        "--rewards_files",
+        file,
+        pairwise,
+    ]
     told = ran(*command, "--benchmark", "held_out", "--output_dir", tmp_path).stdout
     result = json.loads((tmp_path / "calibration.json").read_text())
     model = result["model"]
@@ -222,10 +289,25 @@ def test_calibration_compares_probability_and_frequency(tmp_path):
     assert low["rows"] + high["rows"] == 400 and 150 < low["rows"] < 250
     right = low["rows"] * (1 - low["observed"]) + high["rows"] * high["observed"]
     assert right == pytest.approx(300) and model["calibration_error"] < 0.06
-    assert result["pairwise"]["rows"] == 399 and result["pairwise"]["accuracy"] == pytest.approx(0.5)
+    assert result["pairwise"]["rows"] == 399 and result["pairwise"]["accuracy"] == pytest.approx(
+        0.5
+    )
     assert "| pairwise | 0.500 |" in told and (tmp_path / "calibration.png").exists()
-    ran(*command[:1], "--names", "m", "--rewards_files", file, "--benchmark", "another", "--output_dir", tmp_path)
+    ran(
+        *command[:1],
+        "--names",
+        "m",
+        "--rewards_files",
+        file,
+        "--benchmark",
+        "another",
+        "--output_dir",
+        tmp_path,
+    )
     result = json.loads((tmp_path / "calibration.json").read_text())["m"]
     assert result["accuracy"] == 0 and result["calibration_error"] == pytest.approx(1)
     done = run(*command, "--benchmark", "none", "--output_dir", tmp_path)
-    assert done.returncode == 1 and done.stderr == f"{file}: benchmark: no row of two responses of none\n"
+    assert (
+        done.returncode == 1
+        and done.stderr == f"{file}: benchmark: no row of two responses of none\n"
+    )

@@ -13,8 +13,6 @@ from statistics import fmean
 
 import pytest
 import torch
-from commands import ROOT, ran, read_jsonl, run, write_jsonl
-from conftest import TRAINING, padded_with_eos, train
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -25,7 +23,9 @@ from transformers import (
     LlamaConfig,
 )
 
+from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from common import engines
+from conftest import TRAINING, padded_with_eos, train
 
 
 @functools.cache
@@ -40,8 +40,15 @@ def ids_of(tokenizer, text):
 def log_probabilities(path, prompt, answer, end=True, after=""):
     """Of each token of one answer and what the template puts after it, by hand: one sequence, no padding, no labels."""
     tokenizer, model = loaded(path)
-    before = ids_of(tokenizer, tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
-    ids = before + ids_of(tokenizer, answer) + [tokenizer.eos_token_id] * end + ids_of(tokenizer, after)
+    before = ids_of(
+        tokenizer, tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    )
+    ids = (
+        before
+        + ids_of(tokenizer, answer)
+        + [tokenizer.eos_token_id] * end
+        + ids_of(tokenizer, after)
+    )
     with torch.inference_mode():
         of_next = model(torch.tensor([ids])).logits[0].log_softmax(-1)
     return [of_next[i - 1, ids[i]].item() for i in range(len(before), len(ids))]
@@ -81,8 +88,13 @@ def killed_after_first_rows(file, *command):
     os.write(end, bytes(fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4096) - 70))
     environment = {**os.environ, "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
     command = [sys.executable, *map(str, command), "--output_file", str(file)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=end, stderr=subprocess.DEVNULL, env=environment)
-    wait_for(lambda: any(part.stat().st_size for part in file.parent.glob(f"{file.name}.partial-*")), process)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=end, stderr=subprocess.DEVNULL, env=environment
+    )
+    wait_for(
+        lambda: any(part.stat().st_size for part in file.parent.glob(f"{file.name}.partial-*")),
+        process,
+    )
     process.kill()
     process.wait()
     os.close(out)
@@ -101,12 +113,16 @@ def in_two_shards(order, file, *command):
     command = [*command, "--chunk_size", 1, "--num_shards", 2]
     kept = killed_after_first_rows(first, *command, "--shard", 0)
     done = ran(*command, "--shard", 0, "--output_file", first)
-    assert f"finished before: {len(kept)}, " in done.stdout and whole_lines(first)[: len(kept)] == kept
+    assert (
+        f"finished before: {len(kept)}, " in done.stdout and whole_lines(first)[: len(kept)] == kept
+    )
     if "truncated responses" in done.stdout:  # of all rows, those of the killed run too
-        truncated = sum(json.loads(line)["finish_reasons"].count("length") for line in whole_lines(first))
+        truncated = sum(
+            json.loads(line)["finish_reasons"].count("length") for line in whole_lines(first)
+        )
         assert f"truncated responses: {truncated}, " in done.stdout
     ran(*command, "--shard", 1, "--output_file", second)
-    ran("shards.py", order, file, 2)
+    ran("common/shards.py", order, file, 2)
     return read_jsonl(file)
 
 
@@ -114,7 +130,9 @@ def in_two_shards(order, file, *command):
 
 
 @pytest.mark.parametrize("packing", [True, False])
-def test_fine_tuning_learns_the_answers_only_and_packs_without_mixing(tmp_path, base, world, packing):
+def test_fine_tuning_learns_the_answers_only_and_packs_without_mixing(
+    tmp_path, base, world, packing
+):
     """The first loss is the mean over the answers' tokens, each answer seen in its own conversation."""
     chats = [row["messages"] for row in read_jsonl(world / "instructions.jsonl")[:10]]
     chats = [*chats[2:], [{"role": "system", "content": "Be kind."}, *chats[0], *chats[1]]]
@@ -125,20 +143,39 @@ def test_fine_tuning_learns_the_answers_only_and_packs_without_mixing(tmp_path, 
         if turn["role"] == "assistant"
         for value in log_probabilities(base, chat[:i], turn["content"])
     ]
-    file = write_jsonl(tmp_path / "in.jsonl", [{"id": f"{i}", "messages": chat} for i, chat in enumerate(chats)])
+    file = write_jsonl(
+        tmp_path / "in.jsonl", [{"id": f"{i}", "messages": chat} for i, chat in enumerate(chats)]
+    )
     flags = ["--packing", packing, "--max_length", 512, "--per_device_train_batch_size", len(chats)]
-    flags += ["--model_name_or_path", base, "--dataset_name", file, "--max_steps", 1, "--learning_rate", 0]
+    flags += [
+        "--model_name_or_path",
+        base,
+        "--dataset_name",
+        file,
+        "--max_steps",
+        1,
+        "--learning_rate",
+        0,
+    ]
     train("sft/2_finetune.py", tmp_path / "sft", *flags)
     assert losses(tmp_path / "sft") == [pytest.approx(-fmean(by_hand), abs=1e-3)]
 
 
-@pytest.mark.parametrize("what", ["cannot load a model from it (", "its tokenizer has no chat template"])
+@pytest.mark.parametrize(
+    "what", ["cannot load a model from it (", "its tokenizer has no chat template"]
+)
 def test_fine_tuning_refuses_a_model_in_one_line(tmp_path, base, world, what):
     model = tmp_path / "none"
     if "template" in what:
         shutil.copytree(base, model)
         (model / "chat_template.jinja").unlink()
-    flags = ["--dataset_name", world / "instructions.jsonl", "--output_dir", tmp_path / "sft", *TRAINING]
+    flags = [
+        "--dataset_name",
+        world / "instructions.jsonl",
+        "--output_dir",
+        tmp_path / "sft",
+        *TRAINING,
+    ]
     done = run("sft/2_finetune.py", "--model_name_or_path", model, *flags)
     assert done.returncode == 1 and done.stderr.startswith(f"{model}: {what}"), done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "sft").exists()
@@ -152,16 +189,25 @@ def test_a_reward_model_does_not_pad_with_eos(sft, reward_model):
     assert AutoTokenizer.from_pretrained(sft.with_name("padded_with_eos")).pad_token == "<|eos|>"
     tokenizer, model = loaded(reward_model, AutoModelForSequenceClassification)
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
-    assert model.config.pad_token_id == tokenizer.pad_token_id < model.get_input_embeddings().num_embeddings
+    assert (
+        model.config.pad_token_id
+        == tokenizer.pad_token_id
+        < model.get_input_embeddings().num_embeddings
+    )
 
 
 def test_the_held_out_loss_and_accuracy_are_those_of_the_held_out_rows(reward_model):
     """No margin in the loss, though the rows have one; the accuracy is the rows', not a mean over uneven batches."""
     held_out = read_jsonl(reward_model.with_name("held_out.jsonl"))
     assert all(row["margin"] for row in held_out)
-    pairs = [[score(reward_model, r["prompt"], r[k][0]["content"]) for k in ("chosen", "rejected")] for r in held_out]
+    pairs = [
+        [score(reward_model, r["prompt"], r[k][0]["content"]) for k in ("chosen", "rejected")]
+        for r in held_out
+    ]
     told = history(reward_model)[-1]
-    assert told["eval_loss"] == pytest.approx(fmean(math.log1p(math.exp(r - c)) for c, r in pairs), abs=1e-4)
+    assert told["eval_loss"] == pytest.approx(
+        fmean(math.log1p(math.exp(r - c)) for c, r in pairs), abs=1e-4
+    )
     right = [c > r for c, r in pairs]
     assert fmean(right) != pytest.approx((fmean(right[:8]) + fmean(right[8:])) / 2)
     assert told["eval_accuracy"] == pytest.approx(fmean(right))
@@ -178,7 +224,15 @@ def sampled(tmp_path_factory, sft, world):
     prompts[2]["prompt"][0]["content"] = "word " * 600
     prompts[4]["system"] = "Be brief."
     file = write_jsonl(folder / "prompts.jsonl", prompts)
-    command = ["generation/2_responses.py", "--model_name_or_path", sft, "--prompts_file", file, "--n", 4]
+    command = [
+        "generation/2_responses.py",
+        "--model_name_or_path",
+        sft,
+        "--prompts_file",
+        file,
+        "--n",
+        4,
+    ]
     command += ["--temperatures", 1, 0.01, "--max_new_tokens", 12]
     whole = folder / "whole.jsonl"
     done = ran(*command, "--output_file", whole, env={**os.environ, "VLLM_LOGGING_LEVEL": "INFO"})
@@ -187,23 +241,38 @@ def sampled(tmp_path_factory, sft, world):
 
 def steered(row):
     """What the policy reads: a row's system prompt stands before its prompt."""
-    return [{"role": "system", "content": row["system"]}, *row["prompt"]] if "system" in row else row["prompt"]
+    return (
+        [{"role": "system", "content": row["system"]}, *row["prompt"]]
+        if "system" in row
+        else row["prompt"]
+    )
 
 
 def test_answers_at_each_temperature(sampled, sft):
     """Equal shares; at a temperature near 0 the answer is the greedy one, which transformers finds too."""
     tokenizer, model = loaded(sft)
     prompts, sampled, _, _ = sampled
-    assert [row["id"] for row in sampled] == [row["id"] for row in prompts if len(row["prompt"][0]["content"]) < 600]
+    assert [row["id"] for row in sampled] == [
+        row["id"] for row in prompts if len(row["prompt"][0]["content"]) < 600
+    ]
     agreed = []
     for row in sampled:
-        assert row["temperatures"] == [1, 1, 0.01, 0.01] and len(row["responses"]) == len(row["finish_reasons"]) == 4
-        text = tokenizer.apply_chat_template(steered(row), tokenize=False, add_generation_prompt=True)
+        assert (
+            row["temperatures"] == [1, 1, 0.01, 0.01]
+            and len(row["responses"]) == len(row["finish_reasons"]) == 4
+        )
+        text = tokenizer.apply_chat_template(
+            steered(row), tokenize=False, add_generation_prompt=True
+        )
         ids = torch.tensor([ids_of(tokenizer, text)])
-        greedy = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
+        greedy = model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12
+        )
         greedy = tokenizer.decode(greedy[0, ids.shape[1] :], skip_special_tokens=True)
         agreed += [text == greedy for text in row["responses"][2:]]
-    assert fmean(agreed) > 0.4  # two tokens may be as good as equally likely to a model of a few steps
+    assert (
+        fmean(agreed) > 0.4
+    )  # two tokens may be as good as equally likely to a model of a few steps
     assert any(row["responses"][0] != row["responses"][1] for row in sampled)
 
 
@@ -211,7 +280,9 @@ def test_bos_stands_before_a_prompt_once(sampled, sft):
     """Defect 6: an engine that is given text put a second BOS before that of the chat template."""
     tokenizer, _ = loaded(sft)
     for row in sampled[1]:
-        text = tokenizer.apply_chat_template(steered(row), tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(
+            steered(row), tokenize=False, add_generation_prompt=True
+        )
         ids = ids_of(tokenizer, text)
         assert ids.count(tokenizer.bos_token_id) == 1 and row["prompt_tokens"] == len(ids)
         assert "system" not in row or text.count("Be brief.") == 1
@@ -249,32 +320,65 @@ def test_the_engine_gets_the_context_that_the_prompts_need(sampled, sft, tmp_pat
     """
     prompts, whole, _, _ = sampled
     model = shutil.copytree(sft, tmp_path / "model")
-    for name, key in (("config.json", "max_position_embeddings"), ("tokenizer_config.json", "model_max_length")):
+    for name, key in (
+        ("config.json", "max_position_embeddings"),
+        ("tokenizer_config.json", "model_max_length"),
+    ):
         settings = json.loads((model / name).read_text())
         (model / name).write_text(json.dumps({**settings, key: 131072}))
     file, out = write_jsonl(tmp_path / "prompts.jsonl", prompts), tmp_path / "out.jsonl"
-    command = ["generation/2_responses.py", "--model_name_or_path", model, "--prompts_file", file, "--n", 4]
-    command += ["--temperatures", 1, 0.01, "--max_new_tokens", 2, "--chunk_size", 3, "--output_file", out]
+    command = [
+        "generation/2_responses.py",
+        "--model_name_or_path",
+        model,
+        "--prompts_file",
+        file,
+        "--n",
+        4,
+    ]
+    command += [
+        "--temperatures",
+        1,
+        0.01,
+        "--max_new_tokens",
+        2,
+        "--chunk_size",
+        3,
+        "--output_file",
+        out,
+    ]
     done = ran(*command)
     cut = {row["id"]: row["responses"] for row in read_jsonl(out)}
     assert len(cut) == 9 and all(
-        text.startswith(start) for row in whole for text, start in zip(row["responses"], cut[row["id"]], strict=True)
+        text.startswith(start)
+        for row in whole
+        for text, start in zip(row["responses"], cut[row["id"]], strict=True)
     )
     told = [line for line in done.stdout.splitlines() if "are cut off" in line]
-    assert len(told) == 1 and told[0].startswith("12 of 12 responses are cut off at --max_new_tokens 2: raise it, or ")
+    assert len(told) == 1 and told[0].startswith(
+        "12 of 12 responses are cut off at --max_new_tokens 2: raise it, or "
+    )
     assert "dropped, too long: 0, rows out: 9, truncated responses: 36, " in done.stdout
 
 
 def test_the_cache_on_the_cpu_holds_sequences_of_that_context():
     """By hand: keys and values, layers, heads, width, bytes, tokens; of a model with a text_config that of its text."""
-    llama = LlamaConfig(num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, hidden_size=576)
+    llama = LlamaConfig(
+        num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, hidden_size=576
+    )
     sequence = 2 * 30 * 3 * 64 * 4 * (1024 + 256)  # whole blocks of 256, and one for vLLM
     assert engines.cache_bytes(llama, torch.float32, 1000) == 16 * sequence
     assert engines.cache_bytes(llama, torch.bfloat16, 10) == 2**28
     assert engines.cache_bytes(llama, torch.float32, 10_000) == 2**32
-    assert engines.cache_bytes(llama, torch.float32, 131_072) == 2 * 30 * 3 * 64 * 4 * (131_072 + 256)
-    gemma = Gemma3Config(text_config={"num_hidden_layers": 4, "num_key_value_heads": 2, "head_dim": 256})
-    assert engines.cache_bytes(gemma, torch.bfloat16, 4096) == 16 * 2 * 4 * 2 * 256 * 2 * (4096 + 256)
+    assert engines.cache_bytes(llama, torch.float32, 131_072) == 2 * 30 * 3 * 64 * 4 * (
+        131_072 + 256
+    )
+    gemma = Gemma3Config(
+        text_config={"num_hidden_layers": 4, "num_key_value_heads": 2, "head_dim": 256}
+    )
+    assert engines.cache_bytes(gemma, torch.bfloat16, 4096) == 16 * 2 * 4 * 2 * 256 * 2 * (
+        4096 + 256
+    )
 
 
 # Models with a text_config
@@ -284,10 +388,23 @@ def test_the_cache_on_the_cpu_holds_sequences_of_that_context():
 def gemma(tmp_path_factory, sft):
     """(a reward model, a language model) of Gemma 3 with a tower for pictures, and the tokenizer of the tiny world."""
     tokenizer, folder = AutoTokenizer.from_pretrained(sft), tmp_path_factory.mktemp("gemma")
-    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    text = {**size, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 644, "max_position_embeddings": 128}
+    size = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    text = {
+        **size,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "vocab_size": 644,
+        "max_position_embeddings": 128,
+    }
     text |= {"pad_token_id": tokenizer.pad_token_id, "sliding_window": 512}
-    config = Gemma3Config(text_config=text, vision_config={**size, "image_size": 28, "patch_size": 14}, num_labels=1)
+    config = Gemma3Config(
+        text_config=text, vision_config={**size, "image_size": 28, "patch_size": 14}, num_labels=1
+    )
     paths = []
     for kind in (Gemma3ForSequenceClassification, Gemma3ForConditionalGeneration):
         paths.append(folder / kind.__name__)
@@ -299,18 +416,32 @@ def gemma(tmp_path_factory, sft):
 def test_a_model_with_a_text_config_annotates(gemma, world, tmp_path):
     """Its context is the one of its text: the row of 200 words is dropped."""
     prompts = read_jsonl(world / "prompts.jsonl")[:3]
-    answered = [{**row, "responses": ["1", "It is red."], "finish_reasons": ["stop"] * 2} for row in prompts]
+    answered = [
+        {**row, "responses": ["1", "It is red."], "finish_reasons": ["stop"] * 2} for row in prompts
+    ]
     answered[1]["responses"][0] = "word " * 200
     file, out = write_jsonl(tmp_path / "in.jsonl", answered), tmp_path / "out.jsonl"
     for script, path in zip(("1a_reward_model", "1b_preference_model"), gemma, strict=True):
-        command = [f"annotation/{script}.py", "--model_name_or_path", path, "--responses_file", file]
+        command = [
+            f"annotation/{script}.py",
+            "--model_name_or_path",
+            path,
+            "--responses_file",
+            file,
+        ]
         done = ran(*command, "--output_file", out)
         assert "dropped, too long: 1, rows out: 2, " in done.stdout
         if script == "1a_reward_model":
             tokenizer, model = loaded(path, AutoModelForSequenceClassification)
             for row in read_jsonl(out):
-                chats = [[*row["prompt"], {"role": "assistant", "content": text}] for text in row["responses"]]
-                ids = [ids_of(tokenizer, tokenizer.apply_chat_template(chat, tokenize=False)) for chat in chats]
+                chats = [
+                    [*row["prompt"], {"role": "assistant", "content": text}]
+                    for text in row["responses"]
+                ]
+                ids = [
+                    ids_of(tokenizer, tokenizer.apply_chat_template(chat, tokenize=False))
+                    for chat in chats
+                ]
                 with torch.inference_mode():
                     by_hand = [model(torch.tensor([one])).logits.item() for one in ids]
                 assert row["rewards"] == pytest.approx(by_hand, abs=1e-4)
@@ -318,11 +449,22 @@ def test_a_model_with_a_text_config_annotates(gemma, world, tmp_path):
 
 def test_uncertain_pairs_of_a_model_with_a_text_config(gemma, world, tmp_path):
     rows = [
-        {**row, "responses": ["1", "2", "3"], "finish_reasons": ["stop"] * 3, "rewards": [0.0, 1.0, 2.0]}
+        {
+            **row,
+            "responses": ["1", "2", "3"],
+            "finish_reasons": ["stop"] * 3,
+            "rewards": [0.0, 1.0, 2.0],
+        }
         for row in read_jsonl(world / "prompts.jsonl")[:3]
     ]
     file, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
-    command = ["annotation/2d_uncertain_pairs.py", "--model_name_or_path", gemma[0], "--rewards_file", file]
+    command = [
+        "annotation/2d_uncertain_pairs.py",
+        "--model_name_or_path",
+        gemma[0],
+        "--rewards_file",
+        file,
+    ]
     ran(*command, "--output_file", out)
     assert [row["chosen"][0]["content"] for row in read_jsonl(out)] == ["3"] * 3
 
@@ -334,9 +476,17 @@ def test_uncertain_pairs_of_a_model_with_a_text_config(gemma, world, tmp_path):
 def scored(tmp_path_factory, reward_model, world):
     """Answers of many lengths, one longer than the context, in large batches: (file, rows, what was told)."""
     folder = tmp_path_factory.mktemp("annotation")
-    prompts, pairs = read_jsonl(world / "prompts.jsonl")[:9], read_jsonl(world / "preferences.jsonl")
+    prompts, pairs = (
+        read_jsonl(world / "prompts.jsonl")[:9],
+        read_jsonl(world / "preferences.jsonl"),
+    )
     for i, row in enumerate(prompts):
-        row["responses"] = ["", "7.", pairs[i]["chosen"][0]["content"], pairs[i]["rejected"][0]["content"] * (i + 1)]
+        row["responses"] = [
+            "",
+            "7.",
+            pairs[i]["chosen"][0]["content"],
+            pairs[i]["rejected"][0]["content"] * (i + 1),
+        ]
         row["finish_reasons"] = ["stop"] * 4
     prompts[2]["responses"][1] = "word " * 600
     file = write_jsonl(folder / "responses.jsonl", prompts)
@@ -345,23 +495,37 @@ def scored(tmp_path_factory, reward_model, world):
 
 
 def annotation(model, file):
-    return ["annotation/1a_reward_model.py", "--model_name_or_path", model, "--responses_file", file]
+    return [
+        "annotation/1a_reward_model.py",
+        "--model_name_or_path",
+        model,
+        "--responses_file",
+        file,
+    ]
 
 
 def test_scores_are_those_of_one_answer_at_a_time(scored, reward_model):
     file, scored, done = scored
-    assert [row["id"] for row in scored] == [row["id"] for i, row in enumerate(read_jsonl(file)) if i != 2]
+    assert [row["id"] for row in scored] == [
+        row["id"] for i, row in enumerate(read_jsonl(file)) if i != 2
+    ]
     for row in scored:
         by_hand = [score(reward_model, row["prompt"], text) for text in row["responses"]]
-        assert row["rewards"] == pytest.approx(by_hand, abs=1e-4) and row["annotator"] == str(reward_model)
+        assert row["rewards"] == pytest.approx(by_hand, abs=1e-4) and row["annotator"] == str(
+            reward_model
+        )
     assert "rows in: 9, finished before: 0, dropped, too long: 1, rows out: 8, " in done.stdout
 
 
 def test_small_batches_shards_and_a_kill_change_no_score(scored, reward_model, tmp_path):
     """Defect 5: one row at a time, nothing on disk before the end, nothing to go on from."""
     file, scored, _ = scored
-    sharded = in_two_shards(file, tmp_path / "out.jsonl", *annotation(reward_model, file), "--batch_tokens", 64)
-    assert sharded == [{**row, "rewards": pytest.approx(row["rewards"], abs=1e-4)} for row in scored]
+    sharded = in_two_shards(
+        file, tmp_path / "out.jsonl", *annotation(reward_model, file), "--batch_tokens", 64
+    )
+    assert sharded == [
+        {**row, "rewards": pytest.approx(row["rewards"], abs=1e-4)} for row in scored
+    ]
 
 
 def test_annotation_refuses_a_tokenizer_that_pads_with_eos(scored, reward_model, tmp_path):
@@ -373,8 +537,16 @@ def test_annotation_refuses_a_tokenizer_that_pads_with_eos(scored, reward_model,
 
 def test_annotation_on_a_full_disk_goes_on_when_there_is_room(scored, reward_model, tmp_path, disk):
     row = read_jsonl(scored[0])[0]
-    file = write_jsonl(tmp_path / "responses.jsonl", [{**row, "id": f"{i}", "note": "x" * 900} for i in range(90)])
-    command = [*annotation(reward_model, file), "--chunk_size", 5, "--output_file", disk / "out.jsonl"]
+    file = write_jsonl(
+        tmp_path / "responses.jsonl", [{**row, "id": f"{i}", "note": "x" * 900} for i in range(90)]
+    )
+    command = [
+        *annotation(reward_model, file),
+        "--chunk_size",
+        5,
+        "--output_file",
+        disk / "out.jsonl",
+    ]
     done = run(*command)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"{disk}/out.jsonl: No space left on device; ")
@@ -390,17 +562,43 @@ def test_annotation_on_a_full_disk_goes_on_when_there_is_room(scored, reward_mod
 
 
 def dpo(start, reference, file, *more):
-    flags = ["--model_name_or_path", start, "--ref_model_name_or_path", reference, "--dataset_name", file]
-    return [*flags, "--per_device_train_batch_size", 4, "--max_length", 256, "--learning_rate", 1e-3, *more]
+    flags = [
+        "--model_name_or_path",
+        start,
+        "--ref_model_name_or_path",
+        reference,
+        "--dataset_name",
+        file,
+    ]
+    return [
+        *flags,
+        "--per_device_train_batch_size",
+        4,
+        "--max_length",
+        256,
+        "--learning_rate",
+        1e-3,
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory, sft, world):
     """Twelve steps of DPO from the reference itself."""
     folder = tmp_path_factory.mktemp("dpo")
-    pairs = [row for row in read_jsonl(world / "preferences.jsonl") if row["chosen"] != row["rejected"]][:24]
+    pairs = [
+        row for row in read_jsonl(world / "preferences.jsonl") if row["chosen"] != row["rejected"]
+    ][:24]
     file = write_jsonl(folder / "pairs.jsonl", pairs)
-    train("dpo/1_dpo.py", folder / "policy", *dpo(sft, sft, file), "--save_strategy", "steps", "--save_steps", 1)
+    train(
+        "dpo/1_dpo.py",
+        folder / "policy",
+        *dpo(sft, sft, file),
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        1,
+    )
     return folder / "policy"
 
 
@@ -412,9 +610,17 @@ def test_the_first_loss_is_ln_2_where_start_and_reference_are_the_same(policy):
 def test_a_killed_training_goes_on_from_its_last_whole_checkpoint(policy, sft, tmp_path):
     """To the weights of the run that was not killed. A checkpoint that a kill left half written is passed over."""
     out = tmp_path / "policy"
-    command = ["dpo/1_dpo.py", "--output_dir", out, *TRAINING, *dpo(sft, sft, policy.with_name("pairs.jsonl"))]
+    command = [
+        "dpo/1_dpo.py",
+        "--output_dir",
+        out,
+        *TRAINING,
+        *dpo(sft, sft, policy.with_name("pairs.jsonl")),
+    ]
     command += ["--save_strategy", "steps", "--save_steps", 1]
-    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
     wait_for(lambda: [*tmp_path.glob("policy.partial-*/checkpoint-3/trainer_state.json")], process)
     process.kill()
     process.wait()
@@ -424,11 +630,15 @@ def test_a_killed_training_goes_on_from_its_last_whole_checkpoint(policy, sft, t
     (half / "model.safetensors").write_bytes(b"half")
     done = ran(*command)
     again = done.stdout.count("'loss':")  # steps that were trained now
-    assert 0 < again <= 9 and [entry["step"] for entry in history(out) if "loss" in entry] == [*range(1, 13)]
+    assert 0 < again <= 9 and [entry["step"] for entry in history(out) if "loss" in entry] == [
+        *range(1, 13)
+    ]
     assert losses(out) == pytest.approx(losses(policy), abs=1e-4)
     for new, old in zip(loaded(out)[1].parameters(), loaded(policy)[1].parameters(), strict=True):
         torch.testing.assert_close(new, old)
-    assert [path.name for path in tmp_path.iterdir()] == ["policy"] and not [*out.glob("checkpoint-*")]
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"] and not [
+        *out.glob("checkpoint-*")
+    ]
 
 
 def test_a_training_that_is_asked_to_stop_saves_its_state_first(policy, sft, tmp_path):
@@ -436,7 +646,9 @@ def test_a_training_that_is_asked_to_stop_saves_its_state_first(policy, sft, tmp
     out = tmp_path / "policy"
     command = ["dpo/1_dpo.py", "--output_dir", out, *TRAINING, "--max_steps", 40]
     command += dpo(sft, sft, policy.with_name("pairs.jsonl"))
-    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     told = 0
     for line in process.stdout:
         told += "'loss':" in line
@@ -459,12 +671,23 @@ def test_flash_attention_is_used_where_it_is(monkeypatch):
 
     import transformers.utils
 
-    import training
+    from common import training
 
     chosen = []
-    for there, bf16, flag in [(True, True, None), (True, False, None), (False, True, None), (True, True, "sdpa")]:
-        monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda there=there: there)
-        chosen.append(training.attention(SimpleNamespace(bf16=bf16), SimpleNamespace(attn_implementation=flag)))
+    for there, bf16, flag in [
+        (True, True, None),
+        (True, False, None),
+        (False, True, None),
+        (True, True, "sdpa"),
+    ]:
+        monkeypatch.setattr(
+            transformers.utils, "is_flash_attn_2_available", lambda there=there: there
+        )
+        chosen.append(
+            training.attention(
+                SimpleNamespace(bf16=bf16), SimpleNamespace(attn_implementation=flag)
+            )
+        )
     assert chosen == ["flash_attention_2", None, None, "sdpa"]
 
 
@@ -477,9 +700,15 @@ def test_a_model_in_a_warm_cache_needs_no_hub(scored, reward_model, tmp_path):
     (cache / "refs/main").write_text("1234")
     offline = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     ran(*annotation("owner/name", file), "--output_file", tmp_path / "out.jsonl", env=offline)
-    assert [row["rewards"] for row in read_jsonl(tmp_path / "out.jsonl")] == [row["rewards"] for row in scored]
-    done = run(*annotation("owner/other", file), "--output_file", tmp_path / "out.jsonl", env=offline)
-    assert done.returncode == 1 and done.stderr.startswith("owner/other: cannot load a model from it (")
+    assert [row["rewards"] for row in read_jsonl(tmp_path / "out.jsonl")] == [
+        row["rewards"] for row in scored
+    ]
+    done = run(
+        *annotation("owner/other", file), "--output_file", tmp_path / "out.jsonl", env=offline
+    )
+    assert done.returncode == 1 and done.stderr.startswith(
+        "owner/other: cannot load a model from it ("
+    )
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -507,7 +736,9 @@ def test_kl_is_the_difference_of_log_probabilities_over_the_answer(policy, sft, 
             )
             assert value == pytest.approx(new - old, abs=1e-3) and abs(value) > 0.01
     assert [{k: v for k, v in row.items() if k != "kl"} for row in read_jsonl(out)] == prompts
-    assert kl(policy, "small.jsonl", "--batch_tokens", 32)[0] == [pytest.approx(v, abs=1e-4) for v in of_policy]
+    assert kl(policy, "small.jsonl", "--batch_tokens", 32)[0] == [
+        pytest.approx(v, abs=1e-4) for v in of_policy
+    ]
     assert kl(sft, "same.jsonl")[0][::2] == [[0, 0, 0]] * 2
 
 
@@ -519,10 +750,25 @@ def test_lora_leaves_whole_models(base, sft, reward_model, policy, world, tmp_pa
     start = ["--model_name_or_path", sft]
     instructions = ["--dataset_name", world / "instructions.jsonl"]
     train("sft/2_finetune.py", tmp_path / "sft", *start, *instructions, "--max_length", 256, *lora)
-    train("reward_modeling/2a_bradley_terry.py", tmp_path / "rm", *start, *files, "--max_length", 256, *lora)
+    train(
+        "reward_modeling/2a_bradley_terry.py",
+        tmp_path / "rm",
+        *start,
+        *files,
+        "--max_length",
+        256,
+        *lora,
+    )
     train("dpo/1_dpo.py", tmp_path / "dpo", *dpo(sft, sft, policy.with_name("pairs.jsonl")), *lora)
-    for name, kind in {"sft": AutoModelForCausalLM, "rm": AutoModelForSequenceClassification, "dpo": None}.items():
+    for name, kind in {
+        "sft": AutoModelForCausalLM,
+        "rm": AutoModelForSequenceClassification,
+        "dpo": None,
+    }.items():
         assert not (tmp_path / name / "adapter_config.json").exists()
-        before, after = (loaded(path, kind or AutoModelForCausalLM)[1].state_dict() for path in (sft, tmp_path / name))
+        before, after = (
+            loaded(path, kind or AutoModelForCausalLM)[1].state_dict()
+            for path in (sft, tmp_path / name)
+        )
         weight = "model.layers.0.self_attn.q_proj.weight"
         assert before.keys() == after.keys() and not torch.equal(before[weight], after[weight])

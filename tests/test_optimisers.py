@@ -10,8 +10,9 @@ import sys
 from statistics import fmean
 from types import SimpleNamespace
 
-import driving
 import pytest
+
+import driving
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from conftest import TRAINING
 from record_dry_runs import dry_run
@@ -31,7 +32,17 @@ def refused(script, monkeypatch, model, file, out, *flags):
     """What it says when it stops, before it has written anything."""
     models = ["--model_name_or_path", model, "--ref_model_name_or_path", model]
     with pytest.raises(SystemExit) as stopped:
-        trained(script, monkeypatch, *models, "--dataset_name", file, "--output_dir", out, *TRAINING, *flags)
+        trained(
+            script,
+            monkeypatch,
+            *models,
+            "--dataset_name",
+            file,
+            "--output_dir",
+            out,
+            *TRAINING,
+            *flags,
+        )
     assert not out.exists()
     return str(stopped.value)
 
@@ -56,8 +67,18 @@ def policy(sft):
 def pairs(tmp_path_factory):
     """Two rows of answers of different lengths, with all fields that a loss may want: (file, rows)."""
     rows = [
-        {"prompt": "Sort these: dog, cat.", "chosen": "cat, dog. That is all!", "rejected": "dog", "explored": "cat."},
-        {"prompt": "Count these: dog.", "chosen": "one", "rejected": "It is two, I think.", "explored": "It is one."},
+        {
+            "prompt": "Sort these: dog, cat.",
+            "chosen": "cat, dog. That is all!",
+            "rejected": "dog",
+            "explored": "cat.",
+        },
+        {
+            "prompt": "Count these: dog.",
+            "chosen": "one",
+            "rejected": "It is two, I think.",
+            "explored": "It is one.",
+        },
     ]
     for i, (row, won) in enumerate(zip(rows, [(0.9, 0.2), (0.6, 0.45)], strict=True)):
         row["id"], row["prompt"] = str(i), [{"role": "user", "content": row["prompt"]}]
@@ -103,8 +124,11 @@ def loss_of_row(name, row, values):
     return {
         "sigmoid": dpo,
         "hinge": max(0.0, 1 - BETA * (l_w - l_l)),
-        "ipo": (l_w / len(values[0]) - l_l / len(values[2]) - 1 / (2 * BETA)) ** 2,  # TRL: the mean over tokens
-        "nca_pair": -log_sigmoid(BETA * l_w) - 0.5 * log_sigmoid(-BETA * l_w) - 0.5 * log_sigmoid(-BETA * l_l),
+        "ipo": (l_w / len(values[0]) - l_l / len(values[2]) - 1 / (2 * BETA))
+        ** 2,  # TRL: the mean over tokens
+        "nca_pair": -log_sigmoid(BETA * l_w)
+        - 0.5 * log_sigmoid(-BETA * l_w)
+        - 0.5 * log_sigmoid(-BETA * l_l),
         "slic": max(0.0, 2.5 - w + lose) - 0.2 * w,
         "sppo": ((l_w - targets[0]) ** 2 + (l_l - targets[1]) ** 2) / 2,
         "xpo": dpo + 0.05 * explored,
@@ -114,39 +138,86 @@ def loss_of_row(name, row, values):
 
 
 def first_loss(monkeypatch, tmp_path, script, policy, sft, file, *flags):
-    command = ["--model_name_or_path", policy, "--ref_model_name_or_path", sft, "--dataset_name", file, "--beta", BETA]
-    command += ["--output_dir", tmp_path / "out", "--per_device_train_batch_size", 2, "--max_steps", 1, *TRAINING]
+    command = [
+        "--model_name_or_path",
+        policy,
+        "--ref_model_name_or_path",
+        sft,
+        "--dataset_name",
+        file,
+        "--beta",
+        BETA,
+    ]
+    command += [
+        "--output_dir",
+        tmp_path / "out",
+        "--per_device_train_batch_size",
+        2,
+        "--max_steps",
+        1,
+        *TRAINING,
+    ]
     trained(script, monkeypatch, *command, "--learning_rate", 0, "--max_length", 256, *flags)
     return history(tmp_path / "out")[0]
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "hinge", "ipo", "nca_pair", "slic", "sppo", "xpo", "selm", "rpo"])
-def test_the_first_loss_is_that_of_the_definition(monkeypatch, tmp_path, policy, sft, pairs, by_hand, name):
+@pytest.mark.parametrize(
+    "name", ["sigmoid", "hinge", "ipo", "nca_pair", "slic", "sppo", "xpo", "selm", "rpo"]
+)
+def test_the_first_loss_is_that_of_the_definition(
+    monkeypatch, tmp_path, policy, sft, pairs, by_hand, name
+):
     """Against the reference that is given (defect 2: it was changed to the previous policy in passing)."""
-    flags = ["--loss_type", name, "--slic_delta", 2.5, "--slic_weight", 0.2, "--optimism", 0.05, "--rpo_alpha", 0.5]
+    flags = [
+        "--loss_type",
+        name,
+        "--slic_delta",
+        2.5,
+        "--slic_weight",
+        0.2,
+        "--optimism",
+        0.05,
+        "--rpo_alpha",
+        0.5,
+    ]
     told = first_loss(monkeypatch, tmp_path, "dpo/1_dpo.py", policy, sft, pairs[0], *flags)
-    expected = [loss_of_row(name, row, values) for row, values in zip(pairs[1], by_hand, strict=True)]
+    expected = [
+        loss_of_row(name, row, values) for row, values in zip(pairs[1], by_hand, strict=True)
+    ]
     assert told["loss"] == pytest.approx(fmean(expected), rel=1e-3)
     assert abs(expected[0] - expected[1]) > 0.01  # each row counts
-    assert told["logps/chosen"] == pytest.approx(fmean(sum(values[0]) for values in by_hand), abs=1e-2)
+    assert told["logps/chosen"] == pytest.approx(
+        fmean(sum(values[0]) for values in by_hand), abs=1e-2
+    )
     margins = [BETA * (sum(v[0]) - sum(v[1]) - sum(v[2]) + sum(v[3])) for v in by_hand]
     assert told["rewards/margins"] == pytest.approx(fmean(margins), abs=1e-2)
     assert told["rewards/accuracies"] == fmean(margin > 0 for margin in margins)
 
 
-def test_the_likelihood_of_trl_is_a_mean_over_the_tokens_of_a_batch(monkeypatch, tmp_path, policy, sft, pairs, by_hand):
+def test_the_likelihood_of_trl_is_a_mean_over_the_tokens_of_a_batch(
+    monkeypatch, tmp_path, policy, sft, pairs, by_hand
+):
     flags = ["--loss_type", "sigmoid", "sft", "--loss_weights", 1, 0.5]
     told = first_loss(monkeypatch, tmp_path, "dpo/1_dpo.py", policy, sft, pairs[0], *flags)
     tokens = [value for values in by_hand for value in values[0]]
-    assert abs(fmean(tokens) - fmean(fmean(values[0]) for values in by_hand)) > 0.01  # which is not RPO's
-    dpo = fmean(loss_of_row("sigmoid", row, values) for row, values in zip(pairs[1], by_hand, strict=True))
+    assert (
+        abs(fmean(tokens) - fmean(fmean(values[0]) for values in by_hand)) > 0.01
+    )  # which is not RPO's
+    dpo = fmean(
+        loss_of_row("sigmoid", row, values) for row, values in zip(pairs[1], by_hand, strict=True)
+    )
     assert told["loss"] == pytest.approx(dpo - 0.5 * fmean(tokens), rel=1e-3)
 
 
 def labelled(pairs, *kinds):
     """Rows for KTO, of (place of the pair, side)."""
     return [
-        {"id": str(i), "prompt": pairs[of]["prompt"], "completion": pairs[of][side], "label": side == "chosen"}
+        {
+            "id": str(i),
+            "prompt": pairs[of]["prompt"],
+            "completion": pairs[of][side],
+            "label": side == "chosen",
+        }
         for i, (of, side) in enumerate(kinds)
     ]
 
@@ -155,20 +226,34 @@ def loss_of_kto(policy, sft, rows, mismatched):
     """By the definition; mismatched: (row whose prompt it is, row whose response it is)."""
 
     def ratio(prompt, completion):
-        values = (log_probabilities(model, prompt, completion[0]["content"], after="\n") for model in (policy, sft))
+        values = (
+            log_probabilities(model, prompt, completion[0]["content"], after="\n")
+            for model in (policy, sft)
+        )
         of_policy, of_reference = map(sum, values)
         return of_policy - of_reference
 
     z0 = max(0.0, fmean(ratio(rows[i]["prompt"], rows[j]["completion"]) for i, j in mismatched))
     signs = [1 if row["label"] else -1 for row in rows]
     ratios = [ratio(row["prompt"], row["completion"]) for row in rows]
-    return fmean(1 - sigmoid(BETA * sign * (value - z0)) for sign, value in zip(signs, ratios, strict=True)), z0
+    return fmean(
+        1 - sigmoid(BETA * sign * (value - z0)) for sign, value in zip(signs, ratios, strict=True)
+    ), z0
 
 
-def test_the_loss_of_kto_takes_the_neighbours_answer_for_the_mismatch(monkeypatch, tmp_path, policy, sft, pairs):
+def test_the_loss_of_kto_takes_the_neighbours_answer_for_the_mismatch(
+    monkeypatch, tmp_path, policy, sft, pairs
+):
     """Not the labels for the tokens, as the published code has it."""
     rows = labelled(pairs[1], (0, "chosen"), (1, "rejected"))
-    told = first_loss(monkeypatch, tmp_path, "dpo/1b_kto.py", policy, sft, write_jsonl(tmp_path / "in.jsonl", rows))
+    told = first_loss(
+        monkeypatch,
+        tmp_path,
+        "dpo/1b_kto.py",
+        policy,
+        sft,
+        write_jsonl(tmp_path / "in.jsonl", rows),
+    )
     expected, _ = loss_of_kto(policy, sft, rows, [(0, 1), (1, 0)])
     assert told["loss"] == pytest.approx(expected, abs=1e-4)
 
@@ -181,10 +266,20 @@ def test_z0_of_kto_is_of_the_whole_batch(monkeypatch, tmp_path, policy, sft, pai
     random.Random(0).shuffle(rows)  # as --seed 0 does
     both = sft, policy  # with the noise as reference z0 is above 0
     told = first_loss(
-        monkeypatch, tmp_path, "dpo/1b_kto.py", *both, file, "--gradient_accumulation_steps", 2, "--seed", 0
+        monkeypatch,
+        tmp_path,
+        "dpo/1b_kto.py",
+        *both,
+        file,
+        "--gradient_accumulation_steps",
+        2,
+        "--seed",
+        0,
     )
     expected, z0 = loss_of_kto(*both, rows, [(0, 1), (1, 0), (2, 3), (3, 2)])
-    assert told["loss"] == pytest.approx(expected, abs=1e-4) and told["kl"] == pytest.approx(z0, rel=1e-3)
+    assert told["loss"] == pytest.approx(expected, abs=1e-4) and told["kl"] == pytest.approx(
+        z0, rel=1e-3
+    )
     apart = [loss_of_kto(*both, half, [(0, 1), (1, 0)]) for half in (rows[:2], rows[2:])]
     assert abs(fmean(loss for loss, _ in apart) - expected) > 5e-3, (apart, z0)
 
@@ -193,9 +288,15 @@ def test_kto_takes_pairs_apart_and_mixes_good_with_bad(pairs, monkeypatch, tmp_p
     """Pairs that carry a completion are pairs too."""
     monkeypatch.syspath_prepend(ROOT / "dpo")
     unpaired = runpy.run_path(str(ROOT / "dpo/1b_kto.py"))["unpaired"]
-    file = write_jsonl(tmp_path / "in.jsonl", [row | {"completion": "other", "label": 1} for row in pairs[1]])
+    file = write_jsonl(
+        tmp_path / "in.jsonl", [row | {"completion": "other", "label": 1} for row in pairs[1]]
+    )
     labelled = unpaired([str(file)], 0)
-    expected = [(r["prompt"], r[side], side == "chosen") for r in pairs[1] for side in ("chosen", "rejected")]
+    expected = [
+        (r["prompt"], r[side], side == "chosen")
+        for r in pairs[1]
+        for side in ("chosen", "rejected")
+    ]
     random.Random(0).shuffle(expected)
     assert [(row["prompt"], row["completion"], row["label"]) for row in labelled] == expected
 
@@ -227,7 +328,9 @@ def test_kto_refuses_in_one_line(monkeypatch, tmp_path, sft, pairs, rows, flags,
 def test_a_loss_refuses_pairs_without_what_it_needs(monkeypatch, tmp_path, sft, pairs, loss, told):
     rows = [{key: row[key] for key in ("id", "prompt", "chosen", "rejected")} for row in pairs[1]]
     file = write_jsonl(tmp_path / "in.jsonl", rows)
-    message = refused("dpo/1_dpo.py", monkeypatch, sft, file, tmp_path / "out", "--loss_type", *loss)
+    message = refused(
+        "dpo/1_dpo.py", monkeypatch, sft, file, tmp_path / "out", "--loss_type", *loss
+    )
     assert message.removeprefix(f"{tmp_path}/") == told
 
 
@@ -242,7 +345,9 @@ def test_a_loss_refuses_pairs_without_what_it_needs(monkeypatch, tmp_path, sft, 
         ("dpo/1c_rloo.py", "pairs"),
     ],
 )
-def test_a_training_of_one_step_learns(monkeypatch, tmp_path, sft, reward_model, pairs, world, capsys, script, kind):
+def test_a_training_of_one_step_learns(
+    monkeypatch, tmp_path, sft, reward_model, pairs, world, capsys, script, kind
+):
     """Its one step would be the warm-up's, at a learning rate of 0."""
     files = {
         "pairs": pairs[0],
@@ -250,52 +355,121 @@ def test_a_training_of_one_step_learns(monkeypatch, tmp_path, sft, reward_model,
         "preferences": reward_model.with_name("training.jsonl"),
     }
     write_jsonl(files["instructions"], read_jsonl(world / "instructions.jsonl")[:8])
-    flags = ["--model_name_or_path", sft, "--output_dir", tmp_path / "out", "--max_steps", 1, "--max_length", 256]
-    flags += ["--per_device_train_batch_size", 2, "--dataset_name", files[kind], *TRAINING, "--learning_rate", 1e-3]
+    flags = [
+        "--model_name_or_path",
+        sft,
+        "--output_dir",
+        tmp_path / "out",
+        "--max_steps",
+        1,
+        "--max_length",
+        256,
+    ]
+    flags += [
+        "--per_device_train_batch_size",
+        2,
+        "--dataset_name",
+        files[kind],
+        *TRAINING,
+        "--learning_rate",
+        1e-3,
+    ]
     if kind == "preferences":
         flags += ["--held_out_name", reward_model.with_name("held_out.jsonl")]
     if script in ("dpo/1_dpo.py", "dpo/1b_kto.py"):
         flags += ["--ref_model_name_or_path", sft]
     if script == "dpo/1c_rloo.py":
-        flags += ["--reward_model_name_or_path", reward_model, "--num_generations", 2, "--max_completion_length", 8]
+        flags += [
+            "--reward_model_name_or_path",
+            reward_model,
+            "--num_generations",
+            2,
+            "--max_completion_length",
+            8,
+        ]
         flags.remove("--max_length")
         flags.remove(256)
     trained(script, monkeypatch, *flags)
-    assert [entry["learning_rate"] for entry in history(tmp_path / "out") if "loss" in entry] == [1e-3]
-    assert "one step in all: without warm-up, in which its learning rate would be 0" in capsys.readouterr().out
+    assert [entry["learning_rate"] for entry in history(tmp_path / "out") if "loss" in entry] == [
+        1e-3
+    ]
+    assert (
+        "one step in all: without warm-up, in which its learning rate would be 0"
+        in capsys.readouterr().out
+    )
 
 
 # RLOO
 
 
-def test_the_gradient_of_rloo_is_that_of_the_definition(monkeypatch, tmp_path, sft, reward_model, pairs):
+def test_the_gradient_of_rloo_is_that_of_the_definition(
+    monkeypatch, tmp_path, sft, reward_model, pairs
+):
     """Of one prompt with two samples: each one's advantage is its score less the other's. The loss itself is 0."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.trainer import rloo_trainer
 
-    flags = ["--model_name_or_path", sft, "--reward_model_name_or_path", reward_model, "--dataset_name", pairs[0]]
-    flags += ["--output_dir", tmp_path / "out", "--num_generations", 2, "--per_device_train_batch_size", 2, *TRAINING]
-    flags += ["--max_steps", 1, "--learning_rate", 0, "--max_completion_length", 64, "--log_completions", "True"]
+    flags = [
+        "--model_name_or_path",
+        sft,
+        "--reward_model_name_or_path",
+        reward_model,
+        "--dataset_name",
+        pairs[0],
+    ]
+    flags += [
+        "--output_dir",
+        tmp_path / "out",
+        "--num_generations",
+        2,
+        "--per_device_train_batch_size",
+        2,
+        *TRAINING,
+    ]
+    flags += [
+        "--max_steps",
+        1,
+        "--learning_rate",
+        0,
+        "--max_completion_length",
+        64,
+        "--log_completions",
+        "True",
+    ]
     kept = []
-    monkeypatch.setattr(rloo_trainer, "pd", SimpleNamespace(DataFrame=kept.append))  # a table of what it sampled
+    monkeypatch.setattr(
+        rloo_trainer, "pd", SimpleNamespace(DataFrame=kept.append)
+    )  # a table of what it sampled
     trained("dpo/1c_rloo.py", monkeypatch, *flags, "--max_grad_norm", 1e9, "--report_to", "none")
     told = history(tmp_path / "out")[0]
     table = kept[0]
     rewards = table["reward_model"]
-    tokenizer, model = AutoTokenizer.from_pretrained(sft), AutoModelForCausalLM.from_pretrained(sft, dtype="float32")
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(sft),
+        AutoModelForCausalLM.from_pretrained(sft, dtype="float32"),
+    )
     objective = 0.0
     for prompt, completion, advantage in zip(
-        table["prompt"], table["completion"], (rewards[0] - rewards[1], rewards[1] - rewards[0]), strict=True
+        table["prompt"],
+        table["completion"],
+        (rewards[0] - rewards[1], rewards[1] - rewards[0]),
+        strict=True,
     ):
-        ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)[
+            "input_ids"
+        ]
         answer = tokenizer(completion[0]["content"], add_special_tokens=False)["input_ids"]
         whole = ids + answer + [tokenizer.eos_token_id]
         logps = model(torch.tensor([whole])).logits[0].log_softmax(-1)
-        objective -= advantage * sum(logps[i - 1, whole[i]] for i in range(len(ids), len(whole))) / 2
+        objective -= (
+            advantage * sum(logps[i - 1, whole[i]] for i in range(len(ids), len(whole))) / 2
+        )
     objective.backward()
     norm = math.sqrt(sum(weight.grad.pow(2).sum().item() for weight in model.parameters()))
-    assert told["loss"] == pytest.approx(0, abs=1e-6) and told["grad_norm"] == pytest.approx(norm, rel=1e-2)
+    assert told["loss"] == pytest.approx(0, abs=1e-6) and told["grad_norm"] == pytest.approx(
+        norm, rel=1e-2
+    )
     assert told["reward"] == pytest.approx(fmean(rewards), rel=1e-3)
 
 
@@ -498,13 +672,25 @@ def test_of_several_recipes_the_first_that_sets_a_variable_wins(checkout, tmp_pa
 
 def row(name, responses, **more):
     prompt = [{"role": "user", "content": f"Question {name}?"}]
-    return {"id": name, "prompt": prompt, "responses": responses, "finish_reasons": ["stop"] * len(responses), **more}
+    return {
+        "id": name,
+        "prompt": prompt,
+        "responses": responses,
+        "finish_reasons": ["stop"] * len(responses),
+        **more,
+    }
 
 
 def test_the_best_response_becomes_the_assistants_turn(tmp_path):
     """Not the user's, as the published code of RAFT has it; a response that was cut off or is empty is no example."""
     rows = [
-        row("a", ["short", "longer answer", "mid"], rewards=[1.0, 1.5, 1.2], policy="p", temperatures=[1.0, 0.7, 0.7]),
+        row(
+            "a",
+            ["short", "longer answer", "mid"],
+            rewards=[1.0, 1.5, 1.2],
+            policy="p",
+            temperatures=[1.0, 0.7, 0.7],
+        ),
         row("b", ["x", "y", " "], rewards=[2.0, 3.0, 4.0]),
         row("c", ["x", "y", ""], rewards=[2.0, 3.0, 1.0]),
     ]
@@ -515,8 +701,16 @@ def test_the_best_response_becomes_the_assistants_turn(tmp_path):
     done = ran(*command, "--for_training", "--length_penalty", 0.1)
     a, b = read_jsonl(out)
     assert a["messages"] == [*rows[0]["prompt"], {"role": "assistant", "content": "mid"}]
-    assert (a["responses"], a["rewards"], a["temperatures"], a["policy"]) == (["mid"], [1.2], [0.7], "p")
-    assert b["responses"] == ["x"] and "rows in: 3, dropped, truncated or empty: 1, rows out: 2" in done.stdout
+    assert (a["responses"], a["rewards"], a["temperatures"], a["policy"]) == (
+        ["mid"],
+        [1.2],
+        [0.7],
+        "p",
+    )
+    assert (
+        b["responses"] == ["x"]
+        and "rows in: 3, dropped, truncated or empty: 1, rows out: 2" in done.stdout
+    )
     ran(*command)
     assert [r["responses"] for r in read_jsonl(out)] == [["longer answer"], [" "], ["y"]]
 
@@ -525,10 +719,20 @@ def test_self_play_sets_the_instructions_answer_above_the_policys_own(tmp_path):
     rows = [row("a", ["own"]), row("b", ["the answer"]), row("c", ["cut"])]
     rows[2]["finish_reasons"] = ["length"]
     answers = [
-        {"id": r["id"], "messages": [*r["prompt"], {"role": "assistant", "content": "the answer"}]} for r in rows
+        {"id": r["id"], "messages": [*r["prompt"], {"role": "assistant", "content": "the answer"}]}
+        for r in rows
     ]
-    files = write_jsonl(tmp_path / "in.jsonl", answers), write_jsonl(tmp_path / "responses.jsonl", rows)
-    command = ["annotation/2c_self_play.py", "--output_file", tmp_path / "out.jsonl", "--instructions_file", files[0]]
+    files = (
+        write_jsonl(tmp_path / "in.jsonl", answers),
+        write_jsonl(tmp_path / "responses.jsonl", rows),
+    )
+    command = [
+        "annotation/2c_self_play.py",
+        "--output_file",
+        tmp_path / "out.jsonl",
+        "--instructions_file",
+        files[0],
+    ]
     done = ran(*command, "--responses_file", files[1])
     assert "rows in: 3, dropped, identical: 1, dropped, truncated: 1, rows out: 1" in done.stdout
     (pair,) = read_jsonl(tmp_path / "out.jsonl")
@@ -542,7 +746,13 @@ def test_the_responses_of_two_policies_are_put_together(tmp_path):
     a = [row(name, [name * 2, name * 3], temperatures=[1.0, 0.7], policy="main") for name in "xy"]
     b = [row(name, [name], temperatures=[1.0], policy="enhancer") for name in "xy"]
     files = write_jsonl(tmp_path / "a.jsonl", a), write_jsonl(tmp_path / "b.jsonl", b)
-    command = ["generation/2b_merge.py", "--output_file", tmp_path / "out.jsonl", "--responses_files", *files]
+    command = [
+        "generation/2b_merge.py",
+        "--output_file",
+        tmp_path / "out.jsonl",
+        "--responses_files",
+        *files,
+    ]
     ran(*command)
     x, y = read_jsonl(tmp_path / "out.jsonl")
     assert x["responses"] == ["xx", "xxx", "x"] and y["temperatures"] == [1.0, 0.7, 1.0]
@@ -559,7 +769,9 @@ def test_weights_are_averaged(tmp_path, policy, sft, base):
 
     command = ["dpo/2_interpolate.py", "--output_dir", tmp_path / "out", "--models", policy, sft]
     ran(*command, "--weights", 0.25, 0.75)
-    ours, first, second = (load_file(model / "model.safetensors") for model in (tmp_path / "out", policy, sft))
+    ours, first, second = (
+        load_file(model / "model.safetensors") for model in (tmp_path / "out", policy, sft)
+    )
     for name, value in ours.items():
         assert value.allclose(0.25 * first[name] + 0.75 * second[name], atol=1e-6)
     assert log_probabilities(tmp_path / "out", [{"role": "user", "content": "Hello"}], "It is one.")
@@ -568,9 +780,17 @@ def test_weights_are_averaged(tmp_path, policy, sft, base):
 
 
 def test_pairs_carry_what_sppo_and_xpo_read(tmp_path):
-    rewarded = write_jsonl(tmp_path / "in.jsonl", [row("a", ["best", "mid", "worst"], rewards=[2.0, 1.0, -1.0])])
+    rewarded = write_jsonl(
+        tmp_path / "in.jsonl", [row("a", ["best", "mid", "worst"], rewards=[2.0, 1.0, -1.0])]
+    )
     explored = write_jsonl(tmp_path / "explored.jsonl", [row("a", ["other"])])
-    command = ["annotation/2_pairs.py", "--rewards_file", rewarded, "--output_file", tmp_path / "out.jsonl"]
+    command = [
+        "annotation/2_pairs.py",
+        "--rewards_file",
+        rewarded,
+        "--output_file",
+        tmp_path / "out.jsonl",
+    ]
     ran(*command, "--win_probabilities", "--explored_file", explored)
     (pair,) = read_jsonl(tmp_path / "out.jsonl")
     assert pair["chosen_win_probability"] == pytest.approx((sigmoid(1) + sigmoid(3)) / 2)
@@ -592,20 +812,31 @@ def test_a_direction_stands_in_the_system_prompt_and_decides_what_is_best(tmp_pa
     for one in read_jsonl(directed):
         angles[one["id"]] = round(math.degrees(math.atan2(*one["direction"][::-1])))
         assert one["system"].endswith(f"weighted rating = {texts[angles[one['id']]]}")
-        objectives = [{"help": 0.0, "kind": 1.0, "length": 0.1}, {"help": 5.0, "kind": 2.0, "length": 0.3}]
+        objectives = [
+            {"help": 0.0, "kind": 1.0, "length": 0.1},
+            {"help": 5.0, "kind": 2.0, "length": 0.3},
+        ]
         objectives += [{"help": 5.0, "kind": 2.0, "length": 0.4}]
         scored.append({**one, "rewards": [0.0, 1.0, 1.0], "objectives": objectives})
     assert set(angles.values()) == {-45, 45}
     scored[0]["finish_reasons"] = ["length"] * 3
     for one in scored[1:4]:  # the least verbose, and nothing to learn from
         one["responses"][0], one["objectives"][0] = "", {"help": 5.0, "kind": 2.0, "length": -9.0}
-    best = ["annotation/2e_directional.py", "--output_file", tmp_path / "best.jsonl", "--verbosity", "length"]
+    best = [
+        "annotation/2e_directional.py",
+        "--output_file",
+        tmp_path / "best.jsonl",
+        "--verbosity",
+        "length",
+    ]
     best += ["--rewards_file", write_jsonl(tmp_path / "scored.jsonl", scored), "--helpfulness"]
     done = ran(*best, "help", "kind")
     assert "rows in: 8, dropped, truncated or empty: 1, rows out: 7" in done.stdout
     for one in read_jsonl(tmp_path / "best.jsonl"):
         assert [turn["role"] for turn in one["messages"]] == ["system", "user", "assistant"]
-        assert one["messages"][2]["content"] == {-45: "good", 45: "good and long"}[angles[one["id"]]]
+        assert (
+            one["messages"][2]["content"] == {-45: "good", 45: "good and long"}[angles[one["id"]]]
+        )
     told = run(*best, "none").stderr
     assert told == f"{tmp_path}/scored.jsonl:1: objectives: none is called 'none'\n"
     del scored[0]["direction"]
@@ -614,27 +845,43 @@ def test_a_direction_stands_in_the_system_prompt_and_decides_what_is_best(tmp_pa
     ran(*command, "--angles", -45, "--system_prompt", "{verbosity} and {helpfulness}{}")
     assert {one["system"] for one in read_jsonl(directed)} == {"-71 and 71{}"}
     done = run(*command, "--system_prompt", "{helpfulness}")
-    assert done.returncode == 2 and done.stderr.endswith("error: --system_prompt: {verbosity} is missing\n")
+    assert done.returncode == 2 and done.stderr.endswith(
+        "error: --system_prompt: {verbosity} is missing\n"
+    )
 
 
 def test_judgements_name_the_better_response_on_either_side(tmp_path, world):
     preferences = write_jsonl(tmp_path / "in.jsonl", read_jsonl(world / "preferences.jsonl")[:40])
-    command = ["sft/1b_judgements.py", "--preferences_file", preferences, "--output_file", tmp_path / "out.jsonl"]
+    command = [
+        "sft/1b_judgements.py",
+        "--preferences_file",
+        preferences,
+        "--output_file",
+        tmp_path / "out.jsonl",
+    ]
     ran(*command)
-    judgements = {r["id"].removeprefix("judgement-"): r["messages"] for r in read_jsonl(tmp_path / "out.jsonl")}
+    judgements = {
+        r["id"].removeprefix("judgement-"): r["messages"]
+        for r in read_jsonl(tmp_path / "out.jsonl")
+    }
     sides = set()
     for pair in read_jsonl(preferences):
         question, answer = (turn["content"] for turn in judgements[pair["id"]])
         texts = [pair[name][0]["content"] for name in ("chosen", "rejected")]
         a, b = texts if answer == "A" else texts[::-1]
         asked = pair["prompt"][0]["content"]
-        assert question == f"[CONTEXT] \n\n<turn> user\n {asked}\n [RESPONSE A] {a} [RESPONSE B] {b} \n"
+        assert (
+            question
+            == f"[CONTEXT] \n\n<turn> user\n {asked}\n [RESPONSE A] {a} [RESPONSE B] {b} \n"
+        )
         sides.add(answer)
     assert sides == {"A", "B"}
     ran(*command, "--size", 7)
     assert len(read_jsonl(tmp_path / "out.jsonl")) == 7
     done = run(*command, "--size", 41)
-    assert done.returncode == 1 and done.stderr == f"{preferences}: 41 pairs asked for, 40 are there\n"
+    assert (
+        done.returncode == 1 and done.stderr == f"{preferences}: 41 pairs asked for, 40 are there\n"
+    )
 
 
 def test_the_pair_of_most_information_is_chosen(tmp_path, reward_model, world):
@@ -665,14 +912,25 @@ def test_the_pair_of_most_information_is_chosen(tmp_path, reward_model, world):
         of_row, best = phi[5 * i : 5 * i + 5], 2
         others = [j for j in range(5) if j != best and made[i]["finish_reasons"][j] != "length"]
         inverse = numpy.linalg.inv(sigma)
-        norms = {j: (of_row[best] - of_row[j]) @ inverse @ (of_row[best] - of_row[j]) for j in others}
+        norms = {
+            j: (of_row[best] - of_row[j]) @ inverse @ (of_row[best] - of_row[j]) for j in others
+        }
         other = max(norms, key=norms.get)
         sigma += numpy.outer(of_row[best] - of_row[other], of_row[best] - of_row[other])
         expected["abc"[i]] = (texts[other], norms[other] ** 0.5)
     out = tmp_path / "out.jsonl"
-    command = ["annotation/2d_uncertain_pairs.py", "--model_name_or_path", reward_model, "--rewards_file", file]
+    command = [
+        "annotation/2d_uncertain_pairs.py",
+        "--model_name_or_path",
+        reward_model,
+        "--rewards_file",
+        file,
+    ]
     done = ran(*command, "--ridge", 0.1, "--output_file", out)
-    assert "rows in: 4, dropped, identical or truncated: 1, rows out: 3, earlier pairs: 0" in done.stdout
+    assert (
+        "rows in: 4, dropped, identical or truncated: 1, rows out: 3, earlier pairs: 0"
+        in done.stdout
+    )
     for pair in read_jsonl(out):
         text, uncertainty = expected[pair["id"]]
         assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == (texts[2], text)
@@ -702,9 +960,15 @@ def test_the_pair_of_most_information_is_chosen(tmp_path, reward_model, world):
 
 def test_best_of_n_takes_the_best_of_the_first_n_and_its_divergence_is_exact(tmp_path):
     """Four samples of three texts, shares 1/2, 1/4, 1/4 from the worst on: of two, 1/4, 5/16, 7/16."""
-    samples = row("a", ["w", "b", "w", "m"], rewards=[0.0, 2.0, 0.0, 1.0], true_rewards=[0.0, 1.0, 0.0, 2.0])
+    samples = row(
+        "a", ["w", "b", "w", "m"], rewards=[0.0, 2.0, 0.0, 1.0], true_rewards=[0.0, 1.0, 0.0, 2.0]
+    )
     out = tmp_path / "out.jsonl"
-    command = ["comparison/1_best_of_n.py", "--rewards_file", write_jsonl(tmp_path / "in.jsonl", [samples])]
+    command = [
+        "comparison/1_best_of_n.py",
+        "--rewards_file",
+        write_jsonl(tmp_path / "in.jsonl", [samples]),
+    ]
     done = ran(*command, "--n", 2, "--output_file", out)
     (best,) = read_jsonl(out)
     assert best["responses"] == ["b"] and best["true_rewards"] == [1.0]
@@ -712,16 +976,30 @@ def test_best_of_n_takes_the_best_of_the_first_n_and_its_divergence_is_exact(tmp
     assert best["kl"] == [pytest.approx(kl)] and kl < math.log(2) - 0.5
     assert f"KL {kl:.4f} nats, at most {math.log(2) - 0.5:.4f}" in done.stdout
     done = run(*command, "--n", 5, "--output_file", out)
-    assert done.returncode == 1 and done.stderr.endswith("in.jsonl:1: responses: 4, too few for the best of 5\n")
+    assert done.returncode == 1 and done.stderr.endswith(
+        "in.jsonl:1: responses: 4, too few for the best of 5\n"
+    )
 
 
 def test_the_comparison_is_of_the_last_round_with_its_cost(tmp_path):
     """Two prompts, a win and a tie against the fine-tuned policy in one seed, two wins in another. Both ties and the
     first seed twice is drawn once in 64 times."""
     for seed, true in ((0, [2.0, 1.0]), (1, [2.0, 3.0])):
-        for name, policy, rewards in (("base", "sft", [1.0, 1.0]), ("dpo", "iter1", [0, 0]), ("dpo", "iter2", true)):
+        for name, policy, rewards in (
+            ("base", "sft", [1.0, 1.0]),
+            ("dpo", "iter1", [0, 0]),
+            ("dpo", "iter2", true),
+        ):
             made = [
-                row(f"{i}", ["four"], rewards=[r + 1], true_rewards=[r], correct=[1.0], kl=[0.5], split="test")
+                row(
+                    f"{i}",
+                    ["four"],
+                    rewards=[r + 1],
+                    true_rewards=[r],
+                    correct=[1.0],
+                    kl=[0.5],
+                    split="test",
+                )
                 for i, r in enumerate(rewards)
             ]
             folder = tmp_path / f"seed{seed}" / name / "eval" / policy
@@ -736,11 +1014,16 @@ def test_the_comparison_is_of_the_last_round_with_its_cost(tmp_path):
             file.write_text(f"{seconds}\n")
         told = {"log_history": [{"num_tokens": 10.0}, {"num_tokens": 30.0}, {"loss": 1.0}]}
         (run_of / "iter1/policy/trainer_state.json").write_text(json.dumps(told))
-        write_jsonl(run_of / "iter1/responses.jsonl", [row("0", ["a", "b"], response_tokens=[3, 4])])
+        write_jsonl(
+            run_of / "iter1/responses.jsonl", [row("0", ["a", "b"], response_tokens=[3, 4])]
+        )
     ran("comparison/2_table.py", "--directory", tmp_path)
     text = (tmp_path / "COMPARISON.md").read_text()
     assert 'SEEDS="0 1" bash comparison/compare.sh' in text
-    assert "| dpo | 2 | 0.875 | 0.625 to 1.000 | 2.000 | 3.000 | 1.000 | 4.0 | 0.50 | 18 | 7 | 30 |" in text
+    assert (
+        "| dpo | 2 | 0.875 | 0.625 to 1.000 | 2.000 | 3.000 | 1.000 | 4.0 | 0.50 | 18 | 7 | 30 |"
+        in text
+    )
     assert "| sft | 2 | 0.500 | 0.500 to 0.500 | 1.000 |" in text
     assert "does not improve" not in text
     assert (tmp_path / "kl.png").stat().st_size > 5000 and (tmp_path / "compute.png").exists()
@@ -749,7 +1032,9 @@ def test_the_comparison_is_of_the_last_round_with_its_cost(tmp_path):
 
 
 def test_the_comparison_names_what_it_knows():
-    done = subprocess.run(["bash", ROOT / "comparison/compare.sh", "dpo", "ppo"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", ROOT / "comparison/compare.sh", "dpo", "ppo"], capture_output=True, text=True
+    )
     told = "compare.sh: ppo: all, short, claims, explorations, or some of dpo offline_dpo ipo"
     assert done.returncode == 1 and done.stderr.startswith(told) and not done.stdout
     known = done.stderr.split("some of ")[1].split()
@@ -760,7 +1045,15 @@ def test_the_comparison_names_what_it_knows():
 def made_run(directory, seed, name, policy, true, proxy=None, text="four"):
     """What a run of compare.sh leaves of one policy: a row a test prompt."""
     made = [
-        row(f"{i}", [text], rewards=[float(p)], true_rewards=[float(t)], correct=[1.0], kl=[0.5], split="test")
+        row(
+            f"{i}",
+            [text],
+            rewards=[float(p)],
+            true_rewards=[float(t)],
+            correct=[1.0],
+            kl=[0.5],
+            split="test",
+        )
         for i, (t, p) in enumerate(zip(true, proxy or true, strict=True))
     ]
     folder = directory / f"seed{seed}" / name / "eval" / policy
@@ -779,13 +1072,23 @@ def test_a_claim_holds_fails_or_is_undecided_by_its_interval(tmp_path):
             true = [b + (1 if i < won else -1) for i, b in enumerate(base)]
             if name == "random_random":
                 true = true[::-1] if seed else true
-            made_run(tmp_path, seed, name, "iter3", true, text="or" if name == "concise" else "four")
+            made_run(
+                tmp_path, seed, name, "iter3", true, text="or" if name == "concise" else "four"
+            )
             run_of = tmp_path / f"seed{seed}" / name
             (run_of / "iter3/policy").mkdir(parents=True)
             (run_of / "settings").write_text("DPO_BETA=0.3\n")
-            write_jsonl(run_of / ("offline_pairs.jsonl" if name == "offline_dpo" else "iter3/pairs.jsonl"), [{}] * won)
-            log = [{"rewards/chosen": value} for value in (0.0, 0.9, *[-0.6 if name == "offline_dpo" else 0.6] * 3)]
-            (run_of / "iter3/policy/trainer_state.json").write_text(json.dumps({"log_history": log}))
+            write_jsonl(
+                run_of / ("offline_pairs.jsonl" if name == "offline_dpo" else "iter3/pairs.jsonl"),
+                [{}] * won,
+            )
+            log = [
+                {"rewards/chosen": value}
+                for value in (0.0, 0.9, *[-0.6 if name == "offline_dpo" else 0.6] * 3)
+            ]
+            (run_of / "iter3/policy/trainer_state.json").write_text(
+                json.dumps({"log_history": log})
+            )
     made_run(tmp_path, 0, "self_play", "iter3", [b - (i < 9) for i, b in enumerate(base)])
     for policy, value in (("sft", 0.5), ("iter3", 0.48)):
         (tmp_path / f"seed1/dpo/academic/{policy}").mkdir(parents=True)
@@ -793,15 +1096,23 @@ def test_a_claim_holds_fails_or_is_undecided_by_its_interval(tmp_path):
         (tmp_path / f"seed1/dpo/academic/{policy}/academic.json").write_text(scores)
     ran("comparison/2_table.py", "--directory", tmp_path)
     text = (tmp_path / "COMPARISON.md").read_text()
-    assert text.count("does not improve") == 1 and "- self_play does not improve: its target is what" in text
+    assert (
+        text.count("does not improve") == 1
+        and "- self_play does not improve: its target is what" in text
+    )
     done = ran("comparison/3_claims.py", "--directory", tmp_path)
     assert (tmp_path / "CLAIMS.md").read_text().endswith(done.stdout)
-    told = {line.split(" | ")[1].removeprefix("compare.sh "): line for line in done.stdout.splitlines()[2:]}
+    told = {
+        line.split(" | ")[1].removeprefix("compare.sh "): line
+        for line in done.stdout.splitlines()[2:]
+    }
     verdicts = {runs: line.rsplit("| ", 1)[1].removesuffix(" |") for runs, line in told.items()}
     assert verdicts["dpo offline_dpo"] == "holds" and verdicts["dpo concise"] == "holds"
     assert verdicts["dpo best_random"] == "fails" and verdicts["dpo random_random"] == "undecided"
     assert verdicts["dpo long"] == verdicts["far"] == verdicts["best_of_n"] == "not run"
-    assert "| 1 | iter3 - sft, each seed: tiny_answers: -0.020 | holds |" in told["dpo alignment_tax"]
+    assert (
+        "| 1 | iter3 - sft, each seed: tiny_answers: -0.020 | holds |" in told["dpo alignment_tax"]
+    )
     assert verdicts["offline_dpo"] == "holds" and "iter3 -2.00 -2.00" in told["offline_dpo"]
     assert verdicts["dpo"] == "fails"
     assert "win rate, dpo - offline_dpo: +0.100 (" in told["dpo offline_dpo"]

@@ -7,6 +7,7 @@ import runpy
 
 import pandas
 import pytest
+
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 
 SCRIPT = "reward_modeling/1_preferences.py"
@@ -31,7 +32,9 @@ def prepare(directory, *datasets, flags=(), **options):
     told = ran(SCRIPT, *flags, **options).stdout
     table = (directory / "preferences.md").read_text()
     assert told.startswith(table)
-    head, _, *lines = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
+    head, _, *lines = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()
+    )
     cells = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
     held = read_jsonl(held_out)
     return read_jsonl(out) + held, held, cells, told
@@ -40,7 +43,10 @@ def prepare(directory, *datasets, flags=(), **options):
 def compared(tmp_path, rows, *flags, name="in.jsonl"):
     """(pairs, dropped) of a set of rows: each pair the prompt's contents, the answers' and the margin."""
     file = rows if isinstance(rows, str) else write_jsonl(tmp_path / name, rows)
-    other = [{"prompt": f"other {i}", "chosen": "a", "rejected": "b", "source": "other"} for i in range(4)]
+    other = [
+        {"prompt": f"other {i}", "chosen": "a", "rejected": "b", "source": "other"}
+        for i in range(4)
+    ]
     other = write_jsonl(tmp_path / "other.jsonl", other)
     made, _, table, _ = prepare(tmp_path, file, other, flags=["--held_out", 0.5, *flags])
     (source,) = set(table) - {"other", "all"}
@@ -48,17 +54,27 @@ def compared(tmp_path, rows, *flags, name="in.jsonl"):
     for row in made:
         if row["source"] == source:
             prompt = tuple(message["content"] for message in row["prompt"])
-            pairs.append((*prompt, row["chosen"][0]["content"], row["rejected"][0]["content"], row.get("margin")))
+            pairs.append(
+                (
+                    *prompt,
+                    row["chosen"][0]["content"],
+                    row["rejected"][0]["content"],
+                    row.get("margin"),
+                )
+            )
     assert len({row["id"] for row in made}) == len(made)
     dropped = dict(reason.rsplit(": ", 1) for reason in table[source]["why"].split(", ") if reason)
     dropped = {reason: int(count) for reason, count in dropped.items()}
-    assert int(table[source]["pairs"]) == len(pairs) and int(table[source]["dropped"]) == sum(dropped.values())
+    assert int(table[source]["pairs"]) == len(pairs) and int(table[source]["dropped"]) == sum(
+        dropped.values()
+    )
     return source, sorted(pairs, key=str), dropped
 
 
 def transcript(*turns):
     return "".join(
-        f"\n\n{who}: {said}" for who, said in zip(itertools.cycle(["Human", "Assistant"]), turns, strict=False)
+        f"\n\n{who}: {said}"
+        for who, said in zip(itertools.cycle(["Human", "Assistant"]), turns, strict=False)
     )
 
 
@@ -94,7 +110,12 @@ def ultrafeedback(instruction, *answers):
         for i, (text, score) in enumerate(answers)
     ]  # fmt: skip
     models = [completion["model"] for completion in completions]
-    keys = {"source": "evol_instruct", "models": models, "correct_answers": ["None"], "incorrect_answers": ["None"]}
+    keys = {
+        "source": "evol_instruct",
+        "models": models,
+        "correct_answers": ["None"],
+        "incorrect_answers": ["None"],
+    }
     return {"instruction": instruction, "completions": completions, **keys}
 
 
@@ -106,7 +127,10 @@ def ultrainteract(trajectory, chosen, rejected):
 
 def code_ultrafeedback(instruction, *answers):
     """The annotations stand in another order than the responses."""
-    notes = [{"model": f"m{i}", "rating": rating, "rationale": "r"} for i, (_, rating) in enumerate(answers)]
+    notes = [
+        {"model": f"m{i}", "rating": rating, "rationale": "r"}
+        for i, (_, rating) in enumerate(answers)
+    ]
     responses = [{"model": f"m{i}", "response": text} for i, (text, _) in enumerate(answers)]
     models = [note["model"] for note in notes]
     keys = {"preference": "code-readability", "models": models}
@@ -137,20 +161,47 @@ def nectar(prompt, *answers):
 
 
 def capybara(chosen_rating, rejected_rating, **more):
-    conversations = {side: [user("q"), assistant("a"), user("r"), assistant(side)] for side in ("chosen", "rejected")}
+    conversations = {
+        side: [user("q"), assistant("a"), user("r"), assistant(side)]
+        for side in ("chosen", "rejected")
+    }
     ratings = {"chosen_rating": chosen_rating, "rejected_rating": rejected_rating}
-    return {"source": "Airoboros", **conversations, **ratings, "chosen_model": "m", "rejected_model": "n", **more}
+    return {
+        "source": "Airoboros",
+        **conversations,
+        **ratings,
+        "chosen_model": "m",
+        "rejected_model": "n",
+        **more,
+    }
 
 
 def capybara_7k(chosen_rating, rejected_rating):
     row = capybara(chosen_rating, rejected_rating)
-    row |= {"rating_chosen": row.pop("chosen_rating"), "rating_rejected": row.pop("rejected_rating")}
-    row |= {"conversation": [{"input": "q", "output": "a"}, {"input": "r", "output": "chosen"}], "prompt": "r"}
-    return row | {"original_response": "chosen", "generation_prompt": ["q"], "new_generations": ["rejected"]}
+    row |= {
+        "rating_chosen": row.pop("chosen_rating"),
+        "rating_rejected": row.pop("rejected_rating"),
+    }
+    row |= {
+        "conversation": [{"input": "q", "output": "a"}, {"input": "r", "output": "chosen"}],
+        "prompt": "r",
+    }
+    return row | {
+        "original_response": "chosen",
+        "generation_prompt": ["q"],
+        "new_generations": ["rejected"],
+    }
 
 
 def summarization(choice, post="Long story.", article=None):
-    info = {"id": "t3_1", "post": post, "title": "Title", "subreddit": "tifu", "site": None, "article": article}
+    info = {
+        "id": "t3_1",
+        "post": post,
+        "title": "Title",
+        "subreddit": "tifu",
+        "site": None,
+        "article": article,
+    }
     summaries = [{"text": f" summary {i}", "policy": "sup1", "note": "ok"} for i in (0, 1)]
     keys = {"worker": "w", "batch": "batch3", "split": "train", "extra": {"confidence": None}}
     return {"info": info, "summaries": summaries, "choice": choice, **keys}
@@ -298,21 +349,32 @@ def test_every_dataset_is_read_in_its_published_schema(tmp_path, name):
 
 def test_the_older_capybara_is_read_too(tmp_path):
     pairs = [("q", "a", "r", "chosen", "rejected", 3)]
-    assert compared(tmp_path, [capybara_7k(5, 2), capybara_7k(2, 2)]) == ("Capybara", pairs, {"tie": 1})
+    assert compared(tmp_path, [capybara_7k(5, 2), capybara_7k(2, 2)]) == (
+        "Capybara",
+        pairs,
+        {"tie": 1},
+    )
 
 
-@pytest.mark.parametrize("margin, kept", [(0, 6), (0.25, 6), (0.26, 5), (1, 5), (1.01, 4), (2.51, 1), (3, 0)])
+@pytest.mark.parametrize(
+    "margin, kept", [(0, 6), (0.25, 6), (0.26, 5), (1, 5), (1.01, 4), (2.51, 1), (3, 0)]
+)
 def test_the_smallest_margin_is_the_users(tmp_path, margin, kept):
     """Scores 4.5, 4.25, 3.25, 1.75: the differences are .25, 1, 1.25, 1.5, 2.5, 2.75. Ties fall at 0 too."""
     row = ultrafeedback("q", ("a", 4.5), ("b", 4.25), ("c", 3.25), ("d", 1.75))
     tie = ultrafeedback("r", ("a", 1.0), ("b", 1.0))
     _, pairs, dropped = compared(tmp_path, [row, tie], "--min_margin", margin)
-    assert len(pairs) == kept and dropped == {"tie": 1} | ({"small margin": 6 - kept} if kept < 6 else {})
+    assert len(pairs) == kept and dropped == {"tie": 1} | (
+        {"small margin": 6 - kept} if kept < 6 else {}
+    )
 
 
 def test_a_post_has_five_pairs_in_all_files(tmp_path):
     """SHP comes in a file a subject, and a prompt's pairs may be cut in two."""
-    files = [write_jsonl(tmp_path / f"{k}.jsonl", [shp("p", f"a{k}{i}", "b", 9, 2) for i in range(3)]) for k in "xy"]
+    files = [
+        write_jsonl(tmp_path / f"{k}.jsonl", [shp("p", f"a{k}{i}", "b", 9, 2) for i in range(3)])
+        for k in "xy"
+    ]
     files.append(write_jsonl(tmp_path / "z.jsonl", [shp("o", "a", "b", 9, 2)]))
     made, _, table, _ = prepare(tmp_path, *files, flags=["--held_out", 0.5])
     assert {row["chosen"][0]["content"] for row in made} == {"ax0", "ax1", "ax2", "ay0", "ay1", "a"}
@@ -325,26 +387,50 @@ def texts(question, chosen, rejected, **more):
 
 def test_a_pair_that_is_preferred_in_both_orders_is_dropped_twice(tmp_path):
     """In one file or in two, in any format, whatever the spaces around; what is said twice in one order stays."""
-    first = [texts("q", "a", "b", source="x"), texts("r", "a", "b", source="x"), texts("s", "a", "b", source="x")]
-    first += [texts("r", "b", "a", source="x"), texts("t", "a", "b", source="x"), texts("t", "a", "c", source="x")]
+    first = [
+        texts("q", "a", "b", source="x"),
+        texts("r", "a", "b", source="x"),
+        texts("s", "a", "b", source="x"),
+    ]
+    first += [
+        texts("r", "b", "a", source="x"),
+        texts("t", "a", "b", source="x"),
+        texts("t", "a", "c", source="x"),
+    ]
     first += [texts("u", "b ", "a", source="x")]
-    second = [{"chosen": transcript(question, "b"), "rejected": transcript(question, "a")} for question in "q"]
-    second += [{"chosen": transcript(question, "a"), "rejected": transcript(question, "b")} for question in "su"]
+    second = [
+        {"chosen": transcript(question, "b"), "rejected": transcript(question, "a")}
+        for question in "q"
+    ]
+    second += [
+        {"chosen": transcript(question, "a"), "rejected": transcript(question, "b")}
+        for question in "su"
+    ]
     files = [write_jsonl(tmp_path / f"{i}.jsonl", rows) for i, rows in enumerate([first, second])]
     made, _, table, told = prepare(tmp_path, *files, flags=["--held_out", 0.5])
-    kept = sorted((row["source"], row["prompt"][0]["content"], row["rejected"][0]["content"]) for row in made)
+    kept = sorted(
+        (row["source"], row["prompt"][0]["content"], row["rejected"][0]["content"]) for row in made
+    )
     assert kept == [("HH-RLHF", "s", "b"), ("x", "s", "b"), ("x", "t", "b"), ("x", "t", "c")]
-    assert [table[name]["why"].rpartition(" ")[2] for name in ("x", "HH-RLHF", "all")] == ["4", "2", "6"]
+    assert [table[name]["why"].rpartition(" ")[2] for name in ("x", "HH-RLHF", "all")] == [
+        "4",
+        "2",
+        "6",
+    ]
     assert "dropped, contradicted by another pair: 6, " in told
 
 
 def test_the_held_out_share_no_prompt_with_training_across_datasets(tmp_path):
     """Defect 13: a prompt goes to one side, whatever dataset it stands in, and so do its conversation's later turns."""
     hh = [
-        {"chosen": transcript(f"Question {i}?", "a"), "rejected": transcript(f"Question {i}?", "b")} for i in range(30)
+        {"chosen": transcript(f"Question {i}?", "a"), "rejected": transcript(f"Question {i}?", "b")}
+        for i in range(30)
     ]
     trl = [texts(f"question {i}", "a", "c") for i in range(30)]
-    tree = [([("user", f"Question {i}?"), ("assistant", "x"), ("user", "on")], "d", "e") for i in range(30)]
+    tree = [
+        ([("user", f"Question {i}?"), ("assistant", "x"), ("user", "on")], "d", "e")
+        for i in range(30)
+    ]
     files = [
         hh,
         trl,
@@ -357,8 +443,17 @@ def test_the_held_out_share_no_prompt_with_training_across_datasets(tmp_path):
     number = [int(row["prompt"][0]["content"].rstrip("?").split()[1]) for row in made]
     training, held_out = set(number[: -len(held)]), set(number[-len(held) :])
     assert len(training) == 24 and len(held_out) == 6 and not training & held_out
-    assert {row["source"] for row in held} == {"HH-RLHF", str(files[1]), "UltraInteract", "HelpSteer"}
-    assert [table[name]["held out"] for name in ("HH-RLHF", str(files[1]), "UltraInteract")] == ["6", "6", "6"]
+    assert {row["source"] for row in held} == {
+        "HH-RLHF",
+        str(files[1]),
+        "UltraInteract",
+        "HelpSteer",
+    }
+    assert [table[name]["held out"] for name in ("HH-RLHF", str(files[1]), "UltraInteract")] == [
+        "6",
+        "6",
+        "6",
+    ]
     assert int(table["all"]["held out"]) == len(held) and table["all"]["prompts"] == "90"
 
 
@@ -368,14 +463,21 @@ def test_the_seed_decides_what_is_held_out(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
         prepare(tmp_path / name, file, flags=["--held_out", 0.25, "--seed", seed])
-        runs.append([(tmp_path / name / f).read_bytes() for f in ("preferences.jsonl", "held_out.jsonl")])
+        runs.append(
+            [(tmp_path / name / f).read_bytes() for f in ("preferences.jsonl", "held_out.jsonl")]
+        )
     assert runs[0] == runs[1] and not any(a == c for a, c in zip(runs[0], runs[2], strict=True))
 
 
 COUNTED = [
     texts("one two dot", "yes", "no way", source="x"),  # 3, 1 and 2 words of 9, 3 and 5 letters
     texts("hi", "a big yes", "n n n n", source="x"),  # 1, 3 and 4 words of 2, 7 and 4 letters
-    {"prompt": [user("one"), assistant("two"), user("dot")], "chosen": "y", "rejected": "n", "source": "y"},
+    {
+        "prompt": [user("one"), assistant("two"), user("dot")],
+        "chosen": "y",
+        "rejected": "n",
+        "source": "y",
+    },
     texts("one two dot", "yes", "yes", source="y"),
     texts("one two dot", "yes", "", source="y"),
 ]
@@ -418,13 +520,25 @@ def test_the_table_counts_a_models_tokens(tmp_path):
     letters = Tokenizer(models.WordLevel({"?": 0, "<s>": 1}, unk_token="?"))
     split = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")]
     letters.pre_tokenizer = pre_tokenizers.Sequence(split)
-    letters.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    PreTrainedTokenizerFast(tokenizer_object=letters, bos_token="<s>").save_pretrained(tmp_path / "model")
+    letters.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    PreTrainedTokenizerFast(tokenizer_object=letters, bos_token="<s>").save_pretrained(
+        tmp_path / "model"
+    )
     file = write_jsonl(tmp_path / "in.jsonl", COUNTED)
     flags = ["--held_out", 0.34, "--tokenizer_name", tmp_path / "model"]
     _, _, table, _ = prepare(tmp_path, file, flags=flags)
-    assert [table["x"][f"{part} tokens"] for part in ("prompt", "chosen", "rejected")] == ["5.5", "5.0", "4.5"]
-    assert [table["y"][f"{part} tokens"] for part in ("prompt", "chosen", "rejected")] == ["9.0", "1.0", "1.0"]
+    assert [table["x"][f"{part} tokens"] for part in ("prompt", "chosen", "rejected")] == [
+        "5.5",
+        "5.0",
+        "4.5",
+    ]
+    assert [table["y"][f"{part} tokens"] for part in ("prompt", "chosen", "rejected")] == [
+        "9.0",
+        "1.0",
+        "1.0",
+    ]
 
 
 def files_of(directory, rows):
@@ -451,7 +565,12 @@ def test_a_directory_of_a_hub_dataset(tmp_path, monkeypatch):
     for part in ("helpful-base", "harmless-base"):
         (tmp_path / "hh" / part).mkdir(parents=True)
         for split in ("train", "test"):
-            pairs = [{"chosen": transcript(f"{part} {split}", "a"), "rejected": transcript(f"{part} {split}", "b")}]
+            pairs = [
+                {
+                    "chosen": transcript(f"{part} {split}", "a"),
+                    "rejected": transcript(f"{part} {split}", "b"),
+                }
+            ]
             lines = write_jsonl(tmp_path / "lines", pairs).read_bytes()
             (tmp_path / "hh" / part / f"{split}.jsonl.gz").write_bytes(gzip.compress(lines))
     copy = f"{tmp_path / 'hh'}:helpful-base"
@@ -464,24 +583,41 @@ def test_the_mixtures_are_the_papers():
     mix1, mix2 = (module["MIXES"][name] for name in ("mix1", "mix2"))
     owners = [name.split("/")[0] for name in mix1]
     assert owners == ["Anthropic"] * 3 + ["stanfordnlp", "openbmb", "openai"]
-    assert len(module["MIXES"]["standard"]) == 10 and all("-standard" in name for name in module["MIXES"]["standard"])
-    assert len(mix2) == len(set(mix2)) == 12 and set(mix1) - set(mix2) == {mix1[-1]}  # ten sets, one in three parts
+    assert len(module["MIXES"]["standard"]) == 10 and all(
+        "-standard" in name for name in module["MIXES"]["standard"]
+    )
+    assert len(mix2) == len(set(mix2)) == 12 and set(mix1) - set(mix2) == {
+        mix1[-1]
+    }  # ten sets, one in three parts
 
 
 def test_a_mixture_without_the_hub_is_refused(tmp_path):
-    flags = ["--output_file", tmp_path / "out.jsonl", "--held_out_file", tmp_path / "held_out.jsonl"]
+    flags = [
+        "--output_file",
+        tmp_path / "out.jsonl",
+        "--held_out_file",
+        tmp_path / "held_out.jsonl",
+    ]
     done = run(SCRIPT, "--datasets", "mix2", *flags)
     assert done.returncode == 1 and not list(tmp_path.iterdir())
     told = done.stderr.splitlines()[-1]
-    assert told.startswith("Anthropic/hh-rlhf:helpful-base: no such file, and no dataset on the hub (")
+    assert told.startswith(
+        "Anthropic/hh-rlhf:helpful-base: no such file, and no dataset on the hub ("
+    )
 
 
 def test_a_ready_made_set_keeps_its_other_keys(tmp_path):
     """As hendrydong/preference_700K: two whole conversations and scores; an id may be a number on the hub."""
     conversation = [user("q"), assistant("a"), user("r")]
-    row = {"chosen": [*conversation, assistant("b")], "rejected": [*conversation, assistant("c")], "chosen_score": 4.5}
+    row = {
+        "chosen": [*conversation, assistant("b")],
+        "rejected": [*conversation, assistant("c")],
+        "chosen_score": 4.5,
+    }
     row |= {"rejected_score": 4.25, "id": 7}
-    file = write_jsonl(tmp_path / "in.jsonl", [row, {**row, "chosen": [user("s"), assistant("b")], "id": None}])
+    file = write_jsonl(
+        tmp_path / "in.jsonl", [row, {**row, "chosen": [user("s"), assistant("b")], "id": None}]
+    )
     other = write_jsonl(tmp_path / "other.jsonl", [texts("t", "a", "b", source=None, margin=1)])
     made, _, table, _ = prepare(tmp_path, file, other, flags=["--held_out", 0.5])
     made = {row["id"]: row for row in made}
@@ -489,7 +625,11 @@ def test_a_ready_made_set_keeps_its_other_keys(tmp_path):
         "id": "7", "source": str(file), "prompt": conversation, "chosen": [assistant("b")],
         "rejected": [assistant("c")], "chosen_score": 4.5, "rejected_score": 4.25, "margin": 0.25,
     }  # fmt: skip
-    assert made["other-3"]["source"] == str(other) and made["other-3"]["margin"] == 1 and len(made) == 2
+    assert (
+        made["other-3"]["source"] == str(other)
+        and made["other-3"]["margin"] == 1
+        and len(made) == 2
+    )
     assert table[str(file)]["why"] == "different prompts: 1"
 
 
@@ -536,13 +676,18 @@ CASES = [(name, *case, ".jsonl") for name, cases in BAD.items() for case in case
 CASES += [("HH-RLHF", *case, ".jsonl.gz") for case in BAD["HH-RLHF"]]
 
 
-@pytest.mark.parametrize("name, row, reason, suffix", CASES, ids=[f"{case[0]}{case[3]} {case[2]}" for case in CASES])
+@pytest.mark.parametrize(
+    "name, row, reason, suffix", CASES, ids=[f"{case[0]}{case[3]} {case[2]}" for case in CASES]
+)
 def test_a_row_that_leaves_the_schema_is_named(tmp_path, name, row, reason, suffix):
     """Line and field, and the files that stood there before stay as they are."""
     file = write_jsonl(tmp_path / f"in{suffix}", [GOOD[name], row])
     if suffix == ".jsonl.gz":
         file.write_bytes(gzip.compress(file.read_bytes()))
-    before = {name: write_jsonl(tmp_path / name, ["old"]) for name in ("out.jsonl", "held_out.jsonl", "out.md")}
+    before = {
+        name: write_jsonl(tmp_path / name, ["old"])
+        for name in ("out.jsonl", "held_out.jsonl", "out.md")
+    }
     flags = ["--output_file", before["out.jsonl"], "--held_out_file", before["held_out.jsonl"]]
     done = run(SCRIPT, "--datasets", file, *flags)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
@@ -566,7 +711,12 @@ def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
         "absent.jsonl.gz": ": No such file or directory", "absent.jsonl": ": No such file or directory",
         "absent.parquet": ": no such file, and no dataset on the hub (",
     }  # fmt: skip
-    flags = ["--output_file", tmp_path / "o" / "out.jsonl", "--held_out_file", tmp_path / "o" / "held_out.jsonl"]
+    flags = [
+        "--output_file",
+        tmp_path / "o" / "out.jsonl",
+        "--held_out_file",
+        tmp_path / "o" / "held_out.jsonl",
+    ]
     for name, reason in reasons.items():
         done = run(SCRIPT, "--datasets", tmp_path / name, *flags)
         told = done.stderr.splitlines()[-1]
@@ -574,10 +724,17 @@ def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize("row", [{"question": "q", "answer": "a"}, {"prompt": "q", "completion": "a"}])
+@pytest.mark.parametrize(
+    "row", [{"question": "q", "answer": "a"}, {"prompt": "q", "completion": "a"}]
+)
 def test_an_unknown_format_is_named_with_its_fields(tmp_path, row):
     file = write_jsonl(tmp_path / "in.jsonl", [row])
-    flags = ["--output_file", tmp_path / "out.jsonl", "--held_out_file", tmp_path / "held_out.jsonl"]
+    flags = [
+        "--output_file",
+        tmp_path / "out.jsonl",
+        "--held_out_file",
+        tmp_path / "held_out.jsonl",
+    ]
     done = run(SCRIPT, "--datasets", file, *flags)
     told = f"{file}:1: row: of no known format (its fields: {', '.join(row)})\n"
     assert (done.returncode, done.stderr) == (1, told)
@@ -585,15 +742,29 @@ def test_an_unknown_format_is_named_with_its_fields(tmp_path, row):
 
 def test_two_rows_of_one_id_are_refused(tmp_path):
     """Downstream a row is known by its id, whichever file it came from."""
-    files = [write_jsonl(tmp_path / f"{i}.jsonl", [texts(f"q{i}", "a", "b", id="1")]) for i in range(3)]
-    flags = ["--output_file", tmp_path / "out.jsonl", "--held_out_file", tmp_path / "held_out.jsonl"]
+    files = [
+        write_jsonl(tmp_path / f"{i}.jsonl", [texts(f"q{i}", "a", "b", id="1")]) for i in range(3)
+    ]
+    flags = [
+        "--output_file",
+        tmp_path / "out.jsonl",
+        "--held_out_file",
+        tmp_path / "held_out.jsonl",
+    ]
     done = run(SCRIPT, "--datasets", *files, *flags)
     assert done.returncode == 1 and ": id: '1' stands on two rows of " in done.stderr
 
 
 def test_a_tokenizer_that_is_not_there_is_refused(tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", COUNTED)
-    flags = ["--output_file", tmp_path / "out.jsonl", "--held_out_file", tmp_path / "held_out.jsonl"]
+    flags = [
+        "--output_file",
+        tmp_path / "out.jsonl",
+        "--held_out_file",
+        tmp_path / "held_out.jsonl",
+    ]
     done = run(SCRIPT, "--datasets", file, *flags, "--tokenizer_name", tmp_path / "absent")
     told = done.stderr.splitlines()[-1]
-    assert done.returncode == 1 and told.startswith(f"{tmp_path / 'absent'}: cannot load a model from it (")
+    assert done.returncode == 1 and told.startswith(
+        f"{tmp_path / 'absent'}: cannot load a model from it ("
+    )

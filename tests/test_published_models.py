@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import ran, read_jsonl, run, write_jsonl
-from conftest import TRAINING, train
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from commands import ran, read_jsonl, run, write_jsonl
+from conftest import TRAINING, train
 
 TEMPLATES = Path(__file__).parent / "chat_templates"
 LENGTHS = "--max_length 256 --per_device_train_batch_size 2".split()
@@ -43,7 +44,9 @@ def pair(name, chosen, rejected):
 def three_pairs_and_another(world):
     """Training pairs, and a held-out one with another prompt."""
     pairs = read_jsonl(world / "preferences.jsonl")
-    return pairs[:3], [row for row in pairs if row["prompt"] not in [pair["prompt"] for pair in pairs[:3]]][:1]
+    return pairs[:3], [
+        row for row in pairs if row["prompt"] not in [pair["prompt"] for pair in pairs[:3]]
+    ][:1]
 
 
 def dpo(model, reference, pairs, out, *more):
@@ -76,7 +79,9 @@ def other_end(base, world, tmp_path_factory):
 
 def test_a_base_whose_template_ends_turns_otherwise_learns_to_stop(other_end):
     model, done = other_end
-    assert "EOS is now [CONTEXT], the chat template's end of a turn; it was <|eos|>\n" in done.stdout
+    assert (
+        "EOS is now [CONTEXT], the chat template's end of a turn; it was <|eos|>\n" in done.stdout
+    )
     tokenizer = AutoTokenizer.from_pretrained(model)
     end = tokenizer.convert_tokens_to_ids("[CONTEXT]")
     assert tokenizer.eos_token_id == end == generation_config(model)["eos_token_id"]
@@ -107,7 +112,10 @@ def test_its_responses_end(sampled):
 
 
 def log_probability(path, row, response, end):
-    tokenizer, model = AutoTokenizer.from_pretrained(path), AutoModelForCausalLM.from_pretrained(path).eval()
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(path),
+        AutoModelForCausalLM.from_pretrained(path).eval(),
+    )
     text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
     prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
     answer = tokenizer(response, add_special_tokens=False)["input_ids"]
@@ -204,7 +212,10 @@ def test_pairs_are_trained_on_with_their_thoughts(sft, tmp_path):
     file = write_jsonl(tmp_path / "pairs.jsonl", rows)
     done = ran(*dpo(model, model, file, tmp_path / "policy"))
     counted = "pairs in: 2, dropped, too long: 0, dropped, equal within --max_length: 0, "
-    assert f"{counted}dropped, thoughts that do not fit the prompt: 1, cut: 0, trained on: 1, 1 steps" in done.stdout
+    assert (
+        f"{counted}dropped, thoughts that do not fit the prompt: 1, cut: 0, trained on: 1, 1 steps"
+        in done.stdout
+    )
     state = json.loads((tmp_path / "policy/trainer_state.json").read_text())["log_history"][0]
     assert state["loss"] == pytest.approx(math.log(2), abs=1e-4)
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -217,11 +228,17 @@ def test_pairs_are_trained_on_with_their_thoughts(sft, tmp_path):
 
 def sampled_log_probability(model, tokenizer, row, response):
     """Of a response behind its prompt, with the end of the turn and the newline that the template writes."""
-    prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+    prompt = tokenizer.apply_chat_template(
+        row["prompt"], tokenize=False, add_generation_prompt=True
+    )
     before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     ids = before + tokenizer(f"{response}<|eos|>\n", add_special_tokens=False)["input_ids"]
     with torch.inference_mode():
-        of_next = AutoModelForCausalLM.from_pretrained(model)(torch.tensor([ids])).logits[0].log_softmax(-1)
+        of_next = (
+            AutoModelForCausalLM.from_pretrained(model)(torch.tensor([ids]))
+            .logits[0]
+            .log_softmax(-1)
+        )
     return sum(of_next[place - 1, ids[place]].item() for place in range(len(before), len(ids)))
 
 
@@ -240,11 +257,20 @@ def test_a_thought_that_was_cut_off_is_no_answer_to_a_benchmark(sft, tmp_path):
     """The prompt opens it, and two tokens do not end it."""
     model = with_template(sft, "r1_like", tmp_path / "model")
     questions = tmp_path / "questions.json"
-    questions.write_text(json.dumps([{"instruction": "Count these: nail, brush."}, {"instruction": "Say it."}]))
+    questions.write_text(
+        json.dumps([{"instruction": "Count these: nail, brush."}, {"instruction": "Say it."}])
+    )
     answers = []
     for tokens in (2, 60):
         out = tmp_path / f"answers{tokens}.json"
-        names = ["--model_name_or_path", model, "--questions_files", questions, "--output_files", out]
+        names = [
+            "--model_name_or_path",
+            model,
+            "--questions_files",
+            questions,
+            "--output_files",
+            out,
+        ]
         ran("eval/1_answers.py", "--benchmarks", "alpaca_eval", *names, "--max_new_tokens", tokens)
         answers.append([answer["output"] for answer in json.loads(out.read_text())])
     assert answers[0] == ["", ""] and any(answers[1])
@@ -284,16 +310,28 @@ def test_conversations_that_are_cut_or_dropped_are_counted(base, tmp_path, packi
     ]
     file = write_jsonl(tmp_path / "instructions.jsonl", rows)
     names = ["--model_name_or_path", base, "--dataset_name", file, "--output_dir", tmp_path / "sft"]
-    flags = ["--max_length", 64, "--max_steps", 1, "--packing", packing, "--per_device_train_batch_size", 1]
+    flags = [
+        "--max_length",
+        64,
+        "--max_steps",
+        1,
+        "--packing",
+        packing,
+        "--per_device_train_batch_size",
+        1,
+    ]
     done = ran("sft/2_finetune.py", *names, *flags, *TRAINING)
     assert (
         "sft rows in: 3, dropped, no answer within --max_length: 1, dropped, rewritten by the chat template: 0, "
-        "cut: 1, rows out: 2; turns without loss, rewritten by the chat template: 0\n" in done.stdout
+        "cut: 1, rows out: 2; turns without loss, rewritten by the chat template: 0\n"
+        in done.stdout
     )
 
 
 def test_a_training_on_nothing_is_refused(base, tmp_path):
-    file = write_jsonl(tmp_path / "instructions.jsonl", [conversation("loses its answer", 80, "It is 2.")])
+    file = write_jsonl(
+        tmp_path / "instructions.jsonl", [conversation("loses its answer", 80, "It is 2.")]
+    )
     names = ["--model_name_or_path", base, "--dataset_name", file, "--output_dir", tmp_path / "sft"]
     done = run("sft/2_finetune.py", *names, "--max_length", 64, *TRAINING)
     assert done.returncode == 1 and not (tmp_path / "sft").exists()
@@ -306,9 +344,13 @@ def test_a_training_on_nothing_is_refused(base, tmp_path):
 # Reward models
 
 
-def test_a_pad_token_that_ends_a_chat_gets_another_in_training_and_is_refused_in_scoring(sft, world, tmp_path):
+def test_a_pad_token_that_ends_a_chat_gets_another_in_training_and_is_refused_in_scoring(
+    sft, world, tmp_path
+):
     """The score would be read at the token before it."""
-    start = with_template(sft, "mistral_like", tmp_path / "start")  # a chat ends with the token that ends its last turn
+    start = with_template(
+        sft, "mistral_like", tmp_path / "start"
+    )  # a chat ends with the token that ends its last turn
     tokenizer = AutoTokenizer.from_pretrained(start)
     tokenizer.pad_token, tokenizer.eos_token = "<|eos|>", "<|bos|>"
     tokenizer.chat_template = tokenizer.chat_template.replace("eos_token", "'<|eos|>'")
@@ -317,20 +359,53 @@ def test_a_pad_token_that_ends_a_chat_gets_another_in_training_and_is_refused_in
     held_out = [row for row in pairs if row["prompt"] == pairs[0]["prompt"]]
     rest = [row for row in pairs if row["prompt"] != pairs[0]["prompt"]][:8]
     names = ["--dataset_name", write_jsonl(tmp_path / "pairs.jsonl", rest)]
-    names += ["--held_out_name", write_jsonl(tmp_path / "held_out.jsonl", held_out), "--model_name_or_path", start]
-    done = train("reward_modeling/2a_bradley_terry.py", tmp_path / "model", *names, "--max_steps", 1, *LENGTHS)
+    names += [
+        "--held_out_name",
+        write_jsonl(tmp_path / "held_out.jsonl", held_out),
+        "--model_name_or_path",
+        start,
+    ]
+    done = train(
+        "reward_modeling/2a_bradley_terry.py",
+        tmp_path / "model",
+        *names,
+        "--max_steps",
+        1,
+        *LENGTHS,
+    )
     assert AutoTokenizer.from_pretrained(tmp_path / "model").pad_token == "[PAD]"
     assert f"{tmp_path}/pairs.jsonl rows in: 8, dropped, too long: 0, rows out: 8\n" in done.stdout
 
     tokenizer.save_pretrained(tmp_path / "model")
-    row = {"id": "1", "prompt": rest[0]["prompt"], "responses": ["Two."], "finish_reasons": ["stop"]}
+    row = {
+        "id": "1",
+        "prompt": rest[0]["prompt"],
+        "responses": ["Two."],
+        "finish_reasons": ["stop"],
+    }
     file = write_jsonl(tmp_path / "responses.jsonl", [row])
     refusal = f"{tmp_path}/model: its tokenizer needs a pad token that does not end a chat"
-    scoring = ["annotation/1a_reward_model.py", "--responses_file", file, "--output_file", tmp_path / "out.jsonl"]
+    scoring = [
+        "annotation/1a_reward_model.py",
+        "--responses_file",
+        file,
+        "--output_file",
+        tmp_path / "out.jsonl",
+    ]
     done = run(*scoring, "--model_name_or_path", tmp_path / "model")
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == refusal
-    names = ["--model_name_or_path", sft, "--dataset_name", write_jsonl(tmp_path / "prompts.jsonl", [row])]
-    names += ["--reward_model_name_or_path", tmp_path / "model", "--output_dir", tmp_path / "policy"]
+    names = [
+        "--model_name_or_path",
+        sft,
+        "--dataset_name",
+        write_jsonl(tmp_path / "prompts.jsonl", [row]),
+    ]
+    names += [
+        "--reward_model_name_or_path",
+        tmp_path / "model",
+        "--output_dir",
+        tmp_path / "policy",
+    ]
     done = run("dpo/1c_rloo.py", *names, *TRAINING)
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == refusal
 
@@ -338,9 +413,21 @@ def test_a_pad_token_that_ends_a_chat_gets_another_in_training_and_is_refused_in
 def test_pairs_that_are_too_long_for_a_reward_model_are_counted(sft, world, tmp_path):
     pairs, held_out = three_pairs_and_another(world)
     pairs[1]["chosen"][0]["content"] = "word " * 300
-    names = ["--dataset_name", write_jsonl(tmp_path / "pairs.jsonl", pairs), "--model_name_or_path", sft]
+    names = [
+        "--dataset_name",
+        write_jsonl(tmp_path / "pairs.jsonl", pairs),
+        "--model_name_or_path",
+        sft,
+    ]
     names += ["--held_out_name", write_jsonl(tmp_path / "held_out.jsonl", held_out)]
-    done = train("reward_modeling/2a_bradley_terry.py", tmp_path / "model", *names, "--max_steps", 1, *LENGTHS)
+    done = train(
+        "reward_modeling/2a_bradley_terry.py",
+        tmp_path / "model",
+        *names,
+        "--max_steps",
+        1,
+        *LENGTHS,
+    )
     assert f"{tmp_path}/pairs.jsonl rows in: 3, dropped, too long: 1, rows out: 2\n" in done.stdout
 
 
@@ -356,9 +443,19 @@ def test_a_preference_model_is_read_where_it_was_trained(sft, world, tmp_path):
     file = write_jsonl(tmp_path / "responses.jsonl", [asked])
     ran(
         "annotation/1b_preference_model.py",
-        *("--model_name_or_path", start, "--responses_file", file, "--output_file", tmp_path / "out.jsonl"),
+        *(
+            "--model_name_or_path",
+            start,
+            "--responses_file",
+            file,
+            "--output_file",
+            tmp_path / "out.jsonl",
+        ),
     )
-    tokenizer, model = AutoTokenizer.from_pretrained(start), AutoModelForCausalLM.from_pretrained(start).eval()
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(start),
+        AutoModelForCausalLM.from_pretrained(start).eval(),
+    )
     turns = "".join(f"\n<turn> {turn['role']}\n {turn['content']}" for turn in row["prompt"])
     probabilities = []
     for a, b in (texts, texts[::-1]):
@@ -416,7 +513,9 @@ def test_template_arguments_reach_generation_training_and_the_kl(sft, world, tmp
     chat = [{"role": "user", "content": "question"}]
     text = trained.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     assert text.endswith("<think>\n\n</think>\n\n")
-    done = run(*dpo(model, model, file, tmp_path / "other", "--chat_template_kwargs", '{"thinking": true}'))
+    done = run(
+        *dpo(model, model, file, tmp_path / "other", "--chat_template_kwargs", '{"thinking": true}')
+    )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         f"--chat_template_kwargs: thinking: the chat template of {model} does not read it"
@@ -438,7 +537,11 @@ def value_head(reward_model, tmp_path_factory):
 
 
 def test_a_reward_model_with_a_head_of_another_name_is_refused(value_head, sft, world, tmp_path):
-    row = {"id": "1", "prompt": [{"role": "user", "content": "Count: nail."}], "responses": ["One.", "Two."]}
+    row = {
+        "id": "1",
+        "prompt": [{"role": "user", "content": "Count: nail."}],
+        "responses": ["One.", "Two."],
+    }
     row |= {"finish_reasons": ["stop"] * 2, "rewards": [1.0, 0.0]}
     file, out = write_jsonl(tmp_path / "rows.jsonl", [row]), tmp_path / "out"
     policy = ["--model_name_or_path", sft, "--reward_model_name_or_path", value_head]
@@ -474,9 +577,20 @@ def test_a_language_model_of_an_untied_reward_model_is_refused(reward_model, wor
     config = json.loads((untied / "config.json").read_text())
     (untied / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
     pairs, held_out = three_pairs_and_another(world)
-    names = ["--dataset_name", write_jsonl(tmp_path / "pairs.jsonl", pairs), "--model_name_or_path", untied]
+    names = [
+        "--dataset_name",
+        write_jsonl(tmp_path / "pairs.jsonl", pairs),
+        "--model_name_or_path",
+        untied,
+    ]
     names += ["--held_out_name", write_jsonl(tmp_path / "held_out.jsonl", held_out)]
-    done = run("reward_modeling/2b_preference_model.py", *names, "--output_dir", tmp_path / "model", *TRAINING)
+    done = run(
+        "reward_modeling/2b_preference_model.py",
+        *names,
+        "--output_dir",
+        tmp_path / "model",
+        *TRAINING,
+    )
     assert done.returncode == 1 and not (tmp_path / "model").exists()
     reason = "cannot load a model from it (weights are missing: lm_head.weight)"
     assert done.stderr.splitlines()[-1] == f"{untied}: {reason}"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
@@ -51,16 +52,26 @@ def flags_of(script):
     told = run(script, "--help")
     assert told.returncode == 0, told.stderr
     options = told.stdout.partition("\noptions:\n")[2]
-    return set(re.findall(r"--\w+", " ".join(line for line in options.splitlines() if re.match(r"  -", line))))
+    return set(
+        re.findall(
+            r"--\w+", " ".join(line for line in options.splitlines() if re.match(r"  -", line))
+        )
+    )
 
 
 @functools.cache
 def dry_run(**variables):
     """The commands of the default recipe with those variables."""
     own = [name for name in os.environ if name not in variables_of_the_driver()]
-    environment = {name: os.environ[name] for name in own} | {"DRY_RUN": "yes", "CHECK": "no", "GPUS": "0"} | variables
+    environment = (
+        {name: os.environ[name] for name in own}
+        | {"DRY_RUN": "yes", "CHECK": "no", "GPUS": "0"}
+        | variables
+    )
     command = ["bash", "run_loop.sh"]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def all_annotators():
@@ -71,10 +82,24 @@ def all_annotators():
 def variables_of_the_driver():
     """{name: (default, kind)} of every `setting` line of driver/variables.sh, outside a job of Slurm."""
     show = 'for n in "${SETTINGS[@]}"; do printf "%s\\t%s\\t%s\\n" "$n" "${default_of[$n]}" "${kind_of[$n]}"; done'
-    command = ["env", "-u", "SLURM_JOB_NUM_NODES", "bash", "-c", f"source driver/variables.sh; {show}"]
-    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    found = {name: (default, kind.split()) for name, default, kind in (line.split("\t") for line in lines)}
-    assert list(found) == re.findall(r"^setting ([A-Z_0-9]+) ", text_of("driver/variables.sh"), re.MULTILINE)
+    command = [
+        "env",
+        "-u",
+        "SLURM_JOB_NUM_NODES",
+        "bash",
+        "-c",
+        f"source driver/variables.sh; {show}",
+    ]
+    lines = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    found = {
+        name: (default, kind.split())
+        for name, default, kind in (line.split("\t") for line in lines)
+    }
+    assert list(found) == re.findall(
+        r"^setting ([A-Z_0-9]+) ", text_of("driver/variables.sh"), re.MULTILINE
+    )
     return found
 
 
@@ -99,11 +124,16 @@ ASSIGNMENT = r"""\w+=("[^"]*"|'[^']*'|\S*)"""
 def commands(text):
     """({variable: value}, script, its words) of every line that starts a script, however it is continued."""
     for line in text.replace("\\\n", " ").splitlines():
-        if not re.match(rf"\s*({ASSIGNMENT}\s+)*(python|bash|source|sbatch|torchrun|accelerate launch) (?!-m)", line):
+        if not re.match(
+            rf"\s*({ASSIGNMENT}\s+)*(python|bash|source|sbatch|torchrun|accelerate launch) (?!-m)",
+            line,
+        ):
             continue
         words = [word for word in shlex.split(line, comments=True) if word != "&"]
         start = next(i for i, word in enumerate(words) if "=" not in word)
-        script = next(i for i, word in enumerate(words) if re.search(r"\.(py|sh|sbatch)$", word) and i > start)
+        script = next(
+            i for i, word in enumerate(words) if re.search(r"\.(py|sh|sbatch)$", word) and i > start
+        )
         yield dict(word.split("=", 1) for word in words[:start]), words[script], words[script + 1 :]
 
 
@@ -118,10 +148,18 @@ def tables(text):
 
 def test_the_pages_have_commands():
     with_commands = {page for page in PAGES if list(commands(shell_of(page)))}
-    assert with_commands >= {"README.md", "docs/stages.md", "docs/evaluation.md", "docs/comparison.md", "docs/scale.md"}
+    assert with_commands >= {
+        "README.md",
+        "docs/stages.md",
+        "docs/evaluation.md",
+        "docs/comparison.md",
+        "docs/scale.md",
+    }
 
 
-@pytest.mark.parametrize("source", [*PAGES, "RESULTS.md", "run_loop.sh", "shards.py", *PROGRAMS])
+@pytest.mark.parametrize(
+    "source", [*PAGES, "RESULTS.md", "run_loop.sh", "common/shards.py", *PROGRAMS]
+)
 def test_commands_name_scripts_and_flags_that_exist(source):
     """What can be copied can be run: from a page, the docstring of a script, the driver's dry run."""
     if source.endswith(".md"):
@@ -138,8 +176,10 @@ def test_commands_name_scripts_and_flags_that_exist(source):
             assert variables.keys() <= variables_of_the_driver().keys()
         elif script.endswith(".sh"):
             assert all(name in text_of(script) for name in variables), script
-    if source in PROGRAMS or source == "shards.py":
-        assert source in [script for _, script, _ in found], "a docstring shows its own script's command"
+    if source in PROGRAMS or source == "common/shards.py":
+        assert source in [script for _, script, _ in found], (
+            "a docstring shows its own script's command"
+        )
 
 
 def plain(path):
@@ -155,7 +195,10 @@ def outputs_of(script, words):
         if flag in OUTPUTS and word != flag:
             found.append(word)
     if script.endswith("1_data.py"):
-        found += [f"{found[0]}/{name}" for name in re.findall(r"^    (\w+\.jsonl)", docstring(script), re.MULTILINE)]
+        found += [
+            f"{found[0]}/{name}"
+            for name in re.findall(r"^    (\w+\.jsonl)", docstring(script), re.MULTILINE)
+        ]
     return found
 
 
@@ -189,12 +232,14 @@ def test_the_commands_of_a_page_read_what_is_there_by_then(page):
     for variables, script, words in commands(shell_of(page)):
         written = outputs_of(script, words)
         paths = [path for path in words if path.startswith("runs/")]
-        if script == "shards.py":  # joins NAME.0-of-2 and so on
+        if script == "common/shards.py":  # joins NAME.0-of-2 and so on
             written = paths[1:2]
         values = " ".join(variables.values()).split()
         for path in [*paths, *(value for value in values if value.startswith("runs/"))]:
             known = path in there or path in written or path == variables.get("OUT")
-            assert known or any(path.startswith(f"{folder}/") for folder in folders), f"{script}: {path}"
+            assert known or any(path.startswith(f"{folder}/") for folder in folders), (
+                f"{script}: {path}"
+            )
         there |= set(written)
         folders |= {path for path in written if not os.path.splitext(path)[1]}
         if script == "run_loop.sh" and "DRY_RUN" not in variables:
@@ -221,7 +266,11 @@ def test_one_directory_has_one_experiment_on_all_pages():
     for page in PAGES:
         for variables, script, _ in commands(shell_of(page)):
             if script == "run_loop.sh":
-                settings = {name: value for name, value in variables.items() if name not in ("FROM", "TO", "DRY_RUN")}
+                settings = {
+                    name: value
+                    for name, value in variables.items()
+                    if name not in ("FROM", "TO", "DRY_RUN")
+                }
                 assert found.setdefault(directory_of(variables), settings) == settings, page
     assert len(found) > 5
 
@@ -237,7 +286,9 @@ def test_a_judge_is_started_before_it_is_asked(page):
 def test_recipes_on_the_pages_have_known_variables():
     found = {}
     for page in PAGES:
-        for file, text in re.findall(r"^cat > (\S+) <<'EOF'\n(.*?)^EOF$", shell_of(page), re.DOTALL | re.MULTILINE):
+        for file, text in re.findall(
+            r"^cat > (\S+) <<'EOF'\n(.*?)^EOF$", shell_of(page), re.DOTALL | re.MULTILINE
+        ):
             names = re.findall(r"^([A-Z_0-9]+)=", text, re.MULTILINE)
             assert names and set(names) <= variables_of_the_driver().keys()
             assert found.setdefault(file, text) == text, "one name, one recipe"
@@ -268,7 +319,9 @@ def test_links_lead_somewhere(page):
 def test_every_file_that_a_page_names_exists(page):
     """A script by its path, or by its name alone; a data file is one that some script speaks of; a user's is my...."""
     text = re.sub(r"\[[^\]]*\]\(([^)]*)\)", r"\1", text_of(page))  # of a link its target
-    for path in set(re.findall(r"[\w./*?-]+\.(?:py|sh|md|txt|toml|yaml|cff|html|jsonl|json)\b", text)):
+    for path in set(
+        re.findall(r"[\w./*?-]+\.(?:py|sh|md|txt|toml|yaml|cff|html|jsonl|json)\b", text)
+    ):
         path = path.removeprefix("../").removeprefix("./")
         name = path.split("/")[-1]
         if name.startswith(PLACEHOLDERS) or name in UPSTREAM or path.startswith("runs/my_"):
@@ -292,7 +345,9 @@ def test_the_readme_leads_to_every_page():
 
 
 def test_the_readme_quotes_the_loop():
-    (loop,) = re.findall(r"^for \(\(t = 1;[^\n]*do\n.*?^done\n", text_of("run_loop.sh"), re.DOTALL | re.MULTILINE)
+    (loop,) = re.findall(
+        r"^for \(\(t = 1;[^\n]*do\n.*?^done\n", text_of("run_loop.sh"), re.DOTALL | re.MULTILINE
+    )
     assert loop in fences("README.md", "bash")
 
 
@@ -311,12 +366,20 @@ def test_the_table_of_variables_is_the_drivers():
         assert meaning, name
         if kind and kind[0] not in ("whole", "count", "number", "numbers", "real"):
             for value in kind[kind[0] == "some" :]:
-                assert re.search(rf"(?<!\w){re.escape(value)}(?!\w)", f"{default} {meaning}"), f"{name}: {value}"
+                assert re.search(rf"(?<!\w){re.escape(value)}(?!\w)", f"{default} {meaning}"), (
+                    f"{name}: {value}"
+                )
 
 
 def test_variables_that_pages_name_are_the_drivers():
     """In the form NAME=value, in the text as well as in commands."""
-    known = variables_of_the_driver().keys() | {"RECIPE", "OPENAI_BASE_URL", "JOBS", "SEEDS", "VLLM_CPU_KVCACHE_SPACE"}
+    known = variables_of_the_driver().keys() | {
+        "RECIPE",
+        "OPENAI_BASE_URL",
+        "JOBS",
+        "SEEDS",
+        "VLLM_CPU_KVCACHE_SPACE",
+    }
     for page in PAGES:
         if page == "docs/variables.md":  # it has the earlier names, too
             continue
@@ -330,7 +393,11 @@ def test_the_table_of_optimisers_is_the_drivers():
     for file in ROOT.glob("driver/optimisers/*.sh"):
         row = rows[file.stem]
         text = file.read_text()
-        ignored = [name for line in re.findall(r"^ignores (.*)", text, re.MULTILINE) for name in line.split()]
+        ignored = [
+            name
+            for line in re.findall(r"^ignores (.*)", text, re.MULTILINE)
+            for name in line.split()
+        ]
         defaults = re.findall(r"^ *default ([A-Z_]+) ", text, re.MULTILINE)
         for name in [*ignored, *(name for name in defaults if name != "PROMPTS_PER_ITERATION")]:
             assert name in row, f"{file.stem}: {name}"
@@ -338,7 +405,11 @@ def test_the_table_of_optimisers_is_the_drivers():
 
 def test_the_messages_on_the_page_of_troubles_are_the_scripts():
     """The tables quote what a script says, but for messages that come from elsewhere."""
-    elsewhere = "No space left on device", "operator torchvision::nms does not exist", "available KV cache memory"
+    elsewhere = (
+        "No space left on device",
+        "operator torchvision::nms does not exist",
+        "available KV cache memory",
+    )
     messages = re.findall(r"^\| `([^`]+)`", text_of("docs/troubleshooting.md"), re.MULTILINE)
     assert len(messages) > 30
     for message in messages:
@@ -348,7 +419,9 @@ def test_the_messages_on_the_page_of_troubles_are_the_scripts():
 
 
 def test_the_table_of_memory_and_hours_is_what_the_budget_prints():
-    lines = [line for line in ran("preflight/budget.py").stdout.splitlines() if line.startswith("|")]
+    lines = [
+        line for line in ran("preflight/budget.py").stdout.splitlines() if line.startswith("|")
+    ]
     assert len(lines) > 10
     assert "\n".join(lines) in text_of("docs/scale.md")
 
@@ -376,7 +449,9 @@ def test_every_defect_that_a_test_speaks_of_is_explained():
 def ideas(tmp_path):
     """The files that the page shows."""
     text = text_of("docs/your_own_idea.md")
-    found = re.findall(r"`(my_\w+\.(?:py|sh))`:\n\n```\w+\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    found = re.findall(
+        r"`(my_\w+\.(?:py|sh))`:\n\n```\w+\n(.*?)^```", text, re.DOTALL | re.MULTILINE
+    )
     for name, code in found:
         assert len(code.splitlines()) <= 30
         (tmp_path / name).write_text(code)
@@ -387,7 +462,12 @@ def ideas(tmp_path):
 def test_the_examples_make_rows(ideas):
     prompt = [{"role": "user", "content": "?"}]
     texts = ["Long enough.", "So.", "A", "Nobody reads what is cut o"]
-    row = {"id": "a", "prompt": prompt, "responses": texts, "finish_reasons": ["stop", "stop", "stop", "length"]}
+    row = {
+        "id": "a",
+        "prompt": prompt,
+        "responses": texts,
+        "finish_reasons": ["stop", "stop", "stop", "length"],
+    }
     row |= {"temperatures": [1.0] * 4, "policy": "p"}
     write_jsonl(ideas / "responses.jsonl", [row, row | {"id": "b", "responses": ["Same."] * 4}])
 
@@ -401,7 +481,13 @@ def test_the_examples_make_rows(ideas):
     (pair,) = read_jsonl(ideas / "pairs.jsonl")
     assert pair["id"] == "a" and pair["prompt"] == prompt
     assert [pair[side][0]["content"] for side in ("chosen", "rejected")] == ["So.", "Long enough."]
-    ran("annotation/2_pairs.py", "--rewards_file", ideas / "rewards.jsonl", "--output_file", ideas / "others.jsonl")
+    ran(
+        "annotation/2_pairs.py",
+        "--rewards_file",
+        ideas / "rewards.jsonl",
+        "--output_file",
+        ideas / "others.jsonl",
+    )
 
 
 def test_the_driver_takes_the_examples(ideas):
@@ -411,9 +497,13 @@ def test_the_driver_takes_the_examples(ideas):
         PAIRING=f"{ideas}/my_pairing.py",
         OPTIMISER=f"{ideas}/my_schedule.sh",
     )
-    assert own.count("my_scorer.py --responses_file") == own.count("my_pairing.py --rewards_file") == 3
+    assert (
+        own.count("my_scorer.py --responses_file") == own.count("my_pairing.py --rewards_file") == 3
+    )
     trainings = [words for _, script, words in commands(own) if script == "dpo/1_dpo.py"]
-    last_beta = [[b for a, b in itertools.pairwise(words) if a == "--beta"][-1] for words in trainings]
+    last_beta = [
+        [b for a, b in itertools.pairwise(words) if a == "--beta"][-1] for words in trainings
+    ]
     assert last_beta == ["0.3", "0.15", "0.075"]
     with pytest.raises(subprocess.CalledProcessError) as error:
         dry_run(OUT="runs/my_ideas", OPTIMISER=f"{ideas}/my_schedule.sh", ITERATIONS="1")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from commands import ROOT
 
 SCRIPT = """\
@@ -81,18 +82,29 @@ def test_a_step_is_fresh_until_what_it_was_made_from_changes(run):
     assert records(run, "states", *steps) == ["fresh", "fresh"]
 
     (run / "helper.py").write_text("x = 2\n")
-    assert records(run, "states", steps[0]) == ["stale: script.py or a module that it imports has changed"]
+    assert records(run, "states", steps[0]) == [
+        "stale: script.py or a module that it imports has changed"
+    ]
     for one in steps:
         make(run, one)
     told = records(run, "states", first(run, "--beta", "0.3"), second(run, "--beta", "0.3"))
-    assert told == ["stale: command: --beta (not given), now 0.3"] * 2, "settings are told before what stands above"
+    assert told == ["stale: command: --beta (not given), now 0.3"] * 2, (
+        "settings are told before what stands above"
+    )
 
 
 def test_how_a_step_is_run_does_not_count_but_the_global_batch_does(run):
     def trained(rows, accumulated, processes, *flags):
         files = [run / "out/first/rows.jsonl"]
-        launcher = ["accelerate", "launch", "--num_processes", processes] if processes > 1 else ["python"]
-        batch = ["--per_device_train_batch_size", rows, "--gradient_accumulation_steps", accumulated]
+        launcher = (
+            ["accelerate", "launch", "--num_processes", processes] if processes > 1 else ["python"]
+        )
+        batch = [
+            "--per_device_train_batch_size",
+            rows,
+            "--gradient_accumulation_steps",
+            accumulated,
+        ]
         return step(files, *launcher, run / "script.py", "--output_dir", *files, *batch, *flags)
 
     make(run, trained(4, 2, 1))
@@ -164,12 +176,25 @@ def test_each_file_of_a_step_has_a_record(run):
 def test_of_a_model_only_what_is_loaded_counts(run):
     model = run / "model"
     (model / "additional_chat_templates").mkdir(parents=True)
-    for name in ("config.json", "tokenizer.json", "model.safetensors", "additional_chat_templates/tool.jinja"):
+    for name in (
+        "config.json",
+        "tokenizer.json",
+        "model.safetensors",
+        "additional_chat_templates/tool.jinja",
+    ):
         (model / name).write_text("{}")
 
     def sampled(path):
         files = [run / "out/first/rows.jsonl"]
-        return step(files, "python", run / "script.py", "--model_name_or_path", path, "--output_file", *files)
+        return step(
+            files,
+            "python",
+            run / "script.py",
+            "--model_name_or_path",
+            path,
+            "--output_file",
+            *files,
+        )
 
     make(run, sampled(model))
     for name in ("note.txt", "README.md", "trainer_state.json", "policy.made.json"):
@@ -196,7 +221,14 @@ def test_the_script_of_the_worlds_judge_counts_where_it_is_asked(run):
 def test_a_script_of_the_project_that_has_finished_is_believed_where_the_driver_was_killed(run):
     """It gives a file its name when it is whole. Of two files both have to be new."""
     files = [run / "out/first/rows.jsonl", run / "out/first/held_out.jsonl"]
-    words = ["--datasets", run / "input.jsonl", "--held_out_file", files[1], "--output_file", files[0]]
+    words = [
+        "--datasets",
+        run / "input.jsonl",
+        "--held_out_file",
+        files[1],
+        "--output_file",
+        files[0],
+    ]
     one = step(files, "python", ROOT / "reward_modeling/1_preferences.py", *words)
     make(run, one)
     records(run, "begin", one)
@@ -204,7 +236,9 @@ def test_a_script_of_the_project_that_has_finished_is_believed_where_the_driver_
     assert records(run, "states", one) == ["stale: its last run was cut off"]
     files[1].write_text('{"new": 2}\n')
     assert records(run, "states", one) == ["fresh"]
-    assert len(list(run.glob("out/first/*.making.json"))) == 2, "a dry run beside a run changes nothing"
+    assert len(list(run.glob("out/first/*.making.json"))) == 2, (
+        "a dry run beside a run changes nothing"
+    )
     records(run, "adopt", one)
     assert records(run, "states", one) == ["fresh"]
     assert not list(run.glob("out/first/*.making.json"))

@@ -9,10 +9,9 @@ import sys
 import time
 
 import pytest
-from commands import ROOT, ran, read_jsonl, run, write_jsonl
 
-import rows
-import training
+from commands import ROOT, ran, read_jsonl, run, write_jsonl
+from common import rows, training
 
 OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
@@ -23,7 +22,11 @@ def turn(role, content="words"):
 
 def scored(name, n=4, **other):
     row = {"id": name, "prompt": [turn("user")], "responses": [f"answer {i}" for i in range(n)]}
-    return row | {"finish_reasons": ["stop"] * n, "rewards": [float(i) for i in range(n)], "answer": "7"} | other
+    return (
+        row
+        | {"finish_reasons": ["stop"] * n, "rewards": [float(i) for i in range(n)], "answer": "7"}
+        | other
+    )
 
 
 # Script: the flag of its input, and what else it needs before it reads that. No such models exist.
@@ -31,8 +34,18 @@ SCRIPTS = {
     "generation/1_prompts.py": ["--size", "2", "--datasets"],
     "generation/2_responses.py": ["--model_name_or_path", "no/such/model", "--prompts_file"],
     "annotation/1a_reward_model.py": ["--model_name_or_path", "no/such/model", "--responses_file"],
-    "annotation/1b_preference_model.py": ["--model_name_or_path", "no/such/model", "--responses_file"],
-    "annotation/1c_llm_judge.py": ["--judge_url", "http://127.0.0.1:1/v1", "--judge_model", "j", "--responses_file"],
+    "annotation/1b_preference_model.py": [
+        "--model_name_or_path",
+        "no/such/model",
+        "--responses_file",
+    ],
+    "annotation/1c_llm_judge.py": [
+        "--judge_url",
+        "http://127.0.0.1:1/v1",
+        "--judge_model",
+        "j",
+        "--responses_file",
+    ],
     "annotation/1d_verifier.py": ["--responses_file"],
     "annotation/2_pairs.py": ["--rewards_file"],
     "annotation/2b_best.py": ["--rewards_file"],
@@ -61,13 +74,18 @@ def refused(tmp_path, script, file, *flags, **options):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_no_file_or_an_empty_one(tmp_path, script):
-    assert refused(tmp_path, script, tmp_path / "none.jsonl") == f"{tmp_path}/none.jsonl: No such file or directory\n"
+    assert (
+        refused(tmp_path, script, tmp_path / "none.jsonl")
+        == f"{tmp_path}/none.jsonl: No such file or directory\n"
+    )
     (tmp_path / "in.jsonl").write_text("\n")
     assert refused(tmp_path, script, tmp_path / "in.jsonl") == f"{tmp_path}/in.jsonl: no rows\n"
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-@pytest.mark.parametrize("line", ['{"id": "b", "pro', "[1, 2]", b'{"id": "\xff"}'], ids=["half", "list", "not UTF-8"])
+@pytest.mark.parametrize(
+    "line", ['{"id": "b", "pro', "[1, 2]", b'{"id": "\xff"}'], ids=["half", "list", "not UTF-8"]
+)
 def test_a_line_that_is_no_row(tmp_path, script, line):
     """The blank second line counts: the number is the editor's."""
     file = write_jsonl(tmp_path / "in.jsonl", [scored("a", answer="4"), "", line])
@@ -78,9 +96,15 @@ PROMPTS = {
     "prompt: missing": {"id": "b"},
     "prompt: an empty turn": {"id": "b", "prompt": [turn("user", " \n")]},
     "prompt: not one or more messages": {"id": "b", "prompt": []},
-    "prompt: not one or more messages {role, content}": {"id": "b", "prompt": [{"role": "user", "text": "words"}]},
+    "prompt: not one or more messages {role, content}": {
+        "id": "b",
+        "prompt": [{"role": "user", "text": "words"}],
+    },
     "prompt: roles out of order (user, user)": {"id": "b", "prompt": [turn("user"), turn("user")]},
-    "prompt: roles out of order (user, assistant)": {"id": "b", "prompt": [turn("user"), turn("assistant")]},
+    "prompt: roles out of order (user, assistant)": {
+        "id": "b",
+        "prompt": [turn("user"), turn("assistant")],
+    },
     "prompt: roles out of order (system)": {"id": "b", "prompt": [turn("system")]},
     "prompt: roles out of order (user, system, user)": {
         "id": "b",
@@ -94,7 +118,9 @@ PROMPTS = {
 
 @pytest.mark.parametrize("reason", PROMPTS)
 def test_a_bad_prompt(tmp_path, reason):
-    file = write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "prompt": [turn("user")]}, PROMPTS[reason]])
+    file = write_jsonl(
+        tmp_path / "in.jsonl", [{"id": "a", "prompt": [turn("user")]}, PROMPTS[reason]]
+    )
     assert refused(tmp_path, "generation/2_responses.py", file).startswith(f"{file}:2: {reason}")
 
 
@@ -113,7 +139,10 @@ def test_a_bad_prompt_at_the_entrance(tmp_path, prompt):
         ("responses: not a list", {"responses": []}),
         ("responses: not all texts", {"responses": ["a", "b", "c", 4]}),
         ("responses: 3 where 4 are expected", scored("b", 3)),
-        ("finish_reasons: not a list with one entry for each response", {"finish_reasons": ["stop"] * 3}),
+        (
+            "finish_reasons: not a list with one entry for each response",
+            {"finish_reasons": ["stop"] * 3},
+        ),
     ],
 )
 def test_bad_responses(tmp_path, script, reason, more):
@@ -142,7 +171,10 @@ def test_rewards_that_do_not_belong_to_the_responses(tmp_path, rewards):
 def test_another_number_of_responses_than_asked_for(tmp_path, script):
     """Defect 1: four answers were sampled, eight expected, and every row fell away without a word."""
     file = write_jsonl(tmp_path / "in.jsonl", [scored("a"), scored("b")])
-    assert refused(tmp_path, script, file, "--n", 8) == f"{file}:1: responses: 4 where 8 are expected\n"
+    assert (
+        refused(tmp_path, script, file, "--n", 8)
+        == f"{file}:1: responses: 4 where 8 are expected\n"
+    )
 
 
 def test_the_true_reward_needs_the_answer(tmp_path):
@@ -155,7 +187,9 @@ def test_the_true_reward_needs_the_answer(tmp_path):
 def test_a_misspelt_flag(tmp_path, script):
     file = write_jsonl(tmp_path / "in.jsonl", [scored("a", answer="4"), scored("b", answer="4")])
     done = run(script, *SCRIPTS[script], file, "--output_file", tmp_path / "out.jsonl", "--sead", 1)
-    assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith("unrecognized arguments: --sead 1")
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith(
+        "unrecognized arguments: --sead 1"
+    )
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -163,18 +197,29 @@ def test_answers_that_do_not_divide_by_the_temperatures(tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [scored("a")])
     flags = ["--n", 4, "--temperatures", 1, 0.7, 0.5, "--output_file", tmp_path / "out.jsonl"]
     done = run("generation/2_responses.py", *SCRIPTS["generation/2_responses.py"], file, *flags)
-    assert done.returncode == 2 and done.stderr.endswith("--n 4 does not divide by the 3 --temperatures\n")
+    assert done.returncode == 2 and done.stderr.endswith(
+        "--n 4 does not divide by the 3 --temperatures\n"
+    )
 
 
-@pytest.mark.parametrize("script", ["generation/2_responses.py", "annotation/1a_reward_model.py", "eval/2_kl.py"])
+@pytest.mark.parametrize(
+    "script", ["generation/2_responses.py", "annotation/1a_reward_model.py", "eval/2_kl.py"]
+)
 def test_a_model_that_is_not_there(tmp_path, script):
     file = write_jsonl(tmp_path / "in.jsonl", [scored("a")])
-    assert refused(tmp_path, script, file, env=OFFLINE).startswith("no/such/model: cannot load a model from it (")
+    assert refused(tmp_path, script, file, env=OFFLINE).startswith(
+        "no/such/model: cannot load a model from it ("
+    )
 
 
 # The training scripts import TRL first, seconds each, so one command tells two things where it can.
 TRAINING = ["--model_name_or_path", "no/such/model", "--bf16", "False"]
-PAIR = {"id": "a", "prompt": [turn("user")], "chosen": [turn("assistant", "")], "rejected": [turn("assistant")]}
+PAIR = {
+    "id": "a",
+    "prompt": [turn("user")],
+    "chosen": [turn("assistant", "")],
+    "rejected": [turn("assistant")],
+}
 
 
 def training_refused(tmp_path, script, *flags):
@@ -194,7 +239,9 @@ def test_fine_tuning_refuses_a_conversation_without_an_answer(tmp_path):
 def test_a_reward_model_is_not_measured_on_prompts_that_it_was_trained_on(tmp_path):
     """Defect 13: the evaluation set was a part of the training set. The answers differ here, the prompt is the same."""
     training = write_jsonl(tmp_path / "training.jsonl", [PAIR])
-    held_out = write_jsonl(tmp_path / "held_out.jsonl", [{**PAIR, "id": "b", "chosen": [turn("assistant", "new")]}])
+    held_out = write_jsonl(
+        tmp_path / "held_out.jsonl", [{**PAIR, "id": "b", "chosen": [turn("assistant", "new")]}]
+    )
     flags = ["--dataset_name", training, "--held_out_name", held_out]
     told = training_refused(tmp_path, "reward_modeling/2a_bradley_terry.py", *flags)
     assert told == f"{held_out}: prompt: some prompts stand in {training} too\n"
@@ -205,7 +252,10 @@ def test_dpo_refuses_an_answer_by_the_user(tmp_path):
     good = write_jsonl(tmp_path / "good.jsonl", [PAIR])
     bad = write_jsonl(tmp_path / "bad.jsonl", [{**PAIR, "chosen": [turn("user")]}])
     flags = ["--ref_model_name_or_path", "no/such/model", "--dataset_name", good, bad]
-    assert training_refused(tmp_path, "dpo/1_dpo.py", *flags) == f"{bad}:1: chosen: roles out of order (user)\n"
+    assert (
+        training_refused(tmp_path, "dpo/1_dpo.py", *flags)
+        == f"{bad}:1: chosen: roles out of order (user)\n"
+    )
 
 
 def test_dpo_refuses_a_model_that_is_not_there(tmp_path):
@@ -213,7 +263,10 @@ def test_dpo_refuses_a_model_that_is_not_there(tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [PAIR])
     flags = ["--ref_model_name_or_path", "no/such/other", "--dataset_name", file]
     told = training_refused(tmp_path, "dpo/1_dpo.py", *flags)
-    assert told.startswith("no/such/model: cannot load a model from it (") and len(told.splitlines()) == 1
+    assert (
+        told.startswith("no/such/model: cannot load a model from it (")
+        and len(told.splitlines()) == 1
+    )
 
 
 def test_training_refuses_a_misspelt_flag(tmp_path):
@@ -238,7 +291,9 @@ def test_a_full_disk_loses_nothing(tmp_path):
 def test_a_text_keeps_its_line_separators(tmp_path):
     """Only a line feed ends a row: Unicode's other line ends stand in real answers."""
     texts = ["one\u2028two\x85three\x0bfour\r\nfive", "six", "seven", "eight"]
-    file = write_jsonl(tmp_path / "in.jsonl", [json.dumps(scored("a", responses=texts), ensure_ascii=False)])
+    file = write_jsonl(
+        tmp_path / "in.jsonl", [json.dumps(scored("a", responses=texts), ensure_ascii=False)]
+    )
     ran("annotation/2_pairs.py", "--rewards_file", file, "--output_file", tmp_path / "out.jsonl")
     (pair,) = read_jsonl(tmp_path / "out.jsonl")
     assert [pair["chosen"][0]["content"], pair["rejected"][0]["content"]] == ["eight", texts[0]]
@@ -275,13 +330,17 @@ def test_a_half_line_is_mended_and_finished_rows_are_kept_byte_for_byte(tmp_path
 def test_a_killed_process_loses_no_row_that_it_added(tmp_path):
     """Killed at any moment: what `add` returned for is there, and the file goes on in order."""
     script = (
-        "import rows; w = rows.Writer('out.jsonl', 'abc'); n = len(w.done)\n"
+        "from common import rows; w = rows.Writer('out.jsonl', 'abc'); n = len(w.done)\n"
         "while True: w.add([{'id': str(n), 'text': 'x' * 5000}]); print(n, flush=True); n += 1"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for wanted in (30, 70):
         process = subprocess.Popen(
-            [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         while (told := int(process.stdout.readline())) < wanted:
             pass
@@ -293,7 +352,9 @@ def test_a_killed_process_loses_no_row_that_it_added(tmp_path):
         writer.file.close()
     writer = rows.Writer(tmp_path / "out.jsonl", "abc")
     writer.finish()
-    assert [row["id"] for row in read_jsonl(tmp_path / "out.jsonl")] == [str(i) for i in range(len(writer.done))]
+    assert [row["id"] for row in read_jsonl(tmp_path / "out.jsonl")] == [
+        str(i) for i in range(len(writer.done))
+    ]
 
 
 def test_unfinished_work_is_gone_on_with_by_the_same_command_only(tmp_path):
@@ -320,7 +381,10 @@ def test_training_goes_on_from_the_last_whole_checkpoint(tmp_path):
             (partial / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     found = training.unfinished_model(tmp_path / "model", "abc")
     assert found == (str(partial), str(partial / "checkpoint-10"))
-    assert training.unfinished_model(tmp_path / "model", "other") == (str(tmp_path / "model.partial-other"), None)
+    assert training.unfinished_model(tmp_path / "model", "other") == (
+        str(tmp_path / "model.partial-other"),
+        None,
+    )
 
 
 def test_a_finished_model_takes_the_place_of_the_older_one(tmp_path):
@@ -330,4 +394,9 @@ def test_a_finished_model_takes_the_place_of_the_older_one(tmp_path):
         (tmp_path / "model" / name).touch()
     (tmp_path / "model.partial-abc" / "new").touch()
     rows.publish(tmp_path / "model.partial-abc", tmp_path / "model")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == [".made_by.json", "model", "model_2", "new"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        ".made_by.json",
+        "model",
+        "model_2",
+        "new",
+    ]

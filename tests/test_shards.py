@@ -5,16 +5,18 @@ import subprocess
 import sys
 
 import pytest
-from commands import ROOT, ran, read_jsonl, run, write_jsonl
 
-import rows
+from commands import ROOT, ran, read_jsonl, run, write_jsonl
+from common import rows
 
 
 def shares(folder, names, *kept):
     """(order, joined) of rows with these ids and of shards that have kept those."""
     order = write_jsonl(folder / "in.jsonl", [{"id": name} for name in names])
     for i, ids in enumerate(kept):
-        rows.write(folder / f"out.jsonl.{i}-of-{len(kept)}", [{"id": name, "shard": i} for name in ids])
+        rows.write(
+            folder / f"out.jsonl.{i}-of-{len(kept)}", [{"id": name, "shard": i} for name in ids]
+        )
     return order, folder / "out.jsonl"
 
 
@@ -23,14 +25,20 @@ def test_shards_that_do_not_divide_lose_no_row_and_keep_the_order(tmp_path, coun
     """Defect 4: every shard was cut to the same size, the last rows were lost, and the merge shuffled."""
     names = list("3062514")
     order, out = shares(tmp_path, names, *(names[i::count] for i in range(count)))
-    ran("shards.py", order, out, count)
-    assert [(row["id"], row["shard"]) for row in read_jsonl(out)] == [(n, i % count) for i, n in enumerate(names)]
+    ran("common/shards.py", order, out, count)
+    assert [(row["id"], row["shard"]) for row in read_jsonl(out)] == [
+        (n, i % count) for i, n in enumerate(names)
+    ]
 
 
 def test_a_row_that_a_shard_dropped_stays_dropped_and_a_shard_may_be_empty(tmp_path):
     order, out = shares(tmp_path, "abcde", "d", "be", "")
-    ran("shards.py", order, out, 3)
-    assert read_jsonl(out) == [{"id": "b", "shard": 1}, {"id": "d", "shard": 0}, {"id": "e", "shard": 1}]
+    ran("common/shards.py", order, out, 3)
+    assert read_jsonl(out) == [
+        {"id": "b", "shard": 1},
+        {"id": "d", "shard": 0},
+        {"id": "e", "shard": 1},
+    ]
 
 
 def lost(part):
@@ -59,20 +67,27 @@ def doubled(part):
     return "id: 'b' stands twice"
 
 
-@pytest.mark.parametrize("spoil", [lost, cut_between_rows, cut_in_a_row, the_other_one_again, doubled])
+@pytest.mark.parametrize(
+    "spoil", [lost, cut_between_rows, cut_in_a_row, the_other_one_again, doubled]
+)
 def test_a_spoilt_shard_stops_the_merge(tmp_path, spoil):
     order, out = shares(tmp_path, "abcd", "ac", "bd")
     write_jsonl(out, [{"id": "old"}])
     part = tmp_path / "out.jsonl.1-of-2"
     reason = spoil(part)
-    done = run("shards.py", order, out, 2)
-    assert (done.returncode, done.stderr) == (1, f"{part}: {reason}\n") and read_jsonl(out) == [{"id": "old"}]
+    done = run("common/shards.py", order, out, 2)
+    assert (done.returncode, done.stderr) == (1, f"{part}: {reason}\n") and read_jsonl(out) == [
+        {"id": "old"}
+    ]
 
 
 def test_shards_of_which_none_has_a_row_are_not_joined(tmp_path):
     order, out = shares(tmp_path, "ab", "", "")
-    done = run("shards.py", order, out, 2)
-    assert (done.returncode, done.stderr) == (1, f"{out}: no shard of it holds a row\n") and not out.exists()
+    done = run("common/shards.py", order, out, 2)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"{out}: no shard of it holds a row\n",
+    ) and not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -107,16 +122,25 @@ def torchrun(*command):
 
 
 def accelerate(*command):
-    launch = "-m accelerate.commands.launch --config_file recipes/accelerate/ddp.yaml --num_processes 2"
+    launch = (
+        "-m accelerate.commands.launch --config_file recipes/accelerate/ddp.yaml --num_processes 2"
+    )
     ran(*launch.split(), "--main_process_port", 0, *command)
 
 
 def srun(*command):
     """As two tasks of srun would; a batch script has some of the variables too, but is no task."""
-    environment = {**os.environ, "SLURM_JOB_ID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}
+    environment = {
+        **os.environ,
+        "SLURM_JOB_ID": "1",
+        "SLURM_NTASKS": "2",
+        "SLURM_STEP_NUM_TASKS": "2",
+    }
     command = [sys.executable, *map(str, command)]
     tasks = [
-        subprocess.Popen(command, cwd=ROOT, env={**environment, "SLURM_PROCID": str(i), "SLURM_LOCALID": "0"})
+        subprocess.Popen(
+            command, cwd=ROOT, env={**environment, "SLURM_PROCID": str(i), "SLURM_LOCALID": "0"}
+        )
         for i in range(2)
     ]
     assert [task.wait() for task in tasks] == [0, 0]
@@ -132,7 +156,7 @@ def test_the_ranks_of_torchrun_answer_as_one_process(answered, tmp_path):
     out = tmp_path / "responses.jsonl"
     torchrun(*command, "--output_file", out)
     assert [len(rows_of(f"{out}.{i}-of-2")) for i in (0, 1)] == [51, 50] and not out.exists()
-    ran("shards.py", prompts, out, 2)
+    ran("common/shards.py", prompts, out, 2)
     assert read_jsonl(out) == read_jsonl(alone) and len(read_jsonl(out)) == 101
 
 
@@ -140,9 +164,20 @@ def test_the_ranks_of_torchrun_answer_as_one_process(answered, tmp_path):
 def scored(answered, reward_model):
     """(the command that scores the responses, what one process wrote)."""
     _, _, responses = answered
-    command = ["annotation/1a_reward_model.py", "--model_name_or_path", reward_model, "--responses_file", responses]
+    command = [
+        "annotation/1a_reward_model.py",
+        "--model_name_or_path",
+        reward_model,
+        "--responses_file",
+        responses,
+    ]
     alone = responses.with_name("rewards.jsonl")
-    ran(*command, "--output_file", alone, env={**os.environ, "SLURM_NTASKS": "2", "SLURM_PROCID": "0"})
+    ran(
+        *command,
+        "--output_file",
+        alone,
+        env={**os.environ, "SLURM_NTASKS": "2", "SLURM_PROCID": "0"},
+    )
     return command, read_jsonl(alone)
 
 
@@ -153,13 +188,15 @@ def test_the_ranks_of_a_launcher_score_as_one_process(scored, tmp_path, launcher
     out = tmp_path / "rewards.jsonl"
     launcher(*command, "--output_file", out)
     assert not out.exists() and len(alone) == 101
-    ran("shards.py", command[-1], out, 2)
-    assert read_jsonl(out) == [{**row, "rewards": pytest.approx(row["rewards"], abs=1e-4)} for row in alone]
+    ran("common/shards.py", command[-1], out, 2)
+    assert read_jsonl(out) == [
+        {**row, "rewards": pytest.approx(row["rewards"], abs=1e-4)} for row in alone
+    ]
 
 
 def test_each_process_of_a_node_takes_its_own_gpus(monkeypatch):
     """By twos where two hold one model; the only ones that a launcher has left it are its own."""
-    import shards
+    from common import shards
 
     for given, local, count, taken in [
         ("4,5,6,7", 1, 1, "5"),

@@ -9,9 +9,10 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from driving import commands
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 MODEL = "recipes/smollm2/1_model.py"
 DATA = "recipes/smollm2/2_data.py"
@@ -235,7 +236,9 @@ def test_the_data_is_drawn_without_overlap_and_passes_the_stages_entrances(tmp_p
     evaluation = tmp_path / "data/evaluation.jsonl"
     assert len(entrance("sft/1_instructions.py", "instructions")) == 7
     assert len(entrance("reward_modeling/1_preferences.py", "preferences")) == 5
-    prompts = entrance("generation/1_prompts.py", "prompts", "--size", 5, "--exclude_files", evaluation)
+    prompts = entrance(
+        "generation/1_prompts.py", "prompts", "--size", 5, "--exclude_files", evaluation
+    )
     assert {row["answer"] for row in prompts} == {"1234"}
     bench = entrance("reward_modeling/3_rewardbench.py", "bench")
     assert all(row["correct"] == [True, False] for row in bench)
@@ -272,7 +275,9 @@ def test_data_that_cannot_be_drawn_is_refused(tmp_path, published):
 def test_the_recipes_dry_run_says_what_is_missing():
     variables = {"RECIPE": "recipes/smollm2.sh", "DRY_RUN": "1", "GPUS": "0"}
     environment = {**os.environ, **variables, "BASE_MODEL": "runs/nowhere/model"}
-    done = subprocess.run(["bash", "run_loop.sh"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "run_loop.sh"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     steps = commands(done.stdout)
     expected = "sft reward_model preference_model iter1/rewards_reward_model iter1/rewards_verifier"
     assert {*expected.split(), "iter1/rewards", "iter2/policy", "results"} <= steps.keys()

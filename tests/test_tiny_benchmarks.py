@@ -8,6 +8,7 @@ import shutil
 from statistics import fmean
 
 import pytest
+
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from scripted_judge import ENVIRONMENT, tiny_judge
 
@@ -26,7 +27,9 @@ def sets(tmp_path_factory):
     out = tmp_path_factory.mktemp("world")
     sizes = "--corpus 10 --instructions 10 --preferences 10 --prompts 10 --validation 10 --test 250 --bench 2"
     done = ran("recipes/tiny/1_data.py", "--output_dir", out, *sizes.split())
-    assert ", 200 of AlpacaEval, " in done.stdout and done.stdout.endswith(" of Arena-Hard, 250 of lm-eval\n")
+    assert ", 200 of AlpacaEval, " in done.stdout and done.stdout.endswith(
+        " of Arena-Hard, 250 of lm-eval\n"
+    )
     asked = [row for row in read_jsonl(out / "evaluation.jsonl") if row["split"] == "test"]
     with tiny_judge(out, [out / "evaluation.jsonl"]) as url:
         yield out / "benchmarks", {row["prompt"][0]["content"]: row["answer"] for row in asked}, url
@@ -42,7 +45,16 @@ def reward(question, text, right):
 
 
 def judge(script, url, out, *flags):
-    command = [script, *flags, "--judge_url", url, "--judge_model", "true_reward", "--output_dir", out]
+    command = [
+        script,
+        *flags,
+        "--judge_url",
+        url,
+        "--judge_model",
+        "true_reward",
+        "--output_dir",
+        out,
+    ]
     ran(*command, env={**ENVIRONMENT, "HF_HUB_OFFLINE": "1"})
     return json.loads(next(path for path in out.glob("*.json") if path.stem in script).read_text())
 
@@ -52,7 +64,8 @@ def test_alpaca_eval(sets, tmp_path):
     reference = json.loads((folder / "alpaca_eval.json").read_text())
     assert {row["instruction"] for row in reference} <= set(right) and len(reference) == 200
     outputs = [
-        {**row, "output": said(row["instruction"], i, right), "generator": "p"} for i, row in enumerate(reference)
+        {**row, "output": said(row["instruction"], i, right), "generator": "p"}
+        for i, row in enumerate(reference)
     ]
     file = tmp_path / "answers.json"
     file.write_text(json.dumps(outputs))
@@ -60,24 +73,37 @@ def test_alpaca_eval(sets, tmp_path):
     result = judge("eval/2a_alpaca_eval.py", url, tmp_path / "out", *flags)
     wins = []
     for row, own in zip(reference, outputs, strict=True):
-        gap = reward(row["instruction"], own["output"], right) - reward(row["instruction"], row["output"], right)
+        gap = reward(row["instruction"], own["output"], right) - reward(
+            row["instruction"], row["output"], right
+        )
         wins.append(1 / (1 + math.exp(-gap / TRUE_REWARD["NOISE"])))
-    assert result["win_rate"] == pytest.approx(100 * fmean(wins), abs=1e-3) and 20 < result["win_rate"] < 80
-    assert result["judged"] == result["rows"] == 200 and result["judge"] == "true_reward"
-    assert result["length_controlled_winrate"] is None and result["no_length_controlled_winrate"].startswith(
-        "needs the"
+    assert (
+        result["win_rate"] == pytest.approx(100 * fmean(wins), abs=1e-3)
+        and 20 < result["win_rate"] < 80
     )
+    assert result["judged"] == result["rows"] == 200 and result["judge"] == "true_reward"
+    assert result["length_controlled_winrate"] is None and result[
+        "no_length_controlled_winrate"
+    ].startswith("needs the")
 
 
 def test_mt_bench(sets, tmp_path):
     folder, right, url = sets
     questions = read_jsonl(folder / "mt_bench_questions.jsonl")
-    assert all(len(q["turns"]) == 2 and list(q) == ["question_id", "category", "turns"] for q in questions)
+    assert all(
+        len(q["turns"]) == 2 and list(q) == ["question_id", "category", "turns"] for q in questions
+    )
     assert {"math", "reasoning"} < {q["category"] for q in questions} and len(questions) > 20
     answers = []
     for i, q in enumerate(questions):
         turns = [said(turn, i + j, right) for j, turn in enumerate(q["turns"])]
-        answers.append({"question_id": q["question_id"], "model_id": "p", "choices": [{"index": 0, "turns": turns}]})
+        answers.append(
+            {
+                "question_id": q["question_id"],
+                "model_id": "p",
+                "choices": [{"index": 0, "turns": turns}],
+            }
+        )
     flags = ["--answers_file", write_jsonl(tmp_path / "answers.jsonl", answers)]
     for name in ("questions", "references", "prompts"):
         flags += [f"--{name}_file", folder / f"mt_bench_{name}.jsonl"]
@@ -87,13 +113,17 @@ def test_mt_bench(sets, tmp_path):
         for turn, text in zip(q["turns"], answer["choices"][0]["turns"], strict=True):
             rating = min(10, max(1, round(1 + 3 * reward(turn, text, right))))
             by_hand.setdefault(q["category"], []).append(rating)
-    assert result["categories"] == {name: pytest.approx(fmean(ratings)) for name, ratings in by_hand.items()}
+    assert result["categories"] == {
+        name: pytest.approx(fmean(ratings)) for name, ratings in by_hand.items()
+    }
     assert result["judgments"] == result["of"] == 2 * len(questions)
 
 
 def test_arena_hard(sets, tmp_path):
     folder, right, url = sets
-    questions, baseline = (read_jsonl(folder / f"arena_hard_{name}.jsonl") for name in ("questions", "baseline"))
+    questions, baseline = (
+        read_jsonl(folder / f"arena_hard_{name}.jsonl") for name in ("questions", "baseline")
+    )
     assert len(questions) > 20 and not {q["cluster"] for q in questions} & {"category", "count"}
     answers = []
     for i, row in enumerate(baseline):
@@ -112,7 +142,9 @@ def test_arena_hard(sets, tmp_path):
         texts = [row["messages"][1]["content"]["answer"] for row in (own, other)]
         gap = reward(q["prompt"], texts[0], right) - reward(q["prompt"], texts[1], right)
         games += [0.5 if not gap else float(gap > 0)] * (3 if abs(gap) >= 1 else 1)
-    assert result["score"] == pytest.approx(100 * fmean(games)) and result["questions"] == len(questions)
+    assert result["score"] == pytest.approx(100 * fmean(games)) and result["questions"] == len(
+        questions
+    )
 
 
 def test_lm_eval_finds_its_questions_wherever_they_are_moved(sets, tmp_path):

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+
 from commands import ROOT
 
 TELL = """\
@@ -29,7 +30,9 @@ def test_a_python_that_is_none_of_its_own_stays(tmp_path):
     (tmp_path / "bin/python").symlink_to(sys.executable)
     command = [sys.executable, "tests/warm.py", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith(f"{tmp_path}/bin/python: not an earlier server's")
+    assert done.returncode == 1 and done.stderr.startswith(
+        f"{tmp_path}/bin/python: not an earlier server's"
+    )
     assert (tmp_path / "bin/python").is_symlink()
 
 
@@ -41,7 +44,9 @@ def warm(tmp_path_factory):
         assert server.poll() is None
         time.sleep(0.1)
     yield home / "bin/python"
-    address = next(line for line in (home / "bin/python").read_text().splitlines() if "connect" in line).split("'")[1]
+    address = next(
+        line for line in (home / "bin/python").read_text().splitlines() if "connect" in line
+    ).split("'")[1]
     assert os.path.exists(address)
     server.terminate()
     assert server.wait() == 143 and not os.path.exists(os.path.dirname(address))
@@ -60,16 +65,28 @@ def test_a_script_is_run_with_all_that_its_caller_has(tmp_path, warm, raised, st
     (tmp_path / "scripts").mkdir()
     script = tmp_path / "scripts/tell.py"
     script.write_text(TELL.format(raised))
-    options = {"cwd": tmp_path, "env": {"TOLD": "yes"}, "input": "typed", "capture_output": True, "text": True}
+    options = {
+        "cwd": tmp_path,
+        "env": {"TOLD": "yes"},
+        "input": "typed",
+        "capture_output": True,
+        "text": True,
+    }
     done = subprocess.run([warm, "scripts/tell.py", "--flag", "two words"], **options)
     assert done.stdout == f"{tmp_path} ['--flag', 'two words'] yes {tmp_path}/scripts True typed\n"
-    assert done.returncode == status and done.stderr.startswith("a line\n") and done.stderr.endswith(told)
+    assert (
+        done.returncode == status
+        and done.stderr.startswith("a line\n")
+        and done.stderr.endswith(told)
+    )
     cold = subprocess.run([sys.executable, "scripts/tell.py", "--flag", "two words"], **options)
     assert (cold.returncode, cold.stdout) == (status, done.stdout.replace("True", "False"))
 
 
 def test_what_is_no_script_goes_to_python(warm):
-    done = subprocess.run([warm, "-c", "import sys; print('torch' in sys.modules)"], capture_output=True, text=True)
+    done = subprocess.run(
+        [warm, "-c", "import sys; print('torch' in sys.modules)"], capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout) == (0, "False\n")
 
 
@@ -81,7 +98,9 @@ def test_what_is_no_script_goes_to_python(warm):
         ([], signal.SIGKILL, -signal.SIGKILL, ""),
     ],
 )
-def test_a_script_gets_its_callers_signals_and_dies_with_it(tmp_path, warm, more, sent, status, told):
+def test_a_script_gets_its_callers_signals_and_dies_with_it(
+    tmp_path, warm, more, sent, status, told
+):
     (tmp_path / "wait.py").write_text(WAIT)
     words = [warm, tmp_path / "wait.py", tmp_path / "begun", *more]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)

@@ -54,7 +54,10 @@ sys.exit(status)
 
 def serve(listener):
     """Fork for every script; in a fork return its (arguments, directory, environment, streams)."""
-    of_script, selector = {}, selectors.DefaultSelector()  # {its process: its caller, a descriptor of its end}
+    of_script, selector = (
+        {},
+        selectors.DefaultSelector(),
+    )  # {its process: its caller, a descriptor of its end}
     selector.register(listener, selectors.EVENT_READ)
     while True:
         for key, _ in selector.select():
@@ -92,14 +95,19 @@ def run(arguments, directory, environment, streams):
 
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: not to outlive the server
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}[number])
+        signal.signal(
+            number,
+            {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}[number],
+        )
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
-    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS") or os.cpu_count()))  # read by the server, once
+    torch.set_num_threads(
+        int(environment.get("OMP_NUM_THREADS") or os.cpu_count())
+    )  # read by the server, once
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
     sys.argv, sys.path[0] = arguments, str(Path(arguments[0]).resolve().parent)
     status = 0
@@ -119,7 +127,9 @@ def run(arguments, directory, environment, streams):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("directory")
     python = Path(parser.parse_args().directory).resolve() / "bin/python"
     python.parent.mkdir(parents=True, exist_ok=True)
@@ -133,8 +143,12 @@ def main():
     gc.freeze()  # a fork need not look through all of it again, which would also copy the memory
     server = os.getpid()
     # A fork that gets the signal before it has set its own handlers leaves the server's folder alone.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143) if os.getpid() == server else os._exit(143))
-    folder = tempfile.mkdtemp()  # by hand: a fork would remove a TemporaryDirectory, too, when it ends
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143) if os.getpid() == server else os._exit(143)
+    )
+    folder = (
+        tempfile.mkdtemp()
+    )  # by hand: a fork would remove a TemporaryDirectory, too, when it ends
     try:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(f"{folder}/socket")

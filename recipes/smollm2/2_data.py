@@ -26,8 +26,7 @@ import urllib.request
 import zlib
 from pathlib import Path
 
-import rows
-from common import arguments
+from common import arguments, rows
 
 FILES = [f"{name}.jsonl" for name in "instructions prompts evaluation preferences bench".split()]
 GITHUB = "https://raw.githubusercontent.com"

@@ -28,11 +28,12 @@ from pathlib import Path
 import benchmark_sets
 import true_reward
 import world
+from common import arguments, rows
 
-import rows
-from common import arguments
-
-FILES = [f"{name}.jsonl" for name in "corpus instructions preferences ratings bench prompts evaluation".split()]
+FILES = [
+    f"{name}.jsonl"
+    for name in "corpus instructions preferences ratings bench prompts evaluation".split()
+]
 
 
 def main():
@@ -40,21 +41,38 @@ def main():
     parser.add_output("--output_dir", "folder", FILES, required=True)
     parser.add_argument("--seed", type=arguments.SEED, default=0)
     parser.add_argument(
-        "--corpus", type=arguments.whole(1), default=75_000, help="documents of the base model's corpus"
+        "--corpus",
+        type=arguments.whole(1),
+        default=75_000,
+        help="documents of the base model's corpus",
     )
     parser.add_argument("--instructions", type=arguments.whole(1), default=5000)
-    parser.add_argument("--preferences", type=arguments.whole(1), default=10_000, help="prompts, two pairs each")
     parser.add_argument(
-        "--ratings", type=arguments.whole(1), default=6000, help="rated answers, to as many questions at most"
+        "--preferences", type=arguments.whole(1), default=10_000, help="prompts, two pairs each"
+    )
+    parser.add_argument(
+        "--ratings",
+        type=arguments.whole(1),
+        default=6000,
+        help="rated answers, to as many questions at most",
     )
     parser.add_argument("--prompts", type=arguments.whole(1), default=3900)
     parser.add_argument("--validation", type=arguments.whole(1), default=200)
     parser.add_argument("--test", type=arguments.whole(1), default=600)
-    parser.add_argument("--bench", type=arguments.whole(1), default=150, help="questions, a pair for each section")
+    parser.add_argument(
+        "--bench", type=arguments.whole(1), default=150, help="questions, a pair for each section"
+    )
     args = parser.parse_args()
     rng, out = random.Random(args.seed), Path(args.output_dir)
 
-    sizes = [args.test, args.validation, args.instructions, args.preferences, args.prompts, args.bench]
+    sizes = [
+        args.test,
+        args.validation,
+        args.instructions,
+        args.preferences,
+        args.prompts,
+        args.bench,
+    ]
     asked = {}
     for _ in range(100 * sum(sizes)):
         if len(asked) == sum(sizes):
@@ -72,7 +90,13 @@ def main():
     def prompts(part, name, **more):
         for i, q in enumerate(part):
             message = {"role": "user", "content": q["text"]}
-            yield {"id": f"{name}-{i}", "prompt": [message], "source": q["kind"], "answer": q["answer"], **more}
+            yield {
+                "id": f"{name}-{i}",
+                "prompt": [message],
+                "source": q["kind"],
+                "answer": q["answer"],
+                **more,
+            }
 
     def assistant(text):
         return [{"role": "assistant", "content": text}]
@@ -88,7 +112,13 @@ def main():
     instructions = []
     for row, q in zip(prompts(instructed, "sft"), instructed, strict=True):
         answer = world.answered(q, rng, wrong=0.35, weights=[5, 3, 1, 2])
-        instructions.append({"id": row["id"], "messages": row["prompt"] + assistant(answer), "source": row["source"]})
+        instructions.append(
+            {
+                "id": row["id"],
+                "messages": row["prompt"] + assistant(answer),
+                "source": row["source"],
+            }
+        )
 
     preferences = []
     for row, q in zip(prompts(compared, "preference"), compared, strict=True):
@@ -98,7 +128,11 @@ def main():
         for i, (first, second) in enumerate([answers[:2], [rng.choice(answers[:2]), answers[2]]]):
             preferred = rng.random() < true_reward.probability_preferred(first, second, q["answer"])
             chosen, rejected = (first, second) if preferred else (second, first)
-            pair = {"id": f"{row['id']}-{i}", "chosen": assistant(chosen), "rejected": assistant(rejected)}
+            pair = {
+                "id": f"{row['id']}-{i}",
+                "chosen": assistant(chosen),
+                "rejected": assistant(rejected),
+            }
             preferences.append({**row, **pair})
 
     ratings = []
@@ -108,7 +142,9 @@ def main():
         rated = true_reward.parts(text, q["answer"]) | {"verbosity": len(text) / 60}
         rated = {name: None if rng.random() < 0.2 else value for name, value in rated.items()}
         messages = row["prompt"] + assistant(text)
-        ratings.append({"id": row["id"], "messages": messages, "ratings": rated, "source": row["source"]})
+        ratings.append(
+            {"id": row["id"], "messages": messages, "ratings": rated, "source": row["source"]}
+        )
 
     bench = []
     for row, q in zip(prompts(benched, "bench"), benched, strict=True):
@@ -123,9 +159,14 @@ def main():
         }
         for section, (chosen, rejected) in pairs.items():
             about = {"id": f"{row['id']}-{section}", "section": section, "subset": row["source"]}
-            bench.append({**row, **about, "chosen": assistant(chosen), "rejected": assistant(rejected)})
+            bench.append(
+                {**row, **about, "chosen": assistant(chosen), "rejected": assistant(rejected)}
+            )
 
-    evaluation = [*prompts(validation, "validation", split="validation"), *prompts(test, "test", split="test")]
+    evaluation = [
+        *prompts(validation, "validation", split="validation"),
+        *prompts(test, "test", split="test"),
+    ]
     rows.write(out / "corpus.jsonl", corpus)
     rows.write(out / "instructions.jsonl", instructions)
     rows.write(out / "preferences.jsonl", preferences)
@@ -133,7 +174,9 @@ def main():
     rows.write(out / "bench.jsonl", bench)
     rows.write(out / "prompts.jsonl", prompts(pool, "prompt"))
     sets = benchmark_sets.write(out / "benchmarks", test, random.Random(f"{args.seed} benchmarks"))
-    rows.write(out / "evaluation.jsonl", evaluation)  # the last: where it stands, the world is whole
+    rows.write(
+        out / "evaluation.jsonl", evaluation
+    )  # the last: where it stands, the world is whole
     told = f"{len(corpus)} documents, {len(instructions)} instructions, {len(preferences)} preferences, "
     told += f"{len(ratings)} ratings, {args.prompts} prompts, {len(evaluation)} evaluation and {len(bench)} bench rows"
     print(f"{out}: {told}", *(f"{count} of {name}" for name, count in sets.items()), sep=", ")

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-import rows
-import training
-from common import training_arguments
+from common import rows, training, training_arguments
 
 # What a pairwise preference model reads around the texts; unknown to the tokenizer each would take ten tokens.
 MARKERS = ["[CONTEXT]", "[RESPONSE A]", "[RESPONSE B]", "<turn> user"]
 ANSWER = "Answer:\n"  # what a document's answer begins with
-BLOCK = 128  # tokens; the corpus is cut into blocks of this length, which hold several documents each
+BLOCK = (
+    128  # tokens; the corpus is cut into blocks of this length, which hold several documents each
+)
 
 # The words of the corpus, so that the base model knows what they ask for.
 CHAT_TEMPLATE = """\
@@ -44,7 +44,9 @@ class Config(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule"})
     warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share"})
     num_train_epochs: float = field(default=1, metadata={"help": "epochs"})
-    per_device_train_batch_size: int = field(default=8, metadata={"help": f"blocks of {BLOCK} tokens"})
+    per_device_train_batch_size: int = field(
+        default=8, metadata={"help": f"blocks of {BLOCK} tokens"}
+    )
 
 
 def tokenizer_of(texts, vocab_size):
@@ -56,7 +58,9 @@ def tokenizer_of(texts, vocab_size):
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet
+    )
     bpe.train_from_iterator(texts, trainer)
     bos = ("<|bos|>", bpe.token_to_id("<|bos|>"))
     bpe.post_processor = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=[bos])
@@ -109,9 +113,15 @@ def main():
         for i, token in enumerate(document)
     ]
     starts = range(0, len(ids) - BLOCK + 1, BLOCK)
-    blocks = {"input_ids": [ids[i : i + BLOCK] for i in starts], "labels": [labels[i : i + BLOCK] for i in starts]}
+    blocks = {
+        "input_ids": [ids[i : i + BLOCK] for i in starts],
+        "labels": [labels[i : i + BLOCK] for i in starts],
+    }
     trainer = Trainer(
-        LlamaForCausalLM(config), training_args, train_dataset=Dataset.from_dict(blocks), processing_class=tokenizer
+        LlamaForCausalLM(config),
+        training_args,
+        train_dataset=Dataset.from_dict(blocks),
+        processing_class=tokenizer,
     )
     training.train(trainer, checkpoint)
     training.finish(trainer, final)

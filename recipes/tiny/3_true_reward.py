@@ -8,9 +8,7 @@ Writes: --output_file, the same rows with "true_rewards" and "correct" (0 or 1),
 """
 
 import true_reward
-
-import rows
-from common import arguments
+from common import arguments, rows
 
 
 def main():
@@ -18,10 +16,16 @@ def main():
     parser.add_argument("--rewards_file", required=True)
     parser.add_output("--output_file", required=True)
     args = parser.parse_args()
-    scored = list(rows.read(args.rewards_file, "responses", also=("answer",), if_there=("rewards",)))
+    scored = list(
+        rows.read(args.rewards_file, "responses", also=("answer",), if_there=("rewards",))
+    )
     for row in scored:
-        row["true_rewards"] = [true_reward.true_reward(text, row["answer"]) for text in row["responses"]]
-        row["correct"] = [true_reward.parts(text, row["answer"])["correct"] for text in row["responses"]]
+        row["true_rewards"] = [
+            true_reward.true_reward(text, row["answer"]) for text in row["responses"]
+        ]
+        row["correct"] = [
+            true_reward.parts(text, row["answer"])["correct"] for text in row["responses"]
+        ]
     rows.write(args.output_file, scored)
     print(f"{args.output_file} rows in: {len(scored)}, rows out: {len(scored)}")
 

@@ -25,9 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import true_reward
-
-import rows
-from common import arguments, outputs
+from common import arguments, outputs, rows
 
 MODEL = "true_reward"
 PROMPTS = Path(__file__).parents[2] / "annotation" / "judge_prompts.toml"
@@ -50,7 +48,10 @@ def rated(reward):
 
 def compared(first, second, names=("A", "B")):
     x = (first - second) / true_reward.NOISE
-    likely = {name: min(0.0, y) - math.log1p(math.exp(-abs(y))) for name, y in zip(names, (x, -x), strict=True)}
+    likely = {
+        name: min(0.0, y) - math.log1p(math.exp(-abs(y)))
+        for name, y in zip(names, (x, -x), strict=True)
+    }
     return ["[[", "A" if x > 0 else "B" if x < 0 else "C", "]]"], 1, likely
 
 
@@ -61,7 +62,15 @@ def named(first, second):
 
 def graded(first, second):
     gap = first - second
-    verdict = "A=B" if not gap else ("A>>B" if gap >= 1 else "A>B") if gap > 0 else "B>>A" if gap <= -1 else "B>A"
+    verdict = (
+        "A=B"
+        if not gap
+        else ("A>>B" if gap >= 1 else "A>B")
+        if gap > 0
+        else "B>>A"
+        if gap <= -1
+        else "B>A"
+    )
     return ["[[", verdict, "]]"], 1, {verdict: 0.0}
 
 
@@ -70,9 +79,13 @@ def forms():
     import yaml
 
     ours = tomllib.loads(PROMPTS.read_text(encoding="utf-8"))
-    alpaca = (Path(find_spec("alpaca_eval").origin).parent / ALPACA_EVAL).read_text(encoding="utf-8")
+    alpaca = (Path(find_spec("alpaca_eval").origin).parent / ALPACA_EVAL).read_text(
+        encoding="utf-8"
+    )
     alpaca = alpaca.split("<|im_start|>user\n")[1].removesuffix("<|im_end|>").strip()
-    arena = yaml.safe_load((BENCHMARKS / "arena_hard_prompts.yaml").read_text(encoding="utf-8"))["prompt_template"][0]
+    arena = yaml.safe_load((BENCHMARKS / "arena_hard_prompts.yaml").read_text(encoding="utf-8"))[
+        "prompt_template"
+    ][0]
     found = [
         (ours["pairwise"], "prompt", ("answer_a", "answer_b"), compared),
         (ours["rating"], "prompt", ("answer",), rated),
@@ -82,7 +95,9 @@ def forms():
     for row in rows.read(BENCHMARKS / "mt_bench_prompts.jsonl"):
         turn = "_2" if "multi-turn" in row["name"] else ""
         found.append((row["prompt_template"], f"question{turn}", (f"answer{turn}",), rated))
-    pattern = [re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.*?)", re.escape(template)) for template, *_ in found]
+    pattern = [
+        re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.*?)", re.escape(template)) for template, *_ in found
+    ]
     return [(re.compile(p, re.DOTALL), *rest) for p, (_, *rest) in zip(pattern, found, strict=True)]
 
 
@@ -93,7 +108,9 @@ def judged(text, known, answers):
             asked = match[question].removeprefix("user: ")
             if asked not in answers:
                 raise Refused(400, f"the judge does not know this question: {asked[:200]}")
-            return verdict(*(true_reward.true_reward(match[name], answers[asked]) for name in responses))
+            return verdict(
+                *(true_reward.true_reward(match[name], answers[asked]) for name in responses)
+            )
     raise Refused(400, "the text has not the form of a prompt that the judge knows")
 
 
@@ -106,14 +123,24 @@ def completion(request, known, answers):
     if model != MODEL:
         raise Refused(404, f"The model `{model}` does not exist.")
     pieces, place, likely = judged(text, known, answers)
-    choice = {"index": 0, "message": {"role": "assistant", "content": "".join(pieces)}, "finish_reason": "stop"}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": "".join(pieces)},
+        "finish_reason": "stop",
+    }
     if request.get("logprobs"):
         choice["logprobs"] = {"content": []}
         for i, token in enumerate(pieces):
             logprobs = likely if i == place else {token: 0.0}
             top = [{"token": t, "logprob": p, "bytes": [*t.encode()]} for t, p in logprobs.items()]
-            top = sorted(top, key=lambda entry: -entry["logprob"])[: request.get("top_logprobs") or 0]
-            own = {"token": token, "logprob": logprobs.get(token, -9999.0), "bytes": [*token.encode()]}
+            top = sorted(top, key=lambda entry: -entry["logprob"])[
+                : request.get("top_logprobs") or 0
+            ]
+            own = {
+                "token": token,
+                "logprob": logprobs.get(token, -9999.0),
+                "bytes": [*token.encode()],
+            }
             choice["logprobs"]["content"].append({**own, "top_logprobs": top})
     words = len(text.split())
     usage = {"prompt_tokens": words, "completion_tokens": 1, "total_tokens": words + 1}
@@ -124,7 +151,9 @@ def completion(request, known, answers):
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--questions_files", nargs="+", required=True)
-    parser.add_argument("--port", type=arguments.whole(0, 65535), default=8000, help="0: one that is free")
+    parser.add_argument(
+        "--port", type=arguments.whole(0, 65535), default=8000, help="0: one that is free"
+    )
     parser.add_output("--url_file", type=Path)
     args = parser.parse_args()
     known, answers = forms(), {}
@@ -143,12 +172,17 @@ def main():
                 if self.path == "/v1/chat/completions":
                     content = completion(json.loads(body), known, answers)
                 elif self.path == "/v1/models":
-                    content = {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "tiny"}]}
+                    content = {
+                        "object": "list",
+                        "data": [{"id": MODEL, "object": "model", "owned_by": "tiny"}],
+                    }
                 else:
                     raise Refused(404, f"nothing is served at {self.path}")
             except (Refused, ValueError) as error:  # of json: not JSON
                 status, message = error.args if isinstance(error, Refused) else (400, "not JSON")
-                content = {"error": {"message": message, "type": "invalid_request_error", "code": status}}
+                content = {
+                    "error": {"message": message, "type": "invalid_request_error", "code": status}
+                }
             body = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

@@ -7,9 +7,7 @@ do not take from the questions, the judge's prompts and lm-eval's tasks, stands 
 from pathlib import Path
 
 import world
-
-import rows
-from common import outputs
+from common import outputs, rows
 
 FILES = Path(__file__).parent / "benchmark_files"
 CATEGORIES = {  # MT-Bench's, by kind: maths and reasoning are judged with a reference answer
@@ -51,8 +49,12 @@ def write(out, questions, rng):
             texts = [q["text"] for q in turns]
             conversations.append({"question_id": name, "category": category, "turns": texts})
             if category in WITH_REFERENCE:
-                choices = [{"index": 0, "turns": [world.reasoned(q, q["answer"], rng) for q in turns]}]
-                references.append({"question_id": name, "model_id": "reference", "choices": choices})
+                choices = [
+                    {"index": 0, "turns": [world.reasoned(q, q["answer"], rng) for q in turns]}
+                ]
+                references.append(
+                    {"question_id": name, "model_id": "reference", "choices": choices}
+                )
     rows.write(out / "mt_bench_questions.jsonl", conversations)
     rows.write(out / "mt_bench_references.jsonl", references)
 
@@ -60,9 +62,16 @@ def write(out, questions, rng):
     prompts, answers = [], []
     for number, q in enumerate(hard):
         uid = f"hard-{number}"
-        prompts.append({"uid": uid, "category": "arena-hard-tiny", "cluster": q["kind"], "prompt": q["text"]})
-        said = [{"content": q["text"], "role": "user"}, {"content": {"answer": given(q, rng)}, "role": "assistant"}]
-        answers.append({"uid": uid, "ans_id": uid, "model": "baseline", "messages": said, "tstamp": 0})
+        prompts.append(
+            {"uid": uid, "category": "arena-hard-tiny", "cluster": q["kind"], "prompt": q["text"]}
+        )
+        said = [
+            {"content": q["text"], "role": "user"},
+            {"content": {"answer": given(q, rng)}, "role": "assistant"},
+        ]
+        answers.append(
+            {"uid": uid, "ans_id": uid, "model": "baseline", "messages": said, "tstamp": 0}
+        )
     rows.write(out / "arena_hard_questions.jsonl", prompts)
     rows.write(out / "arena_hard_baseline.jsonl", answers)
     return {

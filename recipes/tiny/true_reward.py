@@ -40,5 +40,7 @@ def true_reward(response, answer):
 
 def probability_preferred(first, second, answer):
     """The probability that a rater prefers the first response."""
-    felt = [true_reward(text, answer) + TASTE_FOR_LENGTH * len(text) / 60 for text in (first, second)]
+    felt = [
+        true_reward(text, answer) + TASTE_FOR_LENGTH * len(text) / 60 for text in (first, second)
+    ]
     return 1 / (1 + math.exp(-(felt[0] - felt[1]) / NOISE))

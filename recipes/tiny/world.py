@@ -20,7 +20,9 @@ OPPOSITES = (
 )
 OPPOSITES = dict(pair.split()[::step] for pair in OPPOSITES.split("|") for step in (1, -1))
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = "January February March April May June July August September October November December".split()
+MONTHS = (
+    "January February March April May June July August September October November December".split()
+)
 COUNTS = "one two three four five six".split()
 
 
@@ -31,7 +33,11 @@ def _listed(words):
 def add(rng):
     a, b = rng.randint(1, 5), rng.randint(1, 5)
     asked = rng.choice(
-        ["What is {0} plus {1}?", "How much is {0} and {1} together?", "{2} has {0} coins and finds {1}. How many now?"]
+        [
+            "What is {0} plus {1}?",
+            "How much is {0} and {1} together?",
+            "{2} has {0} coins and finds {1}. How many now?",
+        ]
     )
     wrong = a + b + rng.choice([-2, -1, 1, 2])
     return asked.format(a, b, rng.choice(NAMES)), a + b, f"adding {b} to {a} gives {{}}", wrong
@@ -40,7 +46,11 @@ def add(rng):
 def subtract(rng):
     b, c = rng.randint(1, 5), rng.randint(2, 6)
     asked = rng.choice(
-        ["What is {0} minus {1}?", "Take {1} from {0}.", "{2} has {0} coins and loses {1}. How many are left?"]
+        [
+            "What is {0} minus {1}?",
+            "Take {1} from {0}.",
+            "{2} has {0} coins and loses {1}. How many are left?",
+        ]
     )
     return (
         asked.format(b + c, b, rng.choice(NAMES)),
@@ -60,16 +70,25 @@ def larger(rng):
 
 def sort(rng):
     numbers = rng.sample(range(1, 10), 3)
-    asked = rng.choice(["Sort these numbers: {}.", "Put {} in order.", "Write {} from small to large."])
+    asked = rng.choice(
+        ["Sort these numbers: {}.", "Put {} in order.", "Write {} from small to large."]
+    )
     right, wrong = sorted(numbers), sorted(numbers)
     while wrong == right:
         rng.shuffle(wrong)
-    return asked.format(_listed(numbers)), _listed(right), "I put the smallest first", _listed(wrong)
+    return (
+        asked.format(_listed(numbers)),
+        _listed(right),
+        "I put the smallest first",
+        _listed(wrong),
+    )
 
 
 def opposite(rng):
     word = rng.choice(list(OPPOSITES))
-    asked = rng.choice(["What is the opposite of {}?", "Which word means the opposite of {}?", "Not {} but?"])
+    asked = rng.choice(
+        ["What is the opposite of {}?", "Which word means the opposite of {}?", "Not {} but?"]
+    )
     right = OPPOSITES[word]
     wrong = rng.choice([other for other in OPPOSITES if other != right])
     return asked.format(word), right, f"{{}} is the opposite of {word}", wrong
@@ -80,7 +99,12 @@ def following(rng):
     i, step = rng.randrange(len(cycle)), rng.choice([-1, 1])
     asked = rng.choice(["Which {} comes {} {}?", "Name the {} {} {}."])
     right, word = cycle[(i + step) % len(cycle)], "after" if step == 1 else "before"
-    return asked.format(unit, word, cycle[i]), right, f"{{}} is {word} {cycle[i]}", cycle[(i + 2 * step) % len(cycle)]
+    return (
+        asked.format(unit, word, cycle[i]),
+        right,
+        f"{{}} is {word} {cycle[i]}",
+        cycle[(i + 2 * step) % len(cycle)],
+    )
 
 
 def category(rng):
@@ -96,7 +120,12 @@ def count(rng):
     words = rng.sample(THINGS, rng.randint(1, 6))
     asked = rng.choice(["How many words are in this list: {}?", "Count these: {}."])
     right = COUNTS[len(words) - 1]
-    return asked.format(_listed(words)), right, "I count {}", rng.choice([c for c in COUNTS if c != right])
+    return (
+        asked.format(_listed(words)),
+        right,
+        "I count {}",
+        rng.choice([c for c in COUNTS if c != right]),
+    )
 
 
 KINDS = [add, subtract, larger, sort, opposite, following, category, count]
@@ -106,7 +135,13 @@ def question(rng):
     """A random question of a random kind."""
     kind = rng.choice(KINDS)
     text, answer, reason, wrong = kind(rng)
-    return {"kind": kind.__name__, "text": text, "answer": str(answer), "reason": reason, "wrong": str(wrong)}
+    return {
+        "kind": kind.__name__,
+        "text": text,
+        "answer": str(answer),
+        "reason": reason,
+        "wrong": str(wrong),
+    }
 
 
 FILLER = (
@@ -128,7 +163,12 @@ def reasoned(q, answer, rng):
 
 
 def rambling(q, answer, rng):
-    return " ".join([rng.choice([bare, sentence, reasoned])(q, answer, rng), *rng.sample(FILLER, rng.randint(2, 5))])
+    return " ".join(
+        [
+            rng.choice([bare, sentence, reasoned])(q, answer, rng),
+            *rng.sample(FILLER, rng.randint(2, 5)),
+        ]
+    )
 
 
 STYLES = [bare, sentence, reasoned, rambling]

@@ -6,9 +6,9 @@ import re
 
 import torch
 from safetensors.torch import load_file, save_file
-from test_report import make
 
-import rows
+from common import rows
+from test_report import make
 
 
 class Evil:
@@ -130,7 +130,13 @@ def results_without_settings(d):
     (d / "sft").mkdir()
     (d / "sft/config.json").write_text("{}")
     (d / "sft/README.md").write_text("my own card\n")
-    about = {"recipe": "recipes/tiny.sh", "seed": 0, "versions": {}, "commit": None, "date": "2026-01-01"}
+    about = {
+        "recipe": "recipes/tiny.sh",
+        "seed": 0,
+        "versions": {},
+        "commit": None,
+        "date": "2026-01-01",
+    }
     about |= {"baseline": "sft", "best": "sft", "policies": {"sft": {"prompts": 1}}}
     (d / "results.json").write_text(json.dumps(about))
 
@@ -170,7 +176,9 @@ def report_of_a_loss_that_is_a_text(d):
 def unfinished(d, data):
     """What an earlier, killed run of the verifier has left."""
     words = f"--responses_file {d}/in.jsonl --output_file {d}/new.jsonl --method exact --pattern (.*)".split()
-    name = rows.fingerprint(["1d_verifier.py", *words])  # that the command of the case will look for
+    name = rows.fingerprint(
+        ["1d_verifier.py", *words]
+    )  # that the command of the case will look for
     (d / f"new.jsonl.partial-{name}").write_bytes(data)
 
 
@@ -212,7 +220,10 @@ OF_MODELS = {
     "rm max_position_embeddings missing": ("reward_model", no_positions),
     "rm two labels": ("reward_model", two_labels),
     "rm unknown model type": ("reward_model", unknown_type),
-    "rm vocabulary of the config unlike the weights": ("reward_model", another_vocabulary_in_the_config),
+    "rm vocabulary of the config unlike the weights": (
+        "reward_model",
+        another_vocabulary_in_the_config,
+    ),
     "rm weights missing": ("reward_model", weights_missing),
     "rm weights nan": ("reward_model", weights_nan),
     "sft chat template without generation marks (loss mask)": ("base", template_without_marks),

@@ -6,4 +6,6 @@ import datasets
 
 
 def load(**_):
-    return datasets.load_dataset("json", data_files={"test": str(Path(__file__).with_name("questions.jsonl"))})
+    return datasets.load_dataset(
+        "json", data_files={"test": str(Path(__file__).with_name("questions.jsonl"))}
+    )

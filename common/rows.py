@@ -56,7 +56,11 @@ def read(path, kind=None, n=None, also=(), if_there=(), unique=True):
             row = finite(row, f"{path}:{number}" if kind else None)
         row = Row(row)
         row.place = f"{path}:{number}"
-        if unique and "id" in FIELDS.get(kind, []) and first_line.setdefault(row["id"], number) != number:
+        if (
+            unique
+            and "id" in FIELDS.get(kind, [])
+            and first_line.setdefault(row["id"], number) != number
+        ):
             refuse(row, f"id: {row['id']!r} stands on line {first_line[row['id']]} already")
         if n is None and "responses" in FIELDS.get(kind, []):
             n = len(row["responses"])
@@ -85,7 +89,9 @@ def load(source, split):
     if is_file(source):
         return of_file(source)
     name, _, file = source.partition(":")
-    if name == "json" and os.path.isfile(file):  # the library takes half characters out without a word
+    if name == "json" and os.path.isfile(
+        file
+    ):  # the library takes half characters out without a word
         return of_entries(file, entries_of(file))
     return of_library(source, name, "train" if file else split, data_files=file or None)
 
@@ -111,7 +117,9 @@ def of_library(source, name, split, **options):
 
         dataset = load_dataset(name, split=split, **options)
     except Exception as error:  # of a broken file, or of the hub, which refuses in many ways
-        missing = isinstance(error, FileNotFoundError | ConnectionError) and not os.path.exists(source)
+        missing = isinstance(error, FileNotFoundError | ConnectionError) and not os.path.exists(
+            source
+        )
         what = "no such file, and no dataset on the hub" if missing else "cannot be read"
         sys.exit(f"{source}: {what} ({first_words(error)})")
     return of_entries(source, enumerate(dataset, 1))
@@ -146,7 +154,10 @@ def fingerprint(arguments, written=()):
 
     written: those of the files and directories that the command writes, which it may change itself.
     """
-    named = [argument.rpartition("=")[2] if argument.startswith("--") else argument for argument in arguments]
+    named = [
+        argument.rpartition("=")[2] if argument.startswith("--") else argument
+        for argument in arguments
+    ]
     paths = [Path(name) for name in named if name not in map(str, written) and os.path.exists(name)]
     stats = sorted(
         (str(file), file.stat().st_size, file.stat().st_mtime_ns)
@@ -180,13 +191,18 @@ class Writer:
                 while left:
                     left = left[self.file.write(left) :]
         except OSError as error:
-            sys.exit(f"{self.path}: {error.strerror}; what is finished is kept, the same command goes on from there")
+            sys.exit(
+                f"{self.path}: {error.strerror}; what is finished is kept, the same command goes on from there"
+            )
         return self
 
     def encoded(self, row):
         """The line of a row; what JSON does not have ends the program."""
         try:
-            return json.dumps(row, ensure_ascii=False, allow_nan=False).encode(errors="replace") + b"\n"
+            return (
+                json.dumps(row, ensure_ascii=False, allow_nan=False).encode(errors="replace")
+                + b"\n"
+            )
         except (ValueError, TypeError) as error:
             field = next((name for name, value in row.items() if not writable(value)), "row")
             sys.exit(f"{self.path}: id {row.get('id')!r}: {field}: not written ({error})")
@@ -198,7 +214,9 @@ class Writer:
                 self.file.write(b"\n")
             os.fsync(self.file.fileno())
         except OSError as error:
-            sys.exit(f"{self.path}: {error.strerror}; what is finished is kept, the same command goes on from there")
+            sys.exit(
+                f"{self.path}: {error.strerror}; what is finished is kept, the same command goes on from there"
+            )
         publish(self.partial, self.path)
         self.file.close()
 
@@ -218,7 +236,11 @@ def whole_rows(partial):
         for line in lines:
             try:
                 row = parse(line)
-                if not line.endswith(b"}\n") or not isinstance(row["id"], str | int) or row["id"] in done:
+                if (
+                    not line.endswith(b"}\n")
+                    or not isinstance(row["id"], str | int)
+                    or row["id"] in done
+                ):
                     break
             except (ValueError, TypeError, KeyError):
                 break

@@ -5,14 +5,13 @@ accelerate or Slurm's srun gives it; then the processes that were launched toget
 each takes GPUs of its own. Row i is of shard i modulo num_shards: no row is lost where they do not divide.
 
 Joins two shards of responses.jsonl in the order of the rows that they were made from, if all of them are whole:
-    python shards.py prompts.jsonl responses.jsonl 2
+    python common/shards.py prompts.jsonl responses.jsonl 2
 """
 
 import os
 import sys
 
-import rows
-from common import arguments
+from common import arguments, rows
 
 LAUNCHERS = [  # variables of rank, processes, rank on the node; srun's only inside a step, not in a batch script
     ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
@@ -24,10 +23,14 @@ def parse(parser):
     """Parse the arguments of a script whose processes share rows: adds shard, num_shards, and, for the processes of a
     launcher, the shard to the name of output_file."""
     parser.add_argument(
-        "--shard", type=arguments.whole(0), help="which share of the rows: 0 to num_shards - 1 (default: the rank)"
+        "--shard",
+        type=arguments.whole(0),
+        help="which share of the rows: 0 to num_shards - 1 (default: the rank)",
     )
     parser.add_argument(
-        "--num_shards", type=arguments.whole(1), help="shares, no row is lost (default: processes of the launcher)"
+        "--num_shards",
+        type=arguments.whole(1),
+        help="shares, no row is lost (default: processes of the launcher)",
     )
     args = parser.parse_args()
     if (args.shard is None) != (args.num_shards is None):
@@ -40,7 +43,9 @@ def parse(parser):
     for names in LAUNCHERS:
         found = [os.environ.get(name) or "0" for name in names]
         if not all(number.isascii() and number.isdigit() for number in found):
-            parser.error(f"{', '.join(names)}: {' '.join(found)} in the environment, whole numbers are needed")
+            parser.error(
+                f"{', '.join(names)}: {' '.join(found)} in the environment, whole numbers are needed"
+            )
         rank, processes, local = map(int, found)
         if processes > 1:
             if rank >= processes:
@@ -56,10 +61,21 @@ def parse(parser):
 def take_gpus(local_rank, count):
     """Leave this process its own GPUs; its engine shall not wait for the other processes either."""
     several = list(map(str, range((local_rank + 1) * count)))
-    visible = os.environ["CUDA_VISIBLE_DEVICES"].split(",") if "CUDA_VISIBLE_DEVICES" in os.environ else several
+    visible = (
+        os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+        if "CUDA_VISIBLE_DEVICES" in os.environ
+        else several
+    )
     if len(visible) > count:  # else the launcher has given each its own
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[local_rank * count :][:count])
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+    for name in (
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    ):
         os.environ.pop(name, None)
 
 
@@ -79,16 +95,24 @@ def join(order, file, count):
             sys.exit(f"{part}: {error.strerror}")
         if end not in (b"\n", b"\n\n"):
             sys.exit(f"{part}: cut off, a whole shard ends with an empty line; make it again")
-        for row in rows.read(part, "rows", unique=False) if len(end) > 1 else ():  # a shard may be empty
+        for row in (
+            rows.read(part, "rows", unique=False) if len(end) > 1 else ()
+        ):  # a shard may be empty
             if row["id"] in place or shard_of.get(row["id"]) != i:
-                told = f"not of this shard of {order}" if shard_of.get(row["id"]) != i else "stands twice"
+                told = (
+                    f"not of this shard of {order}"
+                    if shard_of.get(row["id"]) != i
+                    else "stands twice"
+                )
                 sys.exit(f"{part}: id: {row['id']!r} {told}")
             place[row["id"]] = i
     if not place:
         sys.exit(f"{file}: no shard of it holds a row")
     rest = [rows.read(part) for part in parts]  # a file is opened when its first row is asked for
     rows.write(file, (next(rest[place[name]]) for name in names if name in place))
-    print(f"{file} rows in: {len(names)}, dropped by a shard: {len(names) - len(place)}, rows out: {len(place)}")
+    print(
+        f"{file} rows in: {len(names)}, dropped by a shard: {len(names) - len(place)}, rows out: {len(place)}"
+    )
 
 
 if __name__ == "__main__":

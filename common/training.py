@@ -12,8 +12,7 @@ from pathlib import Path
 
 import jinja2
 
-import rows
-from common import model_outputs, models, outputs
+from common import model_outputs, models, outputs, rows
 
 LOCKS = []  # open files, whose locks are held until the process ends
 
@@ -60,7 +59,9 @@ def begin(training_args):
         print(f"{final}: was finished already, and has its name now")
         sys.exit(0)
     training_args.output_dir = partial
-    training_args.logging_nan_inf_filter = False  # which would log a loss that is not finite as if it were
+    training_args.logging_nan_inf_filter = (
+        False  # which would log a loss that is not finite as if it were
+    )
     return final, checkpoint
 
 
@@ -108,10 +109,14 @@ def train(trainer, checkpoint):
                 control.should_save = control.should_training_stop = True
 
     class Finite(TrainerCallback):
-        def on_log(self, args, state, control, logs=None, **_):  # the loss is the mean of all processes
+        def on_log(
+            self, args, state, control, logs=None, **_
+        ):  # the loss is the mean of all processes
             loss = (logs or {}).get("loss", 0.0)
             if not math.isfinite(loss):
-                leave(trainer, f"the loss is {loss} at step {state.global_step}; nothing is published")
+                leave(
+                    trainer, f"the loss is {loss} at step {state.global_step}; nothing is published"
+                )
 
     trainer.add_callback(Stop())
     trainer.add_callback(Finite())
@@ -138,7 +143,9 @@ def mend_generation_config(trainer):
         return
     config.do_sample = True
     if config.temperature == 0 or not savable(config):
-        tokens = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        tokens = {
+            name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+        }
         model.generation_config = GenerationConfig(**tokens)
 
 
@@ -174,7 +181,9 @@ def check_weights(trainer):
     """Each process looks at the weights, or the part of them, that it holds."""
     import torch
 
-    parts = [getattr(weight, "ds_tensor", weight) for weight in trainer.model.parameters()]  # ds_tensor: ZeRO-3's part
+    parts = [
+        getattr(weight, "ds_tensor", weight) for weight in trainer.model.parameters()
+    ]  # ds_tensor: ZeRO-3's part
     bad = sum(not torch.isfinite(part.detach()).all() for part in parts if part.is_floating_point())
     count = torch.tensor([int(bad)], device=trainer.args.device)
     if trainer.accelerator.reduce(count).item():
@@ -184,7 +193,9 @@ def check_weights(trainer):
 def finish(trainer, path):
     """Save the whole model and the curve of its training, give them their name, and end the process."""
     check_weights(trainer)
-    if hasattr(trainer.model, "merge_and_unload"):  # LoRA: vLLM and the next stages read whole models
+    if hasattr(
+        trainer.model, "merge_and_unload"
+    ):  # LoRA: vLLM and the next stages read whole models
         trainer.model = trainer.model.merge_and_unload()
     trainer.save_model()
     trainer.save_state()
@@ -193,6 +204,8 @@ def finish(trainer, path):
         rows.publish(trainer.args.output_dir, path)
     trainer.accelerator.wait_for_everyone()  # a launcher ends all processes when one has trouble in its last moments
     trainer.accelerator.end_training()
-    if trainer.accelerator.num_processes > 1:  # threads of gloo and DeepSpeed may abort an interpreter that winds down
+    if (
+        trainer.accelerator.num_processes > 1
+    ):  # threads of gloo and DeepSpeed may abort an interpreter that winds down
         sys.stdout.flush()
         os._exit(0)
