@@ -1,1 +1,1 @@
-"""What every stage may import: rows, shards, training, arguments, outputs, models, judge."""
+"""What every stage may import: rows, shards, batches, training, arguments, outputs, models, judge."""

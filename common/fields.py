@@ -21,6 +21,21 @@ OPTIONAL = {  # that are checked where they are there, since the stages which re
     "responses": ["system", "end_tokens"],
 }
 
+# Lists with one entry for each response of a row. Any other list belongs to the row as a whole, however long it is.
+PER_RESPONSE = (
+    "responses",
+    "temperatures",
+    "finish_reasons",
+    "end_tokens",
+    "response_tokens",
+    "policies",
+    "rewards",
+    "objectives",
+    "true_rewards",
+    "correct",
+    "kl",
+)
+
 
 # What a field may hold: each check takes the value and its row, and gives what is wrong or None
 

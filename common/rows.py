@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from common import model_outputs, outputs
-from common.fields import FIELDS, is_number, problem, short
+from common.fields import FIELDS, PER_RESPONSE, is_number, problem, short
 from common.json_files import entries_of, lines_of, parse
 
-__all__ = ["FIELDS", "is_number", "lines_of", "parse", "problem", "short"]
+__all__ = ["FIELDS", "PER_RESPONSE", "is_number", "lines_of", "parse", "problem", "short"]
 
 
 class Row(dict):
@@ -31,6 +31,31 @@ class Row(dict):
 def refuse(row, reason):
     """End the program with a line about that row; reason: 'field: what is wrong'."""
     sys.exit(f"{row.place}: {reason}")
+
+
+# What belongs to the responses of a row
+
+
+def per_response(row):
+    """{field: list} of what a row holds for each of its responses; a list of another length ends the program."""
+    found = {}
+    for field in PER_RESPONSE:
+        if field not in row:
+            continue
+        if not isinstance(row[field], list) or len(row[field]) != len(row["responses"]):
+            refuse(row, f"{field}: not a list with one entry for each response")
+        found[field] = row[field]
+    return found
+
+
+def with_responses(row, indexes):
+    """A copy of a row with these of its responses alone. A judgement goes, since it numbers the others."""
+    kept = Row(row)
+    kept.place = row.place
+    for field, entries in per_response(row).items():
+        kept[field] = [entries[i] for i in indexes]
+    kept.pop("judgement", None)
+    return kept
 
 
 # Reading
@@ -61,7 +86,7 @@ def read(path, kind=None, n=None, also=(), if_there=(), unique=True):
             and "id" in FIELDS.get(kind, [])
             and first_line.setdefault(row["id"], number) != number
         ):
-            refuse(row, f"id: {row['id']!r} stands on line {first_line[row['id']]} already")
+            refuse(row, f"id: {row['id']!r}: duplicate, first on line {first_line[row['id']]}")
         if n is None and "responses" in FIELDS.get(kind, []):
             n = len(row["responses"])
         yield row

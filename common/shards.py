@@ -8,6 +8,7 @@ Joins two shards of responses.jsonl in the order of the rows that they were made
     python common/shards.py prompts.jsonl responses.jsonl 2
 """
 
+import itertools
 import os
 import sys
 
@@ -56,6 +57,11 @@ def parse(parser):
             take_gpus(local, getattr(args, "tensor_parallel_size", 1))
             break
     return args
+
+
+def own_rows(all_rows, args):
+    """Those rows that this process's shard has."""
+    return itertools.islice(all_rows, args.shard, None, args.num_shards)
 
 
 def take_gpus(local_rank, count):

@@ -112,7 +112,7 @@ PROMPTS = {
     },
     "id: missing": {"prompt": [turn("user")]},
     "id: not a non-empty text": {"id": 7, "prompt": [turn("user")]},
-    "id: 'a' stands on line 1 already": {"id": "a", "prompt": [turn("user", "other words")]},
+    "id: 'a': duplicate, first on line 1": {"id": "a", "prompt": [turn("user", "other words")]},
 }
 
 
