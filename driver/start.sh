@@ -29,8 +29,9 @@ start_run() { # environment, lock, settings
 }
 
 find_python() { # sets `python`: what a dry run may use, which installs nothing; empty if there is none with the packages
+  export PYTHONPATH=$PWD # this checkout's modules, whosever environment it is
   for python in "${VIRTUAL_ENV:-${CONDA_PREFIX:--}}/bin/python" .venv/bin/python python; do
-    if "$python" -I -c "import huggingface_hub, rows" 2>/dev/null; then return 0; fi
+    if "$python" -I -c "import huggingface_hub" 2>/dev/null; then return 0; fi
   done
   python=""
 }
