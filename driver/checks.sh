@@ -1,30 +1,45 @@
 # shellcheck shell=bash
-# Which variables do not go together, and what follows from them. An optimiser's own conditions stand in its file, in a
-# function check_NAME.
+# What follows from the variables where they are left empty, and which do not go together. An optimiser's own conditions
+# stand in its file, in a function check_NAME.
 
 check_variables() {
-  local name
-  read -ra annotators <<<"$ANNOTATOR"
-  read -ra pools <<<"$PROMPTS_BY_ROUND"
-  read -ra rates <<<"$DPO_LEARNING_RATES"
+  split_lists
   ((SEED < 2 ** 32)) || die "SEED=$SEED: below 2^32 is needed"
   check_directory
+  fill_in_prompts
   check_rounds
-  choose_validation
+  check_annotators
+  fill_in_validation
+  check_validation
   [[ $DRY_RUN != no ]] || check_files
   check_keys
   check_models
   check_judge
   ! has_responses || check_sampling
   set_processes
+  set_flags
+  local name
   for name in SFT RM PM DPO; do batch "${name}_BATCH_SIZE" >/dev/null; done
   for name in "${optimisers[@]}"; do
     name=$(basename "$name" .sh)
     if declare -F "check_$name" >/dev/null; then "check_$name"; fi
   done
+}
+
+split_lists() {
+  read -ra annotators <<<"$ANNOTATOR"
+  read -ra weights <<<"$ANNOTATOR_WEIGHTS"
+  read -ra pools <<<"$PROMPTS_BY_ROUND"
+  read -ra rates <<<"$DPO_LEARNING_RATES"
+}
+
+set_flags() { # flags that several stages share
   template=() # arguments of the policies' chat template
   [[ -z $CHAT_TEMPLATE_KWARGS ]] || template=(--chat_template_kwargs "$CHAT_TEMPLATE_KWARGS")
   model_len=(${MAX_MODEL_LEN:+--max_model_len "$MAX_MODEL_LEN"}) # of every engine
+  rm_code=() # for 1a_reward_model.py, which alone runs code of a reward model's own
+  [[ $RM_TRUST_REMOTE_CODE == no ]] || rm_code=(--trust_remote_code)
+  [[ -z $RM_REVISION ]] || rm_code+=(--revision "$RM_REVISION")
 }
 
 uses() { # uses ANNOTATOR: it is asked to annotate the responses of a round, to choose a policy, or to be measured
@@ -38,11 +53,14 @@ check_directory() {
   esac
 }
 
-check_rounds() { # how many there are, and what each is given
-  [[ -n $PROMPTS ]] || PROMPTS=$PROMPTS_BY_ROUND # the evaluation's
+fill_in_prompts() {
+  [[ -n $PROMPTS ]] || PROMPTS=$PROMPTS_BY_ROUND # the evaluation's are drawn from them
   if [[ -n $PROMPTS_BY_ROUND && ! -v set_by[PROMPTS_PER_ITERATION] ]]; then PROMPTS_PER_ITERATION=0; fi
-  [[ -n $PROMPTS ]] || die "$RECIPE: PROMPTS must be set"
   [[ $OFFLINE_SIZE == 0 || -n $OFFLINE_PAIRS ]] || OFFLINE_PAIRS=$PREFERENCES
+}
+
+check_rounds() { # how many there are, and what each is given
+  [[ -n $PROMPTS ]] || die "$RECIPE: PROMPTS must be set"
   ((${#pools[@]} == 0 || ${#pools[@]} == ITERATIONS)) ||
     die "PROMPTS_BY_ROUND=$PROMPTS_BY_ROUND: ${#pools[@]} for ITERATIONS=$ITERATIONS; give one a round"
   ((PROMPTS_PER_ITERATION || ITERATIONS < 2 || ${#pools[@]})) ||
@@ -50,18 +68,20 @@ check_rounds() { # how many there are, and what each is given
   [[ -z $PROMPTS_BY_ROUND || -z $CLEAN ]] || die "PROMPTS_BY_ROUND: not with CLEAN"
   ((${#rates[@]} == 0 || ${#rates[@]} == ITERATIONS)) ||
     die "DPO_LEARNING_RATES=$DPO_LEARNING_RATES: ${#rates[@]} for ITERATIONS=$ITERATIONS; give one a round"
+}
+
+check_annotators() { # each writes rewards_NAME
   local name
-  declare -A known=() # each writes rewards_NAME
+  declare -A used=()
   for name in "${annotators[@]##*/}"; do
-    [[ ! -v known[$name] ]] || die "ANNOTATOR=$ANNOTATOR: two of one name"
-    known[$name]=yes
+    [[ ! -v used[$name] ]] || die "ANNOTATOR=$ANNOTATOR: two of one name"
+    used[$name]=yes
   done
-  read -ra weights <<<"$ANNOTATOR_WEIGHTS"
   ((${#weights[@]} == 0 || ${#weights[@]} == ${#annotators[@]})) ||
     die "ANNOTATOR_WEIGHTS=$ANNOTATOR_WEIGHTS: ${#weights[@]} for ${#annotators[@]} of ANNOTATOR"
 }
 
-choose_validation() { # who chooses the best policy: the true reward of a made world, the reward model, or else
+fill_in_validation() { # who chooses the best policy: the true reward of a tiny world, the reward model, or an annotator
   if [[ -z $VALIDATION ]]; then
     VALIDATION=${annotators[0]}
     [[ $VALIDATION != policy || -n $REWARD_MODEL$PREFERENCES$WORLD ]] ||
@@ -69,11 +89,14 @@ choose_validation() { # who chooses the best policy: the true reward of a made w
     [[ -z $REWARD_MODEL$PREFERENCES ]] || VALIDATION=reward_model
     [[ -z $WORLD ]] || VALIDATION=true_reward
   fi
+  pairwise="" # it compares policies, it does not score one
+  [[ $VALIDATION != preference_model && ($VALIDATION != llm_judge || $JUDGE_METHOD == rating) ]] || pairwise=1
+}
+
+check_validation() {
   is_allowed "$VALIDATION" true_reward reward_model preference_model armorm llm_judge verifier FILE.py ||
     die "VALIDATION=$VALIDATION: one of true_reward reward_model preference_model armorm llm_judge verifier FILE.py"
   [[ $VALIDATION != true_reward || -n $WORLD ]] || die "VALIDATION=true_reward: only in a made world, by WORLD"
-  pairwise="" # it compares policies, it does not score one
-  [[ $VALIDATION != preference_model && ($VALIDATION != llm_judge || $JUDGE_METHOD == rating) ]] || pairwise=1
   [[ -z $pairwise ]] || ((ITERATIONS)) ||
     die "VALIDATION=$VALIDATION: it compares policies, and ITERATIONS=0 makes no second one"
   if [[ $VALIDATION == verifier && -f $EVAL_PROMPTS ]] && ! awk 'NF && !/"answer"/ {exit 1}' "$EVAL_PROMPTS"; then
@@ -144,10 +167,7 @@ check_models() { # each is given, or can be trained; code of others is run at a 
     [[ $ARMORM_TRUST_REMOTE_CODE == yes && $ARMORM_REVISION =~ ^[0-9a-f]{40}$ ]] ||
       die "ARMORM=$ARMORM: it runs code from the hub: set ARMORM_TRUST_REMOTE_CODE=yes and ARMORM_REVISION to a commit"
   fi
-  rm_code=() # for 1a_reward_model.py, which alone runs code of a reward model's own
-  [[ $RM_TRUST_REMOTE_CODE == no ]] || rm_code=(--trust_remote_code)
-  [[ -z $RM_REVISION ]] || rm_code+=(--revision "$RM_REVISION")
-  ((${#rm_code[@]} == 0)) || check_reward_model_code
+  [[ $RM_TRUST_REMOTE_CODE == no && -z $RM_REVISION ]] || check_reward_model_code
 }
 
 check_reward_model_code() {

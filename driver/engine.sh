@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154,SC2034,SC2178
 # How a step is run: in processes that end with this script, with a log and its seconds, its rows shared out over GPUs and
-# nodes, the made world's judge beside it.
+# nodes, the tiny world's judge beside it.
 
 pids=()
 servers=() # processes that live longer than a step
@@ -59,24 +59,25 @@ serve_judge() { # the world's own judge, before the first step that asks it
   export OPENAI_BASE_URL
 }
 
-shard_command() { # shard_command I SHARD: sets `sharded`, the step's command on a share of its rows, on its node and GPUs
+# Sets `sharded`, the command of step I on its share of the rows, with the node and the GPUs of the shard.
+shard_command() { # shard_command I SHARD
   local -n command=step_command_$1
-  local shards=${step_shards[$1]} file=${step_files[$1]%% *} each place devices
-  each=$((processes / shards))
-  place=$(($2 * each))
-  devices=$(IFS=, && echo "${gpus[*]:place % per_node:each}")
+  local shards=${step_shards[$1]} file=${step_files[$1]%% *} width first devices
+  width=$((processes / shards)) # GPUs of a shard
+  first=$(($2 * width))
+  devices=$(IFS=, && echo "${gpus[*]:first % per_node:width}")
   sharded=(env "CUDA_VISIBLE_DEVICES=$devices" "${command[@]/#"$file"/"$file.$2-of-$shards"}" --shard "$2" --num_shards "$shards")
-  ((NODES == 1)) || sharded=("${srun[@]}" --nodes=1 --ntasks=1 "--nodelist=${hosts[place / per_node]}" "${sharded[@]}")
+  ((NODES == 1)) || sharded=("${srun[@]}" --nodes=1 --ntasks=1 "--nodelist=${hosts[first / per_node]}" "${sharded[@]}")
 }
 
 run_step() { # run_step I WHY
   local i=$1 name log begun=$SECONDS files file
   local -n command=step_command_$i
-  local place="[$((i + 1)) of ${#step_files[@]}]"
+  local counter="[$((i + 1)) of ${#step_files[@]}]"
   read -ra files <<<"${step_files[i]}"
   name=$(name_of "${files[0]}") log=$OUT/log/$(name_of "${files[0]}")
   mkdir -p "$(dirname "$log")"
-  echo "$place $(date +%T) $name: $2"
+  echo "$counter $(date +%T) $name: $2"
   if asks_judge "$i"; then serve_judge; fi
   attempt=$(records begin "$i")
   pids=()
@@ -93,7 +94,7 @@ run_step() { # run_step I WHY
   records end "$i" || die "$name: cannot write its record"
   { echo "$((SECONDS - begun))" >"$log.seconds.new" && mv "$log.seconds.new" "$log.seconds"; } ||
     die "cannot write into $OUT/log; to go on, give the same command again"
-  echo "$place $name took $((SECONDS - begun)) s$(time_left "$i")"
+  echo "$counter $name took $((SECONDS - begun)) s$(time_left "$i")"
 }
 
 run_shards() { # run_shards I NAME LOG: each a process; one that fails is started once more
@@ -105,10 +106,10 @@ run_shards() { # run_shards I NAME LOG: each a process; one that fails is starte
     launch "$log.$shard.log" "${sharded[@]}"
     running+=("$shard")
   done
-  local started=("${pids[@]}") place
-  for place in "${!running[@]}"; do # each by its own pid: a bare wait would hide a failure
-    shard=${running[place]} status=0
-    wait "${started[place]}" || status=$?
+  local started=("${pids[@]}") i_started
+  for i_started in "${!running[@]}"; do # each by its own pid: a bare wait would hide a failure
+    shard=${running[i_started]} status=0
+    wait "${started[i_started]}" || status=$?
     ((status)) || continue
     if ((status != 143)); then
       echo "$name: shard $shard of $shards failed; once more, $log.$shard.again.log"

@@ -2,11 +2,11 @@
 # The beginning of a run: its environment, its lock, its settings.
 
 say_what_is_set() { # variables of the environment: a shell may still carry some from an earlier export
-  local name told=""
+  local name listing=""
   for name in "${!given[@]}"; do
-    [[ $name =~ ^(FROM|TO|DRY_RUN)$ ]] || told+=" $name=${given[$name]@Q}"
+    [[ $name =~ ^(FROM|TO|DRY_RUN)$ ]] || listing+=" $name=${given[$name]@Q}"
   done
-  [[ -z $told ]] || echo "From the environment:$told"
+  [[ -z $listing ]] || echo "From the environment:$listing"
 }
 
 start_run() { # environment, lock, settings
@@ -28,7 +28,8 @@ start_run() { # environment, lock, settings
   flock -n "$lock" || die "$OUT: another run_loop.sh is at work there"
 }
 
-find_python() { # sets `python`: what a dry run may use, which installs nothing; empty if there is none with the packages
+# A dry run installs nothing: sets `python` to an interpreter that has the packages, or to nothing.
+find_python() {
   export PYTHONPATH=$PWD # this checkout's modules, whosever environment it is
   for python in "${VIRTUAL_ENV:-${CONDA_PREFIX:--}}/bin/python" .venv/bin/python python; do
     if "$python" -I -c "import huggingface_hub" 2>/dev/null; then return 0; fi
@@ -36,7 +37,8 @@ find_python() { # sets `python`: what a dry run may use, which installs nothing;
   python=""
 }
 
-check_settings() { # other settings than those of what is made already are refused; else they are the settings now
+# Settings are frozen by what was made with them: a change that makes a file stale is refused, any other is named.
+check_settings() {
   local line name i changed=()
   declare -A before=()
   [[ -e $OUT/settings ]] || return 0
@@ -65,7 +67,7 @@ keep_settings() { # once the first step begins: until then a wrong value can be 
   echo "$settings" >"$OUT/settings.new" && mv "$OUT/settings.new" "$OUT/settings"
 }
 
-check() { # the rows and models of others, the hub, the disk, the GPUs: what would stop the run later
+run_preflight() { # the rows and models of others, the hub, the disk, the GPUs: what would stop the run later
   local after="CHECK=no goes on without these checks"
   [[ $CHECK == yes ]] || after="mend what is named above"
   env "${variables[@]}" "$python" preflight/check.py || die "$after"

@@ -11,7 +11,7 @@ die() {
 step_files=() step_shards=() step_order=()
 shards=1
 order=""
-summaries=() # places of steps that sum up what others have made: other settings may make them again
+summaries=() # indexes of steps that sum up what others have made: other settings may make them again
 
 step() { # step "FILE..." COMMAND...: list a step, which makes these files by that command
   local i=${#step_files[@]}
@@ -26,7 +26,7 @@ summarise() { # summarise "FILE..." COMMAND...: such a step
   step "$@"
 }
 
-conditions=() # {number: place in the list}
+conditions=() # {number: index of the step that it precedes}
 condition() { # condition FILE COMMAND...: what has to hold before the next step is run, while FILE is not there
   local i=${#conditions[@]}
   conditions+=("${#step_files[@]}")
@@ -36,13 +36,13 @@ condition() { # condition FILE COMMAND...: what has to hold before the next step
 }
 
 check_conditions() { # check_conditions I: those that were listed before step I, once each
-  local i told
+  local i problem
   for i in "${!conditions[@]}"; do
     ((conditions[i] <= $1)) || continue
     local -n command=condition_command_$i
     if [[ -z $FROM$TO && ! -e ${command[0]} ]]; then
-      told=$("${command[@]:1}" 2>&1) ||
-        die "$(tail -n 1 <<<"$told"); ITERATIONS=$ITERATIONS, PROMPTS_PER_ITERATION=$PROMPTS_PER_ITERATION"
+      problem=$("${command[@]:1}" 2>&1) ||
+        die "$(tail -n 1 <<<"$problem"); ITERATIONS=$ITERATIONS, PROMPTS_PER_ITERATION=$PROMPTS_PER_ITERATION"
     fi
     unset "conditions[i]"
   done
@@ -70,10 +70,10 @@ records() { # records USE I...: what driver/records.py says of these steps, or d
 
 # Which steps
 
-find_range() { # sets `first` and `last`, the places in the list that FROM and TO name
+find_range() { # sets `first` and `last`, the indexes in the list that FROM and TO name
   first=0 last=$((${#step_files[@]} - 1))
-  [[ -z $FROM ]] || first=$(place_of FROM)
-  [[ -z $TO ]] || last=$(place_of TO last)
+  [[ -z $FROM ]] || first=$(index_of FROM)
+  [[ -z $TO ]] || last=$(index_of TO last)
   ((first <= last)) || die "FROM=$FROM TO=$TO: the second comes before the first"
 }
 
@@ -81,8 +81,8 @@ find_range() { # sets `first` and `last`, the places in the list that FROM and T
 numbered=(world/evaluation prompts responses rewards "pairs best" policy answers rewards true_rewards kl)
 numbered_first=(world/evaluation base instructions sft preferences reward_model answers rewards true_rewards kl)
 
-place_of() { # place_of FROM|TO [last]: the place of the step that makes the file which the variable names
-  local text=${!1} wanted=() i file place="" t digit folder
+index_of() { # index_of FROM|TO [last]: the index of the step that makes the file which the variable names
+  local text=${!1} wanted=() i file index="" t digit folder
   text=${text#"$OUT"/}
   text=${text%/}
   if is_whole "$text"; then
@@ -98,15 +98,15 @@ place_of() { # place_of FROM|TO [last]: the place of the step that makes the fil
   fi
   for i in "${!step_files[@]}"; do
     for file in ${step_files[i]}; do
-      if [[ " ${wanted[*]} " == *" $(name_of "$file") "* && (-z $place || ${2:-} == last) ]]; then place=$i; fi
+      if [[ " ${wanted[*]} " == *" $(name_of "$file") "* && (-z $index || ${2:-} == last) ]]; then index=$i; fi
     done
   done
-  [[ -n $place ]] || die "$1=${!1}: no such step; DRY_RUN=steps lists all, such as iter1/responses"
-  echo "$place"
+  [[ -n $index ]] || die "$1=${!1}: no such step; DRY_RUN=steps lists all, such as iter1/responses"
+  echo "$index"
 }
 
 run_steps() { # run what has to be run, or say what would be
-  local i told
+  local i reason
   find_range
   mapfile -t states < <(records states "${!step_files[@]}")
   ((${#states[@]} == ${#step_files[@]})) || die "driver/records.py failed, see above"
@@ -126,30 +126,30 @@ run_steps() { # run what has to be run, or say what would be
   fi
   say_what_is_set
   python=python
-  check
+  run_preflight
   check_arguments
   keep_settings
   for ((i = first; i <= last; i++)); do
-    told="as FROM and TO say"
+    reason="as FROM and TO say"
     if [[ -z $FROM$TO ]]; then
-      told=$(records states "$i")
-      [[ $told != fresh* ]] || continue
+      reason=$(records states "$i")
+      [[ $reason != fresh* ]] || continue
     fi
     check_conditions "$i"
-    run_step "$i" "$told"
+    run_step "$i" "$reason"
   done
   if [[ -z $FROM$TO && -e $OUT/log/results.log ]]; then sed 1d "$OUT/log/results.log"; fi # the report's table
 }
 
 show_steps() { # the dry run
-  local i name told
+  local i name reason
   for ((i = first; i <= last; i++)); do
-    name=$(name_of "${step_files[i]%% *}") told=${states[i]}
-    [[ -z $FROM$TO ]] || told="as FROM and TO say"
+    name=$(name_of "${step_files[i]%% *}") reason=${states[i]}
+    [[ -z $FROM$TO ]] || reason="as FROM and TO say"
     if [[ $DRY_RUN == steps ]]; then
-      printf '%-40s %s\n' "$name" "$told"
+      printf '%-40s %s\n' "$name" "$reason"
     else
-      show_commands "$i" "$name ($told)"
+      show_commands "$i" "$name ($reason)"
     fi
   done
   [[ $DRY_RUN == yes && $CHECK == yes ]] || return 0
@@ -158,11 +158,12 @@ show_steps() { # the dry run
     echo "# not checked: no environment here, source ./setup.sh makes one"
     return 0
   fi
-  check
+  run_preflight
   check_arguments
 }
 
-check_arguments() { # does the script of each step take its flags? It takes seconds: commands that passed are not asked again
+# Does the script of each step take its flags? It takes seconds: a list of commands that has passed is kept in .checked.
+check_arguments() {
   local judge=${OPENAI_BASE_URL:-} commands
   commands=$(write_steps "${!step_files[@]}" | sha256sum)
   [[ ! -e $OUT/.checked || $(<"$OUT/.checked") != "$commands" ]] || return 0
