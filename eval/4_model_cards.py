@@ -1,98 +1,176 @@
-"""Write a model card into the directory of each policy of a run: recipe, data, scores, judge (README.md).
+"""Write a model card into the directory of each policy of a run: recipe, data, scores, judge.
 
-The card has what the Hugging Face hub reads at its top, and is overwritten when the command is given again; a README.md
-of one's own is kept as README.old.md. The directory keeps its time, since the policy in it has not changed.
+The card, README.md, begins with what the Hugging Face hub reads. It is overwritten when the command
+is given again; a README.md that no script wrote is kept as README.old.md. The directory keeps its
+modification time, since the policy in it has not changed.
 
-Reads:  --results_file, results.json of 3_report.py; --policies, model directories; one called policy has the name of
-        its parent
+Reads:  --results_file, results.json of 3_report.py; --policies, model directories; one called
+        policy has the name of its parent
 Writes: README.md in each of them
 
-    python eval/4_model_cards.py --results_file runs/tiny/results.json --policies runs/tiny/sft runs/tiny/iter1/policy
+    python eval/4_model_cards.py --results_file runs/tiny/results.json \
+        --policies runs/tiny/sft runs/tiny/iter1/policy
 """
 
 import itertools
 import json
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from common import arguments, model_outputs, outputs
+from common import arguments, model_outputs, outputs, tables
 
 DATA = ("SFT_DATA", "PREFERENCES", "PROMPTS", "EVAL_PROMPTS", "OFFLINE_PAIRS")
+METRICS = ("true_reward", "win_rate", "proxy_reward", "accuracy", "length", "kl")
 
 
-def scores_of(results, policy):
-    """Yields (what was measured, value, how) of one policy."""
-    own = results["policies"][policy]
-    how = f"{own['prompts']} test prompts"
-    for metric in ("true_reward", "win_rate", "proxy_reward", "accuracy", "length", "kl"):
-        if own.get(metric) is not None:
-            yield (
-                metric,
-                f"{own[metric]:.3f}",
-                f"{how}, against {results['baseline']}" if "win" in metric else how,
-            )
-    found = {name: of[policy] for name, of in results.get("benchmarks", {}).items() if policy in of}
-    for name, label, field, digits in (
-        ("alpaca_eval", "AlpacaEval 2, length-controlled win rate", "length_controlled_winrate", 1),
-        ("alpaca_eval", "AlpacaEval 2, win rate", "win_rate", 1),
-        ("mt_bench", "MT-Bench", "score", 2),
-        ("arena_hard", "Arena-Hard", "score", 1),
-    ):
-        of = found.get(name, {})
-        if of.get(field) is not None:
-            yield label, f"{of[field]:.{digits}f}", f"judge {of['judge']}, {of['date']}"
-    for task, of in found.get("academic", {}).get("tasks", {}).items():
-        yield (
-            task,
-            f"{100 * of['value']:.1f}",
-            f"lm-eval, {of['shots']} examples, {found['academic']['date']}",
-        )
+@dataclass
+class Benchmark:
+    """A score of a benchmark with a judge: its field in the results, and how the card shows it."""
+
+    name: str
+    field: str
+    label: str
+    digits: int
+
+
+LC_WIN_RATE = "length_controlled_winrate"
+BENCHMARKS = (
+    Benchmark("alpaca_eval", LC_WIN_RATE, "AlpacaEval 2, length-controlled win rate", 1),
+    Benchmark("alpaca_eval", "win_rate", "AlpacaEval 2, win rate", 1),
+    Benchmark("mt_bench", "score", "MT-Bench", 2),
+    Benchmark("arena_hard", "score", "Arena-Hard", 1),
+)
+
+
+# The text of a card
 
 
 def card(results, policy):
-    settings, recipe = results["settings"], Path(results["recipe"]).stem
-    first, best = policy == results["baseline"], policy == results["best"]
-    optimiser = settings.get("OPTIMISER", "dpo")
-    if first:
-        made = f"supervised fine-tuning of {settings['BASE_MODEL'].removeprefix('$OUT/')}"
-    elif optimiser == "dpo":
-        made = "online iterative DPO (arXiv 2405.07863)"
-    else:
-        made = f"{Path(optimiser).stem} in the loop of online iterative DPO (arXiv 2405.07863)"
-    lines = [
-        "---",
-        "library_name: transformers",
-        f"tags: [{model_outputs.CARD_TAG}, trl]",
-        "---",
-        "",
-    ]
-    lines += [f"# {recipe}: {policy}", ""]
-    lines += [f"A policy of recipe {recipe}, seed {results['seed']}, made by {made}."]
-    lines += ["The best of its run by the validation prompts."] if best else []
-    lines += (
-        ["Of the tiny world: its scores say nothing about other models."]
-        if "tiny" in recipe
-        else []
-    )
+    """The text of the model card of one policy of results.json."""
+    settings = results["settings"]
+    recipe = Path(results["recipe"]).stem
+    # What the hub reads, as YAML.
+    lines = ["---", "library_name: transformers", f"tags: [{model_outputs.CARD_TAG}, trl]", "---"]
+    lines += ["", f"# {recipe}: {policy}", ""]
+    seed = results["seed"]
+    method = training_method(results, policy)
+    lines.append(f"A policy of recipe {recipe}, seed {seed}, made by {method}.")
+    if policy == results["best"]:
+        lines.append("The best of its run by the validation prompts.")
+    if "tiny" in recipe:
+        lines.append("Of the tiny world: its scores say nothing about other models.")
+
     lines += ["", "| data | |", "|---|---|"]
-    lines += [f"| {name} | {settings[name]} |" for name in DATA if settings.get(name)]
+    for name in DATA:
+        if settings.get(name):
+            lines.append(tables.markdown_line([name, settings[name]]))
+
     lines += ["", "| measured | value | how |", "|---|---|---|"]
-    lines += [f"| {' | '.join(line)} |" for line in scores_of(results, policy)]
-    versions = ", ".join(
-        f"{name} {version}" for name, version in results["versions"].items() if version
-    )
-    lines += [
-        "",
-        f"{versions}; commit {results['commit'] or 'unknown'}; {results['date'][:10]}.",
-        "",
-        "Settings:",
-        "",
-    ]
-    return (
-        "\n".join([*lines, *(f"    {name}={value}" for name, value in settings.items() if value)])
-        + "\n"
-    )
+    for cells in [*metric_cells(results, policy), *benchmark_cells(results, policy)]:
+        lines.append(tables.markdown_line(cells))
+
+    # Four blanks make a line of code in Markdown.
+    lines += ["", f"{versions_line(results)}.", "", "Settings:", ""]
+    for name, value in settings.items():
+        if value:
+            lines.append(f"    {name}={value}")
+    return "\n".join(lines) + "\n"
+
+
+def training_method(results, policy):
+    settings = results["settings"]
+    optimiser = settings.get("OPTIMISER", "dpo")
+    if policy == results["baseline"]:
+        base_model = settings["BASE_MODEL"].removeprefix("$OUT/")
+        return f"supervised fine-tuning of {base_model}"
+    if optimiser == "dpo":
+        return "online iterative DPO (arXiv 2405.07863)"
+    name = Path(optimiser).stem
+    return f"{name} in the loop of online iterative DPO (arXiv 2405.07863)"
+
+
+def versions_line(results):
+    versions = []
+    for name, version in results["versions"].items():
+        if version:
+            versions.append(f"{name} {version}")
+    commit = results["commit"] or "unknown"
+    day = results["date"][:10]
+    return f"{', '.join(versions)}; commit {commit}; {day}"
+
+
+def metric_cells(results, policy):
+    """Yield (what was measured, value, how) of the metrics that are known."""
+    scores = results["policies"][policy]
+    for metric in METRICS:
+        if scores.get(metric) is None:
+            continue
+        how = f"{scores['prompts']} test prompts"
+        if metric == "win_rate":
+            how += f", against {results['baseline']}"
+        yield metric, f"{scores[metric]:.3f}", how
+
+
+def benchmark_cells(results, policy):
+    """Yield (what was measured, value, how) of the benchmarks that the policy was measured on."""
+    benchmarks = results.get("benchmarks", {})
+    for benchmark in BENCHMARKS:
+        result = benchmarks.get(benchmark.name, {}).get(policy, {})
+        score = result.get(benchmark.field)
+        if score is not None:
+            how = f"judge {result['judge']}, {result['date']}"
+            yield benchmark.label, f"{score:.{benchmark.digits}f}", how
+    academic = benchmarks.get("academic", {}).get(policy, {})
+    for name, task in academic.get("tasks", {}).items():
+        how = f"lm-eval, {task['shots']} examples, {academic['date']}"
+        yield name, f"{100 * task['value']:.1f}", how
+
+
+# Reading and writing
+
+
+def read_results(file):
+    """The content of results.json; anything else ends the program."""
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+        # Only to see whether this is a report.
+        list(results["policies"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or "not the results of a report"
+        sys.exit(f"{file}: {reason}")
+    return results
+
+
+def card_of(directory, results, results_file):
+    """The card of the policy in a directory; a directory of another model ends the program."""
+    named = directory.absolute()
+    if directory.name == "policy":
+        named = named.parent
+    policy = named.name
+    policies = list(results["policies"])
+    if not (directory / "config.json").exists() or policy not in policies:
+        sys.exit(f"{directory}: not the directory of one of {', '.join(policies)}")
+    try:
+        return card(results, policy)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{policy}: {type(error).__name__} {error}"
+        sys.exit(f"{results_file}: not the results of a report ({reason})")
+
+
+def write_card(directory, text):
+    """Write README.md; one that no script wrote is kept. The directory keeps its times."""
+    times = os.stat(directory)
+    file = directory / "README.md"
+    if file.is_dir():
+        sys.exit(f"{file}: a directory")
+    if file.exists() and not model_outputs.is_our_card(file):
+        kept = next(name for name in kept_names(directory) if not name.exists())
+        os.replace(file, kept)
+        print(f"{file}: not a card of a script, kept as {kept.name}")
+    outputs.write_text(file, text)
+    os.utime(directory, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def kept_names(directory):
@@ -107,38 +185,14 @@ def main():
     parser.add_argument("--results_file", type=Path, required=True)
     parser.add_argument("--policies", nargs="+", type=Path, required=True, help="model directories")
     args = parser.parse_args()
-    try:
-        results = json.loads(args.results_file.read_text(encoding="utf-8"))
-        known = list(results["policies"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        sys.exit(
-            f"{args.results_file}: {getattr(error, 'strerror', None) or 'not the results of a report'}"
-        )
+    results = read_results(args.results_file)
+    # All cards before the first is written: wrong input changes nothing.
     cards = {}
     for directory in args.policies:
-        name = (
-            directory.absolute().parent if directory.name == "policy" else directory.absolute()
-        ).name
-        if not (directory / "config.json").exists() or name not in known:
-            sys.exit(f"{directory}: not the directory of one of {', '.join(known)}")
-        try:
-            cards[directory] = card(results, name)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            sys.exit(
-                f"{args.results_file}: not the results of a report ({name}: {type(error).__name__} {error})"
-            )
+        cards[directory] = card_of(directory, results, args.results_file)
     for directory, text in cards.items():
-        times = os.stat(directory)
-        file = directory / "README.md"
-        if file.is_dir():
-            sys.exit(f"{file}: a directory")
-        if file.exists() and not model_outputs.is_our_card(file):
-            kept = next(name for name in kept_names(directory) if not name.exists())
-            os.replace(file, kept)
-            print(f"{file}: not a card of a script, kept as {kept.name}")
-        outputs.write_text(file, text)
-        os.utime(directory, ns=(times.st_atime_ns, times.st_mtime_ns))
-    print(f"{', '.join(str(directory / 'README.md') for directory in cards)}")
+        write_card(directory, text)
+    print(", ".join(str(directory / "README.md") for directory in cards))
 
 
 if __name__ == "__main__":

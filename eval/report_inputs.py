@@ -1,6 +1,6 @@
 """What 3_report.py reads besides the answers: settings, trainings, seconds, measures, benchmarks.
 
-A file that is not as its writer leaves it ends the program in one line that names the file and the field.
+A damaged file ends the program in one line that names the file and the field.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ Number = FiniteFloat | None
 Count = Annotated[int, Field(ge=0)]
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
 
-# What the report takes from each file; further fields may be there.
+# The types below hold what the report takes from each file; other fields may be there.
 strict = with_config(ConfigDict(strict=True, extra="allow"))
 
 
@@ -122,87 +122,100 @@ MEASURES = {
 }
 
 
-def read(path, kind, what):
-    """The JSON of a file, checked against a type above; what: how a message calls it."""
-    with checked(path, what):
-        content = json.loads(
-            Path(path).read_text(encoding="utf-8"), parse_constant=lambda _: None
-        )  # NaN of a Trainer
+def read(path, kind, description):
+    """The JSON of a file, checked against a type above. description: of the file, in messages."""
+    with checked(path, description):
+        text = Path(path).read_text(encoding="utf-8")
+        # A Trainer writes NaN, which JSON does not have: it becomes null.
+        content = json.loads(text, parse_constant=lambda name: None)
     try:
         TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
         if not first["loc"]:
-            sys.exit(f"{path}: not {what}")
+            sys.exit(f"{path}: not {description}")
+        field = ".".join(map(str, first["loc"]))
         reason = "missing" if first["type"] == "missing" else first["msg"]
-        sys.exit(f"{path}: {'.'.join(map(str, first['loc']))}: {reason}")
+        sys.exit(f"{path}: {field}: {reason}")
     return content
 
 
 @contextlib.contextmanager
-def checked(path, wanted):
+def checked(path, description):
+    """An error within ends the program: what the system says, or that it is not `description`."""
     try:
         yield
     except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
-        sys.exit(f"{path}: {getattr(error, 'strerror', None) or f'not {wanted}'}")
+        reason = getattr(error, "strerror", None) or f"not {description}"
+        sys.exit(f"{path}: {reason}")
 
 
 def settings(file):
     """{variable: value} of lines NAME=value, as a shell reads them."""
-    found = {}
+    value_by_name = {}
     with checked(file, "settings with RECIPE and a whole number as SEED"):
-        for number, line in enumerate(Path(file).read_text(encoding="utf-8").splitlines(), 1):
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, 1):
             with checked(f"{file}:{number}", "NAME=value with closed quotes"):
                 name, value = line.split("=", 1)
-                found[name] = " ".join(shlex.split(value))
-        int(found["RECIPE"] and found["SEED"])
-    return found
+                value_by_name[name] = " ".join(shlex.split(value))
+        if not value_by_name["RECIPE"]:
+            raise ValueError
+        int(value_by_name["SEED"])
+    return value_by_name
 
 
 def trainings(directories):
-    """{name: the log of a Hugging Face Trainer}; a directory called policy has the name of its parent."""
-    found = {}
+    """{name: the log of a Hugging Face Trainer} of model directories.
+
+    The name is the directory's, or its parent's if it is called policy.
+    """
+    logs = {}
     for directory in map(Path, directories):
-        name = (
-            directory.absolute().parent if directory.name == "policy" else directory.absolute()
-        ).name
-        state = read(
-            directory / "trainer_state.json", TrainerState, "the state of a Hugging Face Trainer"
-        )
-        found[name] = [entry for entry in state["log_history"] if "step" in entry]
-    return found
-
-
-def by_numbers(path):
-    """A key that sorts iter2 before iter10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+        named = directory.absolute()
+        if directory.name == "policy":
+            named = named.parent
+        file = directory / "trainer_state.json"
+        state = read(file, TrainerState, "the state of a Hugging Face Trainer")
+        logs[named.name] = [entry for entry in state["log_history"] if "step" in entry]
+    return logs
 
 
 def seconds(directory):
     """{step: seconds} of the files STEP.seconds."""
-    found = {}
+    seconds_by_step = {}
     for path in sorted(directory.rglob("*.seconds"), key=by_numbers):
         step = path.relative_to(directory).with_suffix("").as_posix()
         with checked(path, "a number of seconds"):
-            found[step] = float(path.read_text().split()[-1])
-            if not 0 <= found[step] < float("inf"):
+            value = float(path.read_text().split()[-1])
+            if not 0 <= value < float("inf"):
                 raise ValueError
-    return found
+            seconds_by_step[step] = value
+    return seconds_by_step
+
+
+def by_numbers(path):
+    """A key that sorts iter2 before iter10."""
+    parts = re.split(r"(\d+)", str(path))
+    return [int(part) if part.isdigit() else part for part in parts]
 
 
 def measures(files):
-    """{file's stem: its content} of what the measures of the reward models have written."""
-    return {
-        path.stem: read(path, MEASURES.get(path.stem, dict), "a file of numbers") for path in files
-    }
+    """{stem of the file: its content} of the files that measure reward models."""
+    content_by_name = {}
+    for path in files:
+        kind = MEASURES.get(path.stem, dict)
+        content_by_name[path.stem] = read(path, kind, "a file of numbers")
+    return content_by_name
 
 
 def benchmarks(files):
     """{benchmark: {policy: its result}} of files .../POLICY/BENCHMARK/BENCHMARK.json."""
-    found = {}
+    results = {}
     for path in files:
         if path.stem not in BENCHMARKS:
             sys.exit(f"{path}: not a result of {', '.join(BENCHMARKS)}")
-        content = read(path, BENCHMARKS[path.stem], f"a result of {path.stem}")
-        found.setdefault(path.stem, {})[path.absolute().parents[1].name] = content
-    return found
+        policy = path.absolute().parents[1].name
+        result = read(path, BENCHMARKS[path.stem], f"a result of {path.stem}")
+        results.setdefault(path.stem, {})[policy] = result
+    return results

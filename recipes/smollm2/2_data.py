@@ -36,120 +36,10 @@ HH_COMMIT = "354e5c3cb8960630860dd5774a6ac2a58313bf4d"
 HH_RLHF = f"{GITHUB}/anthropics/hh-rlhf/{HH_COMMIT}/harmless-base/test.jsonl.gz"
 CALCULATION = re.compile("<<[^>]*>>")  # GSM8K's calculator annotation, one a step of the solution
 TURN = re.compile(r"\n\n(Human|Assistant):")
+ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
-# Reading
-
-
-def read(source, flag, fields):
-    """The rows of a JSONL file or address, {field: text}; anything else ends the program."""
-    lines = content(source, flag).splitlines()
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = rows.parse(line)
-        except ValueError as error:
-            sys.exit(f"{source}:{number}: {error}")
-        for field in fields:
-            if not isinstance(row, dict) or not isinstance(row.get(field), str):
-                sys.exit(f"{source}:{number}: {field}: not a text")
-        found.append({field: row[field] for field in fields})
-    return found
-
-
-def content(source, flag):
-    """The bytes of a file or address, unzipped where its name ends with .gz."""
-    try:
-        if source.startswith(("https://", "http://")):
-            with urllib.request.urlopen(source, timeout=60) as answer:
-                data = answer.read()
-        else:
-            data = Path(source).read_bytes()
-        return gzip.decompress(data) if source.endswith(".gz") else data
-    except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        sys.exit(f"{source}: cannot be read ({reason}); give a copy of it as {flag}")
-
-
-# Choosing
-
-
-def questions(rows_read, max_calculations, max_characters):
-    """GSM8K's rows that are short enough: {"question", "solution", "number"}.
-
-    The solution has no calculator annotations; the number is what follows "####", without commas.
-    """
-    chosen = []
-    for row in rows_read:
-        solution = CALCULATION.sub("", row["answer"])
-        steps = len(CALCULATION.findall(row["answer"]))
-        number = row["answer"].rpartition("####")[2].strip().replace(",", "")
-        short = "####" in row["answer"] and len(row["question"] + solution) <= max_characters
-        if short and 1 <= steps <= max_calculations:
-            chosen.append({"question": row["question"], "solution": solution, "number": number})
-    return chosen
-
-
-def transcript(text):
-    """The messages of a transcript "\\n\\nHuman: ...\\n\\nAssistant: ..."."""
-    _, *parts = TURN.split(text)  # who, what, who, what, ...
-    roles = {"Human": "user", "Assistant": "assistant"}
-    messages = []
-    for who, said in zip(parts[::2], parts[1::2], strict=True):
-        messages.append({"role": roles[who], "content": said.strip()})
-    return messages
-
-
-def pairs(rows_read, max_characters):
-    """HH-RLHF's rows that are short enough and differ in the last answer only, one an opening."""
-    chosen, openings = [], set()
-    for row in rows_read:
-        better, worse = transcript(row["chosen"]), transcript(row["rejected"])
-        if len(better) < 2 or better[:-1] != worse[:-1] or better[-1] == worse[-1]:
-            continue
-        if not all(turn["content"] for turn in [*better, worse[-1]]):
-            continue
-        if not better[-1]["role"] == worse[-1]["role"] == "assistant":
-            continue
-        opening = better[0]["content"].lower()
-        too_long = max(len(row["chosen"]), len(row["rejected"])) > max_characters
-        if not too_long and opening not in openings:
-            openings.add(opening)
-            chosen.append(row)
-    return chosen
-
-
-def draw(rng, candidates, size, what):
-    if len(candidates) < size:
-        sys.exit(f"{what}: {size} asked for, {len(candidates)} are short enough")
-    return rng.sample(candidates, size)
-
-
-# Writing
-
-
-def prompt_rows(chosen, name, splits=None):
-    made = []
-    for number, row in enumerate(chosen, 1):
-        prompt = [{"role": "user", "content": row["question"]}]
-        made.append({"id": f"{name}-{number}", "prompt": prompt, "source": "GSM8K"})
-        made[-1]["answer"] = row["number"]
-        if splits:
-            made[-1]["split"] = splits[number - 1]
-    return made
-
-
-def bench_rows(chosen):
-    made = []
-    for number, row in enumerate(chosen, 1):
-        *prompt, better = transcript(row["chosen"])
-        sides = {"chosen": [better], "rejected": transcript(row["rejected"])[-1:]}
-        named = {"section": "Harmless", "subset": "harmless-base"}
-        made.append({"id": f"hh-{number}", "prompt": prompt, **sides, **named})
-    return made
-
-
-def main():
+def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_output("--output_dir", "folder", FILES, required=True)
     parser.add_argument("--gsm8k_train", default=f"{GSM8K}/train.jsonl", help="(default: OpenAI's)")
@@ -164,39 +54,188 @@ def main():
     parser.add_argument("--max_calculations", type=arguments.whole(1), default=2)
     parser.add_argument("--max_characters", type=arguments.whole(1), default=300)
     parser.add_argument("--seed", type=arguments.SEED, default=0)
-    args = parser.parse_args()
-    start, rng = time.time(), random.Random(args.seed)
+    return parser.parse_args()
 
-    read_train = read(args.gsm8k_train, "--gsm8k_train", ["question", "answer"])
-    read_test = read(args.gsm8k_test, "--gsm8k_test", ["question", "answer"])
-    read_pairs = read(args.hh_rlhf, "--hh_rlhf", ["chosen", "rejected"])
-    train = questions(read_train, args.max_calculations, args.max_characters)
-    test = questions(read_test, args.max_calculations, args.max_characters)
-    compared = pairs(read_pairs, args.max_characters)
 
-    solved_and_asked = args.instructions + args.prompts
-    drawn = draw(rng, train, solved_and_asked, "--instructions and --prompts")
-    solved, asked = drawn[: args.instructions], drawn[args.instructions :]
-    evaluated = draw(rng, test, args.validation + args.test, "--validation and --test")
-    judged = draw(rng, compared, args.preferences + args.bench, "--preferences and --bench")
-    instructions = [{"question": row["question"], "answer": row["solution"]} for row in solved]
-    splits = ["validation"] * args.validation + ["test"] * args.test
-    written = {
-        "instructions": instructions,
-        "prompts": prompt_rows(asked, "train"),
-        "evaluation": prompt_rows(evaluated, "test", splits),
-        "preferences": judged[: args.preferences],
-        "bench": bench_rows(judged[args.preferences :]),
+# Reading
+
+
+def read(source, flag, fields):
+    """The rows of a JSONL file or address, {field: text}; anything else ends the program."""
+    texts = []
+    for number, line in enumerate(content(source, flag).splitlines(), 1):
+        try:
+            row = rows.parse(line)
+        except ValueError as error:
+            sys.exit(f"{source}:{number}: {error}")
+        for field in fields:
+            if not isinstance(row, dict) or not isinstance(row.get(field), str):
+                sys.exit(f"{source}:{number}: {field}: not a text")
+        texts.append({field: row[field] for field in fields})
+    return texts
+
+
+def content(source, flag):
+    """The bytes of a file or address, unzipped where its name ends with .gz."""
+    try:
+        if source.startswith(("https://", "http://")):
+            with urllib.request.urlopen(source, timeout=60) as response:
+                data = response.read()
+        else:
+            data = Path(source).read_bytes()
+        return gzip.decompress(data) if source.endswith(".gz") else data
+    except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        sys.exit(f"{source}: cannot be read ({reason}); give a copy of it as {flag}")
+
+
+# Choosing
+
+
+def short_questions(gsm8k, max_calculations, max_characters):
+    """GSM8K's rows that are short enough: {"question", "solution", "number"}.
+
+    The solution has no calculator annotations; the number is what follows "####", without commas.
+    """
+    questions = []
+    for row in gsm8k:
+        steps = len(CALCULATION.findall(row["answer"]))
+        if "####" not in row["answer"] or not 1 <= steps <= max_calculations:
+            continue
+        solution = CALCULATION.sub("", row["answer"])
+        if len(row["question"]) + len(solution) > max_characters:
+            continue
+        number = row["answer"].rpartition("####")[2].strip().replace(",", "")
+        questions.append({"question": row["question"], "solution": solution, "number": number})
+    return questions
+
+
+def transcript(text):
+    """The messages of a transcript "\\n\\nHuman: ...\\n\\nAssistant: ..."."""
+    # What stands before the first speaker, then speaker, text, speaker, text, ...
+    _, *parts = TURN.split(text)
+    messages = []
+    for speaker, turn in zip(parts[::2], parts[1::2], strict=True):
+        messages.append({"role": ROLES[speaker], "content": turn.strip()})
+    return messages
+
+
+def short_pairs(hh_rlhf, max_characters):
+    """HH-RLHF's rows that are short enough and comparable, one for each opening."""
+    pairs = []
+    openings = set()
+    for row in hh_rlhf:
+        chosen = transcript(row["chosen"])
+        rejected = transcript(row["rejected"])
+        if not comparable(chosen, rejected):
+            continue
+        if max(len(row["chosen"]), len(row["rejected"])) > max_characters:
+            continue
+        opening = chosen[0]["content"].lower()
+        if opening not in openings:
+            openings.add(opening)
+            pairs.append(row)
+    return pairs
+
+
+def comparable(chosen, rejected):
+    """Whether two lists of messages differ in the last answer and in nothing else."""
+    if len(chosen) < 2 or chosen[:-1] != rejected[:-1] or chosen[-1] == rejected[-1]:
+        return False
+    if not all(turn["content"] for turn in [*chosen, rejected[-1]]):
+        return False
+    return chosen[-1]["role"] == "assistant" and rejected[-1]["role"] == "assistant"
+
+
+def draw(rng, candidates, size, what):
+    if len(candidates) < size:
+        sys.exit(f"{what}: {size} asked for, {len(candidates)} are short enough")
+    return rng.sample(candidates, size)
+
+
+# Writing
+
+
+def instruction_rows(questions):
+    return [{"question": row["question"], "answer": row["solution"]} for row in questions]
+
+
+def prompt_rows(questions, name):
+    """name: the first part of each id."""
+    prompts = []
+    for number, row in enumerate(questions, 1):
+        prompt = {
+            "id": f"{name}-{number}",
+            "prompt": [{"role": "user", "content": row["question"]}],
+            "source": "GSM8K",
+            "answer": row["number"],
+        }
+        prompts.append(prompt)
+    return prompts
+
+
+def evaluation_rows(questions, validation):
+    """Rows of prompts; the first `validation` of them are the validation split."""
+    evaluation = prompt_rows(questions, "test")
+    for i, row in enumerate(evaluation):
+        row["split"] = "validation" if i < validation else "test"
+    return evaluation
+
+
+def bench_rows(pairs):
+    bench = []
+    for number, row in enumerate(pairs, 1):
+        *prompt, chosen = transcript(row["chosen"])
+        rejected = transcript(row["rejected"])[-1]
+        pair = {
+            "id": f"hh-{number}",
+            "prompt": prompt,
+            "chosen": [chosen],
+            "rejected": [rejected],
+            "section": "Harmless",
+            "subset": "harmless-base",
+        }
+        bench.append(pair)
+    return bench
+
+
+def main():
+    args = parse_arguments()
+    start = time.time()
+    rng = random.Random(args.seed)
+    gsm8k_train = read(args.gsm8k_train, "--gsm8k_train", ["question", "answer"])
+    gsm8k_test = read(args.gsm8k_test, "--gsm8k_test", ["question", "answer"])
+    hh_rlhf = read(args.hh_rlhf, "--hh_rlhf", ["chosen", "rejected"])
+    train = short_questions(gsm8k_train, args.max_calculations, args.max_characters)
+    test = short_questions(gsm8k_test, args.max_calculations, args.max_characters)
+    pairs = short_pairs(hh_rlhf, args.max_characters)
+
+    # Two files that share no row come from one draw. The order of the draws decides what a seed
+    # gives.
+    train_size = args.instructions + args.prompts
+    train_questions = draw(rng, train, train_size, "--instructions and --prompts")
+    test_size = args.validation + args.test
+    test_questions = draw(rng, test, test_size, "--validation and --test")
+    pairs_size = args.preferences + args.bench
+    drawn_pairs = draw(rng, pairs, pairs_size, "--preferences and --bench")
+
+    files = {
+        "instructions": instruction_rows(train_questions[: args.instructions]),
+        "prompts": prompt_rows(train_questions[args.instructions :], "train"),
+        "evaluation": evaluation_rows(test_questions, args.validation),
+        "preferences": drawn_pairs[: args.preferences],
+        "bench": bench_rows(drawn_pairs[args.preferences :]),
     }
-    for name, of_file in written.items():
-        rows.write(Path(args.output_dir, f"{name}.jsonl"), of_file)
-    total = len(read_train) + len(read_test) + len(read_pairs)
-    fitting = len(train) + len(test) + len(compared)
-    rows_out = sum(map(len, written.values()))
-    sizes = ", ".join(f"{name} {len(of_file)}" for name, of_file in written.items())
+    for name, content in files.items():
+        rows.write(Path(args.output_dir, f"{name}.jsonl"), content)
+
+    rows_in = len(gsm8k_train) + len(gsm8k_test) + len(hh_rlhf)
+    fitting = len(train) + len(test) + len(pairs)
+    rows_out = sum(len(content) for content in files.values())
+    sizes = ", ".join(f"{name} {len(content)}" for name, content in files.items())
     print(
-        f"{args.output_dir} rows in: {total}, "
-        f"dropped, too long or not to be compared: {total - fitting}, "
+        f"{args.output_dir} rows in: {rows_in}, "
+        f"dropped, too long or not to be compared: {rows_in - fitting}, "
         f"not drawn: {fitting - rows_out}, "
         f"rows out: {rows_out} ({sizes}), {time.time() - start:.1f} s"
     )

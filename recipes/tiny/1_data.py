@@ -1,21 +1,26 @@
-"""Make the data of the tiny world: no question of the evaluation sets, of a round or of a stage stands in another.
+"""Make the data of the tiny world. All question sets are disjoint.
 
-The base model's corpus is drawn apart and avoids the evaluation questions only, as a web corpus would.
+The base model's corpus is drawn apart and avoids the held-out questions alone (evaluation and
+bench), as a web corpus would.
 
 Writes, in --output_dir:
-    corpus.jsonl        {"text"}, plain questions and answers, 5% of them wrong: what the base model is trained on
-    instructions.jsonl  {"id", "messages", "source"}: 35% wrong, and many bare or rambling answers, so that there is
-                        room above the fine-tuned policy
-    preferences.jsonl   {"id", "prompt", "chosen", "rejected", "source", "answer"}: a right answer against a wrong one
-                        in the same style, and one of the two against any; a rater of true_reward.py orders them
-    ratings.jsonl       {"id", "messages", "ratings", "source"}: answers to the questions of the preferences, half
-                        of them with up to ten sentences more, so that the length varies, rated by the parts of the true
-                        reward and by "verbosity", characters / 60; one rating in five is missing
+    corpus.jsonl        {"text"}, plain questions and answers, 5% of them wrong: what the base model
+                        is trained on
+    instructions.jsonl  {"id", "messages", "source"}: 35% wrong, and many bare or rambling answers,
+                        so that there is room above the fine-tuned policy
+    preferences.jsonl   {"id", "prompt", "chosen", "rejected", "source", "answer"}: a right answer
+                        against a wrong one in the same style, and one of the two against any; a
+                        rater of true_reward.py orders them
+    ratings.jsonl       {"id", "messages", "ratings", "source"}: answers to the questions of the
+                        preferences, half of them with up to ten sentences more, so that the length
+                        varies, rated by the parts of the true reward and by "verbosity",
+                        characters / 60; one rating in five is missing
     prompts.jsonl       {"id", "prompt", "source", "answer"}: the pool of all rounds
     evaluation.jsonl    the same with "split": "validation" or "test"
-    bench.jsonl         {"id", "prompt", "chosen", "rejected", "section", "subset", "answer"}: pairs in the order of the
-                        true reward, in the sections Correct (right and wrong in one style), Manner (both right), Length
-                        (the same bare answer, short and rambling), Hard (bare and right, well-mannered and wrong)
+    bench.jsonl         {"id", "prompt", "chosen", "rejected", "section", "subset", "answer"}: pairs
+                        in the order of the true reward, in the sections Correct (right and wrong in
+                        one style), Manner (both right), Length (the same bare answer, short and
+                        rambling), Hard (bare and right, well-mannered and wrong)
     benchmarks/         the benchmarks of benchmark_sets.py, which ask the test questions
 
     python recipes/tiny/1_data.py --output_dir runs/tiny/world --seed 0
@@ -30,13 +35,11 @@ import true_reward
 import world
 from common import arguments, rows
 
-FILES = [
-    f"{name}.jsonl"
-    for name in "corpus instructions preferences ratings bench prompts evaluation".split()
-]
+NAMES = "corpus instructions preferences ratings bench prompts evaluation".split()
+FILES = [f"{name}.jsonl" for name in NAMES]
 
 
-def main():
+def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_output("--output_dir", "folder", FILES, required=True)
     parser.add_argument("--seed", type=arguments.SEED, default=0)
@@ -62,124 +65,198 @@ def main():
     parser.add_argument(
         "--bench", type=arguments.whole(1), default=150, help="questions, a pair for each section"
     )
-    args = parser.parse_args()
-    rng, out = random.Random(args.seed), Path(args.output_dir)
+    return parser.parse_args()
 
-    sizes = [
-        args.test,
-        args.validation,
-        args.instructions,
-        args.preferences,
-        args.prompts,
-        args.bench,
-    ]
-    asked = {}
-    for _ in range(100 * sum(sizes)):
-        if len(asked) == sum(sizes):
+
+def draw_questions(rng, sizes, out):
+    """{name: questions} of these sizes, {name: count}; no text of a question comes twice."""
+    total = sum(sizes.values())
+    by_text = {}
+    for _ in range(100 * total):
+        if len(by_text) == total:
             break
-        q = world.question(rng)
-        asked.setdefault(q["text"], q)
+        question = world.question(rng)
+        by_text.setdefault(question["text"], question)
     else:
-        sys.exit(f"{out}: the world has not {sum(sizes)} different questions")
-    questions = list(asked.values())
+        sys.exit(f"{out}: the world has not {total} different questions")
+    questions = list(by_text.values())
+    # Kinds with few questions are used up early: the first set would have most of them.
     rng.shuffle(questions)
-    test, validation, instructed, compared, pool, benched = (
-        questions[sum(sizes[:i]) : sum(sizes[: i + 1])] for i in range(len(sizes))
-    )
+    sets = {}
+    start = 0
+    for name, size in sizes.items():
+        sets[name] = questions[start : start + size]
+        start += size
+    return sets
 
-    def prompts(part, name, **more):
-        for i, q in enumerate(part):
-            message = {"role": "user", "content": q["text"]}
-            yield {
-                "id": f"{name}-{i}",
-                "prompt": [message],
-                "source": q["kind"],
-                "answer": q["answer"],
-                **more,
-            }
 
-    def assistant(text):
-        return [{"role": "assistant", "content": text}]
+# Rows
 
-    held_out = {q["text"] for q in test + validation + benched}
-    corpus = []
-    while len(corpus) < args.corpus:
-        q = world.question(rng)
-        if q["text"] not in held_out:
-            answer = world.answered(q, rng, wrong=0.05, weights=[3, 3, 3, 1])
-            corpus.append({"text": f"Question: {q['text']}\nAnswer:\n{answer}"})
 
+def prompt_rows(questions, name, **fields):
+    """Yield a row for each question. name: the first part of its id; fields: what else it holds."""
+    for i, question in enumerate(questions):
+        yield {
+            "id": f"{name}-{i}",
+            "prompt": [{"role": "user", "content": question["text"]}],
+            "source": question["kind"],
+            "answer": question["answer"],
+            **fields,
+        }
+
+
+def with_rows(questions, name):
+    """(question, its row) of each."""
+    return zip(questions, prompt_rows(questions, name), strict=True)
+
+
+def assistant(text):
+    return [{"role": "assistant", "content": text}]
+
+
+def corpus_rows(rng, size, held_out):
+    """held_out: texts of questions that the base model must not see."""
+    documents = []
+    while len(documents) < size:
+        question = world.question(rng)
+        if question["text"] not in held_out:
+            answer = world.answered(question, rng, wrong=0.05, weights=[3, 3, 3, 1])
+            documents.append({"text": f"Question: {question['text']}\nAnswer:\n{answer}"})
+    return documents
+
+
+def instruction_rows(rng, questions):
     instructions = []
-    for row, q in zip(prompts(instructed, "sft"), instructed, strict=True):
-        answer = world.answered(q, rng, wrong=0.35, weights=[5, 3, 1, 2])
-        instructions.append(
-            {
-                "id": row["id"],
-                "messages": row["prompt"] + assistant(answer),
-                "source": row["source"],
-            }
-        )
+    for question, row in with_rows(questions, "sft"):
+        answer = world.answered(question, rng, wrong=0.35, weights=[5, 3, 1, 2])
+        messages = row["prompt"] + assistant(answer)
+        instructions.append({"id": row["id"], "messages": messages, "source": row["source"]})
+    return instructions
 
+
+def preference_rows(rng, questions):
+    """Two pairs for each question, in the order of a rater."""
     preferences = []
-    for row, q in zip(prompts(compared, "preference"), compared, strict=True):
+    for question, row in with_rows(questions, "preference"):
         style = rng.choice(world.STYLES)
-        answers = [style(q, q[answer], rng) for answer in ("answer", "wrong")]
-        answers.append(world.answered(q, rng, wrong=0.5, weights=[1, 1, 1, 1]))
-        for i, (first, second) in enumerate([answers[:2], [rng.choice(answers[:2]), answers[2]]]):
-            preferred = rng.random() < true_reward.probability_preferred(first, second, q["answer"])
-            chosen, rejected = (first, second) if preferred else (second, first)
+        right = style(question, question["answer"], rng)
+        wrong = style(question, question["wrong"], rng)
+        any_answer = world.answered(question, rng, wrong=0.5, weights=[1, 1, 1, 1])
+        # The first pair teaches what is right, the second also how it is said.
+        pairs = [(right, wrong), (rng.choice([right, wrong]), any_answer)]
+        for i, (first, second) in enumerate(pairs):
+            probability = true_reward.probability_preferred(first, second, question["answer"])
+            if rng.random() < probability:
+                chosen, rejected = first, second
+            else:
+                chosen, rejected = second, first
             pair = {
+                **row,
                 "id": f"{row['id']}-{i}",
                 "chosen": assistant(chosen),
                 "rejected": assistant(rejected),
             }
-            preferences.append({**row, **pair})
+            preferences.append(pair)
+    return preferences
 
-    ratings = []
-    for row, q in zip(prompts(compared[: args.ratings], "rating"), compared, strict=False):
-        text = world.answered(q, rng, wrong=0.5, weights=[1, 1, 1, 0])
-        text = " ".join([text, *rng.sample(world.FILLER, rng.choice([0, rng.randint(0, 10)]))])
-        rated = true_reward.parts(text, q["answer"]) | {"verbosity": len(text) / 60}
-        rated = {name: None if rng.random() < 0.2 else value for name, value in rated.items()}
+
+def rating_rows(rng, questions):
+    rated = []
+    for question, row in with_rows(questions, "rating"):
+        text = world.answered(question, rng, wrong=0.5, weights=[1, 1, 1, 0])
+        sentences = rng.choice([0, rng.randint(0, 10)])
+        text = world.with_filler(text, sentences, rng)
+        ratings = true_reward.parts(text, question["answer"])
+        ratings["verbosity"] = len(text) / 60
+        # As in real data, not every answer is rated by every attribute.
+        for name in ratings:
+            if rng.random() < 0.2:
+                ratings[name] = None
         messages = row["prompt"] + assistant(text)
-        ratings.append(
-            {"id": row["id"], "messages": messages, "ratings": rated, "source": row["source"]}
+        rated.append(
+            {"id": row["id"], "messages": messages, "ratings": ratings, "source": row["source"]}
         )
+    return rated
 
+
+def bench_rows(rng, questions):
+    """A pair for each question and section, (better, worse) by the true reward."""
+    by_manner = [world.reasoned, world.sentence, world.bare]  # the best first
     bench = []
-    for row, q in zip(prompts(benched, "bench"), benched, strict=True):
+    for question, row in with_rows(questions, "bench"):
+        right = question["answer"]
+        wrong = question["wrong"]
         styles = rng.sample([world.bare, world.sentence, world.reasoned], 2)
-        better, worse = sorted(styles, key=[world.reasoned, world.sentence, world.bare].index)
-        short = world.bare(q, q["answer"], rng)
+        style = styles[0]
+        better_style, worse_style = sorted(styles, key=by_manner.index)
+        short = world.bare(question, right, rng)
         pairs = {
-            "Correct": [styles[0](q, q[answer], rng) for answer in ("answer", "wrong")],
-            "Manner": [style(q, q["answer"], rng) for style in (better, worse)],
-            "Length": [short, " ".join([short, *rng.sample(world.FILLER, 5)])],
-            "Hard": [short, world.reasoned(q, q["wrong"], rng)],
+            "Correct": (style(question, right, rng), style(question, wrong, rng)),
+            "Manner": (better_style(question, right, rng), worse_style(question, right, rng)),
+            "Length": (short, world.with_filler(short, 5, rng)),
+            "Hard": (short, world.reasoned(question, wrong, rng)),
         }
-        for section, (chosen, rejected) in pairs.items():
-            about = {"id": f"{row['id']}-{section}", "section": section, "subset": row["source"]}
-            bench.append(
-                {**row, **about, "chosen": assistant(chosen), "rejected": assistant(rejected)}
-            )
+        for section, (better, worse) in pairs.items():
+            pair = {
+                **row,
+                "id": f"{row['id']}-{section}",
+                "section": section,
+                "subset": row["source"],
+                "chosen": assistant(better),
+                "rejected": assistant(worse),
+            }
+            bench.append(pair)
+    return bench
 
+
+def main():
+    args = parse_arguments()
+    out = Path(args.output_dir)
+    rng = random.Random(args.seed)
+    sizes = {
+        "test": args.test,
+        "validation": args.validation,
+        "instructions": args.instructions,
+        "preferences": args.preferences,
+        "prompts": args.prompts,
+        "bench": args.bench,
+    }
+    questions = draw_questions(rng, sizes, out)
+    held_out = questions["test"] + questions["validation"] + questions["bench"]
+    held_out_texts = {question["text"] for question in held_out}
+
+    # All draw from rng: their order decides what a seed gives.
+    corpus = corpus_rows(rng, args.corpus, held_out_texts)
+    instructions = instruction_rows(rng, questions["instructions"])
+    preferences = preference_rows(rng, questions["preferences"])
+    ratings = rating_rows(rng, questions["preferences"][: args.ratings])
+    bench = bench_rows(rng, questions["bench"])
     evaluation = [
-        *prompts(validation, "validation", split="validation"),
-        *prompts(test, "test", split="test"),
+        *prompt_rows(questions["validation"], "validation", split="validation"),
+        *prompt_rows(questions["test"], "test", split="test"),
     ]
+
     rows.write(out / "corpus.jsonl", corpus)
     rows.write(out / "instructions.jsonl", instructions)
     rows.write(out / "preferences.jsonl", preferences)
     rows.write(out / "ratings.jsonl", ratings)
     rows.write(out / "bench.jsonl", bench)
-    rows.write(out / "prompts.jsonl", prompts(pool, "prompt"))
-    sets = benchmark_sets.write(out / "benchmarks", test, random.Random(f"{args.seed} benchmarks"))
-    rows.write(
-        out / "evaluation.jsonl", evaluation
-    )  # the last: where it stands, the world is whole
-    told = f"{len(corpus)} documents, {len(instructions)} instructions, {len(preferences)} preferences, "
-    told += f"{len(ratings)} ratings, {args.prompts} prompts, {len(evaluation)} evaluation and {len(bench)} bench rows"
-    print(f"{out}: {told}", *(f"{count} of {name}" for name, count in sets.items()), sep=", ")
+    rows.write(out / "prompts.jsonl", prompt_rows(questions["prompts"], "prompt"))
+    benchmark_rng = random.Random(f"{args.seed} benchmarks")
+    benchmark_sizes = benchmark_sets.write(out / "benchmarks", questions["test"], benchmark_rng)
+    # The last, because a world that has evaluation.jsonl is complete.
+    rows.write(out / "evaluation.jsonl", evaluation)
+
+    counts = [
+        f"{len(corpus)} documents",
+        f"{len(instructions)} instructions",
+        f"{len(preferences)} preferences",
+        f"{len(ratings)} ratings",
+        f"{args.prompts} prompts",
+        f"{len(evaluation)} evaluation and {len(bench)} bench rows",
+    ]
+    counts += [f"{size} of {name}" for name, size in benchmark_sizes.items()]
+    print(f"{out}: {', '.join(counts)}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Make the base model of the tiny world from nothing: a byte-pair tokenizer and a small Llama, trained on a corpus.
+"""Train the base model of the tiny world from scratch: a byte-pair tokenizer and a small Llama.
 
 Reads:  --dataset_name, a JSONL file of {"text"}
-Writes: --output_dir, a Hugging Face model directory. The chat template adds the BOS token and marks the assistant's
-        tokens with {% generation %}; padding has a token of its own.
+Writes: --output_dir, a Hugging Face model directory. The chat template adds the BOS token and marks
+        the assistant's tokens with {% generation %}; padding has a token of its own.
 
-    python recipes/tiny/2_base_model.py --dataset_name runs/tiny/world/corpus.jsonl --output_dir runs/tiny/base
+    python recipes/tiny/2_base_model.py --dataset_name runs/tiny/world/corpus.jsonl \
+        --output_dir runs/tiny/base
 """
 
 import sys
@@ -14,19 +15,22 @@ from transformers import TrainingArguments
 
 from common import rows, training, training_arguments
 
-# What a pairwise preference model reads around the texts; unknown to the tokenizer each would take ten tokens.
+# What a pairwise preference model reads around the texts. Each gets a token of its own, in place of
+# ten.
 MARKERS = ["[CONTEXT]", "[RESPONSE A]", "[RESPONSE B]", "<turn> user"]
 ANSWER = "Answer:\n"  # what a document's answer begins with
-BLOCK = (
-    128  # tokens; the corpus is cut into blocks of this length, which hold several documents each
-)
+BLOCK = 128  # tokens of a training example, which holds several documents
+HEAD_SIZE = 32
+MAX_LENGTH = 512
+IGNORED = -100  # label of a token without loss
 
-# The words of the corpus, so that the base model knows what they ask for.
+# It uses the words of the corpus, which the base model knows. A backslash joins two lines.
 CHAT_TEMPLATE = """\
 {{ bos_token }}{% for message in messages %}
 {%- if message['role'] == 'assistant' %}{{ 'Answer:\n' }}
 {%- generation %}{{ message['content'] + eos_token }}{% endgeneration %}
-{%- else %}{{ 'Question: ' if message['role'] == 'user' else '' }}{{ message['content'] }}{% endif %}{{ '\n' }}
+{%- else %}{{ 'Question: ' if message['role'] == 'user' else '' }}{{ message['content'] }}\
+{% endif %}{{ '\n' }}
 {%- endfor %}{% if add_generation_prompt %}{{ 'Answer:\n' }}{% endif %}"""
 
 
@@ -49,47 +53,49 @@ class Config(TrainingArguments):
     )
 
 
-def tokenizer_of(texts, vocab_size):
+def read_texts(path):
+    texts = []
+    for row in rows.read(path, "corpus"):
+        if ANSWER not in row["text"]:
+            rows.refuse(row, f"text: without {ANSWER!r}")
+        texts.append(row["text"])
+    return texts
+
+
+def train_tokenizer(texts, vocab_size):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = ["<|pad|>", "<|bos|>", "<|eos|>"]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet
+        vocab_size=vocab_size,
+        special_tokens=["<|pad|>", "<|bos|>", "<|eos|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     bpe.train_from_iterator(texts, trainer)
     bos = ("<|bos|>", bpe.token_to_id("<|bos|>"))
+    # A text begins with BOS, as in the chat template.
     bpe.post_processor = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=[bos])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, pad_token="<|pad|>", bos_token="<|bos|>", eos_token="<|eos|>",
-        model_max_length=512, clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        tokenizer_object=bpe,
+        pad_token="<|pad|>",
+        bos_token="<|bos|>",
+        eos_token="<|eos|>",
+        model_max_length=MAX_LENGTH,
+        clean_up_tokenization_spaces=False,
+    )
     tokenizer.add_tokens(MARKERS)
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
 
-def main():
-    world, training_args = training_arguments.parse(World, Config)
-    if world.hidden_size % 32:
-        sys.exit(f"--hidden_size: {world.hidden_size} is not a multiple of 32")
-    texts = []
-    for row in rows.read(world.dataset_name, "corpus"):
-        if ANSWER not in row["text"]:
-            rows.refuse(row, f"text: without {ANSWER!r}")
-        texts.append(row["text"])
-    final, checkpoint = training.begin(training_args)
+def new_model(tokenizer, world):
+    """A Llama with random weights; world: the script's arguments."""
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    from datasets import Dataset
-    from transformers import LlamaConfig, LlamaForCausalLM, Trainer, set_seed
-
-    set_seed(training_args.seed)
-    tokenizer = tokenizer_of(texts[:20_000], world.vocab_size)
-    heads = world.hidden_size // 32
+    heads = world.hidden_size // HEAD_SIZE
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=world.hidden_size,
@@ -97,30 +103,59 @@ def main():
         num_hidden_layers=world.num_hidden_layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,
-        max_position_embeddings=512,
+        max_position_embeddings=MAX_LENGTH,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    # No loss on the questions: their names and numbers are random, and guessing them would take most of the training.
-    questions = tokenizer([text[: text.index(ANSWER) + len(ANSWER)] for text in texts])["input_ids"]
-    documents = tokenizer([text + tokenizer.eos_token for text in texts])["input_ids"]
-    ids = [token for document in documents for token in document]
-    labels = [
-        token if i >= len(question) else -100
-        for question, document in zip(questions, documents, strict=True)
-        for i, token in enumerate(document)
-    ]
-    starts = range(0, len(ids) - BLOCK + 1, BLOCK)
-    blocks = {
-        "input_ids": [ids[i : i + BLOCK] for i in starts],
-        "labels": [labels[i : i + BLOCK] for i in starts],
-    }
+    return LlamaForCausalLM(config)
+
+
+def make_blocks(tokenizer, texts):
+    """The documents one after the other, cut into blocks: a dataset of input_ids and labels.
+
+    There is no loss on the questions: their names and numbers are random, and guessing them would
+    take most of the training.
+    """
+    from datasets import Dataset
+
+    questions = [text[: text.index(ANSWER) + len(ANSWER)] for text in texts]
+    documents = [text + tokenizer.eos_token for text in texts]
+    question_ids = tokenizer(questions)["input_ids"]
+    document_ids = tokenizer(documents)["input_ids"]
+    input_ids = []
+    labels = []
+    for question, document in zip(question_ids, document_ids, strict=True):
+        start = len(question)
+        input_ids += document
+        labels += [IGNORED] * start + document[start:]
+    # What remains after the last whole block is left out.
+    starts = range(0, len(input_ids) - BLOCK + 1, BLOCK)
+    return Dataset.from_dict(
+        {
+            "input_ids": [input_ids[start : start + BLOCK] for start in starts],
+            "labels": [labels[start : start + BLOCK] for start in starts],
+        }
+    )
+
+
+def main():
+    world, training_args = training_arguments.parse(World, Config)
+    if world.hidden_size % HEAD_SIZE:
+        sys.exit(f"--hidden_size: {world.hidden_size} is not a multiple of {HEAD_SIZE}")
+    texts = read_texts(world.dataset_name)
+    final, checkpoint = training.begin(training_args)
+
+    from transformers import Trainer, set_seed
+
+    set_seed(training_args.seed)
+    # The rest of the corpus has the same words.
+    tokenizer = train_tokenizer(texts[:20_000], world.vocab_size)
     trainer = Trainer(
-        LlamaForCausalLM(config),
+        new_model(tokenizer, world),
         training_args,
-        train_dataset=Dataset.from_dict(blocks),
+        train_dataset=make_blocks(tokenizer, texts),
         processing_class=tokenizer,
     )
     training.train(trainer, checkpoint)

@@ -1,7 +1,8 @@
-"""Add the true reward of true_reward.py to scored responses: what no recipe outside the tiny world can know.
+"""Add the true reward of true_reward.py to scored responses; only the tiny world knows it.
 
 Reads:  --rewards_file, {"id", "prompt", "responses", "answer", ...}
-Writes: --output_file, the same rows with "true_rewards" and "correct" (0 or 1), one for each response
+Writes: --output_file, the same rows with "true_rewards" and "correct" (0 or 1), one for each
+        response
 
     python recipes/tiny/3_true_reward.py --rewards_file runs/tiny/eval/sft/rewards.jsonl \
         --output_file runs/tiny/eval/sft/true_rewards.jsonl
@@ -20,12 +21,12 @@ def main():
         rows.read(args.rewards_file, "responses", also=("answer",), if_there=("rewards",))
     )
     for row in scored:
-        row["true_rewards"] = [
-            true_reward.true_reward(text, row["answer"]) for text in row["responses"]
-        ]
-        row["correct"] = [
-            true_reward.parts(text, row["answer"])["correct"] for text in row["responses"]
-        ]
+        row["true_rewards"] = []
+        row["correct"] = []
+        for response in row["responses"]:
+            parts = true_reward.parts(response, row["answer"])
+            row["true_rewards"].append(true_reward.true_reward(response, row["answer"]))
+            row["correct"].append(parts["correct"])
     rows.write(args.output_file, scored)
     print(f"{args.output_file} rows in: {len(scored)}, rows out: {len(scored)}")
 

@@ -1,7 +1,8 @@
 """The tiny world's own benchmarks, in the formats of AlpacaEval, MT-Bench, Arena-Hard and lm-eval.
 
-Their questions are those of the test split, so that no stage has seen them; a set does not avoid another's. What they
-do not take from the questions, the judge's prompts and lm-eval's tasks, stands in benchmark_files/.
+Their questions are those of the test split, so that no stage has seen them; two benchmarks may
+share a question. The judge's prompts and lm-eval's tasks do not depend on the questions: they are
+copied from benchmark_files/.
 """
 
 from pathlib import Path
@@ -10,73 +11,126 @@ import world
 from common import outputs, rows
 
 FILES = Path(__file__).parent / "benchmark_files"
-CATEGORIES = {  # MT-Bench's, by kind: maths and reasoning are judged with a reference answer
-    "add": "math", "subtract": "math", "larger": "reasoning", "sort": "reasoning", "opposite": "humanities",
-    "following": "humanities", "category": "stem", "count": "extraction",
-}  # fmt: skip
+CATEGORIES = {  # MT-Bench's, by kind of question
+    "add": "math",
+    "subtract": "math",
+    "larger": "reasoning",
+    "sort": "reasoning",
+    "opposite": "humanities",
+    "following": "humanities",
+    "category": "stem",
+    "count": "extraction",
+}
+WITH_REFERENCE = ("math", "reasoning")  # are judged beside a reference answer
 EASY = ("category", "count")  # kinds of which the corpus holds most of the questions
-WITH_REFERENCE = ("math", "reasoning")
 CONVERSATIONS = 10  # of a category at most
 
 
-def given(q, rng):
-    """An answer of the model that policies are compared with: better than the instructions', far from perfect."""
-    return world.answered(q, rng, wrong=0.2, weights=[3, 3, 2, 1])
-
-
 def write(out, questions, rng):
-    """Write the sets of those questions (as world.question makes them) into the directory `out`."""
+    """Write all benchmarks into the directory `out`; returns {benchmark: number of questions}.
+
+    questions: as world.question makes them.
+    """
     for file in FILES.rglob("*.*"):
         if "__pycache__" not in file.parts:
             outputs.write_text(out / file.relative_to(FILES), file.read_text(encoding="utf-8"))
-    alpaca, academic = [], []
-    for q in questions[:200]:
-        about = {"generator": "reference", "dataset": q["kind"]}
-        alpaca.append({"instruction": q["text"], "output": given(q, rng), **about})
-    outputs.write_json(out / "alpaca_eval.json", alpaca)
+    hard = [question for question in questions if question["kind"] not in EASY]
+    # Two of them draw from rng: their order decides what a seed gives.
+    return {
+        "AlpacaEval": write_alpaca_eval(out, questions[:200], rng),
+        "MT-Bench": write_mt_bench(out, questions),
+        "Arena-Hard": write_arena_hard(out, hard, rng),
+        "lm-eval": write_lm_eval(out, questions[-300:]),
+    }
 
-    for number, q in enumerate(questions[-300:]):
-        asked = [{"role": "user", "content": q["text"]}]
-        about = {"answer": q["answer"], "wrong": q["wrong"], "source": q["kind"]}
-        academic.append({"id": f"academic-{number}", "prompt": asked, **about})
-    rows.write(out / "lm_eval/questions.jsonl", academic)
 
-    conversations, references = [], []
+def baseline_answer(question, rng):
+    """The answer to compare policies with: better than the instructions', far from perfect."""
+    return world.answered(question, rng, wrong=0.2, weights=[3, 3, 2, 1])
+
+
+def write_alpaca_eval(out, questions, rng):
+    entries = []
+    for question in questions:
+        entry = {
+            "instruction": question["text"],
+            "output": baseline_answer(question, rng),
+            "generator": "reference",
+            "dataset": question["kind"],
+        }
+        entries.append(entry)
+    outputs.write_json(out / "alpaca_eval.json", entries)
+    return len(entries)
+
+
+def write_mt_bench(out, questions):
+    """Conversations of two questions of one category, the second a follow-up in form only."""
+    conversations = []
+    references = []
     for category in dict.fromkeys(CATEGORIES.values()):
-        of_it = [q for q in questions if CATEGORIES[q["kind"]] == category]
-        for turns in list(zip(of_it[::2], of_it[1::2], strict=False))[:CONVERSATIONS]:
+        for turns in question_pairs(questions, category)[:CONVERSATIONS]:
             name = len(conversations) + 1
-            texts = [q["text"] for q in turns]
+            texts = [question["text"] for question in turns]
             conversations.append({"question_id": name, "category": category, "turns": texts})
             if category in WITH_REFERENCE:
-                choices = [
-                    {"index": 0, "turns": [world.reasoned(q, q["answer"], rng) for q in turns]}
-                ]
-                references.append(
-                    {"question_id": name, "model_id": "reference", "choices": choices}
-                )
+                choices = [{"index": 0, "turns": [right_answer(turn) for turn in turns]}]
+                reference = {"question_id": name, "model_id": "reference", "choices": choices}
+                references.append(reference)
     rows.write(out / "mt_bench_questions.jsonl", conversations)
     rows.write(out / "mt_bench_references.jsonl", references)
+    return len(conversations)
 
-    hard = [q for q in questions if q["kind"] not in EASY]
-    prompts, answers = [], []
-    for number, q in enumerate(hard):
+
+def question_pairs(questions, category):
+    """Pairs of neighbours among the questions of a category; an odd one at the end is left out."""
+    selected = [question for question in questions if CATEGORIES[question["kind"]] == category]
+    return list(zip(selected[::2], selected[1::2], strict=False))
+
+
+def right_answer(question):
+    # This style draws nothing.
+    return world.reasoned(question, question["answer"], None)
+
+
+def write_arena_hard(out, questions, rng):
+    prompts = []
+    answers = []
+    for number, question in enumerate(questions):
         uid = f"hard-{number}"
-        prompts.append(
-            {"uid": uid, "category": "arena-hard-tiny", "cluster": q["kind"], "prompt": q["text"]}
-        )
-        said = [
-            {"content": q["text"], "role": "user"},
-            {"content": {"answer": given(q, rng)}, "role": "assistant"},
+        prompt = {
+            "uid": uid,
+            "category": "arena-hard-tiny",
+            "cluster": question["kind"],
+            "prompt": question["text"],
+        }
+        messages = [
+            {"content": question["text"], "role": "user"},
+            {"content": {"answer": baseline_answer(question, rng)}, "role": "assistant"},
         ]
-        answers.append(
-            {"uid": uid, "ans_id": uid, "model": "baseline", "messages": said, "tstamp": 0}
-        )
+        answer = {
+            "uid": uid,
+            "ans_id": uid,
+            "model": "baseline",
+            "messages": messages,
+            "tstamp": 0,
+        }
+        prompts.append(prompt)
+        answers.append(answer)
     rows.write(out / "arena_hard_questions.jsonl", prompts)
     rows.write(out / "arena_hard_baseline.jsonl", answers)
-    return {
-        "AlpacaEval": len(alpaca),
-        "MT-Bench": len(conversations),
-        "Arena-Hard": len(hard),
-        "lm-eval": len(academic),
-    }
+    return len(prompts)
+
+
+def write_lm_eval(out, questions):
+    entries = []
+    for number, question in enumerate(questions):
+        entry = {
+            "id": f"academic-{number}",
+            "prompt": [{"role": "user", "content": question["text"]}],
+            "answer": question["answer"],
+            "wrong": question["wrong"],
+            "source": question["kind"],
+        }
+        entries.append(entry)
+    rows.write(out / "lm_eval/questions.jsonl", entries)
+    return len(entries)
