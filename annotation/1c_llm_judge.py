@@ -1,128 +1,278 @@
-"""Let a language model judge the responses, on any server that speaks OpenAI's protocol (paper, Table 1: prompting).
+"""Let a language model judge the responses, on any server that speaks OpenAI's protocol (paper,
+Table 1: prompting).
 
-What it is asked stands in judge_prompts.toml. --method rating asks for a number for each response, its reward. The
-others ask which of two responses is better, in both orders, and take the mean. In the tournament each response meets
-the best so far, then the others meet the worst so far; the best gets reward 1, the worst 0, the rest 0.5, and all 0.5
-where no comparison had a winner. In all_pairs each meets each; the reward is the mean probability to win. The judge's
-thoughts, before </think>, hold no verdict; one that was cut off wants a higher --max_tokens. A reply without one clear
-verdict is counted and never guessed; a comparison counts if both its replies have one. A row is dropped and counted if
-a response has no rating, if the tournament lacks a comparison, or if a response is in none. A request that the server
-refuses costs its row (common/judge.py says which errors end the run). Replies are on disk as they arrive: whatever
-stopped the run, the same command goes on and asks nothing twice. A key is read from OPENAI_API_KEY.
+The judge's prompts stand in judge_prompts.toml. Three methods:
 
-Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...}; the judge sees prompt and responses only
-Writes: --output_file, the same rows with "rewards", one for each response, "annotator", the judge's name, and
-        "judgement": [{"response": i, "rating", "reply": the judge's words}], or [{"a": i, "b": j, "probability": that
-        response i is better than response j, or null, "replies": [i shown first, j shown first]}]
-        Rows that were dropped, with what the judge said, stand in --output_file.dropped.jsonl
+    rating       a number for each response, its reward
+    tournament   pairwise: each response meets the best so far, then the others meet the worst so
+                 far; the best gets reward 1, the worst 0, the rest 0.5, and all 0.5 where no
+                 comparison had a winner
+    all_pairs    pairwise: each meets each; the reward is the mean win probability
 
-    python annotation/1c_llm_judge.py --judge_url http://localhost:8000/v1 --judge_model true_reward --n 8 \
-        --responses_file runs/tiny/iter1/responses.jsonl --output_file runs/tiny/iter1/rewards.jsonl
+A pairwise comparison shows both orders and takes the mean. The verdict is read after the judge's
+thoughts (</think>); raise --max_tokens where they are cut off. A reply without one clear verdict
+is counted and never guessed; a comparison counts if both its replies have one. A row is dropped and
+counted if a response has no rating, if the tournament lacks a comparison, or if a response is in no
+valid comparison. A request that the server refuses costs its row (common/judge.py says which errors
+end the run). Replies are on disk as they arrive: after any interruption the same command goes on
+and pays for no reply twice. The API key is read from OPENAI_API_KEY.
+
+Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...}; the judge sees
+        prompt and responses only
+Writes: --output_file, the same rows with "rewards", one for each response, "annotator", the judge's
+        name, and "judgement": [{"response": i, "rating", "reply": the judge's text}], or
+        [{"a": i, "b": j, "probability": that response i is better than response j, or null,
+        "replies": [i shown first, j shown first]}]
+        Dropped rows, with the judge's replies, are in --output_file.dropped.jsonl
+
+    python annotation/1c_llm_judge.py --n 8 \
+        --judge_url http://localhost:8000/v1 --judge_model true_reward \
+        --responses_file runs/tiny/iter1/responses.jsonl \
+        --output_file runs/tiny/iter1/rewards.jsonl
 """
 
 import asyncio
+import functools
 import itertools
-import re
 import sys
-import time
-import tomllib
-from collections import Counter, deque
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
+import judge_prompts
+import tournament
 from common import arguments, judge, rows, shards, thoughts
+from common.progress import Progress
 
-PLACEHOLDERS = {
-    "pairwise": ["{prompt}", "{answer_a}", "{answer_b}"],
-    "rating": ["{prompt}", "{answer}"],
-}
 WINS = {"A": 1, "B": 0, "C": 0.5}  # of the response that is shown first
+# A run that is resumed may change these: they say how the server is reached, not what it is asked.
+RUNTIME_FLAGS = ("judge_url", "concurrency", "timeout", "max_retries", "max_refused")
 
-# A method takes the number of responses and `ask`, which shows the judge one response, or two in that order, and gives
-# (the verdict's value or None, the reply). It returns (the rewards or None, the judgement).
+
+@dataclass
+class Reply:
+    text: str
+    cut_off: bool  # it ended at --max_tokens
+
+
+@dataclass
+class Verdict:
+    value: float | None  # the rating, or the win of the response shown first; None: not clear
+    reply: str  # the judge's text, or why the server refused the request
+
+
+# The methods. Each takes n, the number of a row's responses, and `ask`: ask(i) shows the judge one
+# response, ask(i, j) two in that order, and gives its Verdict. Each returns (rewards, judgement);
+# rewards of None drop the row.
 
 
 async def rating(n, ask):
-    replies = await asyncio.gather(*(ask(i) for i in range(n)))
-    rewards = [value for value, _ in replies]
-    judgement = [
-        {"response": i, "rating": value, "reply": reply} for i, (value, reply) in enumerate(replies)
-    ]
-    return None if None in rewards else rewards, judgement
+    verdicts = await asyncio.gather(*(ask(i) for i in range(n)))
+    rewards = []
+    judgement = []
+    for i, verdict in enumerate(verdicts):
+        rewards.append(verdict.value)
+        judgement.append({"response": i, "rating": verdict.value, "reply": verdict.reply})
+    if None in rewards:
+        return None, judgement
+    return rewards, judgement
 
 
-async def comparison(ask, i, j):
-    (wins, first), (loses, second) = await asyncio.gather(ask(i, j), ask(j, i))
-    probability = None if None in (wins, loses) else (wins + 1 - loses) / 2
-    return {"a": i, "b": j, "probability": probability, "replies": [first, second]}
+async def compare(ask, i, j):
+    """The entry of the judgement for responses i and j, each shown first once."""
+    i_first, j_first = await asyncio.gather(ask(i, j), ask(j, i))
+    probability = None
+    if i_first.value is not None and j_first.value is not None:
+        probability = (i_first.value + 1 - j_first.value) / 2
+    replies = [i_first.reply, j_first.reply]
+    return {"a": i, "b": j, "probability": probability, "replies": replies}
 
 
-async def tournament(n, ask):
-    made, found = {}, []
-    for place in (0, 1):  # the best of all, then the worst of the others
-        left = [i for i in range(n) if i not in found]
-        while len(left) > 1:
-            i, j, *rest = left
-            made[i, j] = entry = made.get((i, j)) or await comparison(ask, i, j)
-            if entry["probability"] is None:
-                return None, [*made.values()]
-            left = [((i, j) if entry["probability"] >= 0.5 else (j, i))[place], *rest]
-        found += left
-    tied = all(entry["probability"] == 0.5 for entry in made.values())
-    return [0.5 if tied else {found[0]: 1.0, found[1]: 0.0}.get(i, 0.5) for i in range(n)], [
-        *made.values()
-    ]
+async def linear_tournament(n, ask):
+    """A match without a probability ends the tournament: who plays next depends on it."""
+    bracket = tournament.linear(n)
+    judgement = []
+    probability = None  # what a generator is sent to start it
+    while True:
+        try:
+            i, j = bracket.send(probability)
+        except StopIteration as end:
+            return end.value, judgement
+        match = await compare(ask, i, j)
+        judgement.append(match)
+        probability = match["probability"]
+        if probability is None:
+            return None, judgement
 
 
 async def all_pairs(n, ask):
-    judgement = await asyncio.gather(
-        *(comparison(ask, i, j) for i, j in itertools.combinations(range(n), 2))
-    )
-    counted = [
-        (e["a"], e["b"], e["probability"]) for e in judgement if e["probability"] is not None
-    ]
-    wins = [[p if i == a else 1 - p for a, b, p in counted if i in (a, b)] for i in range(n)]
-    return [sum(won) / len(won) for won in wins] if all(wins) else None, judgement
+    pairs = itertools.combinations(range(n), 2)
+    judgement = await asyncio.gather(*(compare(ask, i, j) for i, j in pairs))
+    wins = [[] for _ in range(n)]  # win probabilities of each response, by match
+    for match in judgement:
+        probability = match["probability"]
+        if probability is not None:
+            wins[match["a"]].append(probability)
+            wins[match["b"]].append(1 - probability)
+    if not all(wins):
+        return None, judgement
+    return [sum(won) / len(won) for won in wins], judgement
 
 
-def verdict(reply, cut_off, kind, scale):
-    """The rating, or the share of a win of the response shown first; None without one clear verdict.
+METHODS = {"rating": rating, "tournament": linear_tournament, "all_pairs": all_pairs}
 
-    cut_off: the reply ended at --max_tokens, so without the end of a thought it may be all thought: the mark of its
-    start may stand in the judge's template.
-    """
-    said = thoughts.without_thoughts(reply, unfinished=cut_off)
+
+def prompt_kind(method):
+    """The key of a method's prompt in judge_prompts.toml."""
+    return "rating" if method == "rating" else "pairwise"
+
+
+def most_requests(method, n):
+    """Requests that a row of n responses needs at most."""
+    if method == "rating":
+        return n
+    comparisons = 2 * n - 3 if method == "tournament" else n * (n - 1) // 2
+    return 2 * comparisons  # both orders
+
+
+def parse_verdict(reply, kind, scale):
+    """The rating, or the win of the response shown first; None without one clear verdict."""
+    # A reply that was cut off before any </think> may be all thought: the judge's chat template may
+    # hold the <think>, so that its absence tells nothing.
+    answer = thoughts.without_thoughts(reply.text, unfinished=reply.cut_off)
     if kind == "rating":
-        verdicts = set(judge.ratings(said, *scale))
+        verdicts = set(judge.ratings(answer, *scale))
     else:
-        verdicts = {WINS[word] for word in judge.verdicts(said, "([ABC])")}
+        verdicts = {WINS[letter] for letter in judge.verdicts(answer, "([ABC])")}
     return verdicts.pop() if len(verdicts) == 1 else None
 
 
-def prompts_of(path):
-    """The table of judge_prompts.toml, checked."""
-    try:
-        prompts = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        sys.exit(f"{path}: {getattr(error, 'strerror', None) or error}")
-    for kind, placeholders in PLACEHOLDERS.items():
-        if missing := [text for text in placeholders if text not in str(prompts.get(kind))]:
-            sys.exit(f"{path}: {kind}: {missing[0]} is missing")
-        if not isinstance(prompts[kind], str):
-            sys.exit(f"{path}: {kind}: not a text")
-    scale = prompts.get("scale")
-    if not (
-        isinstance(scale, list)
-        and len(scale) == 2
-        and all(map(rows.is_number, scale))
-        and scale[0] < scale[1]
-    ):
-        sys.exit(f"{path}: scale: not two numbers, the lower first")
-    return prompts
+class Annotator:
+    """Asks the judge about the responses of rows; every reply is in the journal as it arrives."""
+
+    def __init__(self, args, prompts, client, journal, earlier_replies):
+        self.method = METHODS[args.method]
+        self.kind = prompt_kind(args.method)
+        self.judge_name = args.judge_model
+        self.max_tokens = args.max_tokens
+        self.prompts = prompts
+        self.client = client
+        self.journal = journal
+        self.earlier_replies = earlier_replies
+        self.requests = 0
+        self.unparsable = []  # how replies without a verdict begin
+
+    async def annotate(self, row):
+        """The row with its rewards, None where it is to be dropped."""
+        ask = functools.partial(self.ask, row)
+        rewards, judgement = await self.method(len(row["responses"]), ask)
+        annotation = {"rewards": rewards, "annotator": self.judge_name, "judgement": judgement}
+        return {**row, **annotation}
+
+    async def ask(self, row, *shown):
+        """The Verdict on the responses of a row that have these indexes, one or two."""
+        key = " ".join(map(str, (row["id"], *shown)))
+        reply = self.earlier_replies.pop(key, None)
+        if reply is None:
+            choice, reason = await self.client.ask(self.request(row, shown))
+            if not choice:
+                return Verdict(None, f"refused: {reason}")
+            reply = Reply(choice["text"], choice.get("finish_reason") == "length")
+            self.keep(key, row, reply)
+        value = parse_verdict(reply, self.kind, self.prompts["scale"])
+        if value is None:
+            self.unparsable.append(reply.text[:200])
+        return Verdict(value, reply.text)
+
+    def request(self, row, shown):
+        responses = [row["responses"][i] for i in shown]
+        template = self.prompts[self.kind]
+        question = judge_prompts.fill_in(template, self.kind, row["prompt"], responses)
+        return {
+            "messages": [{"role": "user", "content": question}],
+            "temperature": 0,
+            "max_completion_tokens": self.max_tokens,
+        }
+
+    def keep(self, key, row, reply):
+        entry = {"id": key, "row": row["id"], "reply": reply.text, "cut_off": reply.cut_off}
+        self.journal.add([entry])
+        self.requests += 1
+
+    def losses(self):
+        return (
+            f"replies without verdict: {len(self.unparsable)}, "
+            f"requests refused: {len(self.client.refused)}"
+        )
 
 
-def main():
+async def annotate_rows(annotator, args, writer, progress):
+    """Write the annotated rows in the order of the file; returns the rows that are dropped."""
+    todo = (row for row in read_rows(args) if row["id"] not in writer.done)
+    tasks = (asyncio.create_task(annotator.annotate(row)) for row in todo)
+    # Enough rows at once to keep every slot of the judge busy; memory does not grow with the file.
+    running = deque(itertools.islice(tasks, 2 * args.concurrency))
+    dropped = []
+    done = 0
+    while running:
+        row = await running.popleft()
+        if annotator.client.stopped:
+            # No new row starts. Those under way end at their next request.
+            continue
+        running.extend(itertools.islice(tasks, 1))
+        if row["rewards"]:
+            writer.add([row])
+        else:
+            dropped.append(row)
+        done += 1
+        if done % 100 == 0 or done == progress.total:
+            requests_per_second = annotator.requests / progress.seconds()
+            progress.show(done, rate=f"{requests_per_second:.0f} requests/s")
+    return dropped
+
+
+def read_rows(args):
+    return shards.own_rows(rows.read(args.responses_file, "responses", n=args.n), args)
+
+
+def count_responses(args):
+    """{id: number of responses} of this shard's rows; all of them are checked."""
+    counts = {row["id"]: len(row["responses"]) for row in read_rows(args)}
+    if prompt_kind(args.method) == "pairwise" and 1 in counts.values():
+        sys.exit(f"{args.responses_file}: responses: 1, a comparison needs two")
+    return counts
+
+
+def run_fingerprint(args):
+    """What names the unfinished files of this run: all that decides its output."""
+    settings = [str(value) for name, value in vars(args).items() if name not in RUNTIME_FLAGS]
+    return rows.fingerprint(settings)
+
+
+def replies_of_earlier_run(journal, finished):
+    """{request: Reply} of a run that was interrupted, without those about finished rows.
+
+    A row that it dropped is not finished: it is judged once more, by the same replies.
+    """
+    replies = {}
+    if not journal.done:
+        return replies
+    for entry in rows.read(journal.partial, "rows"):
+        if entry.get("row") not in finished:
+            replies[entry["id"]] = Reply(str(entry.get("reply")), bool(entry.get("cut_off")))
+    return replies
+
+
+def write_dropped(path, dropped):
+    if dropped:
+        rows.write(path, dropped)
+    else:
+        # Those of an earlier run do not belong to these rewards.
+        path.unlink(missing_ok=True)
+
+
+def parse_arguments():
     parser = arguments.Parser(__doc__)
-    methods = {method.__name__: method for method in (rating, tournament, all_pairs)}
     judge.add_flags(parser)
     parser.add_argument("--responses_file", required=True)
     parser.add_output("--output_file", suffixes=[".dropped.jsonl"], required=True)
@@ -132,134 +282,58 @@ def main():
         help="responses of every row (default: as the first; 0: any)",
     )
     parser.add_argument(
-        "--method", choices=[*methods], default="rating", help="what the judge is asked"
+        "--method", choices=[*METHODS], default="rating", help="what the judge is asked"
     )
-    parser.add_argument(
-        "--prompts_file", default=str(Path(__file__).with_name("judge_prompts.toml"))
-    )
+    parser.add_argument("--prompts_file", default=str(judge_prompts.DEFAULT_FILE))
     parser.add_argument(
         "--max_tokens", type=arguments.whole(1), default=1024, help="tokens of a reply"
     )
-    args = shards.parse(parser)
-    prompts = prompts_of(args.prompts_file)
-    kind = "rating" if args.method == "rating" else "pairwise"
+    return shards.parse(parser)
 
-    def answered():  # read twice, to check it all before the first request; memory does not grow with the file
-        shares = args.shard, None, args.num_shards
-        return itertools.islice(rows.read(args.responses_file, "responses", n=args.n), *shares)
 
-    sizes = {row["id"]: len(row["responses"]) for row in answered()}
-    if kind == "pairwise" and 1 in sizes.values():
-        sys.exit(f"{args.responses_file}: responses: 1, a comparison needs two")
+def main():
+    args = parse_arguments()
+    prompts = judge_prompts.load(args.prompts_file)
+    # The file is read twice: here to check it before the first request, then row by row.
+    response_counts = count_responses(args)
 
-    # Finished rows go to the writer, in order; every reply goes to the journal as it arrives.
-    manner = ("judge_url", "concurrency", "timeout", "max_retries", "max_refused")
-    settings = rows.fingerprint(
-        [str(value) for name, value in vars(args).items() if name not in manner]
+    # Finished rows go to the writer in the order of the file, replies to the journal as they come.
+    fingerprint = run_fingerprint(args)
+    writer = rows.Writer(args.output_file, fingerprint)
+    journal = rows.Writer(args.output_file, f"{fingerprint}-replies")
+    earlier_replies = replies_of_earlier_run(journal, writer.done)
+
+    remaining = [n for name, n in response_counts.items() if name not in writer.done]
+    requests = sum(most_requests(args.method, n) for n in remaining) - len(earlier_replies)
+    print(
+        f"{args.judge_model} at {args.judge_url}: "
+        f"at most {requests} requests for {len(remaining)} rows",
+        flush=True,
     )
-    writer, journal = (
-        rows.Writer(args.output_file, name) for name in (settings, f"{settings}-replies")
-    )
-    replied = rows.read(journal.partial, "rows") if journal.done else ()
-    known = {}  # {request: (reply, whether it was cut off)}
-    for entry in replied:
-        if entry.get("row") not in writer.done:
-            known[entry["id"]] = str(entry.get("reply")), bool(entry.get("cut_off"))
-    left = [n for name, n in sizes.items() if name not in writer.done]
-    most = [
-        {"rating": n, "tournament": 2 * (2 * n - 3), "all_pairs": n * (n - 1)}[args.method]
-        for n in left
-    ]
-    told = f"at most {sum(most) - len(known)} requests for {len(left)} rows"
-    print(f"{args.judge_model} at {args.judge_url}: {told}", flush=True)
-    start, counts, unparsable, left_out = time.time(), Counter(), [], []
-
-    async def annotate():
-        asked = judge.Judge(args, sum(most) - len(known), answered=len(known))
-
-        async def ask(row, *places):
-            name = " ".join(map(str, (row["id"], *places)))
-            reply, cut_off = known.pop(name, (None, False))
-            if reply is None:
-                prompt = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in row["prompt"])
-                texts = dict(
-                    zip(
-                        PLACEHOLDERS[kind],
-                        [prompt, *(row["responses"][i] for i in places)],
-                        strict=True,
-                    )
-                )
-                question = re.sub(
-                    "|".join(map(re.escape, texts)), lambda found: texts[found[0]], prompts[kind]
-                )
-                request = {"messages": [{"role": "user", "content": question}], "temperature": 0}
-                choice, reason = await asked.ask(
-                    {**request, "max_completion_tokens": args.max_tokens}
-                )
-                if not choice:
-                    return None, f"refused: {reason}"
-                reply, cut_off = choice["text"], choice.get("finish_reason") == "length"
-                journal.add([{"id": name, "row": row["id"], "reply": reply, "cut_off": cut_off}])
-                counts["requests"] += 1
-            value = verdict(reply, cut_off, kind, prompts["scale"])
-            if value is None:
-                unparsable.append(reply[:200])
-            return value, reply
-
-        async def judged(row):
-            rewards, judgement = await methods[args.method](
-                sizes[row["id"]], lambda *places: ask(row, *places)
-            )
-            return {
-                **row,
-                "rewards": rewards,
-                "annotator": args.judge_model,
-                "judgement": judgement,
-            }
-
-        tasks = (
-            asyncio.create_task(judged(row)) for row in answered() if row["id"] not in writer.done
-        )
-        running = deque(itertools.islice(tasks, 2 * args.concurrency))
-        while running:
-            row = await running.popleft()
-            if asked.stopped:  # the rest is only waited for
-                continue
-            running.extend(itertools.islice(tasks, 1))
-            writer.add([row]) if row["rewards"] else left_out.append(row)
-            counts["rows"] += 1
-            done, seconds = counts["rows"], time.time() - start
-            if done % 100 == 0 or done == len(left):
-                told, wait = (
-                    f"{counts['requests'] / seconds:.0f} requests/s",
-                    seconds / done * (len(left) - done),
-                )
-                end = "\r" if sys.stdout.isatty() else "\n"
-                print(f"{done} of {len(left)} rows, {told}, {wait:.0f} s left", end=end, flush=True)
-
-        return asked
-
-    asked = asyncio.run(annotate())
-    refused = asked.refused
-    if asked.stopped:
+    progress = Progress(len(remaining), "rows")
+    client = judge.Judge(args, requests, answered=len(earlier_replies))
+    annotator = Annotator(args, prompts, client, journal, earlier_replies)
+    dropped = asyncio.run(annotate_rows(annotator, args, writer, progress))
+    if client.stopped:
         sys.exit(
-            f"{args.judge_url}: {asked.stopped}; what has been answered is kept, the same command goes on"
+            f"{args.judge_url}: {client.stopped}; "
+            "what has been answered is kept, the same command goes on"
         )
-    lost = f"replies without verdict: {len(unparsable)}, requests refused: {len(refused)}"
-    dropped = Path(f"{args.output_file}.dropped.jsonl")
-    if left_out:
-        rows.write(dropped, left_out)
-    else:
-        dropped.unlink(missing_ok=True)  # of an earlier run
-    if sizes and len(left_out) == len(sizes) and args.num_shards == 1:
-        sys.exit(
-            f"{args.responses_file}: no row is left; {lost}, such as {(refused + unparsable)[0]!r}"
-        )
+
+    write_dropped(Path(f"{args.output_file}.dropped.jsonl"), dropped)
+    losses = annotator.losses()
+    if response_counts and len(dropped) == len(response_counts) and args.num_shards == 1:
+        example = (client.refused + annotator.unparsable)[0]
+        sys.exit(f"{args.responses_file}: no row is left; {losses}, such as {example!r}")
+    # finish() removes unfinished files that nobody locks: the journal is no longer needed.
     journal.file.close()
     writer.finish()
-    told = f"finished before: {len(writer.done)}, requests: {counts['requests']}, {lost}, dropped: {len(left_out)}"
-    told += f", rows out: {len(sizes) - len(left_out)}, {time.time() - start:.1f} s"
-    print(f"{args.output_file} rows in: {len(sizes)}, {told}")
+    print(
+        f"{args.output_file} rows in: {len(response_counts)}, "
+        f"finished before: {len(writer.done)}, requests: {annotator.requests}, {losses}, "
+        f"dropped: {len(dropped)}, rows out: {len(response_counts) - len(dropped)}, "
+        f"{progress.seconds():.1f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,20 @@
-"""Reward 1 for a right final answer and 0 for any other: the verifiable signal, for prompts with a known answer.
+"""Reward 1 for a right final answer and 0 for any other: the verifiable signal, for prompts with a
+known answer.
 
-What a response thinks before </think> is no answer, and a thought that was cut off has none. --method math compares as
-mathematics (math-verify: 0.5 is \\frac{1}{2}), and takes the last \\boxed{}, or what follows "the answer is", or the
-last expression for the final answer; where "answer" is a letter, such as B or (B), the option that the response
-chooses. It never guesses between two. --method exact compares texts, without regard to capitals and outer spaces, and
-needs a --pattern. Rows are independent: --shard shares them among processes; a run that was killed goes on where it
-was.
+A response's thoughts, up to </think>, are not part of its answer; a thought that was cut off has no
+answer. Two methods:
 
-Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", "answer"} from generation/2_responses.py
+    math   compares as mathematics (math-verify: 0.5 is \\frac{1}{2}). The final answer is the last
+           \\boxed{}, or what follows "the answer is", or the last expression. Where "answer" is a
+           letter, such as B or (B), the option that the response chooses counts; between two
+           options it never guesses.
+    exact  compares texts, without regard to case and surrounding blanks; it needs a --pattern.
+
+Rows are independent: --shard splits them among processes, and a run that was killed goes on where
+it stopped.
+
+Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", "answer"} from
+        generation/2_responses.py
 Writes: --output_file, the same with "rewards" (1.0 or 0.0 each) and "annotator"
 
     python annotation/1d_verifier.py --responses_file runs/tiny/iter1/responses.jsonl \\
@@ -16,56 +23,122 @@ Writes: --output_file, the same with "rewards" (1.0 or 0.0 each) and "annotator"
 
 import itertools
 import sys
-import time
 
 import regex
 
 import final_answer
 from common import arguments, entrances, rows, shards, thoughts
+from common.progress import Progress
 
-SECONDS = 5  # that a pattern may take on one response: some take longer than a life
+# Seconds that a pattern may take on one response: some would backtrack for years.
+PATTERN_TIMEOUT = 5
 
 
-def answers_of(args):
-    """({id: the known answer} of this share's rows, whether the prompts' template opens the thoughts of all rows)."""
-    answers, opened = {}, False
+class Verifier:
+    """Decides which responses of a row are right.
+
+    pattern: a compiled regex whose group is the final answer, or None. thoughts_opened: the chat
+    template opens the thoughts of all responses. mathematics: {answer: as math-verify reads it}.
+    """
+
+    def __init__(self, method, pattern, thoughts_opened, mathematics):
+        self.method = method
+        self.pattern = pattern
+        self.thoughts_opened = thoughts_opened
+        self.mathematics = mathematics
+        self.only_thoughts = 0  # responses without an answer after their thoughts
+
+    def annotate(self, row):
+        """Add "rewards" and "annotator" to a row."""
+        row["rewards"] = []
+        for response, finish_reason in zip(row["responses"], row["finish_reasons"], strict=True):
+            row["rewards"].append(float(self.is_right(row, response, finish_reason)))
+        row["annotator"] = "verifier"
+
+    def is_right(self, row, response, finish_reason):
+        cut_off = finish_reason == "length"
+        text = thoughts.without_thoughts(response, unfinished=self.thoughts_opened and cut_off)
+        if response.strip() and not text.strip():
+            self.only_thoughts += 1
+            return False
+        if self.pattern:
+            text = self.last_match(row, text)
+            if text is None:
+                return False
+        answer = row["answer"]
+        if self.method == "exact":
+            return text.strip().casefold() == answer.strip().casefold()
+        return self.is_right_mathematics(text, answer)
+
+    def last_match(self, row, text):
+        """What the group of the pattern matches last, or None."""
+        try:
+            matches = self.pattern.findall(text, timeout=PATTERN_TIMEOUT)
+        except TimeoutError:
+            rows.refuse(
+                row,
+                f"responses: --pattern takes more than {PATTERN_TIMEOUT} s on one of them, "
+                "give a simpler one",
+            )
+        return matches[-1] if matches else None
+
+    def is_right_mathematics(self, text, answer):
+        """Is the final answer of a text the known answer, a letter or mathematics?"""
+        from math_verify import parse, verify
+
+        if letter := final_answer.option(answer):
+            return final_answer.chosen_option(text) == letter
+        boxed = entrances.last_boxed(text)
+        stated = final_answer.stated(text)
+        candidate = text
+        if boxed is not None:
+            candidate = boxed
+        elif stated is not None:
+            candidate = stated
+        if final_answer.same_words(candidate, answer):
+            return True
+        # math-verify takes the last expression of a text, and reads bare LaTeX in part or not at
+        # all: a formula that is stated without a box is given to it alone, as LaTeX.
+        if boxed is None and stated and final_answer.is_formula(stated):
+            text = f"${stated.strip('$')}$"
+        return verify(self.mathematics[answer], parse(text))
+
+
+def read_rows(args):
+    return shards.own_rows(rows.read(args.responses_file, "verifiable", n=args.n), args)
+
+
+def check_rows(args):
+    """({id: known answer} of this shard's rows, whether the chat template opens the thoughts).
+
+    The rows of all shards are read, so that all shards agree about the template.
+    """
+    answers = {}
+    thoughts_opened = False
     for number, row in enumerate(rows.read(args.responses_file, "verifiable", n=args.n)):
-        opened = opened or thoughts.opened_by_template(row["responses"])
+        thoughts_opened = thoughts_opened or thoughts.opened_by_template(row["responses"])
         if number % args.num_shards == args.shard:
             answers[row["id"]] = row["answer"]
-    return answers, opened
+    return answers, thoughts_opened
 
 
-def parsed_answers(answers, file):
-    """{answer: what math-verify reads} of those that are no letter of an option."""
+def parse_answers(answers, file):
+    """{answer: as math-verify reads it} of those that are not the letter of an option."""
     from math_verify import parse
 
-    found = {}
+    mathematics = {}
     for name, answer in answers.items():
-        if answer in found or final_answer.option(answer):
+        if answer in mathematics or final_answer.option(answer):
             continue
-        found[answer] = parse(f"${answer}$")  # bare LaTeX is read in part, or not at all
-        if not found[answer]:
+        # Bare LaTeX is read in part, or not at all.
+        mathematics[answer] = parse(f"${answer}$")
+        if not mathematics[answer]:
             sys.exit(f"{file}: id {name!r}: answer: {answer!r} is not mathematics")
-    return found
+    return mathematics
 
 
-def is_right(response, answer, parsed):
-    """Is the final answer of a response, without its thoughts, the known one? parsed: of parsed_answers."""
-    from math_verify import parse, verify
-
-    if letter := final_answer.option(answer):
-        return final_answer.chosen_option(response) == letter
-    box, stated = entrances.last_boxed(response), final_answer.stated(response)
-    said = next(text for text in (box, stated, response) if text is not None)
-    if final_answer.same_words(said, answer):
-        return True
-    if box is None and stated and final_answer.is_formula(stated):
-        response = f"${stated.strip('$')}$"
-    return verify(parsed[answer], parse(response))
-
-
-def main():
+def parse_arguments():
+    """(the arguments, the compiled --pattern or None)"""
     parser = arguments.Parser(__doc__)
     parser.add_argument("--responses_file", required=True)
     parser.add_output("--output_file", required=True)
@@ -85,64 +158,44 @@ def main():
         "--chunk_size", type=arguments.whole(1), default=512, help="rows between two writes to disk"
     )
     args = shards.parse(parser)
-    try:
-        pattern = regex.compile(args.pattern or "()")
-    except regex.error as error:
-        parser.error(f"--pattern: {error}")
-    if pattern.groups != 1 or (args.method == "exact" and not args.pattern):
+    pattern = None
+    if args.pattern:
+        try:
+            pattern = regex.compile(args.pattern)
+        except regex.error as error:
+            parser.error(f"--pattern: {error}")
+    missing = args.method == "exact" and not pattern
+    if missing or (pattern and pattern.groups != 1):
         parser.error("--pattern: one group is needed, the final answer")
+    return args, pattern
 
-    answers, opened = answers_of(args)  # a first reading checks all rows
+
+def main():
+    args, pattern = parse_arguments()
+    # The file is read twice: here to check it all, then in chunks, so that memory does not grow.
+    answers, thoughts_opened = check_rows(args)
     total = len(answers)
-
-    def answered():  # the second is by chunks, so that memory does not grow with the file
-        checked = rows.read(args.responses_file, "verifiable", n=args.n)
-        return itertools.islice(checked, args.shard, None, args.num_shards)
-
-    parsed = parsed_answers(answers, args.responses_file) if args.method == "math" else {}
-    unfinished = 0  # thoughts
-
-    def right(row, response, finish_reason):
-        nonlocal unfinished
-        answer = row["answer"]
-        said = thoughts.without_thoughts(response, unfinished=opened and finish_reason == "length")
-        if response.strip() and not said.strip():
-            unfinished += 1
-            return False
-        response = said
-        if args.pattern:
-            try:
-                found = pattern.findall(response, timeout=SECONDS)
-            except TimeoutError:
-                rows.refuse(
-                    row,
-                    f"responses: --pattern takes more than {SECONDS} s on one of them, give a simpler one",
-                )
-            if not found:
-                return False
-            response = found[-1]
-        if args.method == "exact":
-            return response.strip().casefold() == answer.strip().casefold()
-        return is_right(response, answer, parsed)
+    mathematics = {}
+    if args.method == "math":
+        mathematics = parse_answers(answers, args.responses_file)
+    verifier = Verifier(args.method, pattern, thoughts_opened, mathematics)
 
     writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
-    todo = (row for row in answered() if row["id"] not in writer.done)
-    start, done = time.time(), len(writer.done)
+    progress = Progress(total, "rows", finished_before=len(writer.done))
+    todo = (row for row in read_rows(args) if row["id"] not in writer.done)
+    done = len(writer.done)
     while chunk := list(itertools.islice(todo, args.chunk_size)):
         for row in chunk:
-            texts = zip(row["responses"], row["finish_reasons"], strict=True)
-            row["rewards"] = [float(right(row, text, reason)) for text, reason in texts]
-            row["annotator"] = "verifier"
+            verifier.annotate(row)
         writer.add(chunk)
         done += len(chunk)
-        rate = (done - len(writer.done)) / (time.time() - start)
-        told = f"{done} of {total} rows, {rate:.0f}/s, {(total - done) / rate:.0f} s left"
-        print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
+        progress.show(done)
     writer.finish()
     print(
         f"{args.output_file} rows in: {total}, finished before: {len(writer.done)}, "
-        f"rows out: {total}, responses without an answer after their thoughts: {unfinished}, "
-        f"{time.time() - start:.1f} s"
+        f"rows out: {total}, "
+        f"responses without an answer after their thoughts: {verifier.only_thoughts}, "
+        f"{progress.seconds():.1f} s"
     )
 
 

@@ -1,26 +1,104 @@
-"""Combine annotators: the weighted sum of their standardised scores for every response (paper 2.1: several objectives).
+"""Combine annotators: the weighted sum of their standardised scores for every response (paper 2.1:
+several objectives).
 
-Each annotator's rewards are brought to mean 0 and standard deviation 1 over all responses of its file before they are
-weighed, so that a weight means the same for scores, probabilities and verdicts. Rewards that are all equal, of a
-verifier that finds nothing right, prefer no response: they add 0, and a line says so.
+Each annotator's rewards are brought to mean 0 and standard deviation 1 over all responses of its
+file before they are weighted, so that a weight means the same for scores, probabilities and
+verdicts. Rewards that are all equal, of a verifier that finds nothing right, prefer no response:
+they add 0, and a line says so.
 
-Reads:  --rewards_files, files of {"id", "prompt", "responses", "finish_reasons", "rewards", "annotator"} over the same
-        rows; rows that one of them lacks are left out and counted
-Writes: --output_file, the rows of the first file with "rewards", the sum, "annotator", the weights and names, and
-        "objectives", [{annotator: standardised score} for each response]
+Reads:  --rewards_files, files of {"id", "prompt", "responses", "finish_reasons", "rewards",
+        "annotator"} over the same rows; rows that one of them lacks are dropped and counted
+Writes: --output_file, the rows of the first file with "rewards", the sum, "annotator", the weights
+        and names, and "objectives", [{annotator: standardised score} for each response]
 
     python annotation/1e_combined.py --rewards_files runs/both/iter1/rewards_armorm.jsonl \
-        runs/both/iter1/rewards_verifier.jsonl --weights 1 0.5 --output_file runs/both/iter1/rewards.jsonl
+        runs/both/iter1/rewards_verifier.jsonl --weights 1 0.5 \
+        --output_file runs/both/iter1/rewards.jsonl
 """
 
 import sys
 import time
+from dataclasses import dataclass
 from statistics import fmean, pstdev
 
 from common import arguments, rows
 
 
-def main():
+@dataclass
+class Annotator:
+    name: str
+    weight: float
+    scores: dict  # {id: [standardised score of each response]}
+    deviation: float  # of its rewards; 0: it prefers no response
+
+
+def read_rewards(file, first_file, responses_by_id):
+    """({id: rewards}, the annotator's name) of a file.
+
+    responses_by_id: {id: hash of the responses} of the files so far; the responses of a row must be
+    the same in all files.
+    """
+    rewards = {}
+    for row in rows.read(file, "rewards"):
+        rewards[row["id"]] = row["rewards"]
+        # The texts themselves would take the memory of the whole file.
+        responses = hash(tuple(row["responses"]))
+        if responses_by_id.setdefault(row["id"], responses) != responses:
+            rows.refuse(row, f"responses: not those of {first_file}")
+    return rewards, str(row.get("annotator", file))
+
+
+def standardise(rewards, file):
+    """({id: scores} of mean 0 and standard deviation 1 over all responses, the former deviation)"""
+    all_rewards = []
+    for rewards_of_row in rewards.values():
+        all_rewards += rewards_of_row
+    mean = fmean(all_rewards)
+    deviation = pstdev(all_rewards)
+    if not deviation:
+        print(f"{file}: rewards: all are {mean:g}, they add nothing", flush=True)
+    scale = deviation or 1.0
+    scores = {}
+    for row_id, rewards_of_row in rewards.items():
+        scores[row_id] = [(reward - mean) / scale for reward in rewards_of_row]
+    return scores, deviation
+
+
+def read_annotators(files, weights):
+    """(an Annotator for each file, number of rows that are in any of them)"""
+    annotators = []
+    names = set()
+    responses_by_id = {}
+    for file, weight in zip(files, weights, strict=True):
+        rewards, name = read_rewards(file, files[0], responses_by_id)
+        if name in names:
+            sys.exit(f"{file}: annotator: {name} stands in another file too")
+        names.add(name)
+        scores, deviation = standardise(rewards, file)
+        annotators.append(Annotator(name, weight, scores, deviation))
+    return annotators, len(responses_by_id)
+
+
+def combined_rows(file, annotators):
+    """Yield the rows of a file that all annotators have, with their weighted sum."""
+    formula = " + ".join(f"{annotator.weight:g}*{annotator.name}" for annotator in annotators)
+    for row in rows.read(file, "rewards"):
+        if not all(row["id"] in annotator.scores for annotator in annotators):
+            continue
+        row["rewards"] = []
+        row["objectives"] = []
+        for i in range(len(row["responses"])):
+            scores = {annotator.name: annotator.scores[row["id"]][i] for annotator in annotators}
+            weighted = [annotator.weight * scores[annotator.name] for annotator in annotators]
+            row["objectives"].append(scores)
+            row["rewards"].append(sum(weighted))
+        row["annotator"] = formula
+        # The comparisons of the first annotator do not lead to these rewards.
+        row.pop("judgement", None)
+        yield row
+
+
+def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_files", nargs="+", required=True, help="one for each annotator")
     parser.add_argument(
@@ -31,63 +109,27 @@ def main():
     )
     parser.add_output("--output_file", required=True)
     args = parser.parse_args()
-    start, weights = time.time(), args.weights or [1.0] * len(args.rewards_files)
-    if len(weights) != len(args.rewards_files):
-        parser.error(f"--weights: {len(weights)} for {len(args.rewards_files)} files")
+    args.weights = args.weights or [1.0] * len(args.rewards_files)
+    if len(args.weights) != len(args.rewards_files):
+        parser.error(f"--weights: {len(args.weights)} for {len(args.rewards_files)} files")
+    return args
 
-    scores, names, first = (
-        [],
-        [],
-        {},
-    )  # an annotator's {id: rewards}, its name; {id: responses} of the first file
-    varied = 0  # annotators that prefer some response
-    for file in args.rewards_files:
-        of_file = {}
-        for row in rows.read(file, "rewards"):
-            of_file[row["id"]] = row["rewards"]
-            if first.setdefault(row["id"], hash(tuple(row["responses"]))) != hash(
-                tuple(row["responses"])
-            ):
-                rows.refuse(row, f"responses: not those of {args.rewards_files[0]}")
-        name = str(row.get("annotator", file))
-        if name in names:
-            sys.exit(f"{file}: annotator: {name} stands in another file too")
-        values = [reward for rewards in of_file.values() for reward in rewards]
-        mean, deviation = fmean(values), pstdev(values)
-        if not deviation:
-            print(f"{file}: rewards: all are {mean:g}, they add nothing", flush=True)
-        scale = deviation or 1.0
-        scores.append(
-            {
-                key: [(reward - mean) / scale for reward in rewards]
-                for key, rewards in of_file.items()
-            }
-        )
-        names.append(name)
-        varied += deviation > 0
-    if not varied:
-        sys.exit(f"{args.rewards_files[0]}: rewards: no annotator prefers any response")
 
-    together = " + ".join(f"{weight:g}*{name}" for weight, name in zip(weights, names, strict=True))
+def main():
+    args = parse_arguments()
+    start = time.time()
+    first_file = args.rewards_files[0]
+    annotators, rows_in = read_annotators(args.rewards_files, args.weights)
+    if not any(annotator.deviation for annotator in annotators):
+        sys.exit(f"{first_file}: rewards: no annotator prefers any response")
 
-    def combined():
-        for row in rows.read(args.rewards_files[0], "rewards"):
-            if all(row["id"] in of_file for of_file in scores):
-                each = list(zip(*(of_file[row["id"]] for of_file in scores), strict=True))
-                row["rewards"] = [
-                    sum(w * z for w, z in zip(weights, of_one, strict=True)) for of_one in each
-                ]
-                row["objectives"] = [dict(zip(names, of_one, strict=True)) for of_one in each]
-                row.pop("judgement", None)
-                yield {**row, "annotator": together}
-
-    rows_out = sum(1 for _ in combined())
+    # Counted before they are written: if no row is left, an earlier output stays.
+    rows_out = sum(1 for _ in combined_rows(first_file, annotators))
     if not rows_out:
-        sys.exit(f"{args.rewards_files[0]}: id: no row stands in all files")
-    rows.write(args.output_file, combined())
-    left_out = len(first) - rows_out
+        sys.exit(f"{first_file}: id: no row stands in all files")
+    rows.write(args.output_file, combined_rows(first_file, annotators))
     print(
-        f"{args.output_file} rows in: {len(first)}, dropped, not in every file: {left_out}, "
+        f"{args.output_file} rows in: {rows_in}, dropped, not in every file: {rows_in - rows_out}, "
         f"rows out: {rows_out}, {time.time() - start:.1f} s"
     )
 

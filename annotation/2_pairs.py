@@ -1,18 +1,22 @@
 """Choose one pair a prompt from scored responses (paper 3.3; length penalty: eq. 9).
 
-The score of a response is its reward minus --length_penalty times its characters. Both the choice and which of the two
-is called chosen go by that score. The published code picks by it and then orients the pair by the bare reward, which
-undoes the penalty where the two disagree.
+The score of a response is its reward minus --length_penalty times its characters. The score decides
+which two responses are taken and which of them is called chosen. The published code takes them by
+the score but orients the pair by the bare reward, which undoes the penalty where the two disagree.
 
 Reads:  --rewards_file, {"id", "prompt", "responses", "finish_reasons", "rewards", ...}
-Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "rejected_reward", ...}, the rewards
-        without penalty; with --win_probabilities "chosen_win_probability" and "rejected_win_probability", the mean
-        probability sigmoid(difference of scores) to win against the prompt's other whole responses (SPPO); with
-        --explored_file "explored", the response of that file's row (XPO, SELM). Dropped and counted: rows with fewer
-        than two whole responses (a truncated one teaches to stop in mid-sentence), identical pairs, ties, margins below
-        --min_margin.
+Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "rejected_reward",
+        ...}, the rewards without penalty. Other fields pass through, except those with one entry
+        for each response.
+            --win_probabilities     adds "chosen_win_probability" and "rejected_win_probability":
+                                    the mean probability sigmoid(difference of scores) to win
+                                    against the prompt's other untruncated responses (SPPO)
+            --explored_file         adds "explored", the response of that file's row (XPO, SELM)
+        Dropped and counted: rows with fewer than two untruncated responses (a truncated one teaches
+        to stop in mid-sentence), identical pairs, ties, margins below --min_margin.
 
-    python annotation/2_pairs.py --rewards_file runs/tiny/iter1/rewards.jsonl --output_file runs/tiny/iter1/pairs.jsonl
+    python annotation/2_pairs.py --rewards_file runs/tiny/iter1/rewards.jsonl \
+        --output_file runs/tiny/iter1/pairs.jsonl
 """
 
 import math
@@ -23,8 +27,11 @@ from collections import Counter
 
 from common import arguments, rows
 
+# Above it math.exp overflows; the probability is 0 long before.
+LARGEST_EXPONENT = 700
 
-def main():
+
+def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_file", required=True)
     parser.add_output("--output_file", required=True)
@@ -34,9 +41,11 @@ def main():
         help="responses of every row (default: as the first; 0: any)",
     )
     parser.add_argument(
-        "--pairing", choices=["best_worst", "best_random", "random_random"], default="best_worst",
+        "--pairing",
+        choices=["best_worst", "best_random", "random_random"],
+        default="best_worst",
         help="which two responses; best_worst is the paper's (3.3)",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--length_penalty",
         type=arguments.real(),
@@ -59,91 +68,115 @@ def main():
         "--keep_truncated", action="store_true", help="let truncated responses into pairs"
     )
     parser.add_argument("--seed", type=arguments.SEED, default=0, help="of the random choices")
-    args = parser.parse_args()
-    start, counts, explored = time.time(), Counter(), {}
-    if args.explored_file:
-        explored = {
-            row["id"]: row["responses"][0]
-            for row in rows.read(args.explored_file, "responses", n=1)
-        }
+    return parser.parse_args()
 
-    def win_probability(i, whole, score):
-        return sum(1 / (1 + math.exp(min(score[j] - score[i], 700))) for j in whole if j != i) / (
-            len(whole) - 1
-        )
 
-    def pairs():
-        for row in rows.read(args.rewards_file, "rewards", n=args.n):
-            score = [
-                r - args.length_penalty * len(t)
-                for r, t in zip(row["rewards"], row["responses"], strict=True)
-            ]
-            whole = [
-                i
-                for i, reason in enumerate(row["finish_reasons"])
-                if args.keep_truncated or reason != "length"
-            ]
-            counts["rows in"] += 1
-            if len(whole) < 2:
-                counts["dropped, truncated"] += 1
-                continue
-            rng = random.Random(
-                f"{args.seed} {row['id']}"
-            )  # a row's choice does not depend on the other rows
-            ranked = sorted(whole, key=lambda i: score[i], reverse=True)
-            if args.pairing == "best_worst":
-                chosen, rejected = ranked[0], ranked[-1]
-            elif args.pairing == "best_random":
-                chosen, rejected = ranked[0], rng.choice(ranked[1:])
-            else:
-                chosen, rejected = sorted(
-                    rng.sample(whole, 2), key=lambda i: score[i], reverse=True
+def penalised_scores(row, length_penalty):
+    """The score of each response: its reward minus the penalty times its characters (eq. 9)."""
+    scores = []
+    for reward, response in zip(row["rewards"], row["responses"], strict=True):
+        scores.append(reward - length_penalty * len(response))
+    return scores
+
+
+def choose(row, candidates, scores, args):
+    """Which two of a row's responses make the pair: the indexes of chosen and rejected."""
+    ranked = sorted(candidates, key=lambda i: scores[i], reverse=True)
+    # Seeded by the row, so that its choice does not depend on the other rows.
+    rng = random.Random(f"{args.seed} {row['id']}")
+    if args.pairing == "best_worst":
+        return ranked[0], ranked[-1]
+    if args.pairing == "best_random":
+        return ranked[0], rng.choice(ranked[1:])
+    return sorted(rng.sample(candidates, 2), key=lambda i: scores[i], reverse=True)
+
+
+def reason_to_drop(row, chosen, rejected, scores, min_margin):
+    """Why a pair states no preference, or None."""
+    if row["responses"][chosen] == row["responses"][rejected]:
+        return "identical"
+    if scores[chosen] == scores[rejected]:
+        return "tie"
+    if scores[chosen] - scores[rejected] < min_margin:
+        return "margin"
+    return None
+
+
+def win_probability(i, candidates, scores):
+    """The mean probability that response i wins against the others, by Bradley-Terry."""
+    probabilities = []
+    for j in candidates:
+        if j != i:
+            exponent = min(scores[j] - scores[i], LARGEST_EXPONENT)
+            probabilities.append(1 / (1 + math.exp(exponent)))
+    return sum(probabilities) / len(probabilities)
+
+
+def make_pair(row, chosen, rejected):
+    """The row of a pair, in which the fields of the prompt stay."""
+    pair = dict(row)
+    for field in rows.per_response(row):
+        del pair[field]
+    # A judgement numbers the responses, which are gone.
+    pair.pop("judgement", None)
+    pair["chosen"] = [{"role": "assistant", "content": row["responses"][chosen]}]
+    pair["rejected"] = [{"role": "assistant", "content": row["responses"][rejected]}]
+    pair["chosen_reward"] = row["rewards"][chosen]
+    pair["rejected_reward"] = row["rewards"][rejected]
+    return pair
+
+
+def pairs(args, explored, counts):
+    """Yield the pairs of the rewards file. counts: of rows in, and of those dropped by reason."""
+    for row in rows.read(args.rewards_file, "rewards", n=args.n):
+        counts["rows in"] += 1
+        candidates = []
+        for i, reason in enumerate(row["finish_reasons"]):
+            if args.keep_truncated or reason != "length":
+                candidates.append(i)
+        if len(candidates) < 2:
+            counts["dropped, truncated"] += 1
+            continue
+        scores = penalised_scores(row, args.length_penalty)
+        chosen, rejected = choose(row, candidates, scores, args)
+        reason = reason_to_drop(row, chosen, rejected, scores, args.min_margin)
+        if reason:
+            counts[f"dropped, {reason}"] += 1
+            continue
+        pair = make_pair(row, chosen, rejected)
+        if args.win_probabilities:
+            pair["chosen_win_probability"] = win_probability(chosen, candidates, scores)
+            pair["rejected_win_probability"] = win_probability(rejected, candidates, scores)
+        if args.explored_file:
+            if row["id"] not in explored:
+                sys.exit(
+                    f"{args.explored_file}: id: {row['id']!r} of {args.rewards_file} is missing"
                 )
-            if row["responses"][chosen] == row["responses"][rejected]:
-                counts["dropped, identical"] += 1
-            elif score[chosen] == score[rejected]:
-                counts["dropped, tie"] += 1
-            elif score[chosen] - score[rejected] < args.min_margin:
-                counts["dropped, margin"] += 1
-            else:
-                n = len(row["responses"])  # what the row holds for each response is left out
-                of_responses = [
-                    k
-                    for k, v in row.items()
-                    if isinstance(v, list) and len(v) == n and k != "prompt"
-                ]
-                more = {}
-                if args.win_probabilities:
-                    more["chosen_win_probability"] = win_probability(chosen, whole, score)
-                    more["rejected_win_probability"] = win_probability(rejected, whole, score)
-                if args.explored_file:
-                    if row["id"] not in explored:
-                        sys.exit(
-                            f"{args.explored_file}: id: {row['id']!r} of {args.rewards_file} is missing"
-                        )
-                    more["explored"] = explored[row["id"]]
-                yield {
-                    **{
-                        key: value
-                        for key, value in row.items()
-                        if key not in [*of_responses, "judgement"]
-                    },
-                    "chosen": [{"role": "assistant", "content": row["responses"][chosen]}],
-                    "rejected": [{"role": "assistant", "content": row["responses"][rejected]}],
-                    "chosen_reward": row["rewards"][chosen],
-                    "rejected_reward": row["rewards"][rejected],
-                    **more,
-                }
+            pair["explored"] = explored[row["id"]]
+        yield pair
 
-    # Read twice: a bad row stops all before a pair is written, and memory does not grow with the file.
-    rows_out = sum(1 for _ in pairs())
+
+def main():
+    args = parse_arguments()
+    start = time.time()
+    explored = {}
+    if args.explored_file:
+        for row in rows.read(args.explored_file, "responses", n=1):
+            explored[row["id"]] = row["responses"][0]
+
+    # Two passes over the file: a bad row ends the program before a pair is written, and memory does
+    # not grow with the file.
+    counts = Counter()
+    rows_out = sum(1 for _ in pairs(args, explored, counts))
     rows_in = counts.pop("rows in")
     if not rows_out:
         sys.exit(f"{args.rewards_file}: no pair is left of {rows_in} rows ({dict(counts)})")
+    rows.write(args.output_file, pairs(args, explored, Counter()))
+
     dropped = "".join(f"{name}: {count}, " for name, count in counts.items())
-    rows.write(args.output_file, pairs())
     print(
-        f"{args.output_file} rows in: {rows_in}, {dropped}rows out: {rows_out}, {time.time() - start:.1f} s"
+        f"{args.output_file} rows in: {rows_in}, {dropped}rows out: {rows_out}, "
+        f"{time.time() - start:.1f} s"
     )
 
 

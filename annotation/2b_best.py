@@ -1,14 +1,17 @@
 """Keep the best of each prompt's responses: best-of-n answers, and data for fine-tuning on them.
 
-The latter, iterated, is rejection-sampling fine-tuning (RAFT, arXiv 2304.06767). The score of a response is its reward
-minus --length_penalty times its characters. Of equal scores the first counts.
+Iterated fine-tuning on them is rejection-sampling fine-tuning (RAFT, arXiv 2304.06767). The score
+of a response is its reward minus --length_penalty times its characters. Of equal scores the first
+counts.
 
 Reads:  --rewards_file, {"id", "prompt", "responses", "finish_reasons", "rewards", ...}
-Writes: --output_file, the same rows with the best response alone in each list, and "messages", the prompt and that
-        response in the assistant's turn, as sft/2_finetune.py reads them. With --for_training responses that were
-        cut off or are empty are passed over, and rows that are left with none dropped and counted.
+Writes: --output_file, the same rows with the best response alone in each field of the responses,
+        and "messages", the prompt and that response, as sft/2_finetune.py reads them. A judgement
+        is left out. With --for_training, truncated and empty responses are passed over, and rows
+        without another response are dropped and counted.
 
-    python annotation/2b_best.py --rewards_file runs/tiny/iter1/rewards.jsonl --output_file my_best.jsonl
+    python annotation/2b_best.py --rewards_file runs/tiny/iter1/rewards.jsonl \
+        --output_file my_best.jsonl
 """
 
 import sys
@@ -17,7 +20,7 @@ import time
 from common import arguments, rows
 
 
-def main():
+def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_file", required=True)
     parser.add_output("--output_file", required=True)
@@ -35,40 +38,57 @@ def main():
     parser.add_argument(
         "--for_training", action="store_true", help="pass over what is cut off or empty: no example"
     )
-    args = parser.parse_args()
-    start, counts = time.time(), {"in": 0, "dropped": 0}
+    return parser.parse_args()
 
-    def best():
-        for row in rows.read(args.rewards_file, "rewards", n=args.n):
-            counts["in"] += 1
-            score = [
-                r - args.length_penalty * len(t)
-                for r, t in zip(row["rewards"], row["responses"], strict=True)
-            ]
-            reasons, n = row["finish_reasons"], len(row["responses"])
-            fit = range(n)
-            if args.for_training:  # sft/2_finetune.py refuses an empty turn
-                fit = [
-                    i for i in range(n) if reasons[i] != "length" and row["responses"][i].strip()
-                ]
-            if not fit:
-                counts["dropped"] += 1
-                continue
-            first = max(fit, key=lambda i: score[i])
-            for key, value in row.items():
-                if isinstance(value, list) and len(value) == n and key != "prompt":
-                    row[key] = [value[first]]
-            yield {
-                **row,
-                "messages": [*row["prompt"], {"role": "assistant", "content": row["responses"][0]}],
-            }
 
-    kept = list(best())
-    if not kept:
-        sys.exit(f"{args.rewards_file}: no whole response in {counts['in']} rows")
-    rows.write(args.output_file, kept)
-    told = f"rows in: {counts['in']}, dropped, truncated or empty: {counts['dropped']}, rows out: {len(kept)}"
-    print(f"{args.output_file} {told}, {time.time() - start:.1f} s")
+def penalised_scores(row, length_penalty):
+    """The score of each response: its reward minus the penalty times its characters (eq. 9)."""
+    scores = []
+    for reward, response in zip(row["rewards"], row["responses"], strict=True):
+        scores.append(reward - length_penalty * len(response))
+    return scores
+
+
+def trainable(row):
+    """Indexes of the responses that are neither truncated nor empty."""
+    indexes = []
+    for i, response in enumerate(row["responses"]):
+        if row["finish_reasons"][i] != "length" and response.strip():
+            indexes.append(i)
+    return indexes
+
+
+def with_best(row, candidates, length_penalty):
+    """The row with the best of the candidates, indexes of responses, as its only response."""
+    scores = penalised_scores(row, length_penalty)
+    best = max(candidates, key=lambda i: scores[i])
+    best_row = rows.with_responses(row, [best])
+    answer = {"role": "assistant", "content": row["responses"][best]}
+    best_row["messages"] = [*row["prompt"], answer]
+    return best_row
+
+
+def main():
+    args = parse_arguments()
+    start = time.time()
+    rows_in = 0
+    best_rows = []
+    for row in rows.read(args.rewards_file, "rewards", n=args.n):
+        rows_in += 1
+        candidates = range(len(row["responses"]))
+        # sft/2_finetune.py refuses an empty turn.
+        if args.for_training:
+            candidates = trainable(row)
+        if candidates:
+            best_rows.append(with_best(row, candidates, args.length_penalty))
+    if not best_rows:
+        sys.exit(f"{args.rewards_file}: no whole response in {rows_in} rows")
+    rows.write(args.output_file, best_rows)
+    print(
+        f"{args.output_file} rows in: {rows_in}, "
+        f"dropped, truncated or empty: {rows_in - len(best_rows)}, rows out: {len(best_rows)}, "
+        f"{time.time() - start:.1f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Pair a reference answer with the policy's own, which it is to be told from (SPIN, arXiv 2401.01335).
+"""Pair a reference answer with the policy's own response, which loses (SPIN, arXiv 2401.01335).
 
-Reads:  --instructions_file, {"id", "messages"}, whose last turn is the reference answer; --responses_file, the policy's
-        responses to the same questions by the same ids
-Writes: --output_file, {"id", "prompt", "chosen", "rejected"}: the reference answer and the first whole response.
-        Dropped and counted: rows without a whole response, and responses that are the reference answer.
+Reads:  --instructions_file, {"id", "messages"}, whose last turn is the reference answer
+        --responses_file, the policy's responses to the same questions, with the same ids
+Writes: --output_file, {"id", "prompt", "chosen", "rejected"}: the reference answer and the first
+        untruncated response. Dropped and counted: rows without an untruncated response, and
+        responses that are the reference answer.
 
     python annotation/2c_self_play.py --instructions_file runs/tiny/world/instructions.jsonl \
         --responses_file my_responses.jsonl --output_file my_pairs.jsonl
@@ -15,37 +16,52 @@ from collections import Counter
 from common import arguments, rows
 
 
+def first_untruncated(row):
+    """The first response that is not truncated, or None."""
+    for response, reason in zip(row["responses"], row["finish_reasons"], strict=True):
+        if reason != "length":
+            return response
+    return None
+
+
 def main():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--instructions_file", required=True)
     parser.add_argument("--responses_file", required=True)
     parser.add_output("--output_file", required=True)
     args = parser.parse_args()
-    counts, pairs = Counter(), []
-    answers = {
-        row["id"]: row["messages"] for row in rows.read(args.instructions_file, "instructions")
-    }
+
+    conversations = {}
+    for row in rows.read(args.instructions_file, "instructions"):
+        conversations[row["id"]] = row["messages"]
+
+    pairs = []
+    dropped = Counter()
     for row in rows.read(args.responses_file, "responses", n=0):
-        if answers.get(row["id"], [])[:-1] != row["prompt"]:
+        conversation = conversations.get(row["id"], [])
+        if conversation[:-1] != row["prompt"]:
             rows.refuse(row, f"id: {row['id']!r} is not of {args.instructions_file}")
-        of_row = zip(row["responses"], row["finish_reasons"], strict=True)
-        response = next((text for text, reason in of_row if reason != "length"), None)
-        answer = answers[row["id"]][-1]
+        reference = conversation[-1]
+        response = first_untruncated(row)
         if response is None:
-            counts["dropped, truncated"] += 1
-        elif response == answer["content"]:
-            counts["dropped, identical"] += 1
+            dropped["dropped, truncated"] += 1
+        elif response == reference["content"]:
+            dropped["dropped, identical"] += 1
         else:
-            rejected = [{"role": "assistant", "content": response}]
-            pairs.append(
-                {"id": row["id"], "prompt": row["prompt"], "chosen": [answer], "rejected": rejected}
-            )
+            pair = {
+                "id": row["id"],
+                "prompt": row["prompt"],
+                "chosen": [reference],
+                "rejected": [{"role": "assistant", "content": response}],
+            }
+            pairs.append(pair)
     if not pairs:
-        sys.exit(f"{args.responses_file}: no pair is left ({dict(counts)})")
+        sys.exit(f"{args.responses_file}: no pair is left ({dict(dropped)})")
     rows.write(args.output_file, pairs)
-    dropped = "".join(f"{name}: {count}, " for name, count in counts.items())
+    dropped_counts = "".join(f"{name}: {count}, " for name, count in dropped.items())
     print(
-        f"{args.output_file} rows in: {len(pairs) + counts.total()}, {dropped}rows out: {len(pairs)}"
+        f"{args.output_file} rows in: {len(pairs) + dropped.total()}, {dropped_counts}"
+        f"rows out: {len(pairs)}"
     )
 
 

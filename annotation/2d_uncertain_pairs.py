@@ -1,18 +1,21 @@
-"""Choose one pair a prompt by the information it gains on a linear reward (paper 3.2, the enhancer's rule).
+"""Choose one pair a prompt by the information it gains on a linear reward (paper 3.2, enhancer).
 
-The main agent's response is the best by its score. The enhancer's is the one whose features differ most from it in the
-directions that the pairs so far say least about, ||phi(x, a) - phi(x, a')|| in the norm of the inverse of
+The main agent's response is the best by its score. The enhancer's is the one whose features differ
+most from it in the directions that the pairs so far say least about. It maximises the uncertainty
+||phi(x, a) - phi(x, a')|| in the norm of the inverse of
 
-    Sigma = ridge I + the sum over the pairs so far, earlier rounds' included, of (phi - phi')(phi - phi')^T,
+    Sigma = ridge I + the sum over the pairs so far of (phi - phi')(phi - phi')^T,
 
-with phi the reward model's hidden state at the last token, centred on the mean of the first chunk and scaled to a
-mean norm of 1 there. Which of the two is called chosen goes by the score, reward minus --length_penalty times its
-characters.
+which includes the pairs of earlier rounds. phi is the reward model's hidden state at the last
+token, centred on the mean of the first chunk and scaled to a mean norm of 1 there. Which of the two
+is called chosen goes by the score: reward minus --length_penalty times characters.
 
-Reads:  --rewards_file, {"id", "prompt", "responses", "finish_reasons", "rewards", ...}; --model_name_or_path, the
-        reward model; --earlier_files, the pairs of earlier rounds, {"id", "prompt", "chosen", "rejected"}
-Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "rejected_reward", "uncertainty"}.
-        Dropped and counted: rows with fewer than two whole responses that differ, ties.
+Reads:  --rewards_file, {"id", "prompt", "responses", "finish_reasons", "rewards", ...}
+        --model_name_or_path, the reward model
+        --earlier_files, the pairs of earlier rounds, {"id", "prompt", "chosen", "rejected"}
+Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "rejected_reward",
+        "uncertainty"}. Dropped and counted: ties, and rows with fewer than two untruncated
+        responses that differ.
 
     python annotation/2d_uncertain_pairs.py --model_name_or_path runs/tiny/reward_model \
         --earlier_files runs/tiny/iter1/pairs.jsonl \
@@ -24,10 +27,10 @@ import sys
 import time
 from collections import Counter
 
-from common import arguments, models, rows
+from common import arguments, batches, models, rows
 
 
-def main():
+def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--rewards_file", required=True)
@@ -70,129 +73,222 @@ def main():
         default=512,
         help="rows whose features are in memory together",
     )
-    args = parser.parse_args()
-    total = sum(
-        1 for _ in rows.read(args.rewards_file, "rewards", n=args.n)
-    )  # a bad row stops all before the model
-    first = next(rows.read(args.rewards_file, "rewards", n=args.n))
-    earlier = [pair for file in args.earlier_files for pair in rows.read(file, "preferences")]
-    start, counts = time.time(), Counter()
+    return parser.parse_args()
 
-    import torch
-    from transformers import AutoModelForSequenceClassification
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = models.tokenizer(args.model_name_or_path, (first.at("prompt"), first["prompt"]))
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    if tokenizer.pad_token is None:
-        sys.exit(
-            f"{args.model_name_or_path}: its tokenizer has neither a pad token nor an EOS token"
+# Features
+
+
+class RewardModel:
+    """The reward model, read for its hidden states. example: a row whose prompt it renders."""
+
+    def __init__(self, args, example):
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        path = args.model_name_or_path
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.batch_tokens = args.batch_tokens
+        self.tokenizer = models.tokenizer(path, (example.at("prompt"), example["prompt"]))
+        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
+        if self.tokenizer.pad_token is None:
+            sys.exit(f"{path}: its tokenizer has neither a pad token nor an EOS token")
+        self.model = models.load(
+            AutoModelForSequenceClassification,
+            path,
+            self.tokenizer,
+            num_labels=1,
+            dtype=args.dtype,
+            device_map=self.device,
         )
-    model = models.load(
-        AutoModelForSequenceClassification,
-        args.model_name_or_path,
-        tokenizer,
-        num_labels=1,
-        dtype=args.dtype,
-        device_map=device,
-    )
-    shape = model.config.get_text_config()
+        shape = self.model.config.get_text_config()
+        self.hidden_size = shape.hidden_size
+        self.max_length = shape.max_position_embeddings
 
-    @torch.inference_mode()
-    def features(chats):
-        """chats: (FILE:LINE, messages) each. A tensor (chats, hidden size), float64."""
-        texts = [models.render(tokenizer, messages, place) for place, messages in chats]
-        ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        ids = [one[: shape.max_position_embeddings] for one in ids]
-        order, found = (
-            sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True),
-            [None] * len(ids),
+    def features(self, conversations):
+        """The hidden state at the last token of each, (conversations, hidden size), float64.
+
+        conversations: of each (FILE:LINE: FIELD, messages).
+        """
+        import torch
+
+        token_ids = self.token_ids(conversations)
+        features = [None] * len(token_ids)
+        indexes = range(len(token_ids))
+        for batch in batches.by_length(indexes, lambda i: len(token_ids[i]), self.batch_tokens):
+            last_states = self.last_states([token_ids[i] for i in batch])
+            for index, state in zip(batch, last_states, strict=True):
+                features[index] = state
+        return torch.stack(features)
+
+    def token_ids(self, conversations):
+        """The tokens of each conversation; one longer than the model's positions is cut."""
+        texts = [
+            models.render(self.tokenizer, messages, where) for where, messages in conversations
+        ]
+        token_ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return [ids[: self.max_length] for ids in token_ids]
+
+    def last_states(self, token_ids):
+        """The hidden state at the last token of each, (sequences, hidden size), float64."""
+        import torch
+
+        padded = self.tokenizer.pad(
+            {"input_ids": token_ids}, padding_side="right", return_tensors="pt"
         )
-        while order:
-            size = max(1, args.batch_tokens // len(ids[order[0]]))
-            batch, order = order[:size], order[size:]
-            padded = tokenizer.pad(
-                {"input_ids": [ids[i] for i in batch]}, padding_side="right", return_tensors="pt"
-            )
-            hidden = model.base_model(**padded.to(device)).last_hidden_state.double()
-            last = padded["attention_mask"].sum(dim=1) - 1
-            for place, i in enumerate(batch):
-                found[i] = hidden[place, last[place]]
-        return torch.stack(found)
+        padded = padded.to(self.device)
+        with torch.inference_mode():
+            # (sequences, tokens, hidden size)
+            hidden = self.model.base_model(**padded).last_hidden_state.double()
+            # The padding stands on the right, so that the last token is at another place in each.
+            last_positions = padded["attention_mask"].sum(dim=1) - 1
+            sequences = torch.arange(len(token_ids), device=hidden.device)
+            return hidden[sequences, last_positions]
 
-    def features_of_responses(chunk):
+    def response_features(self, chunk):
         """For each row a tensor (responses, hidden size)."""
-        chats = [
-            (row.at("prompt"), [*row["prompt"], {"role": "assistant", "content": response}])
-            for row in chunk
-            for response in row["responses"]
-        ]
-        return features(chats).split([len(row["responses"]) for row in chunk])
+        conversations = []
+        for row in chunk:
+            for response in row["responses"]:
+                answer = {"role": "assistant", "content": response}
+                conversations.append((row.at("prompt"), [*row["prompt"], answer]))
+        responses_per_row = [len(row["responses"]) for row in chunk]
+        return self.features(conversations).split(responses_per_row)
 
-    def sum_of_earlier(scale):
-        """The earlier pairs' part of Sigma, (hidden size, hidden size)."""
-        sides = [
-            [(pair.at("prompt"), pair["prompt"] + pair[side]) for pair in earlier]
-            for side in ("chosen", "rejected")
-        ]
-        total = torch.zeros_like(identity)
-        for i in range(0, len(earlier), args.chunk_size):
-            chosen, rejected = (features(chats[i : i + args.chunk_size]) for chats in sides)
-            differences = (chosen - rejected) / scale
+    def pair_features(self, pairs, side):
+        """(pairs, hidden size). side: "chosen" or "rejected"."""
+        return self.features([(pair.at("prompt"), pair["prompt"] + pair[side]) for pair in pairs])
+
+
+# Information
+
+
+class Information:
+    """What the pairs so far say about the reward: Sigma's inverse and log det(Sigma / ridge).
+
+    The scale of the features is that of the first chunk: those of a whole file may not fit into
+    memory. Their centre counts only in it, since it drops out of differences of features.
+    """
+
+    def __init__(self, args, reward_model, first_features, earlier_pairs):
+        """first_features: for each row of the first chunk a tensor (responses, hidden size)."""
+        import torch
+
+        features = torch.cat(first_features)
+        centre = features.mean(dim=0)
+        self.scale = (features - centre).norm(dim=1).mean()
+        size = reward_model.hidden_size
+        identity = torch.eye(size, dtype=torch.float64, device=reward_model.device)
+        sigma = args.ridge * identity
+        sigma += self.sum_over(earlier_pairs, reward_model, args.chunk_size)
+        self.inverse = torch.linalg.inv(sigma)
+        self.log_det = torch.logdet(sigma / args.ridge).item()
+
+    def sum_over(self, pairs, reward_model, chunk_size):
+        """The sum of (phi - phi')(phi - phi')^T over pairs, (hidden size, hidden size)."""
+        import torch
+
+        size = reward_model.hidden_size
+        total = torch.zeros((size, size), dtype=torch.float64, device=reward_model.device)
+        for first in range(0, len(pairs), chunk_size):
+            chunk = pairs[first : first + chunk_size]
+            chosen = reward_model.pair_features(chunk, "chosen")
+            rejected = reward_model.pair_features(chunk, "rejected")
+            differences = (chosen - rejected) / self.scale
             total += differences.T @ differences
         return total
 
-    identity = torch.eye(shape.hidden_size, dtype=torch.float64, device=device)
-    centre = scale = inverse = gained = None
+    def squared_norms(self, differences):
+        """d^T Sigma^-1 d of each difference d, (differences). differences: (.., hidden size)."""
+        return ((differences @ self.inverse) * differences).sum(dim=1)
+
+    def add(self, difference, squared_norm):
+        """Add the pair whose features differ by d. squared_norm: d^T Sigma^-1 d."""
+        import torch
+
+        # Sherman-Morrison: the inverse of Sigma + d d^T, without inverting again.
+        direction = self.inverse @ difference
+        self.inverse -= torch.outer(direction, direction) / (1 + squared_norm)
+        self.log_det += torch.log1p(squared_norm).item()
+
+
+# Pairs
+
+
+def penalised_scores(row, length_penalty):
+    """The score of each response: its reward minus the penalty times its characters (eq. 9)."""
+    scores = []
+    for reward, response in zip(row["rewards"], row["responses"], strict=True):
+        scores.append(reward - length_penalty * len(response))
+    return scores
+
+
+def choose_pair(row, features, information, length_penalty):
+    """(pair, None), or (None, why the row is dropped). features: (responses, hidden size).
+
+    A pair is added to the information.
+    """
+    responses = row["responses"]
+    scores = penalised_scores(row, length_penalty)
+    untruncated = [i for i, reason in enumerate(row["finish_reasons"]) if reason != "length"]
+    best = max(untruncated, key=lambda i: scores[i], default=None)
+    others = [i for i in untruncated if responses[i] != responses[best]]
+    if not others:
+        return None, "identical or truncated"
+    # (others, hidden size)
+    differences = (features[best] - features[others]) / information.scale
+    squared_norms = information.squared_norms(differences)
+    most_uncertain = squared_norms.argmax().item()
+    other = others[most_uncertain]
+    if scores[best] == scores[other]:
+        return None, "tie"
+    information.add(differences[most_uncertain], squared_norms[most_uncertain])
+    pair = {
+        "id": row["id"],
+        "prompt": row["prompt"],
+        "chosen": [{"role": "assistant", "content": responses[best]}],
+        "rejected": [{"role": "assistant", "content": responses[other]}],
+        "chosen_reward": row["rewards"][best],
+        "rejected_reward": row["rewards"][other],
+        "uncertainty": squared_norms[most_uncertain].sqrt().item(),
+    }
+    return pair, None
+
+
+def main():
+    args = parse_arguments()
+    start = time.time()
+    # The file is read once before the model is loaded: a bad row ends the program here.
+    rows_in = sum(1 for _ in rows.read(args.rewards_file, "rewards", n=args.n))
+    example = next(rows.read(args.rewards_file, "rewards", n=args.n))
+    earlier_pairs = []
+    for file in args.earlier_files:
+        earlier_pairs += rows.read(file, "preferences")
+    reward_model = RewardModel(args, example)
+
+    information = None
     pairs = []
+    dropped = Counter()
     stream = rows.read(args.rewards_file, "rewards", n=args.n)
     while chunk := list(itertools.islice(stream, args.chunk_size)):
-        phi = features_of_responses(chunk)
-        if centre is None:
-            centre = torch.cat(phi).mean(dim=0)
-            scale = (torch.cat(phi) - centre).norm(dim=1).mean()
-            sigma = args.ridge * identity + sum_of_earlier(scale)
-            inverse = torch.linalg.inv(sigma)
-            gained = torch.logdet(sigma / args.ridge).item()
-        for row, of_row in zip(chunk, phi, strict=True):
-            texts = row["responses"]
-            score = [
-                r - args.length_penalty * len(t) for r, t in zip(row["rewards"], texts, strict=True)
-            ]
-            whole = [i for i, reason in enumerate(row["finish_reasons"]) if reason != "length"]
-            best = max(whole, key=lambda i: score[i], default=None)
-            others = [i for i in whole if texts[i] != texts[best]]
-            if not others:
-                counts["dropped, identical or truncated"] += 1
-                continue
-            differences = (of_row[best] - of_row[others]) / scale
-            norms = ((differences @ inverse) * differences).sum(dim=1)
-            place = norms.argmax().item()
-            other = others[place]
-            if score[best] == score[other]:
-                counts["dropped, tie"] += 1
-                continue
-            direction = (
-                inverse @ differences[place]
-            )  # Sherman-Morrison: the inverse of Sigma + d d^T
-            inverse -= torch.outer(direction, direction) / (1 + norms[place])
-            gained += torch.log1p(norms[place]).item()
-            pairs.append({
-                "id": row["id"],
-                "prompt": row["prompt"],
-                "chosen": [{"role": "assistant", "content": texts[best]}],
-                "rejected": [{"role": "assistant", "content": texts[other]}],
-                "chosen_reward": row["rewards"][best],
-                "rejected_reward": row["rewards"][other],
-                "uncertainty": norms[place].sqrt().item(),
-            })  # fmt: skip
+        features = reward_model.response_features(chunk)
+        if information is None:
+            information = Information(args, reward_model, features, earlier_pairs)
+        # One row after another: each choice depends on the pairs chosen before it.
+        for row, row_features in zip(chunk, features, strict=True):
+            pair, reason = choose_pair(row, row_features, information, args.length_penalty)
+            if reason:
+                dropped[f"dropped, {reason}"] += 1
+            else:
+                pairs.append(pair)
     if not pairs:
-        sys.exit(f"{args.rewards_file}: no pair is left of {total} rows ({dict(counts)})")
+        sys.exit(f"{args.rewards_file}: no pair is left of {rows_in} rows ({dict(dropped)})")
     rows.write(args.output_file, pairs)
-    dropped = "".join(f"{name}: {count}, " for name, count in counts.items())
-    told = f"rows in: {total}, {dropped}rows out: {len(pairs)}, earlier pairs: {len(earlier)}"
+    dropped_counts = "".join(f"{name}: {count}, " for name, count in dropped.items())
     print(
-        f"{args.output_file} {told}, log det Sigma / ridge: {gained:.2f}, {time.time() - start:.1f} s"
+        f"{args.output_file} rows in: {rows_in}, {dropped_counts}rows out: {len(pairs)}, "
+        f"earlier pairs: {len(earlier_pairs)}, log det Sigma / ridge: {information.log_det:.2f}, "
+        f"{time.time() - start:.1f} s"
     )
 
 

@@ -1,24 +1,31 @@
-"""Keep the response that is best in its prompt's direction, for fine-tuning on it (DPA, arXiv 2402.18571).
+"""Keep the response that is best in its prompt's direction, to fine-tune on it (arXiv 2402.18571).
 
-R = cos t * helpfulness + sin t * verbosity, of a reward vector whose parts are standardised over the file, so that an
-angle means the same whatever their scales; the parts are means of the annotator's objectives.
+Directional preference alignment scores a response by
 
-Reads:  --rewards_file, {"id", "prompt", "system", "direction", "responses", "objectives", ...} from an annotator that
-        tells its objectives (ArmoRM)
-Writes: --output_file, {"id", "messages", "direction"}: the system prompt, the prompt, and the best response, as
-        sft/2_finetune.py reads them. A row whose responses are all cut off or empty is dropped and counted.
+    R = cos t * helpfulness + sin t * verbosity,
+
+where (cos t, sin t) is the direction of its prompt. Helpfulness and verbosity are means of the
+annotator's objectives, standardised over all responses of the file, so that an angle means the same
+on any scale.
+
+Reads:  --rewards_file, {"id", "prompt", "system", "direction", "responses", "objectives", ...} of
+        an annotator that gives its objectives (ArmoRM)
+Writes: --output_file, {"id", "messages", "direction"}: the system prompt, the prompt, and the best
+        response, as sft/2_finetune.py reads them. A row whose responses are all truncated or empty
+        is dropped and counted.
 
     python annotation/2e_directional.py --helpfulness correct manner --verbosity verbosity \
         --rewards_file my_rewards.jsonl --output_file my_best.jsonl
 """
 
+import itertools
 import sys
 from statistics import fmean, pstdev
 
 from common import arguments, rows
 
 
-def main():
+def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_file", required=True)
     parser.add_output("--output_file", required=True)
@@ -28,46 +35,80 @@ def main():
     parser.add_argument(
         "--verbosity", nargs="+", required=True, help="objectives of which it is the mean"
     )
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def reward_vectors(row, helpfulness, verbosity):
+    """(helpfulness, verbosity) of each response of a row, each the mean of these objectives."""
+    vectors = []
+    try:
+        for objectives in row["objectives"]:
+            mean_helpfulness = fmean(objectives[name] for name in helpfulness)
+            mean_verbosity = fmean(objectives[name] for name in verbosity)
+            vectors.append((mean_helpfulness, mean_verbosity))
+    except KeyError as missing:
+        rows.refuse(row, f"objectives: none is called {missing}")
+    return vectors
+
+
+class Standardised:
+    """Scores by reward vectors whose two parts have mean 0 and deviation 1 over all responses."""
+
+    def __init__(self, all_vectors):
+        parts = list(zip(*all_vectors, strict=True))
+        self.means = [fmean(part) for part in parts]
+        # A part that is the same in all responses decides nothing, whatever it is divided by.
+        self.deviations = [pstdev(part) or 1.0 for part in parts]
+
+    def score(self, vector, direction):
+        """R of a response. direction: [cos t, sin t]."""
+        terms = []
+        for i, weight in enumerate(direction):
+            terms.append(weight * (vector[i] - self.means[i]) / self.deviations[i])
+        return sum(terms)
+
+
+def trainable(row):
+    """Indexes of the responses that are neither truncated nor empty."""
+    indexes = []
+    for i, response in enumerate(row["responses"]):
+        if row["finish_reasons"][i] != "length" and response.strip():
+            indexes.append(i)
+    return indexes
+
+
+def example(row, response):
+    """The conversation to fine-tune on."""
+    messages = [
+        {"role": "system", "content": row["system"]},
+        *row["prompt"],
+        {"role": "assistant", "content": response},
+    ]
+    return {"id": row["id"], "messages": messages, "direction": row["direction"]}
+
+
+def main():
+    args = parse_arguments()
     scored = list(
         rows.read(args.rewards_file, "rewards", also=("system", "direction", "objectives"))
     )
-    parts = []  # for each row one (helpfulness, verbosity) a response
-    for row in scored:
-        try:
-            names = (args.helpfulness, args.verbosity)
-            parts.append(
-                [[fmean(of[name] for name in part) for part in names] for of in row["objectives"]]
-            )
-        except KeyError as missing:
-            rows.refuse(row, f"objectives: none is called {missing}")
-    columns = list(zip(*(of for row in parts for of in row), strict=True))
-    means, deviations = (
-        [fmean(column) for column in columns],
-        [pstdev(column) or 1.0 for column in columns],
-    )
-    made = []
-    for row, of_row in zip(scored, parts, strict=True):
-        ended = zip(row["responses"], row["finish_reasons"], strict=True)
-        whole = [i for i, (text, reason) in enumerate(ended) if reason != "length" and text.strip()]
-        if not whole:
-            continue
-        scores = [
-            sum(
-                w * (x - m) / s
-                for w, x, m, s in zip(row["direction"], of, means, deviations, strict=True)
-            )
-            for of in of_row
-        ]
-        best = row["responses"][max(whole, key=lambda i: scores[i])]
-        messages = [{"role": "system", "content": row["system"]}, *row["prompt"]]
-        messages.append({"role": "assistant", "content": best})
-        made.append({"id": row["id"], "messages": messages, "direction": row["direction"]})
-    if not made:
+    vectors_by_row = [reward_vectors(row, args.helpfulness, args.verbosity) for row in scored]
+    standardised = Standardised(itertools.chain.from_iterable(vectors_by_row))
+
+    examples = []
+    for row, vectors in zip(scored, vectors_by_row, strict=True):
+        scores = [standardised.score(vector, row["direction"]) for vector in vectors]
+        candidates = trainable(row)
+        if candidates:
+            best = max(candidates, key=scores.__getitem__)
+            examples.append(example(row, row["responses"][best]))
+    if not examples:
         sys.exit(f"{args.rewards_file}: no whole response in {len(scored)} rows")
-    rows.write(args.output_file, made)
-    told = f"rows in: {len(scored)}, dropped, truncated or empty: {len(scored) - len(made)}, rows out: {len(made)}"
-    print(f"{args.output_file} {told}")
+    rows.write(args.output_file, examples)
+    print(
+        f"{args.output_file} rows in: {len(scored)}, "
+        f"dropped, truncated or empty: {len(scored) - len(examples)}, rows out: {len(examples)}"
+    )
 
 
 if __name__ == "__main__":

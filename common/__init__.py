@@ -1,4 +1,4 @@
-"""What every stage may import: rows, shards, batches, arguments, outputs, models, training, judge."""
+"""What every stage may import: rows, shards, batches, arguments, outputs, models, judge."""
 
 import sys
 from pathlib import Path

@@ -1,16 +1,30 @@
-"""Command lines of the scripts that do not train: the docstring is the manual, a wrong argument ends in one line.
+"""Command lines of the scripts that do not train: a wrong argument ends in one line.
 
-An argument that is a number says its range; nan and inf are none. An output is compared with every input: a command
-that would overwrite what it reads, or delete what is not ours, ends before anything is read.
+The docstring of a script is its manual. A number has a range; nan and inf are refused. An output is
+compared with every input: a command that would overwrite what it reads, or delete what is not ours,
+ends before anything is read.
 """
 
 import argparse
 import math
 import os
 import urllib.parse
+from dataclasses import dataclass
 from pathlib import Path
 
 from common import outputs
+
+# The endings of the names of arguments that are paths or names of models.
+PATH_ENDINGS = ("file", "files", "path", "datasets", "models", "directory")
+
+
+@dataclass
+class Output:
+    """An argument that names what is written; see Parser.add_output."""
+
+    kind: str
+    files: list[str]
+    suffixes: list[str]
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,17 +32,18 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, manual):
         super().__init__(description=manual, formatter_class=argparse.RawDescriptionHelpFormatter)
-        self.outputs = {}  # {name of the argument: (kind, names of files, suffixes)}
+        self.outputs = {}  # {name of the argument: Output}
 
     def add_output(self, flag, kind="file", files=(), suffixes=(), **options):
-        """An argument that names what is written; kind as in outputs.problem.
+        """Add an argument that names what is written; kind as in outputs.problem.
 
-        files: what is written into a folder. suffixes: of what is written beside a file, such as .md in its place.
+        files: what is written into a folder. suffixes: of what is written beside a file.
         """
         action = self.add_argument(flag, **options)
-        self.outputs[action.dest] = kind, files, suffixes
+        self.outputs[action.dest] = Output(kind, files, suffixes)
 
     def error(self, message):
+        # Without argparse's usage, which would be most of the output.
         self.exit(2, f"{self.prog}: error: {message}\n")
 
     def parse_args(self, args=None, namespace=None):
@@ -37,46 +52,59 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def check_paths(self, parsed):
-        """An input is no empty name, an output is no input."""
+        """Refuse an empty name of an input, and an output that is an input or another output."""
+        inputs = self.input_paths(parsed)
+        argument_of_path = {}
+        for name, output in self.outputs.items():
+            for path in listed(getattr(parsed, name)):
+                self.check_output(name, path, output.kind, inputs, argument_of_path)
+                for file in output.files:
+                    self.check_output(name, Path(path, file), "file", inputs, argument_of_path)
+                for suffix in output.suffixes:
+                    beside = path_beside(path, suffix)
+                    label = f"{name} (beside it)"
+                    self.check_output(label, beside, "file", inputs, argument_of_path)
+
+    def input_paths(self, parsed):
+        """The existing files and directories that arguments name, except the outputs."""
         inputs = []
         for name, value in vars(parsed).items():
-            if name not in self.outputs:
-                inputs += [
-                    path
-                    for path in listed(value)
-                    if isinstance(path, str | Path) and os.path.exists(path)
-                ]
-                if "" in listed(value) and name.endswith(
-                    ("file", "files", "path", "datasets", "models", "directory")
-                ):
-                    self.error(f"--{name}: empty (a variable that is not set?)")
-        written = {}  # {path: the argument that names it}
-        for name, (kind, files, suffixes) in self.outputs.items():
-            for output in listed(getattr(parsed, name)):
-                self.check_output(name, output, kind, inputs, written)
-                for file in files:
-                    self.check_output(name, Path(output, file), "file", inputs, written)
-                for suffix in suffixes:
-                    beside = (
-                        Path(output).with_suffix(suffix)
-                        if suffix.count(".") == 1
-                        else Path(f"{output}{suffix}")
-                    )
-                    self.check_output(f"{name} (beside it)", beside, "file", inputs, written)
+            if name in self.outputs:
+                continue
+            values = listed(value)
+            if "" in values and name.endswith(PATH_ENDINGS):
+                self.error(f"--{name}: empty (a variable that is not set?)")
+            for path in values:
+                if isinstance(path, str | Path) and os.path.exists(path):
+                    inputs.append(path)
+        return inputs
 
-    def check_output(self, name, output, kind, inputs, written):
-        if reason := outputs.problem(output, kind, inputs):
+    def check_output(self, name, path, kind, inputs, argument_of_path):
+        """Refuse one path that would be written, else add it to argument_of_path."""
+        reason = outputs.problem(path, kind, inputs)
+        if reason:
             self.error(f"--{name}: {reason}")
-        if (path := os.path.realpath(output)) in written:
-            self.error(f"--{name}: {output}: the same as --{written[path]}")
-        written[path] = name
+        real_path = os.path.realpath(path)
+        if real_path in argument_of_path:
+            self.error(f"--{name}: {path}: the same as --{argument_of_path[real_path]}")
+        argument_of_path[real_path] = name
+
+
+def path_beside(path, suffix):
+    """rows.jsonl with .md: rows.md; with .dropped.jsonl: rows.jsonl.dropped.jsonl."""
+    if suffix.count(".") == 1:
+        return Path(path).with_suffix(suffix)
+    return Path(f"{path}{suffix}")
 
 
 def listed(value):
-    """The values of an argument, whether it takes one, several or none."""
+    """The values of an argument as a list: none, one or several."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
+
+
+# Types of arguments
 
 
 def whole(low=None, high=2**31 - 1):
@@ -85,7 +113,8 @@ def whole(low=None, high=2**31 - 1):
     def parse(text):
         return in_range(int(text), text, low, high)
 
-    parse.__name__ = "whole number"  # argparse says: invalid whole number value
+    # So that argparse says: invalid whole number value.
+    parse.__name__ = "whole number"
     return parse
 
 
@@ -112,13 +141,11 @@ def in_range(number, text, low, high):
     return number
 
 
-SEED = whole(0, 2**32 - 1)  # what numpy and vLLM take
-TEMPLATE_HELP = 'arguments of the chat template, as JSON: {"enable_thinking": false}'
-DTYPES = ("float32", "bfloat16", "float16")
-
-
 def server_address(text):
-    """The type of an argument that is the address of a server; a key in it would end up in logs and settings."""
+    """The type of an argument that is the address of a server, without a password.
+
+    A key in it would end up in logs and settings.
+    """
     try:
         parts = urllib.parse.urlsplit(text)
         port = parts.port
@@ -131,3 +158,8 @@ def server_address(text):
             "an address without user, password and query; a key belongs in OPENAI_API_KEY"
         )
     return text
+
+
+SEED = whole(0, 2**32 - 1)  # what numpy and vLLM take
+TEMPLATE_HELP = 'arguments of the chat template, as JSON: {"enable_thinking": false}'
+DTYPES = ("float32", "bfloat16", "float16")

@@ -2,7 +2,7 @@
 
 
 def by_length(items, length, max_tokens):
-    """Yield lists of items, longest first: at most max_tokens tokens with padding each, or one item.
+    """Yield lists of items, longest first: of at most max_tokens tokens with padding, or one item.
 
     length: tokens of an item.
     """
@@ -15,7 +15,10 @@ def by_length(items, length, max_tokens):
 
 
 def default_tokens(device, on_cpu):
-    """Tokens of a batch by the device's memory; on_cpu: those for the CPU, where larger batches are not faster."""
+    """Tokens of a batch by the memory of the device.
+
+    on_cpu: those for the CPU, where larger batches are not faster.
+    """
     import torch
 
     if device.type == "cpu":

@@ -1,9 +1,12 @@
-"""Chats as tokens: one rule for fine-tuning, pairs, labelled responses and the KL, by any chat template.
+"""Chats as tokens: one rule for fine-tuning, pairs, labelled responses and the KL.
 
-A sequence is the text of the prompt, which the template ends with the opening of an assistant's turn, then the
-response, then what the template writes at the end of a turn. The tokens of the prompt are those that generation starts
-from. A response that was sampled stands as it was sampled, its thought included, though the template would trim it,
-take the thought out (DeepSeek-R1) or write it otherwise in an older turn (Qwen3).
+A sequence is the text of the prompt, which the chat template ends with the opening of an
+assistant's turn; then the response; then what the template writes at the end of a turn. The tokens
+of the prompt are those that generation starts from. A sampled response stands verbatim, with its
+thought, even where the template would trim it, take the thought out (DeepSeek-R1) or write it
+otherwise in an older turn (Qwen3).
+
+`where` is FILE:LINE of a row, for the message if the template refuses it.
 """
 
 import itertools
@@ -24,10 +27,10 @@ NO_LOSS = -100  # the label of a token that torch's cross-entropy leaves out
 
 @dataclass
 class TurnEnd:
-    """What a chat template writes after an answer.
+    """What a chat template writes after an answer: first `text`, in all `closing`.
 
-    `text` is what a policy says to stop; `closing` what stands between an answer and the next turn, which pairs and
-    labelled responses are trained on with the answer, as TRL does.
+    A policy says `text` to stop. Pairs and labelled responses are trained on through `closing`, as
+    TRL does.
     """
 
     token: str | None  # that ends the turn, "<|im_end|>"; None where the template has none
@@ -35,30 +38,48 @@ class TurnEnd:
     text: str  # from the answer through that token, "<|im_end|>"
     closing: str  # the same with the blanks behind it, "<|im_end|>\n"
 
+    @property
+    def blanks(self):
+        """What the template writes between an answer and the token: a blank in Llama 2's."""
+        return self.text.removesuffix(self.token or "")
+
 
 def turn_end(tokenizer):
     """The TurnEnd of a tokenizer's template: what two chats with different answers end with."""
     if not tokenizer.is_fast:
         sys.exit(
-            f"{tokenizer.name_or_path}: its tokenizer has no fast version, which tells where a token stands"
+            f"{tokenizer.name_or_path}: its tokenizer has no fast version, "
+            "which tells where a token stands"
         )
-    suffixes = set()
-    for answer in ("the first", "a second."):
-        chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}]
-        _, found, suffix = models.render(tokenizer, chat, tokenizer.name_or_path).rpartition(answer)
-        suffixes.add(suffix if found else "")
-    suffix = suffixes.pop() if len(suffixes) == 1 else ""
+    first = suffix_of_answer(tokenizer, "the first")
+    second = suffix_of_answer(tokenizer, "a second.")
+    suffix = first if first == second else ""
     token = end_token(tokenizer, suffix)
     if token is None:
         return TurnEnd(None, tokenizer.eos_token_id, "", "")
     before, _, after = suffix.partition(token)
     blanks = after[: len(after) - len(after.lstrip())]
-    token_id = tokenizer.convert_tokens_to_ids(token)
-    return TurnEnd(token, token_id, before + token, before + token + blanks)
+    return TurnEnd(
+        token=token,
+        token_id=tokenizer.convert_tokens_to_ids(token),
+        text=before + token,
+        closing=before + token + blanks,
+    )
+
+
+def suffix_of_answer(tokenizer, answer):
+    """What the template writes after this answer; "" if it does not write the answer verbatim."""
+    chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}]
+    text = models.render(tokenizer, chat, tokenizer.name_or_path)
+    _, separator, suffix = text.rpartition(answer)
+    return suffix if separator else ""
 
 
 def end_token(tokenizer, suffix):
-    """The first special or added token of what follows an answer; EOS, if it stands right behind it. None without."""
+    """The first special or added token of what follows an answer, or None.
+
+    If EOS stands right behind that token, it is EOS.
+    """
     added = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder} - {tokenizer.unk_token_id}
     for token_id in tokenizer(suffix, add_special_tokens=False)["input_ids"]:
         token = tokenizer.convert_ids_to_tokens(token_id)
@@ -72,20 +93,22 @@ def end_token(tokenizer, suffix):
 def stop_ids(tokenizer, generation_config):
     """The ids at which generation stops, by the tokenizer and the model's generation_config."""
     eos = getattr(generation_config, "eos_token_id", None)
-    return {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
+    eos_ids = eos if isinstance(eos, list) else [eos]
+    return {tokenizer.eos_token_id, *eos_ids} - {None}
 
 
 def teach_turn_end(tokenizer, model):
     """Before a model is fine-tuned: let it stop where its template ends a turn.
 
-    A base model whose template ends turns with another token than EOS, Qwen2.5's say, would never stop. Its EOS is then
-    that token, as TRL's --eos_token sets it; a line says so.
+    A base model whose template ends turns with another token than EOS, Qwen2.5's say, would never
+    stop. Its EOS becomes that token, as with TRL's --eos_token; a line says so.
     """
     end = turn_end(tokenizer)
     if end.token is None:
         sys.exit(
-            f"{tokenizer.name_or_path}: its chat template ends an assistant's turn with no token of its tokenizer: "
-            "the model would not learn to stop; give another by --chat_template_path"
+            f"{tokenizer.name_or_path}: its chat template ends an assistant's turn with no token "
+            "of its tokenizer: the model would not learn to stop; give another by "
+            "--chat_template_path"
         )
     if end.token_id in stop_ids(tokenizer, model.generation_config):
         return
@@ -101,23 +124,26 @@ def teach_turn_end(tokenizer, model):
 
 
 def prompt_text(tokenizer, messages, where):
-    """The text that a policy goes on from. where: what a message says of a row, 'FILE:LINE: field'."""
+    """The text that a policy continues."""
     return models.render(tokenizer, messages, where, add_generation_prompt=True)
 
 
 def prompt_and_response(tokenizer, end, prompt, messages, where):
-    """(text of a prompt, text of the response to it through the closing), or None if they do not go together.
+    """(text of a prompt, text of the response through the closing).
 
-    messages: the response, as it was sampled or as a preference set has it; further turns may stand before its last.
+    None if the two do not go together: the response's thought does not fit the prompt, or the
+    template writes the prompt otherwise once further turns follow.
+
+    messages: the response, sampled or of a preference set; further turns may precede its last.
     """
     text = prompt_text(tokenizer, prompt, where)
     full_prompt = text
     if len(messages) > 1:
         full_prompt = prompt_text(tokenizer, [*prompt, *messages[:-1]], where)
-    chat = [*prompt, *messages]
-    response = template_response(tokenizer, end, chat, full_prompt, where)
-    if response is None or not is_verbatim(response, messages[-1]["content"], end):
-        response = verbatim_response(full_prompt, messages[-1]["content"], end)
+    content = messages[-1]["content"]
+    response = template_response(tokenizer, end, [*prompt, *messages], full_prompt, where)
+    if response is None or not is_verbatim(response, content, end):
+        response = verbatim_response(full_prompt, content, end)
     if response is None or not full_prompt.startswith(text):
         return None
     return text, full_prompt[len(text) :] + response
@@ -133,54 +159,61 @@ def has_thought(response):
 
 
 def template_response(tokenizer, end, messages, prompt, where):
-    """What the template writes behind that prompt for the last of the messages, through the closing.
+    """What the template writes behind that prompt for the last message, through the closing.
 
-    None for a response with a thought, and where the template does not write the response behind the prompt.
+    None for a response with a thought, and where the template does not write the response behind
+    the prompt.
     """
-    if has_thought(messages[-1]["content"]):
+    content = messages[-1]["content"]
+    if has_thought(content):
         return None
     text = models.render(tokenizer, messages, where)
     if end.text:
-        before, found, _ = text.rpartition(end.text)
-        text = before + found + end.closing.removeprefix(end.text)
+        # What the template writes after a chat, behind the end of the last turn, is left out.
+        before, separator, _ = text.rpartition(end.text)
+        text = before + separator + end.closing.removeprefix(end.text)
     response = text[len(prompt) :]
-    if not text.startswith(prompt) or messages[-1]["content"].strip() not in response:
+    if not text.startswith(prompt) or content.strip() not in response:
         return None
     return response
 
 
 def is_verbatim(written, response, end):
-    """Does the template write this response unchanged, and around it nothing that the response has itself?"""
+    """Does the template write this response unchanged, and only what the response lacks around it?
+
+    written: what the template writes for the response, through the closing.
+    """
     if end.token is None:
         written = written.rstrip()
+    # What the template writes before the response: an empty thought, say, or a newline.
     before = written.removesuffix(response + end.closing)
-    if before + response + end.closing != written or (before and response.startswith(before)):
+    if before + response + end.closing != written:
         return False
-    return not (blanks_before(end) and response.endswith(blanks_before(end)))
-
-
-def blanks_before(end):
-    """What the template writes between an answer and the token that ends its turn: a blank, in Llama 2's."""
-    return end.text.removesuffix(end.token or "")
+    # A policy may have learned to say that itself: then the template would write it twice.
+    if before and response.startswith(before):
+        return False
+    return not (end.blanks and response.endswith(end.blanks))
 
 
 def verbatim_response(prompt, response, end):
-    """The response as it stands, through the closing; None if its thought does not fit the prompt.
+    """The response itself, through the closing; None if its thought does not fit the prompt.
 
-    A prompt may open a thought (DeepSeek-R1's): the response has to end it, and does not open it again. Or it may hold
-    an empty one (Qwen3's without thinking): the response must not have another.
+    A prompt may open a thought, as DeepSeek-R1's does: the response has to end it, and its own
+    opening, if any, is left out. Or a prompt may hold an empty thought, as Qwen3's does without
+    thinking: the response must not have another.
     """
     opened = opens_thought(prompt)
-    again = OPENING.match(response.lstrip())
-    if opened and again:
+    own_opening = OPENING.match(response.lstrip())
+    if opened and own_opening:
         blanks = prompt[len(prompt.rstrip()) :]
-        response = response.lstrip()[again.end() :].removeprefix(blanks)
+        response = response.lstrip()[own_opening.end() :].removeprefix(blanks)
     if opened and not thoughts.CLOSES.search(response):
         return None
     if CLOSED_THOUGHT_AT_END.search(prompt) and has_thought(response):
         return None
-    if response.endswith(blanks_before(end)):  # the policy has learned to say them
-        return response + end.closing.removeprefix(blanks_before(end))
+    if response.endswith(end.blanks):
+        # The policy has learned to say these blanks itself: they are not written twice.
+        return response + end.closing.removeprefix(end.blanks)
     return response + end.closing
 
 
@@ -190,21 +223,26 @@ def verbatim_response(prompt, response, end):
 def encode(tokenizer, prompt, response):
     """(token ids of the text of a prompt, ids of the text that follows it)."""
     ids, starts = encode_parts(tokenizer, prompt + response, [len(prompt)])
-    count = sum(start < len(prompt) for start in starts)
-    return ids[:count], ids[count:]
+    prompt_tokens = sum(start < len(prompt) for start in starts)
+    return ids[:prompt_tokens], ids[prompt_tokens:]
 
 
-def encode_parts(tokenizer, text, places):
-    """(token ids of a text, where each token starts in it), read so that generation from each place would give them.
+def encode_parts(tokenizer, text, positions):
+    """(token ids of a text, character at which each token starts).
 
-    The text before a place has to have the tokens that it has alone. If a token of the whole text spans the place, as
-    one may that is made of two newlines, what stands before and behind it is read separately.
+    The ids are those of generation from each position: the text before it has the tokens that it
+    has alone. Where a token spans a position, as one for two newlines may, the text before it and
+    the text behind it are tokenised separately.
     """
-    whole = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    cuts = [place for place in places if not splits_at(tokenizer, text, whole, place)]
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    cuts = []
+    for position in positions:
+        if not splits_at(tokenizer, text, encoded, position):
+            cuts.append(position)
     if not cuts:
-        return whole["input_ids"], [start for start, _ in whole["offset_mapping"]]
-    ids, starts = [], []
+        return encoded["input_ids"], [start for start, _ in encoded["offset_mapping"]]
+    ids = []
+    starts = []
     for first, last in itertools.pairwise([0, *cuts, len(text)]):
         part = tokenizer(text[first:last], add_special_tokens=False, return_offsets_mapping=True)
         ids += part["input_ids"]
@@ -212,14 +250,17 @@ def encode_parts(tokenizer, text, places):
     return ids, starts
 
 
-def splits_at(tokenizer, text, encoded, place):
-    """Are the tokens of a text up to this place those that the text before it has alone, and none spans it?"""
-    alone = tokenizer(text[:place], add_special_tokens=False)["input_ids"]
+def splits_at(tokenizer, text, encoded, position):
+    """Has the text before this position the tokens that it has alone, and does none span it?"""
+    alone = tokenizer(text[:position], add_special_tokens=False)["input_ids"]
     count = len(alone)
     if encoded["input_ids"][:count] != alone:
         return False
     offsets = encoded["offset_mapping"]
-    return not offsets[:count] or offsets[count - 1][1] <= place
+    if not offsets[:count]:
+        return True
+    _, end_of_last = offsets[count - 1]
+    return end_of_last <= position
 
 
 # Choices between A and B
@@ -228,24 +269,30 @@ def splits_at(tokenizer, text, encoded, place):
 def choice(tokenizer):
     """(ids of A and of B as an answer, number of tokens from the letter to the end of the chat).
 
-    Seen in two chats that differ only in the answer; a template may put an empty thought before it, as Qwen3's does.
-    Where the letters are not one token each, the program ends.
+    Two chats that differ only in the answer tell both; a template may write an empty thought before
+    the answer, as Qwen3's does. If a letter is several tokens, the program ends.
     """
-    chats = []
-    for letter in "AB":
-        chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": letter}]
-        text = models.render(tokenizer, chat, tokenizer.name_or_path)
-        chats.append(tokenizer(text, add_special_tokens=False)["input_ids"])
-    a, b = chats
+    a = ids_of_chat(tokenizer, "A")
+    b = ids_of_chat(tokenizer, "B")
     differing = [index for index in range(min(len(a), len(b))) if a[index] != b[index]]
     if len(a) != len(b) or len(differing) != 1:
-        lengths = {
-            letter: len(tokenizer(letter, add_special_tokens=False)["input_ids"]) for letter in "AB"
-        }
-        longest = max(lengths, key=lengths.get)
-        sys.exit(f"{tokenizer.name_or_path}: its tokenizer splits {longest!r} into several tokens")
+        refuse_choice(tokenizer)
     index = differing[0]
     return (a[index], b[index]), len(a) - index
+
+
+def ids_of_chat(tokenizer, answer):
+    chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}]
+    text = models.render(tokenizer, chat, tokenizer.name_or_path)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def refuse_choice(tokenizer):
+    """Exit with the letter that has more tokens."""
+    a = tokenizer("A", add_special_tokens=False)["input_ids"]
+    b = tokenizer("B", add_special_tokens=False)["input_ids"]
+    longer = "A" if len(a) >= len(b) else "B"
+    sys.exit(f"{tokenizer.name_or_path}: its tokenizer splits {longer!r} into several tokens")
 
 
 # Conversations
@@ -256,28 +303,32 @@ class Conversation:
     """The tokens of a conversation for supervised fine-tuning."""
 
     input_ids: list[int]
-    labels: list[int]  # NO_LOSS but on what the assistant says and on what ends its turns
-    left_out: int  # turns of the assistant that are written otherwise than they would be sampled
+    labels: list[int]  # NO_LOSS except on the assistant's turns and the tokens that end them
+    left_out: int  # turns of the assistant that are not written as they would be sampled
 
 
 def conversation(tokenizer, end, messages, where):
     """The Conversation of these messages; end: the tokenizer's TurnEnd.
 
-    A turn of the assistant is learned if the whole text holds it as it would be sampled: behind the prompt of the
-    messages before it, all of its words, up to the token that ends it. Other turns stay without loss and are counted.
-    Only the last turn may have a thought: templates take it out of older ones.
+    A turn of the assistant is learned if the text holds it as it would be sampled: behind the
+    prompt of the messages before it, verbatim, up to the token that ends it. Other turns have no
+    loss and are counted. Only the last turn may have a thought: templates take older ones out.
     """
     text = models.render(tokenizer, messages, where)
     if has_thought(messages[-1]["content"]):
         prompt = prompt_text(tokenizer, messages[:-1], where)
         response = verbatim_response(prompt, messages[-1]["content"], end)
         text = prompt + (response or "")
-    spans, left_out = [], 0
+    spans = []
+    left_out = 0
     for index, message in enumerate(messages):
-        if message["role"] == "assistant":
-            span = span_of_turn(tokenizer, end, messages[: index + 1], text, where)
-            spans += [span] if span else []
-            left_out += span is None
+        if message["role"] != "assistant":
+            continue
+        span = span_of_turn(tokenizer, end, messages[: index + 1], text, where)
+        if span is None:
+            left_out += 1
+        else:
+            spans.append(span)
     ids, starts = encode_parts(tokenizer, text, [first for first, _ in spans])
     labels = []
     for token_id, start in zip(ids, starts, strict=True):
@@ -287,15 +338,18 @@ def conversation(tokenizer, end, messages, where):
 
 
 def span_of_turn(tokenizer, end, messages, text, where):
-    """(start, end) in the text of a conversation of its turn messages[-1], through its end token.
+    """(start, end) of the turn messages[-1] in the text of its conversation, through its end token.
 
-    None if the text does not hold it as it would be sampled.
+    None if the text does not hold the turn as it would be sampled.
     """
     prompt = prompt_text(tokenizer, messages[:-1], where)
+    content = messages[-1]["content"]
     response = template_response(tokenizer, end, messages, prompt, where)
-    if response is None and has_thought(messages[-1]["content"]):
-        response = verbatim_response(prompt, messages[-1]["content"], end)
+    if response is None and has_thought(content):
+        response = verbatim_response(prompt, content, end)
     if response is None:
         return None
     through_end = prompt + response.removesuffix(end.closing.removeprefix(end.text))
-    return (len(prompt), len(through_end)) if text.startswith(through_end) else None
+    if not text.startswith(through_end):
+        return None
+    return len(prompt), len(through_end)

@@ -1,11 +1,13 @@
-"""The rows of public data as conversations: what generation/1_prompts.py, sft/1_instructions.py and
-reward_modeling/1_preferences.py have in common.
+"""Rows of public data as conversations, in whatever form they are published.
 
-A message keeps its role and its content. Names of roles: user, human; assistant, gpt; system. The forms of a turn:
-    {"role", "content"}     content a text, or a list of {"type": "text", "text"}, which are joined by line feeds
+For generation/1_prompts.py, sft/1_instructions.py and reward_modeling/1_preferences.py. A message
+keeps its role and its content. Roles are called user or human, assistant or gpt, system. A turn is
+    {"role", "content"}     content is a text, or a list of {"type": "text", "text"}, which are
+                            joined by line feeds
     {"from", "value"}       (ShareGPT)
     {"input", "output"}     a question with its answer (Capybara)
-A ValueError says 'field: reason' of a row of no known format, Dropped why a row of a known form cannot be used.
+A ValueError, 'field: reason', says that a row is of no known format; Dropped, why a row of a known
+format cannot be used.
 """
 
 import re
@@ -14,16 +16,11 @@ from pathlib import Path
 from common.fields import is_number
 
 ROLES = {"human": "user", "gpt": "assistant"}
-OF_TOOLS = (
-    "tool",
-    "function",
-    "ipython",
-    "function_call",
-    "observation",
-)  # roles of calls and of what they return
+# Roles of tool calls, and of what tools return.
+OF_TOOLS = ("tool", "function", "ipython", "function_call", "observation")
 CONVERSATIONS = ("conversations", "conversation")
 QUESTIONS = ("instruction", "question", "problem")
-# What a row of another kind is known by. A row that has become one kind does not keep these keys.
+# Keys by which a row of another kind is known. A row that has become one kind loses these keys.
 OF_OTHER_KINDS = ("context_messages", "messages", *CONVERSATIONS, "completion", "responses")
 
 
@@ -31,30 +28,43 @@ class Dropped(Exception):
     """A row that is dropped and counted; its text is the reason."""
 
 
+# Turns
+
+
 def messages(value, field):
-    """The turns of a list in any form above, as messages; null content stays null, the check of rows counts it."""
+    """The messages of a list of turns in any of the forms above.
+
+    A content that is null stays null: the check of rows counts it.
+    """
     if not isinstance(value, list):
         raise ValueError(f"{field}: not a list of turns")
     turns = []
     for entry in value:
-        if not isinstance(entry, dict):
-            raise ValueError(f"{field}: a turn is not an object")
-        if entry.get("input") is not None and "output" in entry:
-            turns += [
-                message("user", entry["input"], field),
-                message("assistant", entry["output"], field),
-            ]
-            continue
-        if entry.get("tool_calls") or entry.get("function_call"):
-            raise Dropped("tool calls")
-        keys = ("role", "content") if entry.get("from") is None else ("from", "value")
-        if not isinstance(entry.get(keys[0]), str) or keys[1] not in entry:
-            raise ValueError(f"{field}: a turn has neither role and content nor from and value")
-        role = entry[keys[0]].strip().lower()
-        if role in OF_TOOLS:
-            raise Dropped("tool calls")
-        turns.append(message(ROLES.get(role, role), entry[keys[1]], field))
+        turns += messages_of_turn(entry, field)
     return turns
+
+
+def messages_of_turn(entry, field):
+    """One message, or two of a question with its answer."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{field}: a turn is not an object")
+    if entry.get("input") is not None and "output" in entry:
+        question = message("user", entry["input"], field)
+        answer = message("assistant", entry["output"], field)
+        return [question, answer]
+    if entry.get("tool_calls") or entry.get("function_call"):
+        raise Dropped("tool calls")
+    role_key = "role"
+    content_key = "content"
+    if entry.get("from") is not None:
+        role_key = "from"
+        content_key = "value"
+    if not isinstance(entry.get(role_key), str) or content_key not in entry:
+        raise ValueError(f"{field}: a turn has neither role and content nor from and value")
+    role = entry[role_key].strip().lower()
+    if role in OF_TOOLS:
+        raise Dropped("tool calls")
+    return [message(ROLES.get(role, role), entry[content_key], field)]
 
 
 def message(role, content, field):
@@ -67,39 +77,46 @@ def message(role, content, field):
 
 def text_of(part):
     """The text of a part of a content: {"type": "text", "text"}."""
-    if (
-        not isinstance(part, dict)
-        or part.get("type") != "text"
-        or not isinstance(part.get("text"), str)
-    ):
+    is_text = isinstance(part, dict) and part.get("type") == "text"
+    if not is_text or not isinstance(part.get("text"), str):
         raise Dropped("content that is not text")
     return part["text"]
 
 
 def from_first_question(turns):
-    """Without what stands before the first question but the system turn."""
+    """The system turn if there is one, and all turns from the first question on."""
     system = turns[:1] if turns and turns[0]["role"] == "system" else []
     rest = turns[len(system) :]
-    first = next((i for i, turn in enumerate(rest) if turn["role"] == "user"), 0)
-    return system + rest[first:]
+    for index, turn in enumerate(rest):
+        if turn["role"] == "user":
+            return system + rest[index:]
+    return turns
 
 
 def up_to_last(turns, role):
-    """Without what stands after the last turn of that role."""
-    places = [i for i, turn in enumerate(turns) if turn["role"] == role]
-    return turns[: places[-1] + 1] if places else turns
+    """The turns up to the last one of that role; all turns where none is of that role."""
+    for end in range(len(turns), 0, -1):
+        if turns[end - 1]["role"] == role:
+            return turns[:end]
+    return turns
+
+
+# Questions
 
 
 def field_of(row, fields):
-    """The first of the fields that the row has, and that is not null."""
-    return next((field for field in fields if row.get(field) is not None), None)
+    """The first of the fields that the row has, and that is not null, or None."""
+    for field in fields:
+        if row.get(field) is not None:
+            return field
+    return None
 
 
 def asked(row, field):
-    """The messages of a question in a field of QUESTIONS: with the earlier turns and the input that belong to it.
+    """The messages of a question in a field of QUESTIONS.
 
-    `input`, or `context`, of an instruction follows it after an empty line (Alpaca, Dolly); `history` is a list of
-    [question, answer] before it (LLaMA-Factory).
+    An instruction is followed, after an empty line, by its `input` or `context` (Alpaca, Dolly).
+    Before it come the earlier turns in `history` (LLaMA-Factory).
     """
     parts = [text(row[field], field)]
     turns = []
@@ -107,23 +124,31 @@ def asked(row, field):
         for more in ("input", "context"):
             if row.get(more) is not None:
                 parts.append(text_or_number(row[more], more))
-        history = row.get("history") or []
-        if not isinstance(history, list):
-            raise ValueError("history: not a list of [question, answer]")
-        for earlier in history:
-            if not (isinstance(earlier, list) and len(earlier) == 2):
-                raise ValueError("history: not a list of [question, answer]")
-            turns += [
-                message("user", earlier[0], "history"),
-                message("assistant", earlier[1], "history"),
-            ]
+        turns = history_turns(row)
     content = "\n\n".join(part for part in parts if part.strip())
     return [*turns, message("user", content, field)]
 
 
+def history_turns(row):
+    """The messages of `history`, a list of [question, answer]."""
+    history = row.get("history") or []
+    if not isinstance(history, list):
+        raise ValueError("history: not a list of [question, answer]")
+    turns = []
+    for exchange in history:
+        if not isinstance(exchange, list) or len(exchange) != 2:
+            raise ValueError("history: not a list of [question, answer]")
+        question, answer = exchange
+        turns.append(message("user", question, "history"))
+        turns.append(message("assistant", answer, "history"))
+    return turns
+
+
 def used_with(field):
     """The keys of a row that are a part of the question in that field."""
-    return (field, "input", "context", "history") if field == "instruction" else (field,)
+    if field == "instruction":
+        return (field, "input", "context", "history")
+    return (field,)
 
 
 def text(value, field):
@@ -142,37 +167,52 @@ def text_or_number(value, field):
 
 
 def with_system(turns, row):
-    """The messages with the row's system prompt before them, unless they have one; a blank one goes."""
+    """The messages after the row's system prompt, unless they have a system turn of their own.
+
+    Blank system prompts and turns are left out.
+    """
     if turns and turns[0]["role"] == "system":
-        if (turns[0]["content"] or "").strip():
+        content = turns[0]["content"] or ""
+        if content.strip():
             return turns
         turns = turns[1:]
     field = field_of(row, ("system", "system_prompt"))
-    system = text(row[field], field) if field and not is_directed(row) else ""
-    return [{"role": "system", "content": system}, *turns] if system.strip() else turns
+    if field is None or is_directed(row):
+        return turns
+    system = text(row[field], field)
+    if not system.strip():
+        return turns
+    return [{"role": "system", "content": system}, *turns]
+
+
+# Other keys
 
 
 def is_directed(row):
-    """Is it a row of generation/1b_directions.py? Its system prompt is for the policy alone, and stays a key."""
+    """Is it a row of generation/1b_directions.py? Its system prompt, which is for the policy alone,
+    stays a key."""
     return "direction" in row and "system" in row
 
 
 def rest_of(row, used):
-    """What passes through: all but the id, what the conversation was made of, and what a row of another kind has."""
-    gone = {"id", "system_prompt", *used, *OF_OTHER_KINDS}
+    """The keys that pass through, with their values.
+
+    Left out are the id, used (the keys that became the conversation), and OF_OTHER_KINDS.
+    """
+    excluded = {"id", "system_prompt", *used, *OF_OTHER_KINDS}
     if not is_directed(row):
-        gone.add("system")
-    rest = {name: value for name, value in row.items() if name not in gone}
+        excluded.add("system")
+    rest = {key: value for key, value in row.items() if key not in excluded}
     if is_number(rest.get("answer")):
         rest["answer"] = str(rest["answer"])
     return rest
 
 
 def final_answer(row):
-    """The answer of a prompt that a verifier compares with, a text, or None.
+    """The answer with which a verifier compares, a text, or None.
 
-    What stands after #### in the last line of `answer` (GSM8K), `answer` as it is, or else what the last \\boxed{} of
-    the `solution` to a `problem` holds (MATH).
+    Of `answer`: what follows #### in its last line (GSM8K), otherwise all of it. Without an
+    `answer`: what the last \\boxed{} of the `solution` to a `problem` holds (MATH).
     """
     if row.get("answer") is not None:
         answer = text_or_number(row["answer"], "answer")
@@ -185,12 +225,16 @@ def final_answer(row):
 
 def last_boxed(text):
     """What the last \\boxed{} of a text holds, or None: without one, or where it is cut off."""
-    _, found, rest = text.rpartition("\\boxed{")
+    _, start, rest = text.rpartition("\\boxed{")
+    if not start:
+        return None
     depth = 1
-    for brace in re.finditer(
-        r"\\.|[{}]", rest if found else ""
-    ):  # \{ and \} are signs of the answer
-        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+    # \{ and \}, which belong to the answer, are matched first and change nothing.
+    for brace in re.finditer(r"\\.|[{}]", rest):
+        if brace[0] == "{":
+            depth += 1
+        elif brace[0] == "}":
+            depth -= 1
         if depth == 0:
             return rest[: brace.start()]
     return None
@@ -206,5 +250,9 @@ def name_of(row):
 
 
 def numbered_name(name, dataset, number):
-    """The id of a row that has none, or whose name stands before it already."""
-    return f"{name or Path(dataset.removesuffix('.gz')).stem}-{number}"
+    """The id of a row that has none, or that has the id of an earlier row, which is then the name.
+
+    Without a name it is made of the dataset's. number: of the row.
+    """
+    name = name or Path(dataset.removesuffix(".gz")).stem
+    return f"{name}-{number}"

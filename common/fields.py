@@ -3,7 +3,8 @@
 import re
 import sys
 
-FIELDS = {  # that a kind of row must have; keys beyond them pass through
+# The fields that a kind of row must have; keys beyond them pass through.
+FIELDS = {
     "rows": ["id"],
     "instructions": ["id", "messages"],
     "preferences": ["id", "prompt", "chosen", "rejected"],
@@ -15,13 +16,16 @@ FIELDS = {  # that a kind of row must have; keys beyond them pass through
     "ratings": ["id", "messages", "ratings"],
     "corpus": ["text"],
 }
-OPTIONAL = {  # that are checked where they are there, since the stages which read such rows use them
+
+# Fields that are checked in the rows that have them, since stages which read such rows use them.
+OPTIONAL = {
     "preferences": ["margin"],
     "prompts": ["system"],
     "responses": ["system", "end_tokens"],
 }
 
-# Lists with one entry for each response of a row. Any other list belongs to the row as a whole, however long it is.
+# Lists with one entry for each response of a row. Any other list belongs to the row, whatever its
+# length.
 PER_RESPONSE = (
     "responses",
     "temperatures",
@@ -36,8 +40,64 @@ PER_RESPONSE = (
     "kl",
 )
 
+# The roles of a conversation's turns, one word each.
+ROLES = {
+    "messages": r"(system )?user assistant( user assistant)*",
+    "prompt": r"(system )?user( assistant user)*",
+    "chosen": r"assistant( user assistant)*",
+    "rejected": r"assistant( user assistant)*",
+    "completion": r"assistant( user assistant)*",
+}
 
-# What a field may hold: each check takes the value and its row, and gives what is wrong or None
+
+def short(value):
+    """A value in a message."""
+    text = repr(value)
+    if len(text) > 200:
+        return f"{text[:200]}..."
+    return text
+
+
+# Properties of a value
+
+
+def is_text(value):
+    return isinstance(value, str)
+
+
+def is_number(value):
+    """A JSON number that a float can hold: no NaN, no infinity, no integer of 400 digits."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def is_probability(value):
+    return is_number(value) and 0 <= value <= 1
+
+
+def is_correctness(value):
+    return isinstance(value, bool) or is_number(value)
+
+
+def is_scores(value):
+    """{name: number} of a response."""
+    return isinstance(value, dict) and bool(value) and all(map(is_number, value.values()))
+
+
+def is_comparison(value):
+    """{"a": i, "b": j, "probability": number or null}, or what a judge says about a response."""
+    if not isinstance(value, dict):
+        return False
+    probability = value.get("probability")
+    return probability is None or is_probability(probability)
+
+
+def is_message(value):
+    if not isinstance(value, dict):
+        return False
+    return isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
+
+
+# Checks of a field: each takes the value and its row, and returns what is wrong or None
 
 
 def check_text(value, row):
@@ -48,17 +108,12 @@ def check_any_text(value, row):
     return None if isinstance(value, str) else "not a text"
 
 
-def is_number(value):
-    """A JSON number that a float can hold: no NaN, no infinity, no integer of 400 digits."""
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
-
-
 def check_number(value, row):
     return None if is_number(value) else f"{short(value)} is not a finite number"
 
 
 def check_probability(value, row):
-    return None if is_number(value) and 0 <= value <= 1 else f"{short(value)} is not a probability"
+    return None if is_probability(value) else f"{short(value)} is not a probability"
 
 
 def check_truth(value, row):
@@ -66,116 +121,92 @@ def check_truth(value, row):
 
 
 def check_two_numbers(value, row):
-    good = isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
-    return None if good else f"{short(value)} is not two numbers"
+    if isinstance(value, list) and len(value) == 2 and all(map(is_number, value)):
+        return None
+    return f"{short(value)} is not two numbers"
 
 
-def short(value):
-    """A value in a message."""
-    shown = repr(value)
-    return shown if len(shown) <= 200 else f"{shown[:200]}..."
+def check_judgement(value, row):
+    if isinstance(value, list) and all(map(is_comparison, value)):
+        return None
+    return "not a list of comparisons with a probability, or null, each"
 
 
-ROLES = {
-    "messages": r"(system )?user assistant( user assistant)*",
-    "prompt": r"(system )?user( assistant user)*",
-    "chosen": r"assistant( user assistant)*",
-    "rejected": r"assistant( user assistant)*",
-    "completion": r"assistant( user assistant)*",
-}
+def check_ratings(value, row):
+    """{objective: number or null}"""
+    if not isinstance(value, dict):
+        return "not numbers or null by objective"
+    for rating in value.values():
+        if rating is not None and not is_number(rating):
+            return "not numbers or null by objective"
+    return None
 
 
 def conversation(field):
     """The check of messages whose roles are in the order of that field."""
 
     def check(value, row):
-        good = isinstance(value, list) and value and all(map(is_message, value))
-        if not good:
+        if not (isinstance(value, list) and value and all(map(is_message, value))):
             return "not one or more messages {role, content}"
-        if field in ("messages", "prompt"):  # a policy's answer may be empty
+        # A response may have an empty turn: a policy's answer may be empty.
+        if field in ("messages", "prompt"):
             if not all(turn["content"].strip() for turn in value):
                 return "an empty turn"
         roles = [turn["role"] for turn in value]
-        if not re.fullmatch(ROLES[field], " ".join(roles)):
-            return f"roles out of order ({', '.join(role if role.isalpha() else repr(role) for role in roles)})"
-        return None
+        if re.fullmatch(ROLES[field], " ".join(roles)):
+            return None
+        shown = [role if role.isalpha() else repr(role) for role in roles]
+        return f"roles out of order ({', '.join(shown)})"
 
     return check
 
 
-def is_message(turn):
-    return (
-        isinstance(turn, dict)
-        and isinstance(turn.get("role"), str)
-        and isinstance(turn.get("content"), str)
-    )
+def for_each_response(is_good, complaint):
+    """The check of a list with one good entry for each response.
 
-
-def for_each_response(good, complaint):
-    """The check of a list with one entry for each response, each of them good."""
+    complaint: what is wrong with a list that has other entries; a function of the list.
+    """
 
     def check(value, row):
         responses = row.get("responses")
-        if not (
-            value
-            and isinstance(value, list)
-            and isinstance(responses, list)
-            and len(value) == len(responses)
-        ):
+        lists = value and isinstance(value, list) and isinstance(responses, list)
+        if not lists or len(value) != len(responses):
             return "not a list with one entry for each response"
-        return None if all(map(good, value)) else complaint(value)
+        if all(map(is_good, value)):
+            return None
+        return complaint(value)
 
     return check
-
-
-def is_text(value):
-    return isinstance(value, str)
-
-
-def is_scores(value):
-    """{name: number} of one response."""
-    return isinstance(value, dict) and bool(value) and all(map(is_number, value.values()))
-
-
-def is_comparison(value):
-    """{"a": i, "b": j, "probability": number or null}, or what a judge says of one response."""
-    return isinstance(value, dict) and (
-        value.get("probability") is None or check_probability(value["probability"], None) is None
-    )
-
-
-def check_judgement(value, row):
-    good = isinstance(value, list) and all(map(is_comparison, value))
-    return None if good else "not a list of comparisons with a probability, or null, each"
 
 
 check_texts = for_each_response(is_text, lambda value: "not all texts")
 check_numbers = for_each_response(
     is_number, lambda value: f"{short(value)} are not all finite numbers"
 )
-check_correct = for_each_response(
-    lambda value: isinstance(value, bool) or is_number(value), lambda value: "not all true or false"
-)
+check_correct = for_each_response(is_correctness, lambda value: "not all true or false")
 check_scores = for_each_response(is_scores, lambda value: "not {name: number} for each response")
 
-
-def check_ratings(value, row):
-    """{objective: number or null}"""
-    good = isinstance(value, dict) and all(
-        rating is None or is_number(rating) for rating in value.values()
-    )
-    return None if good else "not numbers or null by objective"
-
-
 CHECKS = {
-    **{
-        name: check_text
-        for name in ("id", "answer", "text", "benchmark", "section", "subset", "group")
-    },
-    **{name: conversation(name) for name in ROLES},
-    **{name: check_texts for name in ("responses", "finish_reasons", "end_tokens")},
-    **{name: check_numbers for name in ("rewards", "true_rewards", "kl")},
-    **{name: check_probability for name in ("chosen_win_probability", "rejected_win_probability")},
+    "id": check_text,
+    "answer": check_text,
+    "text": check_text,
+    "benchmark": check_text,
+    "section": check_text,
+    "subset": check_text,
+    "group": check_text,
+    "messages": conversation("messages"),
+    "prompt": conversation("prompt"),
+    "chosen": conversation("chosen"),
+    "rejected": conversation("rejected"),
+    "completion": conversation("completion"),
+    "responses": check_texts,
+    "finish_reasons": check_texts,
+    "end_tokens": check_texts,
+    "rewards": check_numbers,
+    "true_rewards": check_numbers,
+    "kl": check_numbers,
+    "chosen_win_probability": check_probability,
+    "rejected_win_probability": check_probability,
     "system": check_any_text,
     "explored": check_any_text,
     "label": check_truth,
@@ -189,9 +220,10 @@ CHECKS = {
 
 
 def problem(row, kind, n=None, also=(), if_there=()):
-    """What is wrong with a row of that kind, with n responses if given, as 'field: reason', or None.
+    """What is wrong with a row, as 'field: reason', or None.
 
-    also: further fields that the row must have; if_there: that it may have.
+    kind: of FIELDS; without a kind any object is a row. n: responses of the row, if given.
+    also: further fields that the row must have; if_there: fields that it may have.
     """
     if not isinstance(row, dict):
         return "row: not a JSON object"
@@ -200,11 +232,15 @@ def problem(row, kind, n=None, also=(), if_there=()):
     for field in [*FIELDS[kind], *also]:
         if row.get(field) is None:
             return f"{field}: missing"
-        if reason := CHECKS[field](row[field], row):
+        reason = CHECKS[field](row[field], row)
+        if reason:
             return f"{field}: {reason}"
         if field == "responses" and n and len(row[field]) != n:
             return f"responses: {len(row[field])} where {n} are expected"
     for field in [*OPTIONAL.get(kind, ()), *if_there]:
-        if row.get(field) is not None and (reason := CHECKS[field](row[field], row)):
+        if row.get(field) is None:
+            continue
+        reason = CHECKS[field](row[field], row)
+        if reason:
             return f"{field}: {reason}"
     return None

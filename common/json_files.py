@@ -1,7 +1,8 @@
-"""Files of JSON as bytes and text: lines, or one list; gzipped (.gz) or not, with the mark of Windows or not.
+"""Files of JSON as bytes and text: lines, or a single list; gzipped (.gz) or not.
 
-What JSON leaves open is refused: two equal keys in an object, half a character (a lone surrogate). A file that ends too
-early is called cut off. A file that cannot be read ends the program in one line.
+A byte order mark, which Windows writes, is skipped. What JSON leaves open is refused: two equal
+keys in an object, half a character (a lone surrogate). A file that ends too early is called cut
+off. A file that cannot be read ends the program in one line.
 """
 
 import gzip
@@ -23,30 +24,23 @@ class RepeatedKey(Exception):
 
 
 def without_repeated_keys(pairs):
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise RepeatedKey(next(key for key in keys if keys.count(key) > 1))
-    return made
+    """The object of these (key, value) pairs, for json's object_pairs_hook."""
+    content = dict(pairs)
+    if len(content) == len(pairs):
+        return content
+    keys = [key for key, _ in pairs]
+    repeated = [key for key in keys if keys.count(key) > 1]
+    raise RepeatedKey(repeated[0])
 
 
-def check_characters(value):
-    """A ValueError names the field of a row that holds half a character: UTF-8 cannot write it."""
-    if not isinstance(value, dict):
-        return
-    for name, content in value.items():
-        try:
-            json.dumps([name, content], ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            shown = name.encode(errors="replace").decode()
-            raise ValueError(f"{shown}: half a character (a lone surrogate)") from None
+# Lines
 
 
 def parse(line):
-    """The value of one line of JSON, bytes. Else a ValueError that says 'field: reason'.
+    """The value of a line of JSON, bytes. Else a ValueError that says 'field: reason'.
 
-    NaN and infinity, which Python writes and JSON has not, are read as they are: it is for the check of a field to
-    refuse them.
+    NaN and infinity, which Python writes and JSON does not have, are read: it is for the check of
+    a field to refuse them.
     """
     try:
         value = json.loads(line.decode(), object_pairs_hook=without_repeated_keys)
@@ -62,24 +56,34 @@ def parse(line):
     return value
 
 
+def check_characters(value):
+    """A ValueError names the field of a row that holds half a character: UTF-8 cannot write it."""
+    if not isinstance(value, dict):
+        return
+    for name, content in value.items():
+        try:
+            json.dumps([name, content], ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            shown = name.encode(errors="replace").decode()
+            raise ValueError(f"{shown}: half a character (a lone surrogate)") from None
+
+
 def is_cut(line, error):
-    """Does a line that is not JSON end too early? Only the last line of a file may have no line feed."""
+    """Does a line that is not JSON end too early? Only a file's last line may lack a line feed."""
     if line.endswith(b"\n"):
         return False
-    if (
-        isinstance(error, json.JSONDecodeError) and error.pos == 0
-    ):  # wrong from its first character on
+    if not isinstance(error, json.JSONDecodeError):  # not UTF-8: perhaps cut within a character
+        return not line.rstrip().endswith(b"}")
+    if error.pos == 0:  # wrong from its first character on
         return False
-    at_its_end = isinstance(error, json.JSONDecodeError) and error.pos >= len(error.doc.rstrip())
-    return at_its_end or not line.rstrip().endswith(b"}")
+    return error.pos >= len(error.doc.rstrip()) or not line.rstrip().endswith(b"}")
 
 
 def opened(path):
     """A file to read as bytes, unzipped; an OSError if it cannot be opened."""
     mode = os.stat(path).st_mode
-    if not (
-        stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-    ):  # a pipe cannot be read twice, and may never end
+    # A pipe cannot be read twice, and may never end. A directory gives an OSError below.
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         sys.exit(f"{path}: not a regular file")
     return gzip.open(path) if str(path).endswith(".gz") else open(path, "rb")
 
@@ -90,7 +94,9 @@ def lines_of(path):
     try:
         with opened(path) as lines:
             for number, line in enumerate(lines, 1):
-                content = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+                content = line
+                if number == 1:
+                    content = line.removeprefix(BYTE_ORDER_MARK)
                 if content.strip():
                     yield number, content
     except EOFError:
@@ -99,6 +105,9 @@ def lines_of(path):
         sys.exit(f"{path}:{number + 1}: row: {error}")
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}")
+
+
+# A list, or values one after the other
 
 
 def text_of(path):
@@ -115,31 +124,29 @@ def text_of(path):
 
 
 def entries_of(path):
-    """Yield (line on which it begins, entry) of a file that is one list of JSON, or values one after the other.
+    """Yield (line on which it begins, entry) of a JSON list, or of values one after the other.
 
     One by one: all entries at once would take several times the memory of the text.
     """
     text = text_of(path)
     end = len(text.rstrip())
     position = BLANK.match(text).end()
-    listed = text.startswith("[", position)
-    if position < end and not listed and text[position] != "{":
+    is_list = text.startswith("[", position)
+    if position < end and not is_list and text[position] != "{":
         sys.exit(f"{path}: cannot be read (neither a list nor an object of JSON)")
+    if is_list:
+        position = BLANK.match(text, position + 1).end()
     decoder = json.JSONDecoder(object_pairs_hook=without_repeated_keys)
-    surrogates = SURROGATE.search(text)
-    position = BLANK.match(text, position + listed).end()
+    has_surrogates = SURROGATE.search(text) is not None
     line = 1 + text.count("\n", 0, position)
-    while position < end and not (listed and text[position] == "]"):
+    while position < end and not (is_list and text[position] == "]"):
         start = position
         try:
             value, position = decoder.raw_decode(text, start)
-            if surrogates:
+            if has_surrogates:
                 check_characters(value)
         except (json.JSONDecodeError, RecursionError) as error:
-            whole = text.endswith("]" if listed else "}", 0, end) and getattr(error, "pos", 0) < end
-            sys.exit(
-                f"{path}: cannot be read ({'' if whole else 'cut off in '}line {line}: {error})"
-            )
+            refuse_entry(path, line, error, text, end, is_list)
         except RepeatedKey as error:
             sys.exit(f"{path}:{line}: {error}: stands twice in one object")
         except ValueError as error:
@@ -148,9 +155,23 @@ def entries_of(path):
         comma = COMMA.match(text, position)
         position = comma.end()
         line += text.count("\n", start, position)
-        if listed and position < end and text[position] != "]" and not comma[1]:
+        if is_list and position < end and text[position] != "]" and not comma[1]:
             sys.exit(f"{path}: cannot be read (line {line}: no comma between two entries)")
-    if listed and position >= end:
+    if is_list:
+        check_end_of_list(path, line, position, end)
+
+
+def refuse_entry(path, line, error, text, end, is_list):
+    """Exit: an entry is not JSON; the file may be cut off there."""
+    closing = "]" if is_list else "}"
+    has_end = text.endswith(closing, 0, end) and getattr(error, "pos", 0) < end
+    cut = "" if has_end else "cut off in "
+    sys.exit(f"{path}: cannot be read ({cut}line {line}: {error})")
+
+
+def check_end_of_list(path, line, position, end):
+    """Exit unless the list ends at this position, as the last character of the file."""
+    if position >= end:
         sys.exit(f"{path}: cannot be read (cut off in line {line}: its list has no end)")
-    if listed and position + 1 < end:
+    if position + 1 < end:
         sys.exit(f"{path}: cannot be read (line {line}: more after the end of the list)")

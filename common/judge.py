@@ -1,14 +1,17 @@
-"""Ask a judge on any server that speaks OpenAI's protocol.
+"""A client for a language-model judge on any server that speaks OpenAI's protocol.
 
-Refused connections, timeouts and the codes 408, 409, 429 and 5xx are tried again, with growing pauses. What is refused
-after that concerns one request, or all:
+Refused connections, timeouts and the codes 408, 409, 429 and 5xx are retried with growing pauses.
+A failure after that concerns one request, or all:
 
-- One: the server says no to this text (400, 403, 404, 413, 422, 451 ...), or sends something that is no reply. It is
-  counted, its words are kept, and the rest goes on, as long as that is no more than a share of all.
-- All: the key is refused (401), the quota is used up (429), the server cannot be reached. Nothing more is asked.
+- One: the server rejects this text (400, 403, 404, 413, 422, 451 ...), or sends something that is
+  not a reply. The refusal is counted, its message is kept, and the run goes on as long as refusals
+  are no more than a share of all requests (--max_refused).
+- All: the key is rejected (401), the quota is used up (429), the server cannot be reached. No
+  further request is sent.
 
-As long as nothing was answered, a reply that is none, a timeout, a 404 or a 5xx may well concern all: no new request
-leaves until those under way have ended, and if none of them was answered, nothing more is asked.
+Before the first reply a malformed reply, a timeout, a 404 or a 5xx may well concern all requests:
+no new request is sent until those under way have ended, and if none of them got a reply, the run
+stops.
 """
 
 import asyncio
@@ -18,15 +21,16 @@ import sys
 
 from common import arguments
 
-FEW = 10  # refused requests that never are too many: a single row may ask as many
-MANY = 100  # of which half of those so far are too many, without waiting for the share of all
-NUMBER = (
-    r"(-?\d+\.?\d*)(?:\s*/\s*(\d+))?"  # a rating, 8 or 8.5, or 8/10 with the highest that there is
-)
+# This many refusals never stop a run: a single row may cause as many.
+FEW_REFUSALS = 10
+# Beyond this many, refusals stop a run as soon as they are half of the requests so far.
+MANY_REFUSALS = 100
+# A rating such as 8 or 8.5, or 8/10 with the highest possible one.
+NUMBER = r"(-?\d+\.?\d*)(?:\s*/\s*(\d+))?"
 
 
 def add_flags(parser, required=True):
-    """The arguments of every script that asks a judge."""
+    """Add the flags of every script that asks a judge."""
     url = os.environ.get("OPENAI_BASE_URL")
     parser.add_argument(
         "--judge_url",
@@ -58,88 +62,102 @@ def add_flags(parser, required=True):
     )
 
 
-class Judge:
-    """The judge of one run of a script, inside its event loop.
+def api_key():
+    """OPENAI_API_KEY; a local server needs none."""
+    key = os.environ.get("OPENAI_API_KEY") or "none"
+    # Such a key is not a valid header, and the library would print it in its error.
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        sys.exit("OPENAI_API_KEY: it holds a blank, or the end of a line")
+    return key
 
-    args: of add_flags; expected: requests of the run at most. answered: requests with a reply, those of earlier runs
-    included; refused: the server's words for every request without one; stopped: why nothing more is asked, or None.
+
+class Judge:
+    """The judge of one run of a script.
+
+    args: with the flags of add_flags. expected: requests of the run at most. answered: requests
+    with a reply, those of earlier runs included. refused: the error messages of the others.
+    stopped: why no further request is sent, or None.
     """
 
     def __init__(self, args, expected, answered=0):
         import openai
 
-        key = os.environ.get("OPENAI_API_KEY") or "none"  # a local server needs none
-        if (
-            not (key.isascii() and key.isprintable()) or " " in key
-        ):  # the library would repeat it in its error
-            sys.exit("OPENAI_API_KEY: it holds a blank, or the end of a line")
         self.client = openai.AsyncOpenAI(
-            base_url=args.judge_url, api_key=key, timeout=args.timeout, max_retries=args.max_retries
+            base_url=args.judge_url,
+            api_key=api_key(),
+            timeout=args.timeout,
+            max_retries=args.max_retries,
         )
         self.model = args.judge_model
         self.slots = asyncio.Semaphore(args.concurrency)
-        self.limit = max(FEW, args.max_refused * (expected + answered))
+        self.max_refusals = max(FEW_REFUSALS, args.max_refused * (expected + answered))
         self.answered = answered
         self.refused = []
         self.stopped = None
         self.under_way = 0
-        self.doubt = None  # what was refused while nothing was answered
-        self.certain = asyncio.Event()
-        self.certain.set()
+        # The message of a refusal before the first reply, which may concern all requests; as long
+        # as that is open, may_start is not set and new requests wait.
+        self.doubt = None
+        self.may_start = asyncio.Event()
+        self.may_start.set()
 
     async def ask(self, request, check=lambda choice: None):
-        """(a choice of the server's as a dictionary with "text", None), or (None, why there is none).
+        """(the server's first choice as a dictionary with "text", None), or (None, the reason).
 
-        request: what the protocol takes beside the model; check: raises an error for a choice that is of no use.
+        request: the arguments of the protocol besides the model. check: raises an error for a
+        choice that is of no use.
         """
         async with self.slots:
-            await self.certain.wait()
+            await self.may_start.wait()
             if self.stopped:
                 return None, self.stopped
             self.under_way += 1
             try:
                 answer = await self.client.chat.completions.create(model=self.model, **request)
-                choice = choice_of(answer)
+                choice = first_choice(answer)
                 check(choice)
-            except (
-                Exception
-            ) as error:  # of openai's, or of ours for a reply that is not in its format
-                choice, reason = None, self.no_reply(error)
-            else:
                 reason = None
                 self.answered += 1
+            # An error of openai's, of check's, or of a reply that is not in the protocol's format.
+            except Exception as error:
+                choice = None
+                reason = self.refuse(error)
             self.under_way -= 1
-            self.settle()
+            self.settle_doubt()
             return choice, reason
 
-    def no_reply(self, error):
-        """Count an error for its request, or stop; its words."""
-        words = " ".join(f"{type(error).__name__}: {error} {error.__cause__ or ''}".split())[:300]
-        kind = concerns(error)
-        if kind == "all":
-            self.stopped = self.stopped or words
-            return words
-        self.refused.append(words)
-        if kind == "perhaps all" and not self.answered:
-            self.doubt = self.doubt or words
-            self.certain.clear()
-        asked = self.answered + len(self.refused)
-        if len(self.refused) > self.limit or len(self.refused) > max(MANY, asked / 2):
-            self.stopped = (
-                self.stopped or f"{len(self.refused)} of {asked} requests refused, such as {words}"
-            )
-        return words
+    def refuse(self, error):
+        """Count the error for its request, or stop the run; its message."""
+        message = f"{type(error).__name__}: {error} {error.__cause__ or ''}"
+        message = " ".join(message.split())[:300]
+        scope = scope_of(error)
+        if scope == "all":
+            self.stop(message)
+            return message
+        self.refused.append(message)
+        if scope == "perhaps all" and not self.answered:
+            self.doubt = self.doubt or message
+            self.may_start.clear()
+        refusals = len(self.refused)
+        requests = self.answered + refusals
+        if refusals > self.max_refusals or refusals > max(MANY_REFUSALS, requests / 2):
+            self.stop(f"{refusals} of {requests} requests refused, such as {message}")
+        return message
 
-    def settle(self):
-        """An answer ends a doubt; without one it is certain when no request is under way any more."""
+    def stop(self, reason):
+        """Send no further request; the first reason stays."""
+        self.stopped = self.stopped or reason
+
+    def settle_doubt(self):
+        """A reply ends a doubt. Without any, it is confirmed once no request is under way."""
         if self.doubt and not self.answered and not self.under_way:
-            self.stopped = self.stopped or self.doubt
+            self.stop(self.doubt)
         if self.stopped or self.answered:
-            self.certain.set()
+            self.may_start.set()
 
 
-def concerns(error):
-    """Does an error concern "one" request, "all", or "perhaps all"?"""
+def scope_of(error):
+    """Whether an error concerns "one" request, "all", or "perhaps all"."""
     import openai
 
     status = getattr(error, "status_code", None)
@@ -152,10 +170,11 @@ def concerns(error):
     return "one"
 
 
-def choice_of(answer):
-    """The first choice of a server's answer, with "text", its words; some servers send them in parts."""
+def first_choice(answer):
+    """The first choice of a server's answer as a dictionary, with the reply under "text"."""
     choice = answer.choices[0].model_dump()
     content = choice["message"]["content"]
+    # Some servers send the text in parts.
     if isinstance(content, list):
         content = "".join(part["text"] for part in content if part.get("type") == "text")
     if not isinstance(content, str | None):
@@ -163,23 +182,25 @@ def choice_of(answer):
     return {**choice, "text": content or ""}
 
 
-# Reading a verdict, in a reply without the judge's thoughts (common/thoughts.py)
+# Reading a verdict in a reply without the judge's thoughts (common/thoughts.py)
 
 
 def verdicts(reply, pattern):
-    """What a pattern finds in double square brackets, in order; where it finds nothing there, in single ones.
+    """The matches of a pattern in double square brackets, in order; without any, in single ones.
 
-    MT-Bench's scorer reads ratings so (FastChat, fastchat/llm_judge/common.py: one_score_pattern, then
-    one_score_pattern_backup). Blanks inside the brackets count for nothing.
+    MT-Bench's scorer reads ratings so (FastChat, fastchat/llm_judge/common.py: one_score_pattern,
+    then one_score_pattern_backup). Blanks inside the brackets are ignored.
     """
     in_double = re.findall(rf"\[\[\s*{pattern}\s*\]\]", reply)
     return in_double or re.findall(rf"\[\s*{pattern}\s*\]", reply)
 
 
 def ratings(reply, lowest, highest):
-    """The ratings in brackets, in order, as numbers; None for one off the scale, as [[11]] or [[4/5]] of 1 to 10."""
-    found = []
-    for value, of in verdicts(reply, NUMBER):
-        on_scale = lowest <= float(value) <= highest and (not of or float(of) == highest)
-        found.append(float(value) if on_scale else None)
-    return found
+    """The ratings in brackets, in order; None for one off the scale: [[11]], [[4/5]] of 1 to 10."""
+    numbers = []
+    for text, highest_named in verdicts(reply, NUMBER):
+        number = float(text)
+        right_scale = not highest_named or float(highest_named) == highest
+        valid = right_scale and lowest <= number <= highest
+        numbers.append(number if valid else None)
+    return numbers

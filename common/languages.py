@@ -1,23 +1,29 @@
-"""The language of a conversation, by py3langid, and no verdict where its text says too little.
+"""The language of a conversation, by py3langid; no verdict where its text says too little.
 
-Of every turn the first 300 characters of prose count: code, addresses and tokens with digits or brackets say nothing
-about a language, and short texts are judged badly. Of 9,124 English questions (HH-RLHF, GSM8K, IFEval, Arena-Hard,
-MATH, GPTeacher, ShareGPT) 33% of those with less than 20 letters, 2.0% of those with 20 to 39, and 0.05% of the longer
-ones were taken for another language.
+Of every turn the first 300 characters of prose count: code, addresses and tokens with digits or
+brackets say nothing about a language, and short texts are judged badly. Of 9,124 English questions
+(HH-RLHF, GSM8K, IFEval, Arena-Hard, MATH, GPTeacher, ShareGPT) 33% of those with less than 20
+letters, 2.0% of those with 20 to 39, and 0.05% of the longer ones were taken for another language.
 """
 
 import functools
 import re
 
-SHORTEST = 40  # bytes of letters in UTF-8: 40 of English, 20 of Russian, 14 of Chinese
-TURN = 300  # characters
-NONE = "zxx"  # no language
+# Bytes of letters in UTF-8: 40 letters of English, 20 of Russian, 14 of Chinese.
+MIN_BYTES = 40
+CHARACTERS_PER_TURN = 300
+# The code for text without a language.
+NO_LANGUAGE = "zxx"
 CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
+# Addresses, and tokens with digits or brackets.
 NOISE = re.compile(r"https?://\S+|\S*[\d_{}<>=\\/$#@|;()\[\]]\S*")
 
 
 def prose(text):
-    return " ".join(NOISE.sub(" ", CODE.sub(" ", text)).split())
+    """The words of a text that say something about its language."""
+    text = CODE.sub(" ", text)
+    text = NOISE.sub(" ", text)
+    return " ".join(text.split())
 
 
 @functools.cache
@@ -29,14 +35,16 @@ def identifier():
 
 def known():
     """The codes of the languages that can be told apart."""
-    return sorted(set(identifier().labels) - {NONE})
+    return sorted(set(identifier().labels) - {NO_LANGUAGE})
 
 
 def language(texts):
-    """The ISO 639 code of the language of these turns together, or None: too little text for a verdict."""
-    text = " ".join(prose(turn)[:TURN] for turn in texts)
+    """The ISO 639 code of the language of these turns together, or None: too little text."""
+    text = " ".join(prose(turn)[:CHARACTERS_PER_TURN] for turn in texts)
     letters = "".join(filter(str.isalpha, text))
-    if len(letters.encode()) < SHORTEST:
+    if len(letters.encode()) < MIN_BYTES:
         return None
     code, _ = identifier().classify(text)
-    return None if code == NONE else code
+    if code == NO_LANGUAGE:
+        return None
+    return code

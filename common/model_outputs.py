@@ -1,7 +1,8 @@
-"""Model directories: a model is written beside its name, and gets the name once it is whole.
+"""Model directories: a model is written beside its final name, and renamed when it is complete.
 
-The older model is renamed aside, the new one gets the name, then the older one goes: a process that is killed in
-between loses neither, and the same command puts it right. What a user has put into the older one is carried over.
+The older model is renamed aside, the new one gets the name, then the older one is removed. A kill
+in between loses neither, and the same command puts it right. What a user has put into the directory
+of the older model is carried over.
 """
 
 import contextlib
@@ -17,24 +18,26 @@ from common import outputs
 REPLACED = "replaced"  # NAME.partial-replaced is the older model, while the new one gets its name
 CARD_TAG = "rlhf-workflow"  # in the head of a model card of ours
 
-# Files of a model directory that was made before there was a marker; every other one is the user's.
+# Files of a model directory from before there was a marker; every other one is the user's.
 MODEL_FILES = re.compile(
-    r"config\.json|generation_config\.json|trainer_state\.json|training_args\.bin|armorm\.json|modeling_armorm\.py"
+    r"config\.json|generation_config\.json|trainer_state\.json|training_args\.bin"
+    r"|armorm\.json|modeling_armorm\.py"
     r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
-    r"|tokenizer\.json|tokenizer\.model|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
+    r"|tokenizer\.json|tokenizer\.model|tokenizer_config\.json"
+    r"|special_tokens_map\.json|added_tokens\.json"
     r"|vocab\.json|merges\.txt|chat_template\.jinja"
 )
 
 
 def lock_model(partial, path):
-    """Make the unfinished directory of a model and lock it, as long as the file that is returned is open."""
+    """Make the unfinished directory of a model and lock it, until the returned file is closed."""
     return outputs.open_locked(Path(partial, outputs.LOCK), path)
 
 
 def recover_model(partial, path):
-    """Put right what a kill while a model got its name has left; True if that model is now there, finished.
+    """Put right what a kill during publishing has left; True if the model is published now.
 
-    Called under the lock of the partial one, as is publish_model.
+    Called under the lock of the partial model, as is publish_model.
     """
     path = Path(os.path.realpath(path))
     replaced = Path(outputs.partial_name(path, REPLACED))
@@ -47,28 +50,25 @@ def recover_model(partial, path):
 
 
 def publish_model(partial, path):
-    """Give a finished model directory its name, in place of an older model of ours, whose other files it takes over."""
-    partial, path = Path(partial), Path(os.path.realpath(path))
+    """Give a finished model directory its name, in place of an older model of ours.
+
+    The user's files in the older model are carried over.
+    """
+    partial = Path(partial)
+    path = Path(os.path.realpath(path))
     replaced = Path(outputs.partial_name(path, REPLACED))
     if not outputs.replaceable_model(path):
         sys.exit(f"{path}: not a model directory of ours; what is finished is kept as {partial}")
-    if not (
-        partial / outputs.MARKER
-    ).exists():  # from here on the model is whole, and a kill loses nothing of it
-        if is_our_card(
-            partial / "README.md"
-        ):  # TRL's, which it writes at a checkpoint and calls by this name
-            (partial / "README.md").unlink()
-        own = [entry.name for entry in partial.iterdir() if not outputs.is_temporary(entry.name)]
-        outputs.write_json(
-            partial / outputs.MARKER, {"script": script_name(), "files": sorted(own)}
-        )
+    if not (partial / outputs.MARKER).exists():
+        mark(partial)
+    # From here on the partial model is complete: after a kill recover_model publishes it.
     for entry in partial.iterdir():
         if outputs.is_temporary(entry.name) and entry.name != outputs.LOCK:
             outputs.remove(entry)
     if path.exists():
         carry_over(path, partial)
-        if replaced.exists():  # of an earlier kill, after that model got its name
+        # Left by an earlier kill, after that model had got its name.
+        if replaced.exists():
             shutil.rmtree(replaced)
         os.rename(path, replaced)
     os.rename(partial, path)
@@ -76,38 +76,56 @@ def publish_model(partial, path):
     outputs.remove_stale(path)
 
 
+def mark(partial):
+    """Write the marker of a complete model: its script and the names of our files."""
+    # TRL writes a card at each checkpoint, which calls the model by its unfinished name.
+    card = partial / "README.md"
+    if is_our_card(card):
+        card.unlink()
+    files = []
+    for entry in partial.iterdir():
+        if not outputs.is_temporary(entry.name):
+            files.append(entry.name)
+    marker = {"script": script_name(), "files": sorted(files)}
+    outputs.write_json(partial / outputs.MARKER, marker)
+
+
 def script_name():
     """The running script by its path in the checkout, or by its name."""
     script = Path(sys.argv[0]).resolve()
-    return (
-        str(script.relative_to(outputs.CHECKOUT))
-        if script.is_relative_to(outputs.CHECKOUT)
-        else script.name
-    )
+    if script.is_relative_to(outputs.CHECKOUT):
+        return str(script.relative_to(outputs.CHECKOUT))
+    return script.name
 
 
 def carry_over(old, new):
     """Copy into a new model directory what a user has put into the old one."""
-    ours = None
+    marked_files = None
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        ours = set(json.loads((old / outputs.MARKER).read_text(encoding="utf-8"))["files"])
+        marker = json.loads((old / outputs.MARKER).read_text(encoding="utf-8"))
+        marked_files = set(marker["files"])
     for entry in old.iterdir():
-        if is_ours(entry, ours):
-            continue
-        if not os.path.lexists(new / entry.name):
-            copy_whole(entry, new / outputs.COPYING, new / entry.name)
+        target = new / entry.name
+        if not is_ours(entry, marked_files) and not os.path.lexists(target):
+            copy_atomically(entry, new / outputs.COPYING, target)
 
 
-def is_ours(entry, ours):
-    """Was that entry of a model directory made by a script? ours: the names that its marker tells, or None."""
+def is_ours(entry, marked_files):
+    """Was that entry of a model directory made by a script?
+
+    marked_files: the names in the directory's marker, or None if it has none.
+    """
     if entry.name == "README.md":
         return is_our_card(entry)
-    known = MODEL_FILES.fullmatch(entry.name) if ours is None else entry.name in ours
-    return bool(known) or entry.name in (outputs.MARKER, outputs.LOCK, outputs.COPYING)
+    if entry.name in (outputs.MARKER, outputs.LOCK, outputs.COPYING):
+        return True
+    if marked_files is None:
+        return MODEL_FILES.fullmatch(entry.name) is not None
+    return entry.name in marked_files
 
 
-def copy_whole(source, unfinished, target):
-    """Copy a file, a link or a directory; under its name it is whole, whenever this process is killed."""
+def copy_atomically(source, unfinished, target):
+    """Copy a file, a link or a directory; a kill never leaves a part of it as `target`."""
     if source.is_dir() and not source.is_symlink():
         shutil.copytree(source, unfinished, symlinks=True)
     else:
@@ -116,7 +134,7 @@ def copy_whole(source, unfinished, target):
 
 
 def is_our_card(path):
-    """Is that a model card which a script has written, ours or TRL's? It tells of other weights."""
+    """Is that a model card of ours or of TRL? It describes the weights that are replaced."""
     if path.name != "README.md" or not path.is_file():
         return False
     head = path.read_text(encoding="utf-8", errors="replace")[:2000]

@@ -1,7 +1,8 @@
-"""Models and tokenizers: loaded whole, or the program ends in one line that names the directory and what is wrong.
+"""Models and tokenizers: loaded with all of their weights, or the program ends in one line.
 
-transformers fills weights that a checkpoint lacks with random numbers, asks whether it may run code that comes with a
-model, and fails in many other ways deep in a traceback. Every script loads through these functions, before it computes.
+transformers fills weights that a checkpoint lacks with random numbers, asks whether it may run code
+that comes with a model, and fails in many other ways deep in a traceback. Every script loads
+through these functions, before it computes. The line names the directory and what is wrong.
 """
 
 import contextlib
@@ -21,12 +22,19 @@ def refuse(path, reason):
 
 def first_line(error):
     """What an error of a library says, in one line."""
+    kind = type(error).__name__
     if hasattr(error, "errors"):  # pydantic's
-        return f"{type(error).__name__}: {error.errors()[0]['msg']}"[:300]
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if lines and lines[0].endswith(":"):
-        lines[0] = " ".join(lines[:2])
-    return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__
+        return f"{kind}: {error.errors()[0]['msg']}"[:300]
+    lines = []
+    for line in str(error).splitlines():
+        if line.strip():
+            lines.append(line.strip())
+    if not lines:
+        return kind
+    text = lines[0]
+    if text.endswith(":"):
+        text = " ".join(lines[:2])
+    return f"{kind}: {text}"[:300]
 
 
 @contextlib.contextmanager
@@ -34,28 +42,39 @@ def refused(path):
     """Within it an error of the library that reads a model ends the program in one line."""
     try:
         yield
-    except (
-        Exception
-    ) as error:  # missing, cut, another type, another shape: each library has errors of its own
+    except Exception as error:
+        # A file that is missing or cut, another type, another shape: each library has its errors.
         refuse(path, first_line(error))
 
 
 def checked_origin(path, trust_remote_code=False, revision=None):
-    """Keyword arguments of from_pretrained; code is run from the directory itself, or at a pinned commit of the hub."""
-    if (Path(path) / "adapter_config.json").exists() and not (Path(path) / "config.json").exists():
+    """Keyword arguments of from_pretrained for a model directory or a model of the hub.
+
+    The model's own code is run from a directory, or from the hub at a pinned commit.
+    """
+    directory = Path(path)
+    if (directory / "adapter_config.json").exists() and not (directory / "config.json").exists():
         refuse(path, "an adapter alone: merge it into its model first")
-    if trust_remote_code and not Path(path).exists() and not COMMIT.fullmatch(revision or ""):
+    if trust_remote_code:
+        check_remote_code(path, revision)
+    options = {"trust_remote_code": trust_remote_code}
+    if revision:
+        options["revision"] = revision
+    return options
+
+
+def check_remote_code(path, revision):
+    if not Path(path).exists() and not COMMIT.fullmatch(revision or ""):
         refuse(
             path, "its code is run only at a pinned commit: give the 40 digits of one as --revision"
         )
-    if trust_remote_code:
-        from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig
 
-        with refused(path):
-            named, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
-        if "--" in str(named.get("auto_map")):
-            refuse(path, "its code is in another repository, at no pinned commit")
-    return {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
+    with refused(path):
+        content, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
+    # REPOSITORY--MODULE.CLASS: the revision pins this repository, not that one.
+    if "--" in str(content.get("auto_map")):
+        refuse(path, "its code is in another repository, at no pinned commit")
 
 
 def config(path, **options):
@@ -66,13 +85,18 @@ def config(path, **options):
         return AutoConfig.from_pretrained(path, **checked_origin(path, **options))
 
 
+# Tokenizers and their chat templates
+
+
 def tokenizer(
     path, example=None, template=True, padding_side=None, chat_template_kwargs=None, **options
 ):
-    """The tokenizer of a model. template: it has to have a chat template, which renders the example.
+    """The tokenizer of a model.
 
-    example: (FILE:LINE, messages), by default a question. chat_template_kwargs: JSON, {name: value},
-    from here on part of the template. A template that reads the clock gets a fixed date.
+    template: it needs a chat template, which has to render the example.
+    example: (FILE:LINE, messages), by default a question.
+    chat_template_kwargs: JSON, {name: value}, from here on part of the template.
+    A template that reads the clock gets a fixed date.
     """
     from transformers import AutoTokenizer
 
@@ -82,7 +106,8 @@ def tokenizer(
     if template and not loaded.chat_template:
         sys.exit(f"{path}: its tokenizer has no chat template")
     if loaded.chat_template:
-        with refused(path):  # of several templates without a default
+        # An error: the tokenizer has several templates, and none is the default.
+        with refused(path):
             loaded.chat_template = prepared_template(path, loaded.get_chat_template())
     set_template_arguments(loaded, chat_template_kwargs)
     if template:
@@ -92,17 +117,12 @@ def tokenizer(
 
 
 def check_reads_messages(tokenizer, where, messages):
-    """A template that gives the same text for another question leaves out what is said."""
-    altered = [
-        *messages[:-1],
-        {**messages[-1], "content": messages[-1]["content"] + " and another"},
-    ]
-    ends_with_question = messages[-1]["role"] == "user"
-    texts = {
-        render(tokenizer, chat, where, add_generation_prompt=ends_with_question)
-        for chat in (messages, altered)
-    }
-    if len(texts) == 1:
+    """Exit if the template gives the same text for another question: it leaves out what is said."""
+    last = messages[-1]
+    altered = [*messages[:-1], {**last, "content": last["content"] + " and another"}]
+    options = {"add_generation_prompt": last["role"] == "user"}
+    text = render(tokenizer, messages, where, **options)
+    if text == render(tokenizer, altered, where, **options):
         sys.exit(f"{tokenizer.name_or_path}: its chat template leaves out what is said")
 
 
@@ -127,41 +147,48 @@ def set_template_arguments(tokenizer, text):
         sys.exit(f"--chat_template_kwargs: {error}")
     for name in values:
         if not templates.reads(tokenizer.chat_template or "", name):
-            source = tokenizer.name_or_path
             sys.exit(
-                f"--chat_template_kwargs: {name}: the chat template of {source} does not read it"
+                f"--chat_template_kwargs: {name}: the chat template of {tokenizer.name_or_path} "
+                "does not read it"
             )
     if values:
         tokenizer.chat_template = templates.with_arguments(tokenizer.chat_template, values)
 
 
 def render(tokenizer, messages, where, **options):
-    """The text of messages by the chat template, which may refuse them: a system turn, say. where: FILE:LINE."""
+    """The text of messages by the chat template, which may refuse them: a system turn, say.
+
+    where: FILE:LINE, for the message.
+    """
+    template = f"the chat template of {tokenizer.name_or_path}"
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
     except Exception as error:  # templates are programs
-        sys.exit(
-            f"{where}: the chat template of {tokenizer.name_or_path} refuses it ({first_line(error)})"
-        )
+        sys.exit(f"{where}: {template} refuses it ({first_line(error)})")
     if not text.strip():
-        sys.exit(f"{where}: the chat template of {tokenizer.name_or_path} makes nothing of it")
+        sys.exit(f"{where}: {template} makes nothing of it")
     return text
+
+
+# Models
 
 
 def load(auto_class, path, tokenizer=None, new_head=False, reward_model_too=False, **options):
     """The model, in evaluation mode.
 
-    tokenizer: its vocabulary has to fit into the embeddings. new_head: a scoring head that the checkpoint lacks starts
-    at random. reward_model_too: a language model may be made of a reward model, whose score is left out.
+    tokenizer: the embeddings must have room for its vocabulary.
+    new_head: a scoring head that the checkpoint lacks starts at random.
+    reward_model_too: a reward model may be loaded as a language model, without its scoring head.
     """
-    origin = {
-        name: options.pop(name) for name in ("trust_remote_code", "revision") if name in options
-    }
+    origin = {}
+    for name in ("trust_remote_code", "revision"):
+        if name in options:
+            origin[name] = options.pop(name)
     with quiet(), refused(path):
         model, report = auto_class.from_pretrained(
             path,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,
+            ignore_mismatched_sizes=True,  # check_report refuses them, in one line
             **checked_origin(path, **origin),
             **options,
         )
@@ -176,7 +203,7 @@ def load(auto_class, path, tokenizer=None, new_head=False, reward_model_too=Fals
 
 
 def check(auto_class, path, tokenizer=None, **options):
-    """Look at a model that another library will load: its keys and shapes, without reading the weights."""
+    """Look at a model that another library will load: its keys and shapes, but not its weights."""
     from transformers.integrations import is_deepspeed_zero3_enabled
 
     if is_deepspeed_zero3_enabled():  # ZeRO-3 takes no device map
@@ -185,7 +212,7 @@ def check(auto_class, path, tokenizer=None, **options):
 
 
 def check_report(path, report, new_head):
-    """report: what from_pretrained tells of the keys of the checkpoint and of the model."""
+    """report: what from_pretrained says about the keys of the checkpoint and of the model."""
     missing = sorted(report["missing_keys"])
     if new_head:
         head = [key for key in missing if key.startswith(("score.", "classifier."))]
@@ -194,54 +221,28 @@ def check_report(path, report, new_head):
             print(f"{path}: has no scoring head; a new one starts at random: {some(head)}")
     if missing:
         refuse(path, f"weights are missing: {some(missing)}")
+    # Surplus layers mean a wrong config.json; other surplus keys, such as a head's, do no harm.
     surplus = sorted(key for key in report["unexpected_keys"] if key.startswith("model.layers."))
     if surplus:
         refuse(path, f"weights that its config.json does not have: {some(surplus)}")
     if report["mismatched_keys"]:
-        key, stored, wanted = sorted(report["mismatched_keys"], key=str)[0]
-        refuse(path, f"{key} is {[*stored]}, by its config.json it has to be {[*wanted]}")
+        key, stored, expected = sorted(report["mismatched_keys"], key=str)[0]
+        refuse(path, f"{key} is {[*stored]}, by its config.json it has to be {[*expected]}")
 
 
 def some(names):
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    """The first names of a list, and how many more there are."""
+    text = ", ".join(names[:SHOWN])
+    if len(names) > SHOWN:
+        text += f" and {len(names) - SHOWN} more"
+    return text
 
 
 def check_language_model(path, config):
-    """A reward model loads as a language model without a word where the two share their embeddings."""
+    """Refuse a reward model: where embeddings are tied it would load without any missing weight."""
     names = getattr(config, "architectures", None) or []
     if any("Classification" in name or "Reward" in name for name in names):
         refuse(path, f"it is a {names[0]}, where a language model is asked for")
-
-
-def last_of_a_chat(tokenizer):
-    """The id of the last token of a chat with an answer, where a template writes something behind answers."""
-    chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
-    text = render(tokenizer, chat, tokenizer.name_or_path)
-    return tokenizer(text, add_special_tokens=False)["input_ids"][-1]
-
-
-def ensure_padding(tokenizer):
-    """A reward model's score is read at the last token that is not padding: the pad token must not end a chat.
-
-    A tokenizer that has none gets one that does not.
-    """
-    last = last_of_a_chat(tokenizer)
-    if tokenizer.pad_token_id is None:
-        others = [
-            i
-            for i in (tokenizer.eos_token_id, tokenizer.bos_token_id, 0, 1)
-            if i not in (None, last)
-        ]
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(others[0])
-    elif tokenizer.pad_token_id == tokenizer.eos_token_id:
-        sys.exit(
-            f"{tokenizer.name_or_path}: its tokenizer needs a pad token that is not the EOS token"
-        )
-    elif tokenizer.pad_token_id == last:
-        sys.exit(
-            f"{tokenizer.name_or_path}: its tokenizer needs a pad token that does not end a chat"
-        )
 
 
 def check_vocabulary(path, model, tokenizer):
@@ -251,7 +252,8 @@ def check_vocabulary(path, model, tokenizer):
 
 
 def check_finite(path, model):
-    if name := not_finite(model):
+    name = not_finite(model)
+    if name:
         refuse(path, f"{name} is not finite")
 
 
@@ -259,26 +261,52 @@ def not_finite(model):
     """The name of a weight that holds NaN or infinity, or None."""
     import torch
 
+    checked_types = (torch.float32, torch.bfloat16, torch.float16)
     for name, weight in model.named_parameters():
-        if (
-            weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
-            and not torch.isfinite(weight).all()
-        ):
+        if weight.dtype in checked_types and not torch.isfinite(weight).all():
             return name
     return None
 
 
 @contextlib.contextmanager
 def quiet():
-    """transformers tells of missing weights in a table, below a bar; `load` says it in one line."""
+    """Without the progress bar and the table of missing weights: `load` names them in one line."""
     from transformers.utils import logging
 
-    before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    verbosity = logging.get_verbosity()
+    had_bar = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(before)
-        if bar:
+        logging.set_verbosity(verbosity)
+        if had_bar:
             logging.enable_progress_bar()
+
+
+# Padding
+
+
+def last_of_a_chat(tokenizer):
+    """The id of a chat's last token, which a template may write behind the last answer."""
+    chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+    text = render(tokenizer, chat, tokenizer.name_or_path)
+    return tokenizer(text, add_special_tokens=False)["input_ids"][-1]
+
+
+def ensure_padding(tokenizer):
+    """A reward model's score is read at the last token that is not padding.
+
+    So the pad token must not be one that ends a chat. A tokenizer without a pad token gets one.
+    """
+    last = last_of_a_chat(tokenizer)
+    reason = f"{tokenizer.name_or_path}: its tokenizer needs a pad token that"
+    if tokenizer.pad_token_id is None:
+        candidates = [tokenizer.eos_token_id, tokenizer.bos_token_id, 0, 1]
+        usable = [token_id for token_id in candidates if token_id not in (None, last)]
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(usable[0])
+    elif tokenizer.pad_token_id == tokenizer.eos_token_id:
+        sys.exit(f"{reason} is not the EOS token")
+    elif tokenizer.pad_token_id == last:
+        sys.exit(f"{reason} does not end a chat")

@@ -1,21 +1,26 @@
-"""Where results go: what an output may be called, and files that are written whole or not at all.
+"""Where results go: what an output may be called, and files that are written atomically.
 
-Unfinished work is called NAME.partial-SOMETHING, beside the name that it gets when it is whole. A file replaces only a
-file, a model only a model directory of ours (.made_by.json tells) or an empty one: model_outputs.py publishes models.
+Unfinished work is called NAME.partial-SOMETHING, beside its final name. A file replaces only a
+file; a model replaces only a model directory of ours, which .made_by.json marks, or an empty one.
+model_outputs.py publishes models.
 """
 
 import contextlib
 import fcntl
 import glob
+import io
 import json
 import os
 import shutil
 import sys
 from pathlib import Path
 
-MARKER = ".made_by.json"  # in a model directory: the script that made it, and the names of the files that are ours
-LOCK = ".lock"  # in an unfinished model, held by the process that makes it
-COPYING = ".copying"  # in an unfinished model, what is being copied from the older one
+# In a model directory: the script that made it, and the names of the files that are ours.
+MARKER = ".made_by.json"
+# In an unfinished model: held by the process that makes it.
+LOCK = ".lock"
+# In an unfinished model: what is being copied from the older one.
+COPYING = ".copying"
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
@@ -30,8 +35,8 @@ def partial_name(path, resume):
 def problem(output, kind, inputs):
     """Why a file, folder or model must not be written under that name, or None.
 
-    kind: "file"; "model", a directory that is replaced as a whole; "folder", one that files are written into. inputs:
-    the paths that the same command reads.
+    kind: "file"; "model", a directory that is replaced; "folder", which files are written into.
+    inputs: the paths that the same command reads.
     """
     try:
         return problem_of_name(output, kind, inputs)
@@ -46,33 +51,44 @@ def problem_of_name(output, kind, inputs):
     if path in (Path("/"), Path.home(), Path.cwd(), CHECKOUT):  # places that hold everything
         return f"{output}: not a place for results"
     if kind == "folder":
-        return (
-            f"{output}: a file, a directory is needed"
-            if path.exists() and not path.is_dir()
-            else None
-        )
+        return problem_of_folder(output, path)
     if any(path == Path(os.path.realpath(name)) for name in inputs):
         return f"{output}: an input of the same command, which would be overwritten"
     if kind == "file":
-        if path.suffix == ".gz":
-            return f"{output}: nothing is gzipped here; give a name without .gz"
-        if path.exists() and not path.is_file():
-            return f"{output}: there is something that is not a file"
-        for name in inputs:
-            of_model = Path(name, "config.json").exists() and path.is_relative_to(
-                os.path.realpath(name)
-            )
-            if of_model and path.exists():
-                return f"{output}: a file of {name}, an input of the same command, which would be overwritten"
+        return problem_of_file(output, path, inputs)
+    return problem_of_model(output, path, inputs)
+
+
+def problem_of_folder(output, path):
+    if path.exists() and not path.is_dir():
+        return f"{output}: a file, a directory is needed"
+    return None
+
+
+def problem_of_file(output, path, inputs):
+    if path.suffix == ".gz":
+        return f"{output}: nothing is gzipped here; give a name without .gz"
+    if not path.exists():
         return None
-    held = [*inputs, Path.home(), Path.cwd(), CHECKOUT]
-    if inside := [name for name in held if Path(os.path.realpath(name)).is_relative_to(path)]:
-        return f"{output}: it holds {inside[0]}, which would be deleted"
-    return (
-        None
-        if replaceable_model(path)
-        else f"{output}: not a model directory of ours; give a new or an empty one"
-    )
+    if not path.is_file():
+        return f"{output}: there is something that is not a file"
+    for name in inputs:
+        is_model = Path(name, "config.json").exists()
+        if is_model and path.is_relative_to(os.path.realpath(name)):
+            return (
+                f"{output}: a file of {name}, an input of the same command, "
+                "which would be overwritten"
+            )
+    return None
+
+
+def problem_of_model(output, path, inputs):
+    for name in [*inputs, Path.home(), Path.cwd(), CHECKOUT]:
+        if Path(os.path.realpath(name)).is_relative_to(path):
+            return f"{output}: it holds {name}, which would be deleted"
+    if not replaceable_model(path):
+        return f"{output}: not a model directory of ours; give a new or an empty one"
+    return None
 
 
 def replaceable_model(path):
@@ -81,21 +97,26 @@ def replaceable_model(path):
         return True
     if not path.is_dir():
         return False
+    # A model of ours from before there was a marker.
     unmarked = (path / "config.json").exists() and (path / "trainer_state.json").exists()
     return (path / MARKER).exists() or unmarked or not any(path.iterdir())
 
 
 def table_beside(output, head):
-    """The path of the table in Markdown beside an output file; one that is there has to begin with that head."""
+    """The path of the Markdown table beside an output file.
+
+    If a file of that name exists, it has to begin with this table's head; else the program ends.
+    """
     path = Path(output).with_suffix(".md")
     if path.exists() and not path.read_bytes().startswith(head.encode()):
         sys.exit(
-            f"{path}: not a table of this script, which would be overwritten; give another --output_file"
+            f"{path}: not a table of this script, which would be overwritten; "
+            "give another --output_file"
         )
     return path
 
 
-# Files
+# Locks
 
 
 def locked(file):
@@ -110,7 +131,10 @@ def locked(file):
 
 
 def open_locked(name, path):
-    """The file of that name, open to read and append, and locked. path: the output, for the messages."""
+    """The file of that name, open to read and append, and locked. path: the output, for messages.
+
+    A lock that another process holds ends the program.
+    """
     try:
         while True:
             Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -119,19 +143,28 @@ def open_locked(name, path):
                 sys.exit(f"{path}: another process is writing it")
             if still_named(file, name):
                 return file
-            file.close()  # the other process has just finished, and given this file, or its directory, another name
+            # Between open and lock another process finished and renamed this file, or its
+            # directory: the lock is of the finished file. Try again.
+            file.close()
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}")
 
 
 def still_named(file, name):
+    """Is the open file still the one of that name?"""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), os.stat(name))
     return False
 
 
+# Files
+
+
 def open_partial(path, resume, keep):
-    """The unfinished file of `path`, open to read and append, and locked: the same command at once is refused."""
+    """The unfinished file of `path`, open to read and append, and locked.
+
+    keep: its content stays; else it is emptied. The same command, run twice at once, is refused.
+    """
     file = open_locked(partial_name(path, resume), path)
     if not keep:
         file.truncate(0)
@@ -149,58 +182,25 @@ def publish_file(partial, path):
     remove_stale(path)
 
 
-def remove_stale(path):
-    """Remove what earlier commands left unfinished under this name, but not what another process is writing."""
-    for name in glob.glob(f"{glob.escape(str(path))}.partial-*"):
-        stale = Path(name)
-        lock = stale / LOCK if stale.is_dir() else stale
-        with contextlib.suppress(OSError):  # what cannot be removed stays: the work itself is done
-            if not is_unfinished(stale):
-                continue
-            if not lock.exists():
-                remove(stale)
-                continue
-            with open(lock, "r+b") as file:
-                if locked(file):
-                    remove(stale)
-
-
-def is_temporary(name):
-    """Does that file of an unfinished model go when it is published?"""
-    return name.startswith("checkpoint-") or name in (LOCK, COPYING)
-
-
-def is_unfinished(path):
-    """Does that NAME.partial-... hold what a script leaves: rows, a model or its checkpoints, or nothing?"""
-    if path.is_dir():
-        names = [entry.name for entry in path.iterdir()]
-        return not names or any(
-            is_temporary(name) or name in (MARKER, "config.json") for name in names
-        )
-    with open(path, "rb") as file:
-        return path.name.endswith(".partial-new") or file.read(1) in (b"", b"{")
-
-
-def remove(path):
-    """Remove a file, a link or a whole directory."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+def write_fully(file, data):
+    """Write all bytes to an unbuffered file, which may take fewer at a time."""
+    remaining = memoryview(data)
+    while remaining:
+        count = file.write(remaining)
+        remaining = remaining[count:]
 
 
 def write_bytes(path, data):
-    """Write a file whole, or not at all."""
+    """Write a file atomically: all of it, or nothing."""
+    partial = partial_name(path, "new")
     with open_partial(path, "new", keep=False) as file:
         try:
-            left = memoryview(data)
-            while left:
-                left = left[file.write(left) :]
+            write_fully(file, data)
             os.fsync(file.fileno())
         except OSError as error:
-            os.unlink(partial_name(path, "new"))
+            os.unlink(partial)
             sys.exit(f"{path}: {error.strerror}")
-        publish_file(partial_name(path, "new"), path)
+        publish_file(partial, path)
 
 
 def write_text(path, text):
@@ -208,7 +208,7 @@ def write_text(path, text):
 
 
 def write_json(path, content):
-    """A JSON file, whole; a number that is not finite ends the program, since JSON has none."""
+    """A JSON file; a number that is not finite ends the program, since JSON has none."""
     try:
         text = json.dumps(content, indent=2, allow_nan=False)
     except ValueError:
@@ -217,9 +217,58 @@ def write_json(path, content):
 
 
 def write_figure(path, figure, **options):
-    """A figure of matplotlib as a PNG, whole."""
-    import io
-
+    """A figure of matplotlib as a PNG."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", **options)
     write_bytes(path, picture.getvalue())
+
+
+# Unfinished work of earlier commands
+
+
+def remove_stale(path):
+    """Remove unfinished work of earlier commands under this name, unless a process holds it."""
+    for name in glob.glob(f"{glob.escape(str(path))}.partial-*"):
+        stale = Path(name)
+        # What cannot be removed stays: the output itself is finished.
+        with contextlib.suppress(OSError):
+            if is_unfinished(stale):
+                remove_unlocked(stale)
+
+
+def remove_unlocked(stale):
+    """Remove a partial file or model, unless another process has its lock."""
+    lock = stale / LOCK if stale.is_dir() else stale
+    if not lock.exists():
+        remove(stale)
+        return
+    with open(lock, "r+b") as file:
+        if locked(file):
+            remove(stale)
+
+
+def is_unfinished(path):
+    """Does that NAME.partial-... hold what a script leaves: rows, a model, checkpoints, nothing?
+
+    Else it is the user's, by its content.
+    """
+    if not path.is_dir():
+        with open(path, "rb") as file:
+            return path.name.endswith(".partial-new") or file.read(1) in (b"", b"{")
+    names = [entry.name for entry in path.iterdir()]
+    if not names:
+        return True
+    return any(is_temporary(name) or name in (MARKER, "config.json") for name in names)
+
+
+def is_temporary(name):
+    """Is that file of an unfinished model removed when the model is published?"""
+    return name.startswith("checkpoint-") or name in (LOCK, COPYING)
+
+
+def remove(path):
+    """Remove a file, a link or a directory with its content."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

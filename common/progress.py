@@ -1,4 +1,4 @@
-"""How far a long loop is: on a terminal one line that overwrites itself, in a log a line each time."""
+"""How far a long loop is: on a terminal a line that overwrites itself, in a log a line each."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ def show(text):
 
 
 class Progress:
-    """Counts what is done of `total`; `finished_before` of them were there when the script began."""
+    """How many of `total` are done; `finished_before` of them were when the script began."""
 
     def __init__(self, total, unit, finished_before=0):
         self.total = total
@@ -21,7 +21,7 @@ class Progress:
         return time.time() - self.start
 
     def show(self, done, rate=None):
-        """A line such as: 512 of 2000 rows, 37/s, 40 s left. rate: said in place of units a second."""
+        """A line such as: 512 of 2000 rows, 37/s, 40 s left. rate: in place of units a second."""
         per_second = (done - self.finished_before) / self.seconds()
         seconds_left = (self.total - done) / per_second
         rate = rate or f"{per_second:.0f}/s"

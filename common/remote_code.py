@@ -2,9 +2,10 @@
 
 
 def restore_names():
-    """Give back the names that transformers took out and that such code imports, before it is loaded.
+    """Give transformers the names again that it has removed and that such code imports.
 
-    RLHFlow/ArmoRM-Llama3-8B-v0.1 imports a text for the documentation of its forward pass.
+    To be called before the code is loaded. RLHFlow/ArmoRM-Llama3-8B-v0.1 imports the text that
+    documented Llama's forward pass.
     """
     from transformers.models.llama import modeling_llama
 

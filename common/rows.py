@@ -1,7 +1,7 @@
-"""The rows of the JSONL files between the stages: read with checks, write whole or not at all, resume.
+"""The rows of the JSONL files between the stages: read with checks, written atomically, resumed.
 
-A row that is not as it has to be ends the program in one line, FILE:LINE: FIELD: reason. Numbers are finite everywhere.
-A file to read may be gzipped (.jsonl.gz, .json.gz).
+A row that breaks a rule ends the program in one line, FILE:LINE: FIELD: reason. Numbers are finite
+everywhere. A file to read may be gzipped (.jsonl.gz, .json.gz).
 """
 
 import hashlib
@@ -15,11 +15,12 @@ from common import model_outputs, outputs
 from common.fields import FIELDS, PER_RESPONSE, is_number, problem, short
 from common.json_files import entries_of, lines_of, parse
 
+# Scripts use these as rows.FIELDS and so on.
 __all__ = ["FIELDS", "PER_RESPONSE", "is_number", "lines_of", "parse", "problem", "short"]
 
 
 class Row(dict):
-    """A row that knows where it stands: `place` is FILE:LINE."""
+    """A row with its `place`, FILE:LINE."""
 
     __slots__ = ("place",)
 
@@ -37,97 +38,121 @@ def refuse(row, reason):
 
 
 def per_response(row):
-    """{field: list} of what a row holds for each of its responses; a list of another length ends the program."""
-    found = {}
+    """{field: list} of the fields with one entry for each response; a wrong length is refused."""
+    lists = {}
     for field in PER_RESPONSE:
         if field not in row:
             continue
         if not isinstance(row[field], list) or len(row[field]) != len(row["responses"]):
             refuse(row, f"{field}: not a list with one entry for each response")
-        found[field] = row[field]
-    return found
+        lists[field] = row[field]
+    return lists
 
 
 def with_responses(row, indexes):
-    """A copy of a row with these of its responses alone. A judgement goes, since it numbers the others."""
-    kept = Row(row)
-    kept.place = row.place
+    """A copy of a row with some of its responses, in the order of the indexes.
+
+    A judgement is left out, since it refers to the responses by their old indexes.
+    """
+    selection = Row(row)
+    selection.place = row.place
     for field, entries in per_response(row).items():
-        kept[field] = [entries[i] for i in indexes]
-    kept.pop("judgement", None)
-    return kept
+        selection[field] = [entries[index] for index in indexes]
+    selection.pop("judgement", None)
+    return selection
 
 
-# Reading
+# Reading files of the stages
 
 
 def read(path, kind=None, n=None, also=(), if_there=(), unique=True):
     """Yield the rows of a file; a bad one ends the program.
 
-    n: responses of each row; 0 for any number, None for as many as the first has. also: fields that a row must have
-    beside those of its kind; if_there: fields that are checked where they are there. unique: no two rows have one id.
-    Without a kind any object is a row, and a number that is not finite is null.
+    kind: a kind of fields.FIELDS. Without a kind any object is a row, and a number that is not
+    finite is null.
+    n: responses of each row; 0 for any number, None for as many as the first row has.
+    also: fields that a row must have beside those of its kind.
+    if_there: fields that are checked in the rows that have them.
+    unique: no two rows have the same id.
     """
-    first_line = {}  # of an id
+    fields = FIELDS.get(kind, [])
+    first_lines = {}  # {id: line number of its first row}
     number = 0
     for number, line in lines_of(path):
-        try:
-            row = parse(line)
-        except ValueError as error:
-            sys.exit(f"{path}:{number}: {error}")
-        if reason := problem(row, kind, n, also, if_there):
-            sys.exit(f"{path}:{number}: {reason}")
-        if b"NaN" in line or b"Infinity" in line:
-            row = finite(row, f"{path}:{number}" if kind else None)
-        row = Row(row)
-        row.place = f"{path}:{number}"
-        if (
-            unique
-            and "id" in FIELDS.get(kind, [])
-            and first_line.setdefault(row["id"], number) != number
-        ):
-            refuse(row, f"id: {row['id']!r}: duplicate, first on line {first_line[row['id']]}")
-        if n is None and "responses" in FIELDS.get(kind, []):
+        row = checked_row(line, f"{path}:{number}", kind, n, also, if_there)
+        if unique and "id" in fields:
+            first = first_lines.setdefault(row["id"], number)
+            if first != number:
+                refuse(row, f"id: {row['id']!r}: duplicate, first on line {first}")
+        if n is None and "responses" in fields:
             n = len(row["responses"])
         yield row
     if not number:
         sys.exit(f"{path}: no rows")
 
 
-def finite(value, place=None):
-    """The value with null for every number that is not finite; with a place such a field ends the program."""
+def checked_row(line, place, kind, n, also, if_there):
+    """The Row of one line; see read."""
+    try:
+        content = parse(line)
+    except ValueError as error:
+        sys.exit(f"{place}: {error}")
+    reason = problem(content, kind, n, also, if_there)
+    if reason:
+        sys.exit(f"{place}: {reason}")
+    row = Row(content)
+    row.place = place
+    # Only such a line can hold a number that is not finite: walking through all rows takes time.
+    if b"NaN" in line or b"Infinity" in line:
+        if kind:
+            check_finite(row)
+        row.update(finite(content))
+    return row
+
+
+def check_finite(row):
+    for field, content in row.items():
+        if finite(content) != content:
+            refuse(row, f"{field}: a number is not finite")
+
+
+def finite(value):
+    """The value with null for every number that is not finite."""
     if isinstance(value, dict):
-        made = {}
-        for name, content in value.items():
-            made[name] = finite(content)
-            if place and made[name] != content:
-                sys.exit(f"{place}: {name}: a number is not finite")
-        return made
+        return {name: finite(content) for name, content in value.items()}
     if isinstance(value, list):
         return [finite(entry) for entry in value]
-    return None if isinstance(value, float) and not is_number(value) else value
+    if isinstance(value, float) and not is_number(value):
+        return None
+    return value
+
+
+# Reading published datasets
 
 
 def load(source, split):
-    """Rows, unchecked, of a file (.jsonl, .json, gzipped or not; .parquet), or of a dataset on the hub: NAME, or
-    NAME:FILE in it."""
+    """Rows, unchecked, of a file or of a dataset on the hub.
+
+    source: a file (.jsonl, .json, gzipped or not; .parquet), or NAME, or NAME:FILE in a dataset.
+    """
     if is_file(source):
         return of_file(source)
     name, _, file = source.partition(":")
-    if name == "json" and os.path.isfile(
-        file
-    ):  # the library takes half characters out without a word
+    if name == "json" and os.path.isfile(file):
+        # Not by the library, which takes half characters out without a word.
         return of_entries(file, entries_of(file))
-    return of_library(source, name, "train" if file else split, data_files=file or None)
+    if file:
+        return of_library(source, name, "train", data_files=file)
+    return of_library(source, name, split, data_files=None)
 
 
 def is_file(source):
-    """A file, and no name of a dataset? One that is missing is known by its ending."""
+    """Is it a file, and no name of a dataset? A missing file is recognised by its ending."""
     return os.path.isfile(source) or (source.endswith((".jsonl", ".gz")) and ":" not in source)
 
 
 def of_file(path):
-    """Rows, unchecked, of a file; what has no known ending is JSON lines."""
+    """Rows, unchecked, of a file; without a known ending it is read as JSON lines."""
     if path.endswith(".parquet"):
         return of_library(path, "parquet", "train", data_files=path)
     if path.endswith((".json", ".json.gz")):
@@ -142,16 +167,15 @@ def of_library(source, name, split, **options):
 
         dataset = load_dataset(name, split=split, **options)
     except Exception as error:  # of a broken file, or of the hub, which refuses in many ways
-        missing = isinstance(error, FileNotFoundError | ConnectionError) and not os.path.exists(
-            source
-        )
-        what = "no such file, and no dataset on the hub" if missing else "cannot be read"
-        sys.exit(f"{source}: {what} ({first_words(error)})")
+        reason = "cannot be read"
+        if isinstance(error, FileNotFoundError | ConnectionError) and not os.path.exists(source):
+            reason = "no such file, and no dataset on the hub"
+        sys.exit(f"{source}: {reason} ({first_words(error)})")
     return of_entries(source, enumerate(dataset, 1))
 
 
 def of_entries(source, numbered):
-    """Yield rows whose place is that number, a line or the number of the row."""
+    """Yield the rows of (number, entry); number: of the line, or of the row."""
     empty = True
     for number, entry in numbered:
         empty = False
@@ -168,29 +192,39 @@ def first_words(error):
     """The first line of an error, or of its cause where the library has wrapped it up."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 # Writing
 
 
 def fingerprint(arguments, written=()):
-    """Names the unfinished work of a command: its arguments; size and time of files they name, except model cards.
+    """The name of a command's unfinished work: changed arguments or inputs give another one.
 
-    written: those of the files and directories that the command writes, which it may change itself.
+    It covers the arguments, and size and mtime of the files that they name, except model cards.
+    written: arguments that the command writes, and may change itself.
     """
-    named = [
-        argument.rpartition("=")[2] if argument.startswith("--") else argument
-        for argument in arguments
-    ]
-    paths = [Path(name) for name in named if name not in map(str, written) and os.path.exists(name)]
-    stats = sorted(
-        (str(file), file.stat().st_size, file.stat().st_mtime_ns)
-        for path in paths
-        for file in (path.glob("*.*") if path.is_dir() else [path])
-        if file.is_file() and file.name not in ("README.md", outputs.MARKER)
-    )
+    outputs_of_command = [str(path) for path in written]
+    stats = []
+    for argument in arguments:
+        path = argument
+        if argument.startswith("--"):
+            path = argument.rpartition("=")[2]
+        if path not in outputs_of_command and os.path.exists(path):
+            stats += stats_of_files(Path(path))
+    stats.sort()
     return hashlib.sha256(repr([*arguments, *stats]).encode()).hexdigest()[:12]
+
+
+def stats_of_files(path):
+    """[(name, size, mtime)] of a file, or of the files in a directory."""
+    files = path.glob("*.*") if path.is_dir() else [path]
+    stats = []
+    for file in files:
+        if file.is_file() and file.name not in ("README.md", outputs.MARKER):
+            stats.append((str(file), file.stat().st_size, file.stat().st_mtime_ns))
+    return stats
 
 
 def this_command(written=()):
@@ -199,51 +233,63 @@ def this_command(written=()):
 
 
 class Writer:
-    """Appends rows to an unfinished file; those of a killed run with the same fingerprint stay: `done`, {id: bytes}."""
+    """Appends rows to an unfinished file.
+
+    Rows of a killed run with the same fingerprint `resume` are kept: `done`, {id: bytes of its
+    line}.
+    """
 
     def __init__(self, path, resume="new"):
         self.path = Path(path)
         self.partial = Path(outputs.partial_name(path, resume))
         self.file = outputs.open_partial(path, resume, keep=resume != "new")
-        self.done = whole_rows(self.partial)
-        self.file.truncate(sum(self.done.values()))  # what was cut off, and what follows it, goes
+        self.done = complete_rows(self.partial)
+        # A row that was cut off goes, and so does what follows it.
+        self.file.truncate(sum(self.done.values()))
 
     def add(self, rows):
         """Append rows, and return the writer; from then on a kill does not lose them."""
         try:
             for row in rows:
-                left = self.encoded(row)
-                while left:
-                    left = left[self.file.write(left) :]
+                outputs.write_fully(self.file, self.encoded(row))
         except OSError as error:
-            sys.exit(
-                f"{self.path}: {error.strerror}; what is finished is kept, the same command goes on from there"
-            )
+            self.stop(error)
         return self
 
     def encoded(self, row):
-        """The line of a row; what JSON does not have ends the program."""
+        """The line of a row; a value that JSON does not have ends the program."""
         try:
-            return (
-                json.dumps(row, ensure_ascii=False, allow_nan=False).encode(errors="replace")
-                + b"\n"
-            )
+            text = json.dumps(row, ensure_ascii=False, allow_nan=False)
         except (ValueError, TypeError) as error:
-            field = next((name for name, value in row.items() if not writable(value)), "row")
-            sys.exit(f"{self.path}: id {row.get('id')!r}: {field}: not written ({error})")
+            self.refuse_unwritable(row, error)
+        # A lone surrogate becomes a question mark: UTF-8 cannot write it.
+        return text.encode(errors="replace") + b"\n"
+
+    def refuse_unwritable(self, row, error):
+        unwritable = "row"
+        for field, value in row.items():
+            if not writable(value):
+                unwritable = field
+                break
+        sys.exit(f"{self.path}: id {row.get('id')!r}: {unwritable}: not written ({error})")
 
     def finish(self):
-        """Give the file its name; a shard (NAME.0-of-2) ends with an empty line, which tells that it is whole."""
+        """Give the file its name. A shard (NAME.0-of-2) ends with an empty line: it is complete."""
         try:
             if re.search(r"\.\d+-of-\d+$", self.path.name):
                 self.file.write(b"\n")
             os.fsync(self.file.fileno())
         except OSError as error:
-            sys.exit(
-                f"{self.path}: {error.strerror}; what is finished is kept, the same command goes on from there"
-            )
+            self.stop(error)
         publish(self.partial, self.path)
         self.file.close()
+
+    def stop(self, error):
+        """End the program, on a full disk say."""
+        sys.exit(
+            f"{self.path}: {error.strerror}; what is finished is kept, "
+            "the same command goes on from there"
+        )
 
 
 def writable(value):
@@ -254,23 +300,20 @@ def writable(value):
     return True
 
 
-def whole_rows(partial):
-    """{id: bytes of its line} of the rows of an unfinished file, up to the first that is not whole."""
-    done = {}
+def complete_rows(partial):
+    """{id: bytes of its line} of an unfinished file's rows, up to the first incomplete one."""
+    sizes = {}
     with open(partial, "rb") as lines:
         for line in lines:
             try:
-                row = parse(line)
-                if (
-                    not line.endswith(b"}\n")
-                    or not isinstance(row["id"], str | int)
-                    or row["id"] in done
-                ):
-                    break
+                row_id = parse(line)["id"]
             except (ValueError, TypeError, KeyError):
                 break
-            done[row["id"]] = len(line)
-    return done
+            is_complete = line.endswith(b"}\n") and isinstance(row_id, str | int)
+            if not is_complete or row_id in sizes:
+                break
+            sizes[row_id] = len(line)
+    return sizes
 
 
 def write(path, rows):

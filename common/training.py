@@ -1,6 +1,6 @@
-"""What all trainings share: going on from the last whole checkpoint, stopping, publishing.
+"""What all trainings share: resuming from the last complete checkpoint, stopping, publishing.
 
-A training that has met a loss or a weight that is not finite publishes nothing.
+A training that meets a loss or a weight that is not finite publishes nothing.
 """
 
 import contextlib
@@ -18,36 +18,49 @@ LOCKS = []  # open files, whose locks are held until the process ends
 
 
 def attention(training_args, model_args):
-    """FlashAttention 2 where it is installed and the training is in bfloat16, or what --attn_implementation says."""
+    """What --attn_implementation says; else FlashAttention 2 if installed, for a bf16 training."""
     from transformers.utils import is_flash_attn_2_available
 
-    there = training_args.bf16 and is_flash_attn_2_available()
-    return model_args.attn_implementation or ("flash_attention_2" if there else None)
+    if model_args.attn_implementation:
+        return model_args.attn_implementation
+    if training_args.bf16 and is_flash_attn_2_available():
+        return "flash_attention_2"
+    return None
 
 
 # Beginning
 
 
 def unfinished_model(path, resume):
-    """(directory, last whole checkpoint or None) of the unfinished model `path`.
+    """(directory, last complete checkpoint or None) of the unfinished model `path`.
 
-    The state of the trainer is written last, so that a checkpoint with a whole one is whole.
+    The state of the trainer is written last: a checkpoint with a complete state is complete.
     """
     partial = outputs.partial_name(path, resume)
-    states = Path(partial).glob("checkpoint-*/trainer_state.json")
-    whole = [state for state in states if state.read_text().endswith("}\n")]
-    return partial, str(max(whole, key=os.path.getmtime).parent) if whole else None
+    complete = []
+    for state in Path(partial).glob("checkpoint-*/trainer_state.json"):
+        if state.read_text().endswith("}\n"):
+            complete.append(state)
+    if not complete:
+        return partial, None
+    newest = max(complete, key=os.path.getmtime)
+    return partial, str(newest.parent)
 
 
 def begin(training_args):
-    """(name of the model, checkpoint to go on from or None); from here on the training writes beside that name.
+    """(final path of the model, checkpoint to resume from or None).
 
-    Called when the models are loaded, so that what is refused before leaves nothing. The same command at once is
-    refused; a model that a kill has left finished, but without its name, gets it, and the program ends.
+    From here on the training writes into an unfinished directory beside the final path. Call it
+    when the models are loaded, so that a refused command leaves nothing behind. The same command,
+    run twice at once, is refused. If a kill left the model finished but not renamed, it is renamed
+    and the program ends.
     """
     final = training_args.output_dir
-    partial = checkpoint = recovered = None
-    if training_args.process_index == 0:  # the others do as it finds it
+    partial = None
+    checkpoint = None
+    recovered = None
+    # One process looks and locks; the others do as it says.
+    if training_args.process_index == 0:
         partial, checkpoint = unfinished_model(final, rows.this_command([final]))
         LOCKS.append(model_outputs.lock_model(partial, final))
         recovered = model_outputs.recover_model(partial, final)
@@ -59,23 +72,24 @@ def begin(training_args):
         print(f"{final}: was finished already, and has its name now")
         sys.exit(0)
     training_args.output_dir = partial
-    training_args.logging_nan_inf_filter = (
-        False  # which would log a loss that is not finite as if it were
-    )
+    # With the filter transformers would log a loss that is not finite as if it were.
+    training_args.logging_nan_inf_filter = False
     return final, checkpoint
 
 
 @contextlib.contextmanager
-def building(tokenizer, chats):
-    """Around the making of a trainer: what TRL, its libraries or the chat template refuse is said in one line.
+def building(tokenizer, chats=None):
+    """While a trainer is built, an error of TRL, its libraries or the template becomes one line.
 
-    chats: a function that yields (FILE:LINE, messages) of all rows, to find the one that the template refuses.
+    chats: a function that yields (FILE:LINE, messages) of all rows, if TRL renders them; the line
+    then names the row that the template refuses.
     """
     try:
         yield
     except Exception as error:  # of an argument, a package that is not installed, a template
         if isinstance(error, ValueError | TypeError | jinja2.TemplateError):
-            for where, messages in chats():
+            # Exits at the row that the template refuses, if there is one.
+            for where, messages in chats() if chats else []:
                 models.render(tokenizer, messages, where)
         sys.exit(f"{Path(sys.argv[0]).name}: {models.first_line(error)}")
 
@@ -91,49 +105,63 @@ def compared_chats(pairs):
 
 
 def train(trainer, checkpoint):
-    """Train from that checkpoint, or from the start; after a SIGTERM save the state and exit with status 143.
+    """Train from that checkpoint, or from the start; exit with 143 after a SIGTERM.
 
-    A cluster sends SIGTERM before it takes a machine away. All processes stop after the same step: they ask one another
-    at the end of each (transformers' --enable_jit_checkpoint does not, and its collectives then get mixed up)."""
-    from transformers import TrainerCallback
-
+    A cluster sends SIGTERM before it takes a machine away. The training then saves its state.
+    """
     mend_generation_config(trainer)
-    asked = []
-
-    class Stop(TrainerCallback):
-        def on_step_end(self, args, state, control, **_):
-            import torch
-
-            count = torch.tensor([len(asked)], device=args.device)
-            if trainer.accelerator.reduce(count).item():
-                control.should_save = control.should_training_stop = True
-
-    class Finite(TrainerCallback):
-        def on_log(
-            self, args, state, control, logs=None, **_
-        ):  # the loss is the mean of all processes
-            loss = (logs or {}).get("loss", 0.0)
-            if not math.isfinite(loss):
-                leave(
-                    trainer, f"the loss is {loss} at step {state.global_step}; nothing is published"
-                )
-
-    trainer.add_callback(Stop())
-    trainer.add_callback(Finite())
-    warm_up_before_a_step(trainer)
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    skip_warmup_of_one_step(trainer)
+    stop_requests = []
+    trainer.add_callback(stop_callback(trainer, stop_requests))
+    trainer.add_callback(finite_callback(trainer))
+    old_handler = signal.signal(signal.SIGTERM, lambda *_: stop_requests.append(True))
     trainer.train(resume_from_checkpoint=checkpoint)
-    signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGTERM, old_handler)
     if trainer.state.global_step < trainer.state.max_steps:
         # A launcher ends all processes when one has ended, perhaps before they have saved.
         trainer.accelerator.wait_for_everyone()
         sys.exit(143)
 
 
-def mend_generation_config(trainer):
-    """Make a generation_config that transformers would refuse to save, at the first checkpoint, one that it saves.
+def stop_callback(trainer, stop_requests):
+    """A callback that saves and stops all processes after the same step.
 
-    In those of Llama 2 and Vicuna sampling parameters stand beside greedy decoding; they are meant for sampling.
+    At the end of each step the processes add up their requests. (With --enable_jit_checkpoint of
+    transformers a process stops alone, and the collectives of the others get mixed up.)
+    """
+    import torch
+    from transformers import TrainerCallback
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            count = torch.tensor([len(stop_requests)], device=args.device)
+            if trainer.accelerator.reduce(count).item():
+                control.should_save = True
+                control.should_training_stop = True
+
+    return Stop()
+
+
+def finite_callback(trainer):
+    """A callback that ends all processes at a loss that is not finite."""
+    from transformers import TrainerCallback
+
+    class Finite(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **_):
+            # The logged loss is the mean over processes: all of them leave together.
+            loss = (logs or {}).get("loss", 0.0)
+            if not math.isfinite(loss):
+                step = state.global_step
+                leave(trainer, f"the loss is {loss} at step {step}; nothing is published")
+
+    return Finite()
+
+
+def mend_generation_config(trainer):
+    """Make a generation_config valid that transformers would refuse to save at a checkpoint.
+
+    In those of Llama 2 and Vicuna sampling parameters stand beside greedy decoding. They are meant
+    for sampling, so do_sample becomes true. If that does not do, only the special tokens stay.
     """
     from transformers import GenerationConfig
 
@@ -143,10 +171,11 @@ def mend_generation_config(trainer):
         return
     config.do_sample = True
     if config.temperature == 0 or not savable(config):
-        tokens = {
-            name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
-        }
-        model.generation_config = GenerationConfig(**tokens)
+        model.generation_config = GenerationConfig(
+            bos_token_id=config.bos_token_id,
+            eos_token_id=config.eos_token_id,
+            pad_token_id=config.pad_token_id,
+        )
 
 
 def savable(generation_config):
@@ -157,10 +186,11 @@ def savable(generation_config):
     return True
 
 
-def warm_up_before_a_step(trainer):
-    """Leave out the warm-up of a training of one step: its learning rate would be 0, and the step nothing."""
+def skip_warmup_of_one_step(trainer):
+    """Train without warm-up if there is one step in all: with it the learning rate would be 0."""
     create_scheduler = trainer.create_scheduler
 
+    # The number of steps is known only when the trainer creates its scheduler.
     def create(num_training_steps, *args, **options):
         if num_training_steps == 1 and trainer.args.warmup_steps:
             trainer.args.warmup_steps = 0
@@ -171,41 +201,45 @@ def warm_up_before_a_step(trainer):
     trainer.create_scheduler = create
 
 
+# Ending
+
+
 def leave(trainer, reason):
-    """End all processes, with the reason once."""
+    """End all processes; one of them says the reason."""
     name = trainer.args.output_dir.rpartition(".partial-")[0]
     sys.exit(f"{name}: {reason}" if trainer.is_world_process_zero() else 1)
 
 
 def check_weights(trainer):
-    """Each process looks at the weights, or the part of them, that it holds."""
+    """End the training if a weight is not finite. Each process looks at the weights it holds."""
     import torch
 
-    parts = [
-        getattr(weight, "ds_tensor", weight) for weight in trainer.model.parameters()
-    ]  # ds_tensor: ZeRO-3's part
-    bad = sum(not torch.isfinite(part.detach()).all() for part in parts if part.is_floating_point())
-    count = torch.tensor([int(bad)], device=trainer.args.device)
+    bad_weights = 0
+    for weight in trainer.model.parameters():
+        # Under ZeRO-3 a process holds a part of each weight, ds_tensor.
+        held = getattr(weight, "ds_tensor", weight)
+        if held.is_floating_point() and not torch.isfinite(held.detach()).all():
+            bad_weights += 1
+    count = torch.tensor([bad_weights], device=trainer.args.device)
     if trainer.accelerator.reduce(count).item():
         leave(trainer, "weights are not finite; nothing is published")
 
 
 def finish(trainer, path):
-    """Save the whole model and the curve of its training, give them their name, and end the process."""
+    """Save the model and its training curve, publish them, and end the process."""
     check_weights(trainer)
-    if hasattr(
-        trainer.model, "merge_and_unload"
-    ):  # LoRA: vLLM and the next stages read whole models
+    if hasattr(trainer.model, "merge_and_unload"):
+        # LoRA: vLLM and the next stages read models, not adapters.
         trainer.model = trainer.model.merge_and_unload()
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():
         models.check(type(trainer.accelerator.unwrap_model(trainer.model)), trainer.args.output_dir)
         rows.publish(trainer.args.output_dir, path)
-    trainer.accelerator.wait_for_everyone()  # a launcher ends all processes when one has trouble in its last moments
+    # A launcher ends all processes when one has trouble in its last moments.
+    trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
-    if (
-        trainer.accelerator.num_processes > 1
-    ):  # threads of gloo and DeepSpeed may abort an interpreter that winds down
+    if trainer.accelerator.num_processes > 1:
+        # Threads of gloo and DeepSpeed may abort an interpreter that winds down.
         sys.stdout.flush()
         os._exit(0)

@@ -1,4 +1,7 @@
-"""The command line of the trainings: TRL's parser, a wrong argument ends in one line before anything is loaded."""
+"""The command line of the trainings, by TRL's parser.
+
+A wrong argument ends in one line, before anything is loaded.
+"""
 
 import ctypes
 import dataclasses
@@ -11,68 +14,65 @@ from pathlib import Path
 
 from common import models, outputs
 
-# What is out of range would end in a traceback, hours later, or train nothing.
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
+# Numbers out of these ranges would end in a traceback, perhaps hours later, or train nothing.
 ABOVE_0 = ("num_train_epochs", "logging_steps", "save_steps", "temperature", "lora_alpha")
 AT_LEAST = {
-    **dict.fromkeys(
-        [
-            "learning_rate",
-            "weight_decay",
-            "warmup_steps",
-            "max_grad_norm",
-            "beta",
-            "label_smoothing",
-        ],
-        0,
-    ),
-    **dict.fromkeys(
-        ["adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor", "ld_alpha"], 0
-    ),
-    **dict.fromkeys(
-        ["desirable_weight", "undesirable_weight", "center_rewards_coefficient", "slic_delta"], 0
-    ),
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "warmup_steps": 0,
+    "max_grad_norm": 0,
+    "beta": 0,
+    "label_smoothing": 0,
+    "adam_beta1": 0,
+    "adam_beta2": 0,
+    "adam_epsilon": 0,
+    "label_smoothing_factor": 0,
+    "ld_alpha": 0,
+    "desirable_weight": 0,
+    "undesirable_weight": 0,
+    "center_rewards_coefficient": 0,
+    "slic_delta": 0,
     "rpo_alpha": 0,
-    **dict.fromkeys(
-        [
-            "dataloader_num_workers",
-            "neftune_noise_alpha",
-            "lora_dropout",
-            "top_k",
-            "epsilon",
-            "top_p",
-        ],
-        0,
-    ),
-    **dict.fromkeys(
-        [
-            "per_device_train_batch_size",
-            "per_device_eval_batch_size",
-            "gradient_accumulation_steps",
-        ],
-        1,
-    ),
-    **dict.fromkeys(
-        ["max_completion_length", "num_iterations", "steps_per_generation", "lora_r", "gate_size"],
-        1,
-    ),
-    **dict.fromkeys(["batch_tokens", "vocab_size", "num_hidden_layers"], 1),
-    **dict.fromkeys(["max_length", "num_generations"], 2),
-    **dict.fromkeys(["seed", "data_seed"], 0),
-    "max_steps": -1,
+    "dataloader_num_workers": 0,
+    "neftune_noise_alpha": 0,
+    "lora_dropout": 0,
+    "top_k": 0,
+    "epsilon": 0,
+    "top_p": 0,
+    "seed": 0,
+    "data_seed": 0,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "max_completion_length": 1,
+    "num_iterations": 1,
+    "steps_per_generation": 1,
+    "lora_r": 1,
+    "gate_size": 1,
+    "batch_tokens": 1,
+    "vocab_size": 1,
+    "num_hidden_layers": 1,
+    "max_length": 2,
+    "num_generations": 2,
     "hidden_size": 32,
+    "max_steps": -1,
 }
 AT_MOST = {
-    **dict.fromkeys(["seed", "data_seed"], 2**32 - 1),
-    **dict.fromkeys(
-        ["adam_beta1", "adam_beta2", "label_smoothing_factor", "ld_alpha", "lora_dropout", "top_p"],
-        1,
-    ),
+    "adam_beta1": 1,
+    "adam_beta2": 1,
+    "label_smoothing_factor": 1,
+    "ld_alpha": 1,
+    "lora_dropout": 1,
+    "top_p": 1,
     "label_smoothing": 0.5,
+    "seed": 2**32 - 1,
+    "data_seed": 2**32 - 1,
 }
 TEMPLATE_HELP = (
     'arguments of the chat template, saved with the model, as JSON: {"enable_thinking": false}'
 )
-# Of TRL's and transformers' flags what no script here acts on.
+# Flags of TRL and transformers on which no script here acts.
 WITHOUT_EFFECT = (
     "model_revision",
     "trust_remote_code",
@@ -83,24 +83,13 @@ WITHOUT_EFFECT = (
 
 
 def parse(*kinds):
-    """The arguments of a training, one object for each of these dataclasses, checked; the last two are TRL's.
+    """The arguments of a training, one checked object for each of these dataclasses.
 
-    A wrong argument ends the program in one line, as does an output that would overwrite an input or what is not ours.
+    The last two are TRL's. A wrong argument ends the program in one line, and so does an output
+    that would overwrite an input or what is not a model of ours.
     """
     die_with_the_launcher()
-    from trl import TrlParser
-
-    parser = TrlParser(kinds)
-    # Without the usage, which is hundreds of lines.
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")
-    try:
-        parsed = parser.parse_args_and_config(args=words_with_config(sys.argv[1:]))
-    except OSError as error:  # of --config
-        sys.exit(f"{error.filename}: {error.strerror}")
-    except (
-        Exception
-    ) as error:  # an unknown argument, a bad value, a file that is no YAML: each has its own error
-        sys.exit(f"{Path(sys.argv[0]).name}: {models.first_line(error)}")
+    parsed = parse_command_line(kinds)
     for part in parsed:
         check_numbers(part)
         check_effects(part)
@@ -109,31 +98,49 @@ def parse(*kinds):
     return parsed
 
 
-def words_with_config(words):
-    """The words of the command line, after those that a YAML file (--config) stands for: they win over it.
+def parse_command_line(kinds):
+    from trl import TrlParser
 
-    As words its values are checked as theirs are.
+    parser = TrlParser(kinds)
+    # argparse would print the usage before the message, which is hundreds of lines.
+    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")
+    try:
+        return parser.parse_args_and_config(args=words_with_config(sys.argv[1:]))
+    except OSError as error:  # of the file of --config
+        sys.exit(f"{error.filename}: {error.strerror}")
+    # An unknown argument, a bad value and a file that is no YAML each raise an error of their own.
+    except Exception as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {models.first_line(error)}")
+
+
+def words_with_config(words):
+    """The words of the command line, with --config FILE replaced by the words it stands for.
+
+    They come first, so that the command line wins. As words the values of the YAML file are checked
+    like those of the command line.
     """
     import yaml
 
     if "--config" not in words:
         return words
-    place = words.index("--config")
-    with open(words[place + 1], encoding="utf-8") as file:
+    index = words.index("--config")
+    path = words[index + 1]
+    with open(path, encoding="utf-8") as file:
         settings = yaml.safe_load(file)
     if not isinstance(settings, dict):
-        raise ValueError(f"{words[place + 1]}: not names and values")
-    found = []
+        raise ValueError(f"{path}: not names and values")
+    config_words = []
     for name, value in settings.items():
         if value is not None:
-            texts = [
-                json.dumps(part) if isinstance(part, dict) else str(part) for part in listed(value)
-            ]
-            found += [f"--{name}", *texts]
-    return [*found, *words[:place], *words[place + 2 :]]
+            config_words.append(f"--{name}")
+            for part in listed(value):
+                is_dict = isinstance(part, dict)
+                config_words.append(json.dumps(part) if is_dict else str(part))
+    return [*config_words, *words[:index], *words[index + 2 :]]
 
 
 def listed(value):
+    """The values of an argument, whether it has one, several or none."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
@@ -142,7 +149,10 @@ def listed(value):
 def die_with_the_launcher():
     """A worker of accelerate or torchrun ends when its launcher is killed, even by SIGKILL."""
     if "LOCAL_RANK" in os.environ:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+# Checks
 
 
 def check_numbers(part):
@@ -186,9 +196,11 @@ def paths_in(part):
 
 def check_inputs(parsed):
     """A model is named, and no file of rows twice."""
-    if any(getattr(part, "model_name_or_path", "") is None for part in parsed):
-        sys.exit("--model_name_or_path: it is needed")
-    files = [os.path.realpath(path) for path in listed(getattr(parsed[0], "dataset_name", None))]
+    for part in parsed:
+        if getattr(part, "model_name_or_path", "") is None:
+            sys.exit("--model_name_or_path: it is needed")
+    datasets = listed(getattr(parsed[0], "dataset_name", None))
+    files = [os.path.realpath(path) for path in datasets]
     if len(set(files)) < len(files):
         sys.exit("--dataset_name: a file is named twice")
 
@@ -202,7 +214,9 @@ def check_output(parsed):
     if reason := outputs.problem(training_args.output_dir or "", "model", inputs):
         sys.exit(f"--output_dir: {reason}")
     by_deepspeed = training_args.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-    if by_deepspeed and any(getattr(part, "use_peft", False) for part in parsed):
+    uses_lora = any(getattr(part, "use_peft", False) for part in parsed)
+    if by_deepspeed and uses_lora:
         sys.exit(
-            "--use_peft: DeepSpeed would save a model without its weights; train LoRA with DISTRIBUTED=ddp"
+            "--use_peft: DeepSpeed would save a model without its weights; "
+            "train LoRA with DISTRIBUTED=ddp"
         )

@@ -1,23 +1,27 @@
-"""Drop from instructions, prompts or preferences what should not be trained on, and tell what went and why (paper 3.1).
+"""Drop from instructions, prompts or preferences what should not be trained on (paper 3.1).
 
-In this order: rows of more than --max_tokens; rows in other --languages (py3langid, by the prose of all turns; rows of
-less than 40 letters are kept, common/languages.py); rows that overlap a benchmark; near duplicates. A row overlaps a
-benchmark if 13 consecutive words of it, with the signs between them, stand in one of its questions (Brown et al. 2020,
-appendix C), or if a user turn is a question of fewer words. Capitals and the punctuation of sentences do not count,
-other signs do: 12 + 3 is not 12 - 3 (common/duplicates.py). It is a near duplicate if the MinHash estimate (rensa, 128
-permutations) of the Jaccard similarity of its sets of 3 consecutive words to those of a row that was kept is at least
---similarity. Of a row its signature is held in memory.
+In this order:
+    rows of more than --max_tokens
+    rows in other languages than --languages, by the prose of all turns (py3langid); rows of less
+        than 40 letters are kept (common/languages.py)
+    rows that overlap a benchmark: 13 consecutive words of the row, with the signs between them,
+        stand in one of its questions (Brown et al. 2020, appendix C), or a user turn is a question
+        of fewer words; capitals and the punctuation of sentences do not count, other signs do:
+        12 + 3 is not 12 - 3 (common/duplicates.py)
+    near duplicates: the Jaccard similarity of a row's runs of 3 words to those of a row that was
+        kept, as MinHash estimates it (rensa, 128 permutations), is at least --similarity
+Of a row only its signature is held in memory.
 
-Reads:  --input_file, rows {"id", "messages"}, {"id", "prompt", "chosen", "rejected"} or {"id", "prompt"}: the first of
-        these kinds that the first row is whole in, whatever other keys it has
-        --evaluation_files, .jsonl, .json (gzipped or not), .parquet, or names of hub datasets (their split test), with
-        a question in one of "turns", "prompt", "instruction" (with its "input"), "question", "problem", "text":
-        AlpacaEval, MT-Bench, Arena-Hard, MATH, lm-eval's
-Writes: --output_file, the rows that are left, as they were and in their order
+Reads:  --input_file, rows {"id", "messages"}, {"id", "prompt", "chosen", "rejected"} or {"id",
+        "prompt"}: the first of these kinds that the first row is valid as, whatever its other keys
+        --evaluation_files, .jsonl, .json (gzipped or not), .parquet, or names of hub datasets
+        (their split test), with a question in one of "turns", "prompt", "instruction" (with its
+        "input"), "question", "problem", "text": AlpacaEval, MT-Bench, Arena-Hard, MATH, lm-eval's
+Writes: --output_file, the remaining rows, unchanged and in their order
         two tables beside it, with the suffix .md: counts by source and reason, and by benchmark
 
-    python data/1_clean.py --input_file my_instructions.jsonl --evaluation_files my_questions.jsonl \
-        --output_file my_clean.jsonl
+    python data/1_clean.py --input_file my_instructions.jsonl \
+        --evaluation_files my_questions.jsonl --output_file my_clean.jsonl
 """
 
 import itertools
@@ -25,71 +29,18 @@ import sys
 import time
 from collections import Counter, defaultdict
 
-from common import arguments, duplicates, entrances, languages, models, outputs, rows
+from common import arguments, duplicates, entrances, languages, models, outputs, rows, tables
 
-HEAD = "| source | rows in |"  # of the table
+TABLE_HEAD = "| source | rows in |"
 OVERLAP = 13  # words
+SHINGLE = 3  # words
 QUESTIONS = ("turns", "prompt", "instruction", "question", "problem", "text")
 KINDS = ("instructions", "preferences", "prompts")
 BATCH = 5000  # rows
+ROWS_BETWEEN_PROGRESS = 100_000
 
 
-def kind_of(row):
-    """The first kind that a row is whole in; one that is in none is named by the conversation that it has."""
-    whole = [kind for kind in KINDS if not rows.problem(row, kind)]
-    return whole[0] if whole else "instructions" if "messages" in row else "prompts"
-
-
-def turns_of(row, kind):
-    if kind == "instructions":
-        return row["messages"]
-    return row["prompt"] + (row["chosen"] if kind == "preferences" else [])
-
-
-def questions_of(source):
-    """Yields the texts of a benchmark's questions."""
-    for row in rows.load(source, "test"):
-        field = next((field for field in QUESTIONS if row.get(field)), None)
-        asked = row.get(field)
-        if field == "instruction":  # with its input
-            asked = question_of(row)
-        for turn in asked if isinstance(asked, list) else [asked]:
-            turn = turn.get("content") if isinstance(turn, dict) else turn
-            if not isinstance(turn, str):
-                rows.refuse(row, f"question: none of {', '.join(QUESTIONS)} is a text")
-            yield turn
-
-
-def question_of(row):
-    try:
-        return entrances.asked(row, "instruction")[-1]["content"]
-    except ValueError as error:
-        rows.refuse(row, error)
-
-
-def benchmarks_of(sources):
-    """({13 words of a question: its benchmark}, {shorter question: its benchmark}, Counter of the questions)."""
-    long, short, counts = {}, {}, Counter()
-    for source in sources:
-        for text in questions_of(source):
-            counts[source] += 1
-            words = duplicates.words(text)
-            long.update(dict.fromkeys(duplicates.runs(words, OVERLAP), source))
-            if len(words) < OVERLAP and text.strip():
-                short[duplicates.key(text)] = source
-    return long, short, counts
-
-
-def table(head, lines):
-    return (
-        "\n".join(
-            f"| {' | '.join(map(str, line))} |" for line in [head, ["---"] * len(head), *lines]
-        )
-        + "\n"
-    )
-
-
-def main():
+def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--input_file", required=True)
     parser.add_output("--output_file", suffixes=[".md"], required=True)
@@ -114,98 +65,242 @@ def main():
     args = parser.parse_args()
     if bool(args.max_tokens) != bool(args.tokenizer_name):
         parser.error("--max_tokens and --tokenizer_name go together")
-    if unknown := [code for code in args.languages or () if code not in languages.known()]:
-        parser.error(f"--languages: {unknown[0]}: not one of {', '.join(languages.known())}")
-    start, counts, taken = time.time(), defaultdict(Counter), Counter()
-    kind = kind_of(next(rows.read(args.input_file)))
-    stream = rows.read(args.input_file, kind)
-    long, short, questions = benchmarks_of(args.evaluation_files)
+    for code in args.languages or ():
+        if code not in languages.known():
+            parser.error(f"--languages: {code}: not one of {', '.join(languages.known())}")
+    return args
 
-    from rensa import RMinHashDeduplicator
 
-    # 16 bands of 8 find 95 of 100 pairs at a similarity of 0.8, and all above 0.9.
-    kept = RMinHashDeduplicator(
-        threshold=min(args.similarity, 1), num_perm=128, use_lsh=True, num_bands=16
-    )
-    if args.tokenizer_name:
-        tokenizer = models.tokenizer(args.tokenizer_name, template=False)
+# Rows
 
-    def overlapped(row, words):
-        """The benchmark that a row overlaps, or None."""
-        for run in duplicates.runs(words, OVERLAP) if long else ():
-            if run in long:
-                return long[run]
-        for turn in turns_of(row, kind) if short else ():
-            if turn["role"] == "user" and (asked := duplicates.key(turn["content"])) in short:
-                return short[asked]
+
+def kind_of(row):
+    """The first kind that a row is valid as; an invalid one is named by its conversation."""
+    for kind in KINDS:
+        if not rows.problem(row, kind):
+            return kind
+    return "instructions" if "messages" in row else "prompts"
+
+
+def turns_of(row, kind):
+    """All messages of a row; of a preference those of the chosen side."""
+    if kind == "instructions":
+        return row["messages"]
+    if kind == "preferences":
+        return row["prompt"] + row["chosen"]
+    return row["prompt"]
+
+
+def source_of(row):
+    return str(row.get("source", "-"))
+
+
+# What is dropped, and why
+
+
+def questions_of(source):
+    """Yield the texts of a benchmark's questions."""
+    for row in rows.load(source, "test"):
+        field = next((field for field in QUESTIONS if row.get(field)), None)
+        question = row.get(field)
+        if field == "instruction":
+            question = with_input(row)
+        # Turns are texts (MT-Bench) or messages.
+        for turn in question if isinstance(question, list) else [question]:
+            text = turn.get("content") if isinstance(turn, dict) else turn
+            if not isinstance(text, str):
+                rows.refuse(row, f"question: none of {', '.join(QUESTIONS)} is a text")
+            yield text
+
+
+def with_input(row):
+    """The text of an instruction with its input."""
+    try:
+        return entrances.asked(row, "instruction")[-1]["content"]
+    except ValueError as error:
+        rows.refuse(row, error)
+
+
+class Benchmarks:
+    """The questions of benchmarks, and how many rows overlap them."""
+
+    def __init__(self, sources):
+        self.question_counts = Counter()
+        self.overlap_counts = Counter()
+        # {13 words of a question: its benchmark}
+        self.runs = {}
+        # {key of a question of fewer words: its benchmark}
+        self.short_questions = {}
+        for source in sources:
+            for question in questions_of(source):
+                self.add(question, source)
+
+    def add(self, question, source):
+        self.question_counts[source] += 1
+        words = duplicates.words(question)
+        for run in duplicates.runs(words, OVERLAP):
+            self.runs[run] = source
+        if len(words) < OVERLAP and question.strip():
+            self.short_questions[duplicates.key(question)] = source
+
+    def overlapped(self, words, turns):
+        """The benchmark that a row overlaps, or None. words: those of all its turns."""
+        if self.runs:
+            for run in duplicates.runs(words, OVERLAP):
+                if run in self.runs:
+                    return self.runs[run]
+        if self.short_questions:
+            for turn in turns:
+                if turn["role"] == "user":
+                    key = duplicates.key(turn["content"])
+                    if key in self.short_questions:
+                        return self.short_questions[key]
         return None
 
-    def reason_of(row, text, words):
-        # A token is at least one byte.
-        if args.max_tokens and len(text.encode(errors="replace")) > args.max_tokens:
-            if (
-                len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-                > args.max_tokens
-            ):
-                return "too long"
-        if args.languages:
-            language = languages.language(turn["content"] for turn in turns_of(row, kind))
-            if language and language not in args.languages:
+
+class RowFilter:
+    """Drops rows by their length, their language, and their overlap with benchmarks."""
+
+    def __init__(self, args, benchmarks):
+        self.max_tokens = args.max_tokens
+        self.languages = args.languages
+        self.benchmarks = benchmarks
+        if args.tokenizer_name:
+            self.tokenizer = models.tokenizer(args.tokenizer_name, template=False)
+
+    def reason_to_drop(self, turns, text, words):
+        """Why a row is dropped, or None. text: all turns; words: those of the text."""
+        if self.max_tokens and self.is_too_long(text):
+            return "too long"
+        if self.languages:
+            language = languages.language(turn["content"] for turn in turns)
+            if language and language not in self.languages:
                 return "another language"
-        if benchmark := overlapped(row, words):
-            taken[benchmark] += 1
+        if benchmark := self.benchmarks.overlapped(words, turns):
+            self.benchmarks.overlap_counts[benchmark] += 1
             return "overlaps a benchmark"
         return None
 
-    def left():
-        number = 0
-        while batch := list(itertools.islice(stream, BATCH)):
-            good = []
-            for row in batch:
-                text = "\n".join(turn["content"] for turn in turns_of(row, kind))
-                words = duplicates.words(text)
-                if reason := reason_of(row, text, words):
-                    counts[str(row.get("source", "-"))][reason] += 1
-                else:
-                    good.append((row, duplicates.runs(words, 3) or [duplicates.key(text)]))
-            new = [True] * len(good)
-            if args.similarity <= 1:
-                new = kept.add_pairs(
-                    (str(number + i), shingles) for i, (_, shingles) in enumerate(good)
-                )
-            for (row, _), is_new in zip(good, new, strict=True):
-                counts[str(row.get("source", "-"))]["left" if is_new else "near duplicate"] += 1
-                if is_new:
-                    yield row
-            number += len(batch)
-            if number % 100_000 == 0:
-                print(f"{number} rows, {number / (time.time() - start):.0f}/s", flush=True)
+    def is_too_long(self, text):
+        # A token is at least one byte: most rows need no tokenizer.
+        if len(text.encode(errors="replace")) <= self.max_tokens:
+            return False
+        # verbose=False: no warning that the text is longer than the model's context.
+        token_ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return len(token_ids) > self.max_tokens
 
-    table_file = outputs.table_beside(args.output_file, HEAD)
+
+class NearDuplicates:
+    """The signatures of the rows that were kept."""
+
+    def __init__(self, similarity):
+        """similarity: of near duplicates, at least; above 1 there are none."""
+        self.rows_seen = 0
+        self.deduplicator = None
+        if similarity <= 1:
+            from rensa import RMinHashDeduplicator
+
+            # 16 bands of 8 find 95 of 100 pairs at a similarity of 0.8, and all above 0.9.
+            self.deduplicator = RMinHashDeduplicator(
+                threshold=similarity, num_perm=128, use_lsh=True, num_bands=16
+            )
+
+    def are_new(self, shingles_by_row):
+        """For each row whether it is no near duplicate of an earlier one; if so, it is kept."""
+        if self.deduplicator is None:
+            return [True] * len(shingles_by_row)
+        # Each row needs a name of its own.
+        named = [(str(i), shingles) for i, shingles in enumerate(shingles_by_row, self.rows_seen)]
+        self.rows_seen += len(named)
+        return self.deduplicator.add_pairs(named)
+
+
+def remaining_rows(stream, kind, row_filter, near_duplicates, counts, start):
+    """Yield the rows of a stream that are left.
+
+    counts: {source: Counter of rows by what became of them}, counted here.
+    """
+    rows_in = 0
+    while batch := list(itertools.islice(stream, BATCH)):
+        candidates = []
+        shingles_by_row = []
+        for row in batch:
+            turns = turns_of(row, kind)
+            text = "\n".join(turn["content"] for turn in turns)
+            words = duplicates.words(text)
+            reason = row_filter.reason_to_drop(turns, text, words)
+            if reason:
+                counts[source_of(row)][reason] += 1
+                continue
+            candidates.append(row)
+            # A text of one or two words has no run of three, and stands for itself.
+            shingles = duplicates.runs(words, SHINGLE) or [duplicates.key(text)]
+            shingles_by_row.append(shingles)
+        are_new = near_duplicates.are_new(shingles_by_row)
+        for row, is_new in zip(candidates, are_new, strict=True):
+            if is_new:
+                counts[source_of(row)]["left"] += 1
+                yield row
+            else:
+                counts[source_of(row)]["near duplicate"] += 1
+        rows_in += len(batch)
+        if rows_in % ROWS_BETWEEN_PROGRESS == 0:
+            print(f"{rows_in} rows, {rows_in / (time.time() - start):.0f}/s", flush=True)
+
+
+# The tables
+
+
+def tables_of_counts(counts, total, benchmarks):
+    """Counts by source and reason, and by benchmark, in Markdown."""
+    outcomes_by_name = list(counts.items())
+    if len(counts) > 1:
+        outcomes_by_name.append(("all", total))
+    lines = []
+    for name, outcomes in outcomes_by_name:
+        dropped = Counter(outcomes)
+        remaining = dropped.pop("left", 0)
+        why = ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common())
+        lines.append([name, outcomes.total(), remaining, dropped.total(), why])
+    text = tables.markdown(["source", "rows in", "left", "dropped", "why"], lines) + "\n"
+    if benchmarks.question_counts:
+        head = ["benchmark", "questions", "rows that overlap it"]
+        lines = []
+        for name, questions in benchmarks.question_counts.items():
+            lines.append([name, questions, benchmarks.overlap_counts[name]])
+        text += "\n" + tables.markdown(head, lines) + "\n"
+    return text
+
+
+def main():
+    args = parse_arguments()
+    start = time.time()
+    kind = kind_of(next(rows.read(args.input_file)))
+    stream = rows.read(args.input_file, kind)
+    benchmarks = Benchmarks(args.evaluation_files)
+    near_duplicates = NearDuplicates(args.similarity)
+    row_filter = RowFilter(args, benchmarks)
+
+    counts = defaultdict(Counter)
+    table_file = outputs.table_beside(args.output_file, TABLE_HEAD)
     writer = rows.Writer(args.output_file)
     try:
-        writer.add(left())
+        writer.add(remaining_rows(stream, kind, row_filter, near_duplicates, counts, start))
         total = sum(counts.values(), Counter())
-        total["left"] or sys.exit(
-            f"{args.output_file}: no row is left of {total.total()} ({dict(total)})"
-        )
+        if not total["left"]:
+            sys.exit(f"{args.output_file}: no row is left of {total.total()} ({dict(total)})")
     except SystemExit:
+        # The rows are written while they are read: an error leaves some of them behind.
         writer.partial.unlink()
         raise
     writer.finish()
-    lines = []
-    for name, of in [*counts.items(), *([("all", total)] if len(counts) > 1 else [])]:
-        why = ", ".join(
-            f"{reason}: {count}" for reason, count in of.most_common() if reason != "left"
-        )
-        lines.append([name, of.total(), of["left"], of.total() - of["left"], why])
-    text = table(["source", "rows in", "left", "dropped", "why"], lines)
-    if questions:
-        lines = [[name, count, taken[name]] for name, count in questions.items()]
-        text += "\n" + table(["benchmark", "questions", "rows that overlap it"], lines)
+    text = tables_of_counts(counts, total, benchmarks)
     outputs.write_text(table_file, text)
-    told = f"rows in: {total.total()}, dropped: {total.total() - total['left']}, rows out: {total['left']}"
-    print(f"{text}{args.output_file} {told}, {time.time() - start:.1f} s")
+    print(
+        f"{text}{args.output_file} rows in: {total.total()}, "
+        f"dropped: {total.total() - total['left']}, rows out: {total['left']}, "
+        f"{time.time() - start:.1f} s"
+    )
 
 
 if __name__ == "__main__":

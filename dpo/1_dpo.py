@@ -1,21 +1,28 @@
-"""Direct preference optimisation by TRL's DPOTrainer: loss -log sigmoid(beta D) (paper 3.3, Table 7).
+"""Direct preference optimisation by TRL's DPOTrainer (paper 3.3, Table 7).
 
-In the paper every round starts from the previous policy (--model_name_or_path) and keeps the initial policy pi_0 as
-reference (--ref_model_name_or_path). The reference's log-probabilities are computed once, before training. Responses
-are trained on as they were sampled, thoughts included, whatever the chat template makes of them. What is longer than
---max_length is cut; pairs that leave nothing to compare are dropped; both are counted. The defaults are the paper's;
-every other flag of TRL's DPOConfig (--loss_type, --beta, ...) and ModelConfig passes through. Beside TRL's losses
---loss_type takes slic, sppo, xpo, selm and rpo, which losses.py defines. A run that was killed continues from its last
-checkpoint (--save_steps) when the same command is given again.
+The loss is -log sigmoid(beta D), where D is the log-ratio log pi/pi_ref of the chosen response
+minus that of the rejected one.
 
-Reads:  --dataset_name, one or several files of {"id", "prompt", "chosen", "rejected"}: this round's pairs, earlier
-        rounds', an offline preference set. sppo reads "chosen_win_probability" and "rejected_win_probability" as
-        well, xpo and selm "explored", a response's text
-Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve. The first loss of
-        sigmoid DPO is ln 2 where start and reference are the same.
+In the paper every round starts from the previous policy (--model_name_or_path) and keeps the
+initial policy pi_0 as reference (--ref_model_name_or_path). The reference's log-probabilities are
+computed once, before training. Responses are trained on verbatim, thoughts included, even where
+the chat template would rewrite them. Sequences longer than --max_length are cut. Pairs whose two
+sides are equal after the cut are dropped. The script counts both.
 
-    accelerate launch dpo/1_dpo.py --model_name_or_path runs/my/iter1/policy --ref_model_name_or_path runs/my/sft \
-        --dataset_name runs/my/iter2/pairs.jsonl --output_dir runs/my/iter2/policy \
+The defaults are the paper's. Every other flag of TRL's DPOConfig (--loss_type, --beta, ...) and
+ModelConfig passes through. Besides TRL's losses --loss_type takes slic, sppo, xpo, selm and rpo,
+which losses.py defines. A killed run resumes from its last checkpoint (--save_steps) when the same
+command is given again.
+
+Reads:  --dataset_name, one or more files of {"id", "prompt", "chosen", "rejected"}: this round's
+        pairs, earlier rounds', an offline preference set. sppo also reads "chosen_win_probability"
+        and "rejected_win_probability"; xpo and selm also read "explored", the text of a response
+Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve.
+        The first loss of sigmoid DPO is ln 2 where the policy starts as the reference.
+
+    accelerate launch dpo/1_dpo.py --model_name_or_path runs/my/iter1/policy \
+        --ref_model_name_or_path runs/my/sft --dataset_name runs/my/iter2/pairs.jsonl \
+        --output_dir runs/my/iter2/policy \
         --per_device_train_batch_size 2 --gradient_accumulation_steps 8
 """
 
@@ -67,132 +74,210 @@ class Config(DPOConfig):
     )
 
 
-def tokenised(pairs, tokenizer, training_args, needed):
-    """([{"prompt_ids", "chosen_ids", "rejected_ids", ...}] of the pairs to train on, counts of the others).
+def check_losses(training_args):
+    """Exit unless --loss_type names losses of TRL, or a single loss of losses.py."""
+    known_losses = [*losses.EXTRA_FIELDS, *losses.TRL_LOSSES]
+    for name in training_args.loss_type:
+        if name in losses.EXTRA_FIELDS and len(training_args.loss_type) > 1:
+            sys.exit(f"--loss_type {name}: not together with another loss")
+    for name in training_args.loss_type:
+        if name not in known_losses:
+            sys.exit(f"--loss_type {name}: none of {' '.join(known_losses)}")
+    if training_args.beta <= 0:
+        sys.exit(f"--beta: {training_args.beta} is not above 0")
 
-    needed: fields of a pair that the loss reads beside them.
+
+def read_pairs(paths, extra_fields):
+    pairs = []
+    for path in paths:
+        pairs.extend(rows.read(path, "preferences", also=extra_fields))
+    return pairs
+
+
+def check_models(model_paths, pairs):
+    """Exit unless each model loads as a language model and its template renders the prompts."""
+    from transformers import AutoModelForCausalLM
+
+    example = (pairs[0].at("prompt"), pairs[0]["prompt"])
+    for path in model_paths:
+        tokenizer = models.tokenizer(path, example)
+        models.check(AutoModelForCausalLM, path, tokenizer)
+
+
+# Tokens
+
+
+def tokenise(pairs, extra_fields, tokenizer, training_args):
+    """(token ids of the pairs to train on, counts of all pairs by outcome).
+
+    The outcome of a pair is "thought", or what outcome_of_cut says.
     """
     end = chats.turn_end(tokenizer)
-    examples, counts = [], Counter()
-    for row in pairs:
-        responses = {"chosen_ids": row["chosen"], "rejected_ids": row["rejected"]}
-        if "explored" in needed:
-            responses["explored_ids"] = [{"role": "assistant", "content": row["explored"]}]
-        example = {name: row[name] for name in needed if name != "explored"}
-        for name, messages in responses.items():
-            texts = chats.prompt_and_response(
-                tokenizer, end, row["prompt"], messages, row.at("prompt")
-            )
-            if texts is not None:
-                example["prompt_ids"], example[name] = chats.encode(tokenizer, *texts)
-        fate = fate_of(example, responses, training_args)
-        if fate:
-            counts[fate] += 1
-        if fate in (None, "cut"):
+    examples = []
+    counts = Counter()
+    for pair in pairs:
+        example = tokenise_pair(pair, extra_fields, tokenizer, end)
+        if example is None:
+            outcome = "thought"
+        else:
+            outcome = outcome_of_cut(example, training_args)
+        counts[outcome] += 1
+        if outcome in ("complete", "cut"):
             examples.append(example)
     return examples, counts
 
 
-def fate_of(example, names, training_args):
-    """What becomes of a pair: "thought", "too long", "equal" (all three are dropped), "cut", or None.
+def tokenise_pair(pair, extra_fields, tokenizer, end):
+    """{"prompt_ids", "chosen_ids", "rejected_ids", ...} of a pair.
 
-    names: of the responses that it needs.
+    The extra fields of the loss are copied, except "explored", which becomes "explored_ids". None
+    if a response has a thought that does not fit the prompt: see chats.prompt_and_response.
     """
-    if not example.keys() >= names.keys():
-        return "thought"
+    responses = {"chosen_ids": pair["chosen"], "rejected_ids": pair["rejected"]}
+    example = {}
+    for name in extra_fields:
+        if name == "explored":
+            responses["explored_ids"] = [{"role": "assistant", "content": pair["explored"]}]
+        else:
+            example[name] = pair[name]
+    for name, messages in responses.items():
+        texts = chats.prompt_and_response(
+            tokenizer, end, pair["prompt"], messages, pair.at("prompt")
+        )
+        if texts is not None:
+            example["prompt_ids"], example[name] = chats.encode(tokenizer, *texts)
+    if not example.keys() >= responses.keys():
+        return None
+    return example
+
+
+def outcome_of_cut(example, training_args):
+    """What --max_length does to a pair: "complete", "cut", or why it is dropped.
+
+    "too long": the prompt leaves no room for a response. "equal": chosen and rejected differ only
+    in what is cut off, so that there is nothing to compare.
+    """
     limit = training_args.max_length
     prompt = example["prompt_ids"]
-    longest = max(len(prompt + example[name]) for name in names)
+    sequences = {}
+    for name in ("chosen_ids", "rejected_ids", "explored_ids"):
+        if name in example:
+            sequences[name] = prompt + example[name]
+    longest = max(len(sequence) for sequence in sequences.values())
     if limit is None or longest <= limit:
-        return None
-    part = slice(-limit, None) if training_args.truncation_mode == "keep_end" else slice(limit)
+        return "complete"
     if training_args.truncation_mode == "keep_start" and len(prompt) >= limit:
         return "too long"
-    chosen, rejected = ((prompt + example[name])[part] for name in ("chosen_ids", "rejected_ids"))
-    return "equal" if chosen == rejected else "cut"
+    # The tokens that the trainer's collator will leave of a sequence.
+    remaining = slice(limit)
+    if training_args.truncation_mode == "keep_end":
+        remaining = slice(-limit, None)
+    if sequences["chosen_ids"][remaining] == sequences["rejected_ids"][remaining]:
+        return "equal"
+    return "cut"
 
 
-def main():
-    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
-    own = [name for name in training_args.loss_type if name in losses.NEEDS]
-    if own and len(training_args.loss_type) > 1:
-        sys.exit(f"--loss_type {own[0]}: not together with another loss")
-    if unknown := [
-        name for name in training_args.loss_type if name not in [*losses.NEEDS, *losses.OF_TRL]
-    ]:
-        sys.exit(f"--loss_type {unknown[0]}: none of {' '.join([*losses.NEEDS, *losses.OF_TRL])}")
-    if training_args.beta <= 0:
-        sys.exit(f"--beta: {training_args.beta} is not above 0")
-    needed = losses.NEEDS[own[0]] if own else []
-    pairs = [
-        row for name in data.dataset_name for row in rows.read(name, "preferences", also=needed)
-    ]
+def refuse_empty(data, training_args, counts, pairs):
+    """Exit: no pair is left to train on."""
+    start = f"{data.dataset_name[0]}: no"
+    limit = f"--max_length {training_args.max_length}"
+    if counts["too long"] == len(pairs):
+        sys.exit(f"{start} prompt leaves room within {limit}")
+    sys.exit(
+        f"{start} pair is left within {limit}: "
+        f"prompts that leave no room: {counts['too long']}, "
+        f"responses that do not differ there: {counts['equal']}, "
+        f"thoughts that do not fit the prompt: {counts['thought']}"
+    )
 
+
+# Training
+
+
+def stored_dataset(examples, training_args):
+    """The dataset of the tokenised pairs, read from a folder that all processes share.
+
+    TRL caches the reference's log-probabilities beside it. A resumed run finds the same folder.
+    """
     from datasets import Dataset
+
+    # "checkpoint-": such a folder is removed when the model gets its final name.
+    folder = f"{training_args.output_dir}/checkpoint-pairs"
+    with training_args.main_process_first(local=False):
+        if not os.path.exists(f"{folder}/dataset_info.json"):
+            Dataset.from_list(examples).save_to_disk(folder)
+    return Dataset.load_from_disk(folder)
+
+
+def load_models(data, training_args, model_args):
+    """(policy, reference), in the same precision: else their ratio is off from the first step."""
     from transformers import AutoModelForCausalLM
+
+    options = {
+        "dtype": model_args.dtype or "float32",
+        "attn_implementation": training.attention(training_args, model_args),
+    }
+    policy = models.load(AutoModelForCausalLM, model_args.model_name_or_path, **options)
+    reference = models.load(AutoModelForCausalLM, data.ref_model_name_or_path, **options)
+    return policy, reference
+
+
+def build_trainer(data, training_args, model_args, tokenizer, examples):
     from trl import get_peft_config
 
-    example = pairs[0].at("prompt"), pairs[0]["prompt"]
-    for name in (model_args.model_name_or_path, data.ref_model_name_or_path):
-        models.check(AutoModelForCausalLM, name, models.tokenizer(name, example))
-    tokenizer = models.tokenizer(
-        model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs
-    )
-    examples, counts = tokenised(pairs, tokenizer, training_args, needed)
-    if not examples:
-        if counts["too long"] == len(pairs):
-            sys.exit(
-                f"{data.dataset_name[0]}: no prompt leaves room within --max_length {training_args.max_length}"
-            )
-        sys.exit(
-            f"{data.dataset_name[0]}: no pair is left within --max_length {training_args.max_length}: prompts that "
-            f"leave no room: {counts['too long']}, responses that do not differ there: {counts['equal']}, thoughts "
-            f"that do not fit the prompt: {counts['thought']}"
-        )
-    final, checkpoint = training.begin(training_args)
-
-    attention = training.attention(training_args, model_args)
-
-    def model(
-        name,
-    ):  # policy and reference in the same precision, or their ratio is off from the first step
-        dtype = model_args.dtype or "float32"
-        return models.load(AutoModelForCausalLM, name, dtype=dtype, attn_implementation=attention)
-
-    stored = f"{training_args.output_dir}/checkpoint-pairs"
-    with training_args.main_process_first(
-        local=False
-    ):  # the others read the reference's log-probabilities beside it
-        if not os.path.exists(f"{stored}/dataset_info.json"):
-            Dataset.from_list(examples).save_to_disk(stored)
-    trainer_class, collator = losses.TokenTrainer, None
-    if own:
-        training_args.remove_unused_columns = False
-        filler = (
-            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        )
-        collator = losses.Collator(filler, training_args.max_length)
+    dataset = stored_dataset(examples, training_args)
+    trainer_class = losses.TokenTrainer
+    collator = None
+    if training_args.loss_type[0] in losses.EXTRA_FIELDS:
         trainer_class = losses.PairTrainer
-    policy, reference = model(model_args.model_name_or_path), model(data.ref_model_name_or_path)
-    with training.building(tokenizer, lambda: ()):
-        trainer = trainer_class(
+        filler = tokenizer.pad_token_id
+        if filler is None:
+            filler = tokenizer.eos_token_id
+        collator = losses.Collator(filler, training_args.max_length)
+        # Else the extra fields, which are no arguments of the model, would not reach the collator.
+        training_args.remove_unused_columns = False
+    policy, reference = load_models(data, training_args, model_args)
+    with training.building(tokenizer):
+        return trainer_class(
             policy,
             reference,
             training_args,
-            train_dataset=Dataset.load_from_disk(stored),
+            train_dataset=dataset,
             data_collator=collator,
             processing_class=tokenizer,
             peft_config=get_peft_config(model_args),
         )
+
+
+def show_counts(path, pairs, counts, trainer):
+    trained_on = counts["complete"] + counts["cut"]
+    print(
+        f"{path} pairs in: {len(pairs)}, dropped, too long: {counts['too long']}, "
+        f"dropped, equal within --max_length: {counts['equal']}, "
+        f"dropped, thoughts that do not fit the prompt: {counts['thought']}, "
+        f"cut: {counts['cut']}, trained on: {trained_on}, {trainer.state.global_step} steps"
+    )
+
+
+def main():
+    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
+    check_losses(training_args)
+    # A loss of losses.py stands alone; TRL's losses may be several, and need no extra fields.
+    extra_fields = losses.EXTRA_FIELDS.get(training_args.loss_type[0], [])
+    pairs = read_pairs(data.dataset_name, extra_fields)
+    check_models([model_args.model_name_or_path, data.ref_model_name_or_path], pairs)
+    tokenizer = models.tokenizer(
+        model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs
+    )
+    examples, counts = tokenise(pairs, extra_fields, tokenizer, training_args)
+    if not examples:
+        refuse_empty(data, training_args, counts, pairs)
+    final_path, checkpoint = training.begin(training_args)
+    trainer = build_trainer(data, training_args, model_args, tokenizer, examples)
     training.train(trainer, checkpoint)
     if trainer.is_world_process_zero():
-        print(
-            f"{final} pairs in: {len(pairs)}, dropped, too long: {counts['too long']}, "
-            f"dropped, equal within --max_length: {counts['equal']}, "
-            f"dropped, thoughts that do not fit the prompt: {counts['thought']}, "
-            f"cut: {counts['cut']}, trained on: {len(examples)}, {trainer.state.global_step} steps"
-        )
-    training.finish(trainer, final)
+        show_counts(final_path, pairs, counts, trainer)
+    training.finish(trainer, final_path)
 
 
 if __name__ == "__main__":

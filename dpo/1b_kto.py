@@ -1,17 +1,26 @@
-"""Kahneman-Tversky optimisation by TRL's KTOTrainer (arXiv 2402.01306): from responses that are good or bad, unpaired.
+"""Kahneman-Tversky optimisation by TRL's KTOTrainer (arXiv 2402.01306): no pairs are needed.
 
-With z0 = max(0, the mean l of mismatched prompts and responses), the loss is w (1 - sigmoid(beta (l - z0))) for a
-desirable response, w (1 - sigmoid(beta (z0 - l))) for an undesirable one; l = log pi/pi_ref. z0 is of the global batch,
-whatever its accumulation steps. Responses are trained on as they were sampled, cut to --max_length; a prompt that
-leaves no room for one is dropped; both are counted. Every other flag of TRL's KTOConfig and ModelConfig passes through.
-A run that was killed continues from its last checkpoint (--save_steps) when the same command is given again.
+Each response is desirable or undesirable. With l = log pi/pi_ref of a response, and
+z0 = max(0, the mean l of mismatched prompts and responses), the loss is
 
-Reads:  --dataset_name, one or several files of {"id", "prompt", "completion", "label"}, or of pairs, {"id", "prompt",
-        "chosen", "rejected"}, each of which gives a desirable and an undesirable row; shuffled by --seed
+    w (1 - sigmoid(beta (l - z0)))  for a desirable response,
+    w (1 - sigmoid(beta (z0 - l)))  for an undesirable one.
+
+z0 is of the global batch, over all gradient accumulation steps.
+
+Responses are trained on verbatim and cut to --max_length. A prompt that leaves no room for a
+response is dropped. The script counts both. Every other flag of TRL's KTOConfig and ModelConfig
+passes through. A killed run resumes from its last checkpoint (--save_steps) when the same command
+is given again.
+
+Reads:  --dataset_name, one or more files of {"id", "prompt", "completion", "label"}, or of pairs,
+        {"id", "prompt", "chosen", "rejected"}, each of which gives a desirable and an undesirable
+        row; shuffled by --seed
 Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve
 
-    accelerate launch dpo/1b_kto.py --model_name_or_path runs/my/iter1/policy --ref_model_name_or_path runs/my/sft \
-        --dataset_name runs/my/iter2/pairs.jsonl --output_dir runs/my/iter2/policy \
+    accelerate launch dpo/1b_kto.py --model_name_or_path runs/my/iter1/policy \
+        --ref_model_name_or_path runs/my/sft --dataset_name runs/my/iter2/pairs.jsonl \
+        --output_dir runs/my/iter2/policy \
         --per_device_train_batch_size 4 --gradient_accumulation_steps 4
 """
 
@@ -20,7 +29,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
-from trl import KTOConfig, ModelConfig
+from trl import KTOConfig, KTOTrainer, ModelConfig
 
 from common import chats, models, rows, training, training_arguments
 
@@ -50,98 +59,165 @@ class Config(KTOConfig):
     precompute_ref_log_probs: bool = field(default=True, metadata={"help": "once for all epochs"})
 
 
-def unpaired(names, seed):
-    """The labelled responses of these files, shuffled: the estimate of z0 takes neighbours as mismatched."""
+# Rows
+
+
+def unpaired(paths, seed):
+    """The labelled responses of these files, shuffled.
+
+    KTO takes neighbours as mismatched, and the two sides of a pair must not be neighbours.
+    """
     labelled = []
-    for name in names:
-        first = next(rows.read(name)).keys()
-        is_pair = {"chosen", "rejected"} <= first  # it may carry a completion
-        kind = "preferences" if is_pair or "completion" not in first else "unpaired"
-        for row in rows.read(name, kind):
-            if kind == "preferences":
-                labelled += [
-                    example_of(row, row["chosen"], True),
-                    example_of(row, row["rejected"], False),
-                ]
-            else:
-                labelled.append(example_of(row, row["completion"], row["label"]))
+    for path in paths:
+        fields = next(rows.read(path)).keys()
+        # A pair may carry a completion too: it is a pair all the same.
+        is_pair = {"chosen", "rejected"} <= fields
+        if is_pair or "completion" not in fields:
+            for row in rows.read(path, "preferences"):
+                labelled.append(labelled_response(row, row["chosen"], True))
+                labelled.append(labelled_response(row, row["rejected"], False))
+        else:
+            for row in rows.read(path, "unpaired"):
+                labelled.append(labelled_response(row, row["completion"], row["label"]))
     random.Random(seed).shuffle(labelled)
     return labelled
 
 
-def example_of(row, completion, label):
-    example = rows.Row(prompt=row["prompt"], completion=completion, label=label)
-    example.place = row.place
-    return example
+def labelled_response(row, completion, label):
+    labelled = rows.Row(prompt=row["prompt"], completion=completion, label=label)
+    labelled.place = row.place
+    return labelled
 
 
-def tokenised(labelled, tokenizer, max_length):
-    """([{"prompt_ids", "completion_ids", "label"}] of the responses to train on, counts of the others)."""
+def tokenise(labelled, tokenizer, max_length):
+    """(token ids and labels of the responses to train on, counts of the cut and the dropped)."""
     end = chats.turn_end(tokenizer)
-    examples, counts = [], Counter()
+    examples = []
+    counts = Counter()
     for row in labelled:
-        where = row.at("prompt")
-        texts = chats.prompt_and_response(tokenizer, end, row["prompt"], row["completion"], where)
+        texts = chats.prompt_and_response(
+            tokenizer, end, row["prompt"], row["completion"], row.at("prompt")
+        )
         if texts is None:
             counts["thought"] += 1
             continue
         prompt_ids, completion_ids = chats.encode(tokenizer, *texts)
-        if max_length is not None and len(prompt_ids) >= max_length:
-            counts["too long"] += 1
-            continue
-        counts["cut"] += (
-            max_length is not None and len(prompt_ids) + len(completion_ids) > max_length
-        )
+        if max_length is not None:
+            if len(prompt_ids) >= max_length:
+                counts["too long"] += 1
+                continue
+            if len(prompt_ids) + len(completion_ids) > max_length:
+                # The trainer's collator cuts it.
+                counts["cut"] += 1
         examples.append(
             {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "label": row["label"]}
         )
     return examples, counts
 
 
-def trainer_class(training_args):
-    """TRL's trainer, with z0 of all micro-batches of a step: TRL takes that of each by itself, and of two rows a device
-    it is hardly an estimate."""
-    from trl import KTOTrainer
+def refuse_empty(data, training_args, counts):
+    """Exit: no response is left to train on."""
+    sys.exit(
+        f"{data.dataset_name[0]}: no response is left: "
+        f"prompts that leave no room within --max_length {training_args.max_length}: "
+        f"{counts['too long']}, thoughts that do not fit the prompt: {counts['thought']}"
+    )
 
-    class TokenKTOTrainer(KTOTrainer):
-        """On responses that are tokens already; those of the KL term are the neighbours' of a micro-batch, as TRL's."""
 
-        def _prepare_dataset(self, dataset, processing_class, args, name):
-            def with_neighbours(batch):
-                ids = batch["completion_ids"]
-                return {"KL_completion_ids": [ids[-1], *ids[:-1]]}
+# Training
 
-            if not self.calculate_KL:
-                return dataset
-            return dataset.map(
-                with_neighbours, batched=True, batch_size=args.per_device_train_batch_size
-            )
 
-    if training_args.gradient_accumulation_steps == 1 or training_args.loss_type != "kto":
-        return TokenKTOTrainer  # its micro-batch is the batch, or the loss has no z0
+def check_arguments(training_args):
+    if not training_args.precompute_ref_log_probs and training_args.gradient_accumulation_steps > 1:
+        sys.exit(
+            "--precompute_ref_log_probs False: z0 of the global batch needs the reference's "
+            "log-probabilities"
+        )
+    if training_args.per_device_train_batch_size < 2:
+        sys.exit(
+            "--per_device_train_batch_size 1: KTO takes its mismatched responses from the batch, "
+            "give 2 or more"
+        )
 
-    class WholeBatchKTOTrainer(TokenKTOTrainer):
-        """The mean l of mismatched responses is computed when a step's micro-batches are drawn."""
 
-        def get_batch_samples(self, epoch_iterator, num_batches, device):
-            import torch
+class TokenKTOTrainer(KTOTrainer):
+    """TRL's KTOTrainer on tokenised responses.
 
-            batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-            ratios = []
-            for batch in batches:
-                batch = self._prepare_inputs(batch)
-                with torch.no_grad(), self.compute_loss_context_manager():
-                    logps = super()._compute_kl_logps(self.model_wrapped, batch)
-                ratios.append(logps - batch["ref_KL_logps"])
-            self.mean_ratio = torch.cat(ratios).mean() if ratios else None
-            return batches, count
+    A prompt is mismatched with the response of its neighbour in the micro-batch, as TRL does it.
+    """
 
-        def _compute_kl_logps(self, model, batch):
-            return (
-                batch["ref_KL_logps"] + self.mean_ratio
-            )  # TRL subtracts the first again, and clamps the mean at 0
+    def _prepare_dataset(self, dataset, processing_class, args, name):
+        if not self.calculate_KL:
+            return dataset
+        return dataset.map(
+            mismatched_responses, batched=True, batch_size=args.per_device_train_batch_size
+        )
 
-    return WholeBatchKTOTrainer
+
+def mismatched_responses(batch):
+    completions = batch["completion_ids"]
+    return {"KL_completion_ids": [completions[-1], *completions[:-1]]}
+
+
+class GlobalBatchKTOTrainer(TokenKTOTrainer):
+    """One z0 for all micro-batches of a step.
+
+    TRL estimates z0 from each micro-batch alone; from two rows a device it is hardly an estimate.
+    """
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """Draws a step's micro-batches and computes the mean l of their mismatched responses."""
+        import torch
+
+        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        log_ratios = []
+        for batch in batches:
+            batch = self._prepare_inputs(batch)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                logps = super()._compute_kl_logps(self.model_wrapped, batch)
+            log_ratios.append(logps - batch["ref_KL_logps"])
+        self.mean_log_ratio = torch.cat(log_ratios).mean() if log_ratios else None
+        return batches, count
+
+    def _compute_kl_logps(self, model, batch):
+        # TRL subtracts ref_KL_logps again, takes the mean over processes, and clamps it at 0.
+        return batch["ref_KL_logps"] + self.mean_log_ratio
+
+
+def load_models(data, training_args, model_args, example):
+    """[policy, reference], in the same precision."""
+    from transformers import AutoModelForCausalLM
+
+    attention = training.attention(training_args, model_args)
+    # In different precisions their ratio would be off from the first step.
+    dtype = model_args.dtype or "float32"
+    loaded = []
+    for path in (model_args.model_name_or_path, data.ref_model_name_or_path):
+        tokenizer = models.tokenizer(path, example)
+        model = models.load(
+            AutoModelForCausalLM, path, tokenizer, dtype=dtype, attn_implementation=attention
+        )
+        loaded.append(model)
+    return loaded
+
+
+def build_trainer(policy, reference, training_args, model_args, tokenizer, examples):
+    from datasets import Dataset
+    from trl import get_peft_config
+
+    # With one micro-batch a step, or a loss without z0, TRL's own estimate does.
+    trainer_class = TokenKTOTrainer
+    if training_args.gradient_accumulation_steps > 1 and training_args.loss_type == "kto":
+        trainer_class = GlobalBatchKTOTrainer
+    with training.building(tokenizer):
+        return trainer_class(
+            policy,
+            reference,
+            training_args,
+            train_dataset=Dataset.from_list(examples),
+            processing_class=tokenizer,
+            peft_config=get_peft_config(model_args),
+        )
 
 
 def main():
@@ -149,55 +225,26 @@ def main():
     if training_args.beta <= 0:
         sys.exit(f"--beta: {training_args.beta} is not above 0")
     labelled = unpaired(data.dataset_name, training_args.seed)
-    if not training_args.precompute_ref_log_probs and training_args.gradient_accumulation_steps > 1:
-        sys.exit(
-            "--precompute_ref_log_probs False: z0 of the global batch needs the reference's log-probabilities"
-        )
-    if training_args.per_device_train_batch_size < 2:
-        sys.exit(
-            "--per_device_train_batch_size 1: KTO takes its mismatched responses from the batch, give 2 or more"
-        )
-
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM
-    from trl import get_peft_config
-
-    attention, dtype = training.attention(training_args, model_args), model_args.dtype or "float32"
-    both = []  # the policy and the reference, in the same precision
-    for name in (model_args.model_name_or_path, data.ref_model_name_or_path):
-        tokenizer = models.tokenizer(name, (labelled[0].at("prompt"), labelled[0]["prompt"]))
-        model = models.load(
-            AutoModelForCausalLM, name, tokenizer, dtype=dtype, attn_implementation=attention
-        )
-        both.append(model)
+    check_arguments(training_args)
+    example = (labelled[0].at("prompt"), labelled[0]["prompt"])
+    policy, reference = load_models(data, training_args, model_args, example)
     tokenizer = models.tokenizer(
         model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs
     )
-    examples, counts = tokenised(labelled, tokenizer, training_args.max_length)
+    examples, counts = tokenise(labelled, tokenizer, training_args.max_length)
     if not examples:
-        sys.exit(
-            f"{data.dataset_name[0]}: no response is left: prompts that leave no room within --max_length "
-            f"{training_args.max_length}: {counts['too long']}, thoughts that do not fit the prompt: "
-            f"{counts['thought']}"
-        )
-    final, checkpoint = training.begin(training_args)
-
-    with training.building(tokenizer, lambda: ()):
-        trainer = trainer_class(training_args)(
-            *both,
-            training_args,
-            train_dataset=Dataset.from_list(examples),
-            processing_class=tokenizer,
-            peft_config=get_peft_config(model_args),
-        )
+        refuse_empty(data, training_args, counts)
+    final_path, checkpoint = training.begin(training_args)
+    trainer = build_trainer(policy, reference, training_args, model_args, tokenizer, examples)
     training.train(trainer, checkpoint)
     if trainer.is_world_process_zero():
         print(
-            f"{final} responses in: {len(labelled)}, dropped, too long: {counts['too long']}, "
-            f"dropped, thoughts that do not fit the prompt: {counts['thought']}, cut: {counts['cut']}, "
-            f"trained on: {len(examples)}"
+            f"{final_path} responses in: {len(labelled)}, "
+            f"dropped, too long: {counts['too long']}, "
+            f"dropped, thoughts that do not fit the prompt: {counts['thought']}, "
+            f"cut: {counts['cut']}, trained on: {len(examples)}"
         )
-    training.finish(trainer, final)
+    training.finish(trainer, final_path)
 
 
 if __name__ == "__main__":

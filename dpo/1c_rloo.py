@@ -1,14 +1,17 @@
-"""On-policy reinforcement learning by TRL's RLOOTrainer (arXiv 2402.14740): the baseline without pairs.
+"""On-policy reinforcement learning without pairs, by TRL's RLOOTrainer (arXiv 2402.14740).
 
-Samples --num_generations responses to a prompt, scores them by the reward model, and follows the policy gradient with
-the mean of the others' scores as baseline; --beta weights the KL to the reference, which is the policy that it starts
-from. Every other flag of TRL's RLOOConfig and ModelConfig passes through. A run that was killed continues from its last
-checkpoint (--save_steps) when the same command is given again.
+The policy samples --num_generations responses to a prompt, and the reward model scores them. The
+policy gradient takes the mean score of a prompt's other responses as baseline. --beta weights the
+KL to the reference, which is the policy that the training starts from. Every other flag of TRL's
+RLOOConfig and ModelConfig passes through. A killed run resumes from its last checkpoint
+(--save_steps) when the same command is given again.
 
-Reads:  --dataset_name, one or several files of {"id", "prompt"}; --reward_model_name_or_path, a sequence classifier
+Reads:  --dataset_name, one or more files of {"id", "prompt"}; --reward_model_name_or_path, a
+        sequence classifier
 Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve
 
-    accelerate launch dpo/1c_rloo.py --model_name_or_path runs/my/sft --reward_model_name_or_path runs/my/reward_model \
+    accelerate launch dpo/1c_rloo.py --model_name_or_path runs/my/sft \
+        --reward_model_name_or_path runs/my/reward_model \
         --dataset_name runs/my/iter1/prompts.jsonl --output_dir runs/my/iter1/policy \
         --per_device_train_batch_size 16 --gradient_accumulation_steps 4 --num_generations 4
 """
@@ -41,56 +44,91 @@ class Config(RLOOConfig):
     )
 
 
-def main():
-    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
-    prompts = [row for name in data.dataset_name for row in rows.read(name, "prompts")]
+def read_prompts(paths):
+    prompts = []
+    for path in paths:
+        prompts.extend(rows.read(path, "prompts"))
+    return prompts
 
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-    from trl import RLOOTrainer, get_peft_config
 
-    dtype, name = model_args.dtype or "float32", data.reward_model_name_or_path
-    example = prompts[0].at("prompt"), prompts[0]["prompt"]
+def load_policy_tokenizer(training_args, model_args, example):
+    """The policy's tokenizer; its EOS is the token that ends a turn of its chat template."""
+    from transformers import AutoModelForCausalLM
+
+    template_arguments = training_args.chat_template_kwargs or {}
     tokenizer = models.tokenizer(
         model_args.model_name_or_path,
         example,
         padding_side="left",
-        chat_template_kwargs=json.dumps(training_args.chat_template_kwargs or {}),
+        chat_template_kwargs=json.dumps(template_arguments),
     )
-    training_args.chat_template_kwargs = None  # they are part of the template now
+    # The arguments are part of the template now: TRL need not pass them again.
+    training_args.chat_template_kwargs = None
     models.check(AutoModelForCausalLM, model_args.model_name_or_path, tokenizer)
     end = chats.turn_end(tokenizer)
     if end.token:
-        tokenizer.eos_token = (
-            end.token
-        )  # where TRL lets a response end, beside the ends of generation_config
-    scorer_tokenizer = models.tokenizer(name, example)
-    models.ensure_padding(scorer_tokenizer)
-    reward_model = models.load(
-        AutoModelForSequenceClassification, name, scorer_tokenizer, num_labels=1, dtype=dtype
-    )
-    final, checkpoint = training.begin(training_args)
+        # TRL ends a response at this token, and at those that generation_config names.
+        tokenizer.eos_token = end.token
+    return tokenizer
 
-    training_args.model_init_kwargs = {"dtype": dtype}
-    if implementation := training.attention(training_args, model_args):
-        training_args.model_init_kwargs["attn_implementation"] = implementation
-    with training.building(
-        tokenizer, lambda: ((row.at("prompt"), row["prompt"]) for row in prompts)
-    ):
-        trainer = RLOOTrainer(
+
+def load_reward_model(path, example, dtype):
+    """(reward model, its tokenizer)."""
+    from transformers import AutoModelForSequenceClassification
+
+    tokenizer = models.tokenizer(path, example)
+    models.ensure_padding(tokenizer)
+    reward_model = models.load(
+        AutoModelForSequenceClassification, path, tokenizer, num_labels=1, dtype=dtype
+    )
+    return reward_model, tokenizer
+
+
+def build_trainer(prompts, tokenizer, reward_model, reward_tokenizer, training_args, model_args):
+    from datasets import Dataset
+    from trl import RLOOTrainer, get_peft_config
+
+    def prompts_with_places():
+        for row in prompts:
+            yield row.at("prompt"), row["prompt"]
+
+    dataset = Dataset.from_list([{"prompt": row["prompt"]} for row in prompts])
+    with training.building(tokenizer, prompts_with_places):
+        return RLOOTrainer(
             model_args.model_name_or_path,
             reward_model,
             training_args,
-            train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in prompts]),
+            train_dataset=dataset,
             processing_class=tokenizer,
-            reward_processing_classes=scorer_tokenizer,
+            reward_processing_classes=reward_tokenizer,
             peft_config=get_peft_config(model_args),
         )
+
+
+def main():
+    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
+    prompts = read_prompts(data.dataset_name)
+    example = (prompts[0].at("prompt"), prompts[0]["prompt"])
+    dtype = model_args.dtype or "float32"
+    tokenizer = load_policy_tokenizer(training_args, model_args, example)
+    reward_model, reward_tokenizer = load_reward_model(
+        data.reward_model_name_or_path, example, dtype
+    )
+    final_path, checkpoint = training.begin(training_args)
+    # TRL loads the policy itself, by these arguments.
+    training_args.model_init_kwargs = {"dtype": dtype}
+    attention = training.attention(training_args, model_args)
+    if attention:
+        training_args.model_init_kwargs["attn_implementation"] = attention
+    trainer = build_trainer(
+        prompts, tokenizer, reward_model, reward_tokenizer, training_args, model_args
+    )
+    # TRL has loaded the policy without looking at its weights.
     models.check_finite(model_args.model_name_or_path, trainer.model)
     training.train(trainer, checkpoint)
     if trainer.is_world_process_zero():
-        print(f"{final} prompts in: {len(prompts)}, {trainer.state.global_step} steps")
-    training.finish(trainer, final)
+        print(f"{final_path} prompts in: {len(prompts)}, {trainer.state.global_step} steps")
+    training.finish(trainer, final_path)
 
 
 if __name__ == "__main__":

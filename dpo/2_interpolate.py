@@ -1,9 +1,13 @@
-"""Average the weights of policies that were trained for different ends (rewarded soups, arXiv 2306.04488).
+"""Average the weights of policies that were trained for different ends.
+
+The method is that of rewarded soups (arXiv 2306.04488).
 
 Reads:  --models, Hugging Face model directories of one architecture with one vocabulary
-Writes: --output_dir, the model whose every weight is the mean of theirs by --weights, and the first one's tokenizer
+Writes: --output_dir, the model whose every weight is the weighted mean by --weights, and the
+        tokenizer of the first model
 
-    python dpo/2_interpolate.py --models runs/tiny/iter3/policy runs/tiny/sft --weights 0.5 0.5 --output_dir my_mixture
+    python dpo/2_interpolate.py --models runs/tiny/iter3/policy runs/tiny/sft --weights 0.5 0.5 \
+        --output_dir my_mixture
 """
 
 import sys
@@ -11,7 +15,7 @@ import sys
 from common import arguments, model_outputs, models, outputs, rows
 
 
-def main():
+def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--models", nargs="+", required=True)
     parser.add_argument(
@@ -22,35 +26,54 @@ def main():
     )
     parser.add_output("--output_dir", "model", required=True)
     args = parser.parse_args()
-    weights = args.weights or [1 / len(args.models)] * len(args.models)
-    if len(weights) != len(args.models) or abs(sum(weights) - 1) > 1e-6:
+    if args.weights is None:
+        args.weights = [1 / len(args.models)] * len(args.models)
+    if len(args.weights) != len(args.models) or abs(sum(args.weights) - 1) > 1e-6:
         parser.error(
-            f"--weights: {len(weights)} with the sum {sum(weights):g} for {len(args.models)} models; give 1"
+            f"--weights: {len(args.weights)} with the sum {sum(args.weights):g} for "
+            f"{len(args.models)} models; give 1"
         )
+    return args
 
+
+def mean_model(paths, weights, tokenizer):
+    """The last of the models, with the weighted mean of the weights of all models."""
     from transformers import AutoModelForCausalLM
 
-    tokenizer = models.tokenizer(args.models[0], template=False)
-    mean, model = {}, None
-    for name, weight in zip(args.models, weights, strict=True):
-        model = models.load(AutoModelForCausalLM, name, tokenizer, dtype="auto")
+    mean = {}
+    for path, weight in zip(paths, weights, strict=True):
+        model = models.load(AutoModelForCausalLM, path, tokenizer, dtype="auto")
         state = model.state_dict()
-        if mean and {k: v.shape for k, v in mean.items()} != {k: v.shape for k, v in state.items()}:
-            sys.exit(f"{name}: its weights are not of the names and shapes of {args.models[0]}")
-        mean = {
-            key: mean.get(key, 0) + weight * value.float() for key, value in state.items()
-        }  # bfloat16 would round
+        if mean and shapes(state) != shapes(mean):
+            sys.exit(f"{path}: its weights are not of the names and shapes of {paths[0]}")
+        for name, tensor in state.items():
+            # Summed in float32: bfloat16 would round each addition.
+            mean[name] = mean.get(name, 0) + weight * tensor.float()
     model.load_state_dict(mean)
-    models.check_finite(args.output_dir, model)
-    partial = outputs.partial_name(args.output_dir, rows.this_command([args.output_dir]))
-    with model_outputs.lock_model(partial, args.output_dir):
-        if not model_outputs.recover_model(partial, args.output_dir):
+    return model
+
+
+def shapes(state):
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
+def save(model, tokenizer, output_dir):
+    partial = outputs.partial_name(output_dir, rows.this_command([output_dir]))
+    with model_outputs.lock_model(partial, output_dir):
+        if not model_outputs.recover_model(partial, output_dir):
             model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
-            rows.publish(partial, args.output_dir)
-    print(
-        f"{args.output_dir} models in: {len(args.models)}, weights: {' '.join(f'{w:g}' for w in weights)}"
-    )
+            rows.publish(partial, output_dir)
+
+
+def main():
+    args = parse_arguments()
+    tokenizer = models.tokenizer(args.models[0], template=False)
+    model = mean_model(args.models, args.weights, tokenizer)
+    models.check_finite(args.output_dir, model)
+    save(model, tokenizer, args.output_dir)
+    weights = " ".join(f"{weight:g}" for weight in args.weights)
+    print(f"{args.output_dir} models in: {len(args.models)}, weights: {weights}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Losses on pairs that TRL's DPOTrainer does not have: SLiC-HF, SPPO, XPO, SELM, RPO.
 
-l = log pi(y)/pi_ref(y), the log-probabilities summed over the tokens of a response; D = l_chosen - l_rejected.
+Notation: log pi(y) is summed over the tokens of a response y; l(y) = log pi(y) / pi_ref(y), the
+log-ratio; D = l(chosen) - l(rejected). The functions return one loss for each pair, (batch,).
 """
 
 from dataclasses import dataclass
@@ -11,11 +12,26 @@ from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import pad
 
-OF_TRL = (
-    "sigmoid hinge ipo exo_pair nca_pair robust bco_pair sppo_hard aot aot_unpaired apo_zero apo_down discopop sft "
-    "sigmoid_norm"
-).split()
-NEEDS = {  # fields of a pair beyond prompt, chosen and rejected
+TRL_LOSSES = (
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+    "sigmoid_norm",
+)
+
+# The losses of this file, each with the fields that it reads beside prompt, chosen and rejected.
+EXTRA_FIELDS = {
     "slic": [],
     "sppo": ["chosen_win_probability", "rejected_win_probability"],
     "xpo": ["explored"],
@@ -24,109 +40,157 @@ NEEDS = {  # fields of a pair beyond prompt, chosen and rejected
 }
 
 
-def slic(chosen, rejected, delta, weight):
-    """max(0, delta - log pi(y_w) + log pi(y_l)) - weight log pi(y_w): a margin, and the best response as the target of
-    the regulariser (SLiC-HF, arXiv 2305.10425). chosen, rejected: (batch,) log pi. Needs no reference."""
-    return relu(delta - chosen + rejected) - weight * chosen
+def slic(chosen_logp, rejected_logp, delta, weight):
+    """SLiC-HF (arXiv 2305.10425): max(0, delta - log pi(y_w) + log pi(y_l)) - weight log pi(y_w).
+
+    A margin loss; the regulariser's target is the chosen response. It needs no reference.
+    """
+    return relu(delta - chosen_logp + rejected_logp) - weight * chosen_logp
 
 
-def sppo(chosen, rejected, chosen_probability, rejected_probability, beta):
-    """1/2 sum over both of (l - (P - 1/2) / beta)^2, P the probability to win against the policy's other responses
-    (SPPO, arXiv 2405.00675). chosen, rejected: (batch,) l, whose reference is the previous round's policy there."""
-    target = [(p - 0.5) / beta for p in (chosen_probability, rejected_probability)]
-    return ((chosen - target[0]) ** 2 + (rejected - target[1]) ** 2) / 2
+def sppo(chosen_ratio, rejected_ratio, chosen_probability, rejected_probability, beta):
+    """SPPO (arXiv 2405.00675): 1/2 sum over both responses of (l(y) - (P(y) - 1/2) / beta)^2.
+
+    P(y): the probability that y wins against the policy's other responses. The reference of the
+    log-ratios is the previous round's policy there.
+    """
+    chosen_target = (chosen_probability - 0.5) / beta
+    rejected_target = (rejected_probability - 0.5) / beta
+    return ((chosen_ratio - chosen_target) ** 2 + (rejected_ratio - rejected_target) ** 2) / 2
 
 
-def optimistic(chosen, rejected, explored, beta, weight):
-    """-log sigmoid(beta D) + weight log pi(y): DPO that is pushed away from a response y that is likely already.
+def optimistic(chosen_ratio, rejected_ratio, explored_logp, beta, weight):
+    """XPO and SELM: -log sigmoid(beta D) + weight log pi(y).
 
-    XPO (arXiv 2405.21046): y from pi_ref, weight alpha. SELM (arXiv 2405.19332): y greedy from the policy,
-    weight alpha beta; its l(y) differs from log pi(y) by a constant. chosen, rejected: (batch,) l; explored: log pi."""
-    return -logsigmoid(beta * (chosen - rejected)) + weight * explored
+    DPO that is pushed away from an explored response y that is likely already. XPO
+    (arXiv 2405.21046): y is sampled from pi_ref, the weight is alpha. SELM (arXiv 2405.19332): y is
+    greedy from the policy, the weight is alpha beta; SELM's l(y) differs from log pi(y) by a
+    constant.
+    """
+    return -logsigmoid(beta * (chosen_ratio - rejected_ratio)) + weight * explored_logp
 
 
-def rpo(chosen, rejected, chosen_logp, lengths, beta, alpha):
-    """-log sigmoid(beta D) - alpha log pi(y_w) / |y_w| (iterative RPO, arXiv 2404.19733): each chosen response's
-    likelihood is divided by its own length, so that a short one counts as much as a long one. TRL's `sft` is the mean
-    over all tokens of a batch. chosen, rejected: (batch,) l; chosen_logp: (batch,) log pi; lengths: (batch,) tokens."""
-    return -logsigmoid(beta * (chosen - rejected)) - alpha * chosen_logp / lengths
+def rpo(chosen_ratio, rejected_ratio, chosen_logp, chosen_lengths, beta, alpha):
+    """Iterative RPO (arXiv 2404.19733): -log sigmoid(beta D) - alpha log pi(y_w) / |y_w|.
+
+    The likelihood of each chosen response is divided by its own length in tokens, so that a short
+    response counts as much as a long one. TRL's `sft` is the mean over all tokens of a batch.
+    """
+    likelihood = alpha * chosen_logp / chosen_lengths
+    return -logsigmoid(beta * (chosen_ratio - rejected_ratio)) - likelihood
 
 
 @dataclass
 class Collator(DataCollatorForPreference):
-    """TRL's batch of chosen, then rejected sequences; explored ones follow, and the probabilities to win."""
+    """TRL's batch of all chosen, then all rejected sequences; then all explored ones, if any.
+
+    The win probabilities of SPPO are added, (pairs,) each.
+    """
 
     def torch_call(self, examples):
         batch = super().torch_call(examples)
-        if "ref_chosen_logps" not in examples[0]:  # the reference's own pass
+        # The pass that precomputes the reference's log-probabilities needs TRL's batch alone.
+        if "ref_chosen_logps" not in examples[0]:
             return batch
-        for name in NEEDS["sppo"]:
+        for name in EXTRA_FIELDS["sppo"]:
             if name in examples[0]:
                 batch[name] = torch.tensor([example[name] for example in examples])
         if "explored_ids" in examples[0]:
-            whole = [
-                torch.tensor((e["prompt_ids"] + e["explored_ids"])[: self.max_length])
-                for e in examples
-            ]
-            starts = [len(example["prompt_ids"]) for example in examples]
-            masks = [
-                (torch.arange(len(i)) >= start).long()
-                for i, start in zip(whole, starts, strict=True)
-            ]
-            more = {
-                "input_ids": whole,
-                "attention_mask": [torch.ones_like(m) for m in masks],
-                "completion_mask": masks,
-            }
-            for name, tensors in more.items():
-                filler = self.pad_token_id if name == "input_ids" else 0
-                batch[name] = pad(
-                    [*batch[name], *tensors], padding_value=filler, padding_side="right"
-                )
+            self.append_explored(batch, examples)
         return batch
+
+    def append_explored(self, batch, examples):
+        """Append the explored sequences: (2 x pairs, length) becomes (3 x pairs, length)."""
+        input_ids = [*batch["input_ids"]]
+        attention_mask = [*batch["attention_mask"]]
+        completion_mask = [*batch["completion_mask"]]
+        for example in examples:
+            token_ids = example["prompt_ids"] + example["explored_ids"]
+            sequence = torch.tensor(token_ids[: self.max_length])
+            in_response = torch.arange(len(sequence)) >= len(example["prompt_ids"])
+            input_ids.append(sequence)
+            attention_mask.append(torch.ones_like(sequence))
+            completion_mask.append(in_response.long())
+        batch["input_ids"] = pad(input_ids, self.pad_token_id, padding_side="right")
+        batch["attention_mask"] = pad(attention_mask, 0, padding_side="right")
+        batch["completion_mask"] = pad(completion_mask, 0, padding_side="right")
 
 
 class TokenTrainer(DPOTrainer):
-    """TRL's DPOTrainer on pairs that are tokens already: {"prompt_ids", "chosen_ids", "rejected_ids"}."""
+    """TRL's DPOTrainer on tokenised pairs: {"prompt_ids", "chosen_ids", "rejected_ids"}."""
 
     def _prepare_dataset(self, dataset, *_):
         return dataset
 
 
 class PairTrainer(TokenTrainer):
-    """TRL's DPOTrainer with one of the losses above; reads the log-probabilities of the reference from the batch."""
+    """TRL's DPOTrainer with one of the losses above.
+
+    The batch holds the reference's log-probabilities, which were computed before training.
+    """
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-        tokens = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        logps = model(**tokens, labels=labels, use_cache=False, fused_lm_head=True).log_probs.sum(
-            dim=1
-        )
-        chosen, rejected, *explored = logps.split(len(inputs["ref_chosen_logps"]))
-        ratios = chosen - inputs["ref_chosen_logps"], rejected - inputs["ref_rejected_logps"]
-        (name,), args = self.args.loss_type, self.args
-        if name == "slic":
-            losses = slic(chosen, rejected, args.slic_delta, args.slic_weight)
-        elif name == "sppo":
-            losses = sppo(*ratios, *(inputs[field] for field in NEEDS["sppo"]), args.beta)
-        elif name == "rpo":
-            lengths = inputs["completion_mask"][: len(chosen)].sum(dim=1)
-            losses = rpo(*ratios, chosen, lengths, args.beta, args.rpo_alpha)
+        logps = self.response_logps(model, inputs)
+        pairs = len(inputs["ref_chosen_logps"])
+        # (pairs,) each, in the order of the collator; explored is empty where the loss has none.
+        chosen_logp, rejected_logp, *explored_logp = logps.split(pairs)
+        chosen_ratio = chosen_logp - inputs["ref_chosen_logps"]
+        rejected_ratio = rejected_logp - inputs["ref_rejected_logps"]
+
+        args = self.args
+        loss_name = args.loss_type[0]
+        if loss_name == "slic":
+            losses = slic(chosen_logp, rejected_logp, args.slic_delta, args.slic_weight)
+        elif loss_name == "sppo":
+            probabilities = [inputs[name] for name in EXTRA_FIELDS["sppo"]]
+            losses = sppo(chosen_ratio, rejected_ratio, *probabilities, args.beta)
+        elif loss_name == "rpo":
+            lengths = inputs["completion_mask"][:pairs].sum(dim=1)
+            losses = rpo(
+                chosen_ratio, rejected_ratio, chosen_logp, lengths, args.beta, args.rpo_alpha
+            )
         else:
-            weight = args.optimism * (args.beta if name == "selm" else 1)
-            losses = optimistic(*ratios, *explored, args.beta, weight)
-        rewards = [args.beta * ratio.detach() for ratio in ratios]
-        for key, value in {
-            "logps/chosen": chosen.detach(),
-            "logps/rejected": rejected.detach(),
-            "rewards/chosen": rewards[0],
-            "rewards/rejected": rewards[1],
-            "rewards/accuracies": (rewards[0] > rewards[1]).float(),
-            "rewards/margins": rewards[0] - rewards[1],
-        }.items():
-            self._metrics["train"][key].append(self.accelerator.gather(value).mean().item())
-        self._total_train_tokens += (
-            self.accelerator.gather(tokens["attention_mask"].sum()).sum().item()
-        )
-        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+            weight = args.optimism
+            if loss_name == "selm":
+                weight *= args.beta
+            losses = optimistic(chosen_ratio, rejected_ratio, *explored_logp, args.beta, weight)
+
+        self.log_pairs(chosen_logp, rejected_logp, chosen_ratio, rejected_ratio)
+        self.log_tokens(inputs["attention_mask"])
         return losses.mean()
+
+    def response_logps(self, model, inputs):
+        """(sequences,): log pi(y) of each sequence of a batch, without the prompt's tokens."""
+        # A token with the label -100 adds 0 to the sum.
+        outside_response = inputs["completion_mask"] == 0
+        labels = inputs["input_ids"].masked_fill(outside_response, -100)
+        output = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            labels=labels,
+            use_cache=False,
+            fused_lm_head=True,
+        )
+        return output.log_probs.sum(dim=1)
+
+    def log_pairs(self, chosen_logp, rejected_logp, chosen_ratio, rejected_ratio):
+        """The metrics that TRL logs for its own losses; the implicit reward is beta l(y)."""
+        chosen_reward = self.args.beta * chosen_ratio.detach()
+        rejected_reward = self.args.beta * rejected_ratio.detach()
+        metrics = {
+            "logps/chosen": chosen_logp.detach(),
+            "logps/rejected": rejected_logp.detach(),
+            "rewards/chosen": chosen_reward,
+            "rewards/rejected": rejected_reward,
+            "rewards/accuracies": (chosen_reward > rejected_reward).float(),
+            "rewards/margins": chosen_reward - rejected_reward,
+        }
+        for name, value in metrics.items():
+            mean = self.accelerator.gather(value).mean().item()
+            self._metrics["train"][name].append(mean)
+
+    def log_tokens(self, attention_mask):
+        """Tokens that were trained on so far, of all processes."""
+        tokens = self.accelerator.gather(attention_mask.sum())
+        self._total_train_tokens += tokens.sum().item()
+        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]

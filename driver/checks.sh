@@ -96,7 +96,7 @@ fill_in_validation() { # who chooses the best policy: the true reward of a tiny 
 check_validation() {
   is_allowed "$VALIDATION" true_reward reward_model preference_model armorm llm_judge verifier FILE.py ||
     die "VALIDATION=$VALIDATION: one of true_reward reward_model preference_model armorm llm_judge verifier FILE.py"
-  [[ $VALIDATION != true_reward || -n $WORLD ]] || die "VALIDATION=true_reward: only in a made world, by WORLD"
+  [[ $VALIDATION != true_reward || -n $WORLD ]] || die "VALIDATION=true_reward: only in a synthetic world, by WORLD"
   [[ -z $pairwise ]] || ((ITERATIONS)) ||
     die "VALIDATION=$VALIDATION: it compares policies, and ITERATIONS=0 makes no second one"
   if [[ $VALIDATION == verifier && -f $EVAL_PROMPTS ]] && ! awk 'NF && !/"answer"/ {exit 1}' "$EVAL_PROMPTS"; then

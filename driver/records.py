@@ -1,36 +1,52 @@
-"""Say which steps of a run have to be run, by what their files were made from, never by the times of files.
+"""Say which steps of a run are stale, by the content that their files were made from.
 
-Beside each file of a step lies its record, NAME.made.json: the command without paths of the machine, and hashes of
-the files that it read and of the script with the modules of this project that it imports. While a step runs, there is
-NAME.making.json instead. A file without a record, of an earlier version or put there by hand, is taken as it is.
+Times of files play no part. Beside each file of a step lies its record, NAME.made.json: the
+command without paths of the machine, and hashes of the files that it read and of its script with
+the modules of this project that it imports. While a step runs, NAME.making.json lies there instead.
+A file without a record, from an earlier version or put there by hand, is taken as it is.
 
-Reads:  the steps on standard input, by driver/steps.sh: for each the number of its files, the files, the number of
-        words of its command, the words, each followed by a zero byte; the files that the commands name
-Writes: states: a line a step: fresh, missing, or stale, with a colon and the reason
-        adopt: records for the files that have none. Only with the run's lock: a dry run reads states alone
-        begin: `resume` if the last try was of the same inputs, else `anew`; the record of what is in the making
-        end: the record of what is made
+Reads:  the steps on standard input, by driver/steps.sh: for each the number of its files, the
+        files, the number of words of its command, the words, each followed by a zero byte; the
+        files that the commands name
+Writes: states: a line for each step: fresh, missing, or stale, with a colon and the reason
+        adopt: records for the files that have none. It needs the run's lock: a dry run uses states
+        begin: `resume` if the last try had the same inputs, else `anew`; NAME.making.json
+        end: the record of what was made
 
     python driver/records.py begin runs/tiny < one_step
 """
 
 import argparse
+import itertools
 import math
 import os
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 from contents import Hashes, code_hash, is_ours, read_json, write_json
 
-# Flags that do not change what is made, with their values: of memory, speed and logging, and where a judge is served.
-MANNER = (
-    "--per_device_train_batch_size --gradient_accumulation_steps --use_cpu --tensor_parallel_size --save_steps "
-    "--save_total_limit --disable_tqdm --dataloader_pin_memory --judge_url --concurrency --timeout --max_retries"
-).split()
-BATCH = ("--per_device_train_batch_size", "--gradient_accumulation_steps")
-# What ends a flag whose values are paths; the values of another are paths if they have a slash or a dot.
-PATHS = (
+# Flags that do not change what is made, with their values: they set memory, speed and logging, and
+# where a judge is served.
+RUNTIME_FLAGS = (
+    "--per_device_train_batch_size",
+    "--gradient_accumulation_steps",
+    "--use_cpu",
+    "--tensor_parallel_size",
+    "--save_steps",
+    "--save_total_limit",
+    "--disable_tqdm",
+    "--dataloader_pin_memory",
+    "--judge_url",
+    "--concurrency",
+    "--timeout",
+    "--max_retries",
+)
+# The product of these and of the processes is the global batch, which does change what is made.
+BATCH_FLAGS = ("--per_device_train_batch_size", "--gradient_accumulation_steps")
+# Ends of the flags whose values are paths. A value of another flag is a path if it has a slash or
+# a dot.
+PATH_FLAGS = (
     "_path",
     "_file",
     "_files",
@@ -43,43 +59,65 @@ PATHS = (
 )
 
 
-# What a step is
+# Steps
 
 
-def is_input(flag, word):
-    """Does a word name what is read? `sft` after --model_name is a name, though a folder of the project has it, too."""
-    written = flag.startswith("--output") or flag in ("--held_out_file", "--log_dir")
-    is_path = flag.endswith(PATHS) or "/" in word or "." in word
-    return (
-        not written and is_path and (os.path.exists(word) or os.path.normpath(word) in Step.listed)
-    )
+@dataclass
+class Run:
+    """A run: its directory, the script of its world's judge, and the files of the steps at hand."""
+
+    out: str
+    judge: str | None = None
+    files: set = field(default_factory=set)
+
+    def name_of(self, path):
+        """A path below the run from there on, any other as it is."""
+        below = os.path.relpath(os.path.normpath(path), self.out)
+        if below.startswith("..") or os.path.isabs(below):
+            return path
+        return below
+
+    def is_input(self, flag, word):
+        """Does a word of a command name a file that the step reads?
+
+        `sft` after --model_name is a name, though the project has a folder of that name.
+        """
+        if flag.startswith("--output") or flag in ("--held_out_file", "--log_dir"):
+            return False
+        if not (flag.endswith(PATH_FLAGS) or "/" in word or "." in word):
+            return False
+        # A step that has not run yet has made no file.
+        return os.path.exists(word) or os.path.normpath(word) in self.files
 
 
 class Step:
-    """One step: its files, and its command from the script on. listed: the files of all steps at hand."""
+    """One step: its files, and its command as launcher, script and the words after it."""
 
-    listed: ClassVar[set] = set()
-    judge = None  # the script that serves it
-
-    def __init__(self, files, words, out):
-        self.files, self.out = files, os.path.normpath(out)
-        Step.listed.update(map(os.path.normpath, files))
-        place = next(i for i, word in enumerate(words) if word.endswith(".py"))
-        self.launcher, self.script, self.words = words[:place], words[place], words[place + 1 :]
+    def __init__(self, run, files, command):
+        self.run = run
+        self.files = files
+        position = script_position(command)
+        self.launcher = command[:position]
+        self.script = command[position]
+        self.words = command[position + 1 :]
 
     @property
     def name(self):
-        """Of the first file, as in iter2/pairs."""
-        return os.path.splitext(os.path.relpath(self.files[0], self.out))[0]
+        """The name of the first file, such as iter2/pairs."""
+        return os.path.splitext(os.path.relpath(self.files[0], self.run.out))[0]
 
     def beside(self, ending):
+        """For each file the path beside it with another ending, .made.json or .making.json."""
         return [Path(os.path.splitext(file)[0] + ending) for file in self.files]
 
     def exists(self):
         return all(os.path.exists(file) for file in self.files)
 
-    def flagged(self):
-        """Yields (flag, word) of the words after the script; the flag itself comes with an empty word."""
+    def is_in_the_making(self):
+        return any(path.exists() for path in self.beside(".making.json"))
+
+    def flags_and_words(self):
+        """Yields (flag, word) of the words after the script; each flag first with an empty word."""
         flag = ""
         for word in self.words:
             if word.startswith("--"):
@@ -90,55 +128,73 @@ class Step:
 
     def inputs(self):
         """The paths that the command reads."""
-        return [word for flag, word in self.flagged() if is_input(flag, word)]
+        return [word for flag, word in self.flags_and_words() if self.run.is_input(flag, word)]
 
-    def name_of(self, path):
-        """A path below the run from there on, any other as it is."""
-        below = os.path.relpath(os.path.normpath(path), self.out)
-        return path if below.startswith("..") or os.path.isabs(below) else below
+    def portable_command(self):
+        """The words that decide what is made, without paths of this machine.
 
-    def command(self):
-        """The words that say what is made, with no path of this machine: of an input its last part, its content is
-        hashed; of an output what is below the run."""
-        kept, batch = [os.path.basename(self.script)], {}
-        for flag, word in self.flagged():
-            if flag in BATCH and word:
+        Of an input its last part is kept, since its content is hashed; of an output the path below
+        the run.
+        """
+        words = [os.path.basename(self.script)]
+        batch = {}
+        for flag, word in self.flags_and_words():
+            if flag in BATCH_FLAGS and word:
                 batch[flag] = int(word)  # of two the last counts
-            elif flag in MANNER:
+            elif flag in RUNTIME_FLAGS:
                 continue
             elif not word:
-                kept.append(flag)
-            elif is_input(flag, word):
-                kept.append(os.path.basename(os.path.normpath(word)))
+                words.append(flag)
+            elif self.run.is_input(flag, word):
+                words.append(os.path.basename(os.path.normpath(word)))
             else:
-                kept.append(self.name_of(word))
+                words.append(self.run.name_of(word))
         if batch:
-            kept += ["--global_batch_size", str(math.prod(batch.values()) * self.processes())]
-        return kept
+            global_batch = math.prod(batch.values()) * self.processes()
+            words += ["--global_batch_size", str(global_batch)]
+        return words
 
     def processes(self):
-        """Of a training, as its launcher is told."""
-        words = self.launcher
-        return int(words[words.index("--num_processes") + 1]) if "--num_processes" in words else 1
+        """The processes of a training, from its launcher."""
+        if "--num_processes" not in self.launcher:
+            return 1
+        return int(self.launcher[self.launcher.index("--num_processes") + 1])
 
     def code(self):
-        """The hash of its script; of one that asks the judge of a made world of that judge's, too."""
-        asks = "--judge_model" in self.words and "--judge_url" not in self.words
-        return code_hash(self.script) + (code_hash(self.judge) if asks and self.judge else "")
+        """The hash of the script; with that of the world's judge if the step asks it."""
+        asks_judge = "--judge_model" in self.words and "--judge_url" not in self.words
+        if asks_judge and self.run.judge:
+            return code_hash(self.script) + code_hash(self.run.judge)
+        return code_hash(self.script)
 
     def record(self, hashes):
-        inputs = [
-            {
-                "path": self.name_of(path),
-                "sha256": hashes.of(path) if os.path.exists(path) else None,
-            }
-            for path in self.inputs()
-        ]
-        return {"command": self.command(), "code": self.code(), "inputs": inputs}
+        """What is made if the step runs now; an input that is not there yet has no hash."""
+        inputs = []
+        for path in self.inputs():
+            content = hashes.hash(path) if os.path.exists(path) else None
+            inputs.append({"path": self.run.name_of(path), "sha256": content})
+        return {"command": self.portable_command(), "code": self.code(), "inputs": inputs}
+
+
+def script_position(command):
+    """The place of the script in a command, after python or a launcher."""
+    return next(i for i, word in enumerate(command) if word.endswith(".py"))
+
+
+def read_commands():
+    """Yields (files, command) of every step on standard input."""
+    words = iter(sys.stdin.buffer.read().decode().split("\0")[:-1])
+    for count in words:
+        files = list(itertools.islice(words, int(count)))
+        length = int(next(words))
+        yield files, list(itertools.islice(words, length))
+
+
+# Comparing records
 
 
 def difference(old, new):
-    """The first reason why what was made from `old` is not what `new` makes; None if there is none."""
+    """The first reason why what was made from `old` is not what `new` makes; None without one."""
     if old["command"] != new["command"]:
         return f"command: {first_difference(old['command'], new['command'])}"
     for before, now in zip(old["inputs"], new["inputs"], strict=False):
@@ -150,75 +206,96 @@ def difference(old, new):
 
 
 def first_difference(old, new):
-    """The first flag of which two commands have other values, with both."""
-    before, now = by_flag(old), by_flag(new)
+    """The first flag for which two commands have different values, with both values."""
+    before = values_by_flag(old)
+    now = values_by_flag(new)
     for flag in [*now, *before]:
         if before.get(flag) != now.get(flag):
-            return f"{flag or 'script'} {before.get(flag, '(not given)')}, now {now.get(flag, '(not given)')}"
+            old_values = before.get(flag, "(not given)")
+            new_values = now.get(flag, "(not given)")
+            return f"{flag or 'script'} {old_values}, now {new_values}"
     return "the order of its flags"
 
 
-def by_flag(words):
-    """{flag: its values}; the script has an empty flag."""
-    found, flag = {}, ""
+def values_by_flag(words):
+    """{flag: its values, with blanks between}; the script has an empty flag."""
+    values = {}
+    flag = ""
     for word in words:
         if word.startswith("--"):
             flag = word
-            found[flag] = ""
+            values[flag] = ""
         else:
-            found[flag] = f"{found.get(flag, '')} {word}".strip()
-    return found
+            values[flag] = f"{values.get(flag, '')} {word}".strip()
+    return values
 
 
-# The three uses
+# States
 
 
 def state(step, hashes, remade):
-    """fresh, missing or stale, with the reason. remade: {file: step} of what the steps before it will make again."""
+    """fresh, missing or stale, with the reason.
+
+    remade: {file: step that will make it again} of the steps before.
+    """
     if not step.exists():
         return "missing"
     new = step.record(hashes)
-    if is_in_the_making(step):
+    if step.is_in_the_making():
         return "fresh" if was_finished(step, new, hashes) else "stale: its last run was cut off"
-    made = [read_json(path) for path in step.beside(".made.json")]
-    reasons = list(filter(None, (difference(old, new) for old in made if old)))
-    words = [os.path.normpath(word) for _, word in step.flagged()]
-    upstream = [remade[word] for word in words if word in remade]
-    if reasons and (reasons[0].startswith("command: ") or not upstream):
-        return f"stale: {reasons[0]}"
-    if upstream:
-        return f"stale: after {upstream[0]}"
-    return "fresh" if all(made) else "fresh, without a record"
-
-
-def is_in_the_making(step):
-    return any(path.exists() for path in step.beside(".making.json"))
+    records = [read_json(path) for path in step.beside(".made.json")]
+    reasons = [difference(record, new) for record in records if record]
+    reason = next(filter(None, reasons), None)
+    words = [os.path.normpath(word) for _, word in step.flags_and_words()]
+    remade_by = next((remade[word] for word in words if word in remade), None)
+    # Changed settings are said first, then a step above that will change the inputs.
+    if reason and reason.startswith("command: "):
+        return f"stale: {reason}"
+    if remade_by:
+        return f"stale: after {remade_by}"
+    if reason:
+        return f"stale: {reason}"
+    return "fresh" if all(records) else "fresh, without a record"
 
 
 def was_finished(step, new, hashes):
-    """Whether what was in the making is whole: this project's scripts give a file its name when it is. A script of the
-    user's own may have written half of it."""
-    making = [read_json(path) or {} for path in step.beside(".making.json")]
-    same = all("record" in one and not difference(one["record"], new) for one in making)
-    before = [one.get("before") for one in making]
-    now = [hashes.of(file) for file in step.files]
-    return is_ours(step.script) and same and all(a != b for a, b in zip(before, now, strict=True))
+    """Are the files of a step that was in the making complete?
+
+    This project's scripts give a file its name when it is complete, so a file that is new is. A
+    script of the user's own may have written half of it.
+    """
+    if not is_ours(step.script):
+        return False
+    for path, file in zip(step.beside(".making.json"), step.files, strict=True):
+        making = read_json(path) or {}
+        same_inputs = "record" in making and not difference(making["record"], new)
+        if not same_inputs or hashes.hash(file) == making.get("before"):
+            return False
+    return True
+
+
+# The commands
 
 
 def print_states(steps, hashes):
     remade = {}
     for step in steps:
-        told = state(step, hashes, remade)
-        if told.startswith(("missing", "stale")):
-            remade |= dict.fromkeys(map(os.path.normpath, step.files), step.name)
-        print(" ".join(told.split()))
+        text = state(step, hashes, remade)
+        if text.startswith(("missing", "stale")):
+            for file in step.files:
+                remade[os.path.normpath(file)] = step.name
+        print(" ".join(text.split()))
 
 
 def adopt(steps, hashes):
-    """Take files without a record for what their inputs, as they are now, have made: if a step before them makes its
-    files anew, and others, they are stale."""
-    for step in filter(Step.exists, steps):
-        if is_in_the_making(step):
+    """Give files without a record one of their inputs as they are now.
+
+    If a step before them makes its files again, and they differ, these are stale.
+    """
+    for step in steps:
+        if not step.exists():
+            continue
+        if step.is_in_the_making():
             if was_finished(step, step.record(hashes), hashes):
                 end(step)  # the driver was killed before it could
             continue
@@ -228,41 +305,47 @@ def adopt(steps, hashes):
 
 
 def begin(step, hashes):
-    last, new = read_json(step.beside(".making.json")[0]), step.record(hashes)
-    for file, making, made in zip(
-        step.files, step.beside(".making.json"), step.beside(".made.json"), strict=True
-    ):
-        making.parent.mkdir(parents=True, exist_ok=True)
-        write_json(
-            making, {"record": new, "before": hashes.of(file) if os.path.exists(file) else None}
-        )
-        made.unlink(missing_ok=True)
-    print("resume" if last and not difference(last["record"], new) else "anew")
+    """Replace the records by what is in the making, with the hash of each file as it was."""
+    making_files = step.beside(".making.json")
+    records = step.beside(".made.json")
+    last = read_json(making_files[0])
+    new = step.record(hashes)
+    for file, making_file, record in zip(step.files, making_files, records, strict=True):
+        making_file.parent.mkdir(parents=True, exist_ok=True)
+        before = hashes.hash(file) if os.path.exists(file) else None
+        write_json(making_file, {"record": new, "before": before})
+        record.unlink(missing_ok=True)
+    same = last and not difference(last["record"], new)
+    print("resume" if same else "anew")
 
 
 def end(step):
-    for making, made in zip(step.beside(".making.json"), step.beside(".made.json"), strict=True):
-        write_json(made, read_json(making)["record"])
-        making.unlink()
+    making_files = step.beside(".making.json")
+    for making_file, record in zip(making_files, step.beside(".made.json"), strict=True):
+        write_json(record, read_json(making_file)["record"])
+        making_file.unlink()
 
 
-def read_steps(out):
-    words = iter(sys.stdin.buffer.read().decode().split("\0")[:-1])
-    for count in words:
-        files = [next(words) for _ in range(int(count))]
-        yield Step(files, [next(words) for _ in range(int(next(words)))], out)
-
-
-def main():
+def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("use", choices=["states", "adopt", "begin", "end"])
     parser.add_argument("out", help="directory of the run")
     parser.add_argument("--judge", help="the script of the made world's judge")
-    args = parser.parse_args()
-    steps, hashes = list(read_steps(args.out)), Hashes(args.out)
-    Step.judge = args.judge if args.judge and os.path.exists(args.judge) else None
+    return parser.parse_args()
+
+
+def main():
+    args = parse_arguments()
+    run = Run(os.path.normpath(args.out))
+    if args.judge and os.path.exists(args.judge):
+        run.judge = args.judge
+    steps = []
+    for files, command in read_commands():
+        run.files.update(os.path.normpath(file) for file in files)
+        steps.append(Step(run, files, command))
+    hashes = Hashes(args.out)
     if args.use == "states":
         print_states(steps, hashes)
     elif args.use == "adopt":

@@ -14,7 +14,7 @@ validated=()            # flags of the report, for VALIDATION
 
 # Data, initial policy pi_0, reward models
 
-make_world() { # the data of a made world: of the files that the variables name
+make_world() { # the data of a synthetic world: of the files that the variables name
   [[ -n $WORLD ]] || return 0
   local rows=("$OUT/world/evaluation.jsonl") file
   for file in $SFT_DATA $PREFERENCES $RATINGS $REWARD_BENCH $PROMPTS; do

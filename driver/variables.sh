@@ -18,7 +18,7 @@ setting() {
 # The run
 setting RECIPE recipes/tiny.sh                # an experiment; of several files the first that sets a variable wins
 setting SEED 0 whole                          # of every random choice
-setting WORLD ""                              # directory of a made world's scripts: data, base model, true reward, judge
+setting WORLD ""                              # directory of a synthetic world's scripts: data, base model, true reward, judge
 setting WORLD_OPTIONS ""                      # flags of its 1_data.py
 setting DTYPE bfloat16 bfloat16 float16 float32 # of generation and scoring; trainings are in float32 with float32, else in bfloat16 mixed precision
 setting CHAT_TEMPLATE_KWARGS ""               # JSON, arguments of the policies' chat template, such as {"enable_thinking": false}
@@ -77,7 +77,7 @@ setting MAX_MODEL_LEN "" count                # tokens of prompt and response in
 setting ENHANCER none none initial previous mixture # who gives half of the N responses (3.2)
 setting ANNOTATOR reward_model some reward_model preference_model armorm llm_judge verifier policy FILE.py
 setting ANNOTATOR_WEIGHTS ""                  # one each, where ANNOTATOR names several
-setting VALIDATION ""                         # who chooses the best policy; empty: the true reward of a made world, the reward model, the first annotator
+setting VALIDATION ""                         # who chooses the best policy; empty: the true reward of a synthetic world, the reward model, the first annotator
 setting PAIRING best_worst best_worst best_random random_random FILE.py
 setting MIN_MARGIN 0 number                   # of a pair's rewards
 setting LENGTH_PENALTY 0 real                 # off the reward, per character (eq. 9); paper: 0.001

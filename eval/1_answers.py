@@ -1,141 +1,38 @@
 """Answer the questions of benchmarks with vLLM, each in the benchmark's own format of answers.
 
-AlpacaEval-2, MT-Bench (two turns; temperature 0.7 for writing and roleplay, 0.1 for stem and humanities) or Arena-Hard
-v0.1; where the benchmark sets no temperature it is 0. The engine gets the tokens of the chat, in which the template
-alone adds BOS. A sampled answer's seed is made from --seed and the question, so that the same policy gives the same
-answers. A turn gets the room that its chat leaves; one that has none left is answered by nothing, and counted. The
-judges see what follows the thoughts; a thought that was cut off is no answer. What is finished survives a kill: give
-the same command again.
+The benchmarks are AlpacaEval 2, MT-Bench (two turns) and Arena-Hard v0.1. MT-Bench samples writing
+and roleplay at temperature 0.7, stem and humanities at 0.1; everything else is greedy. The engine
+gets the tokens of the chat, in which the template alone adds BOS. The seed of a sampled answer
+follows from --seed and the question: the same policy gives the same answers.
 
-Reads:  --questions_files, one for each benchmark, by default the published: MT-Bench {"question_id", "category",
-        "turns"}, Arena-Hard {"uid", "category", "prompt"}, AlpacaEval a list of {"instruction", "dataset"?}
-Writes: --output_files, one for each: MT-Bench {"question_id", "answer_id", "model_id", "choices", "tstamp"}, Arena-Hard
-        {"uid", "ans_id", "model", "messages", "tstamp"}, AlpacaEval a list of {"instruction", "output", "generator"}
+A turn gets the room that its chat leaves; without room the answer is empty, and counted. The judges
+see what follows the thoughts; a truncated thought is no answer. Finished answers survive a kill:
+the same command resumes.
 
-    python eval/1_answers.py --benchmarks mt_bench --model_name_or_path runs/tiny/iter3/policy --model_name iter3 \
-        --output_files my_mt_bench/answers.jsonl
+Reads:  --questions_files, one for each benchmark, by default the published ones: MT-Bench
+        {"question_id", "category", "turns"}, Arena-Hard {"uid", "category", "prompt"}, AlpacaEval a
+        list of {"instruction", "dataset"?}
+Writes: --output_files, one for each: MT-Bench {"question_id", "answer_id", "model_id", "choices",
+        "tstamp"}, Arena-Hard {"uid", "ans_id", "model", "messages", "tstamp"}, AlpacaEval a list of
+        {"instruction", "output", "generator"}
+
+    python eval/1_answers.py --benchmarks mt_bench --model_name_or_path runs/tiny/iter3/policy \
+        --model_name iter3 --output_files my_mt_bench/answers.jsonl
 """
 
 import hashlib
 import json
-import sys
 import time
+from dataclasses import dataclass
 
+import conversations
 import published
-from common import arguments, chats, engines, models, outputs, rows, thoughts
+from common import arguments, chats, engines, models, outputs, progress, rows
 
-TEMPERATURES = {
-    "writing": 0.7,
-    "roleplay": 0.7,
-    "stem": 0.1,
-    "humanities": 0.1,
-}  # MT-Bench's categories
 MAX_NEW_TOKENS = {"alpaca_eval": 2048, "mt_bench": 1024, "arena_hard": 4096}
 
 
-def turns_of(question):
-    return question.get("turns") or [question.get("prompt") or question["instruction"]]
-
-
-def native(benchmark, question, answers, model, name):
-    """An answer in the benchmark's own format; its id is made from the answer."""
-    digest = hashlib.sha256(json.dumps([model, name, answers]).encode()).hexdigest()[:22]
-    if benchmark == "alpaca_eval":
-        kept = {key: question[key] for key in ("dataset", "datasplit") if key in question}
-        return {
-            "instruction": question["instruction"],
-            "output": answers[0],
-            "generator": model,
-            **kept,
-        }
-    if benchmark == "mt_bench":
-        choices = [{"index": 0, "turns": answers}]
-        made = {
-            "question_id": question["question_id"],
-            "answer_id": digest,
-            "model_id": model,
-            "choices": choices,
-        }
-    else:
-        asked = {"content": question["prompt"], "role": "user"}
-        messages = [asked, {"content": {"answer": answers[0]}, "role": "assistant"}]
-        made = {"uid": question["uid"], "ans_id": digest, "model": model, "messages": messages}
-    return {**made, "tstamp": time.time()}
-
-
-def context_of(tokenizer, questions, most):
-    """Tokens that the longest conversation takes: its questions, and an answer of `most` tokens to each.
-
-    Where there are several turns, one answer more is kept free: read again, an answer may have more tokens than it was
-    sampled in.
-    """
-    lengths = []
-    for name, question in questions.items():
-        turns = turns_of(question)
-        where = f"question {name!r}"
-        texts = [
-            chats.prompt_text(tokenizer, [{"role": "user", "content": turn}], where)
-            for turn in turns
-        ]
-        asked = sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
-        lengths.append(asked + most * (len(turns) + (len(turns) > 1)))
-    return max(lengths)
-
-
-def converse(engine, tokenizer, end, questions, most, length, seed):
-    """Answers {name: question}, turn by turn: a row {"id", "answers", "ends"} for each.
-
-    end: the tokenizer's TurnEnd; most: tokens of an answer; length: of a conversation, the model's context.
-    """
-    from vllm import SamplingParams
-
-    conversations = {name: [] for name in questions}
-    answers = {name: [] for name in questions}
-    ends = {name: [] for name in questions}
-    for turn in range(max(len(turns_of(question)) for question in questions.values())):
-        asked = [name for name, question in questions.items() if turn < len(turns_of(question))]
-        requests, settings = {}, []
-        for name in asked:
-            conversations[name].append({"role": "user", "content": turns_of(questions[name])[turn]})
-            text = chats.prompt_text(tokenizer, conversations[name], f"question {name!r}")
-            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-            room = min(most, length - len(ids))
-            if room > 0:
-                own = int(hashlib.sha256(f"{seed} {name} {turn}".encode()).hexdigest()[:7], 16)
-                temperature = TEMPERATURES.get(questions[name].get("category"), 0.0)
-                stop = [end.token_id] if end.token else None
-                settings.append(
-                    SamplingParams(
-                        temperature=temperature, max_tokens=room, seed=own, stop_token_ids=stop
-                    )
-                )
-                requests[name] = {"prompt_token_ids": ids}
-            opened = chats.opens_thought(text)  # by the template, for all alike
-        outputs = (
-            engine.generate([*requests.values()], settings, use_tqdm=False) if requests else []
-        )
-        outputs = dict(zip(requests, outputs, strict=True))
-        for name in asked:
-            sample = outputs[name].outputs[0] if name in outputs else None
-            response = sample.text if sample else ""
-            ends[name].append(sample.finish_reason if sample else "no room")
-            conversations[name].append({"role": "assistant", "content": response})
-            answer = thoughts.without_thoughts(
-                response, unfinished=opened and ends[name][-1] == "length"
-            )
-            answers[name].append(answer if answer == response else answer.lstrip())
-    return [{"id": name, "answers": answers[name], "ends": ends[name]} for name in questions]
-
-
-def publish(benchmark, answers, path):
-    if benchmark == "alpaca_eval":
-        text = json.dumps(answers, ensure_ascii=False, indent=2) + "\n"
-    else:
-        text = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-    outputs.write_text(path, text)
-
-
-def main():
+def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--benchmarks", nargs="+", required=True, choices=[*MAX_NEW_TOKENS])
     parser.add_argument("--model_name_or_path", required=True)
@@ -176,77 +73,182 @@ def main():
         help="questions between two writes to disk",
     )
     args = parser.parse_args()
-    model = args.model_name or args.model_name_or_path
-    sources = args.questions_files or [
-        published.PUBLISHED[benchmark] for benchmark in args.benchmarks
-    ]
-    if not len(args.benchmarks) == len(sources) == len(set(args.output_files)):
+    if not args.questions_files:
+        args.questions_files = [published.PUBLISHED[benchmark] for benchmark in args.benchmarks]
+    if not len(args.benchmarks) == len(args.questions_files) == len(set(args.output_files)):
         parser.error("--questions_files, --output_files: one for each of --benchmarks")
-    asked = [
-        published.read(source, kind) for source, kind in zip(sources, args.benchmarks, strict=True)
+    return args
+
+
+# Benchmarks
+
+
+@dataclass
+class Benchmark:
+    """One benchmark of this command."""
+
+    name: str
+    questions: dict  # {id: question}
+    max_new_tokens: int  # of a turn
+    output_file: str
+    writer: rows.Writer | None = None  # of rows {"id", "answers", "ends"}
+
+
+def read_benchmarks(args):
+    benchmarks = []
+    files = zip(args.benchmarks, args.questions_files, args.output_files, strict=True)
+    for name, questions_file, output_file in files:
+        questions = published.read(questions_file, name)
+        max_new_tokens = args.max_new_tokens or MAX_NEW_TOKENS[name]
+        benchmarks.append(Benchmark(name, questions, max_new_tokens, output_file))
+    return benchmarks
+
+
+# Answering
+
+
+def start_policy(args, tokenizer, end, benchmarks):
+    context = engines.longest(args.model_name_or_path, args.max_model_len)
+    lengths = []
+    for benchmark in benchmarks:
+        max_new_tokens = benchmark.max_new_tokens
+        lengths.append(conversations.longest(tokenizer, benchmark.questions, max_new_tokens))
+    engine = engines.start(
+        args.model_name_or_path,
+        args.dtype,
+        max(lengths),
+        context,
+        tensor_parallel_size=args.tensor_parallel_size,
+        seed=args.seed,
+    )
+    return conversations.Policy(engine, tokenizer, end, context, args.seed)
+
+
+def answer_benchmark(policy, benchmark, chunk_size):
+    """Answer the questions that are not in the writer yet, chunk by chunk."""
+    todo = [name for name in benchmark.questions if name not in benchmark.writer.done]
+    start = time.time()
+    warned = False
+    for first in range(0, len(todo), chunk_size):
+        chunk = todo[first : first + chunk_size]
+        questions = {question_id: benchmark.questions[question_id] for question_id in chunk}
+        answered = conversations.converse(policy, questions, benchmark.max_new_tokens)
+        benchmark.writer.add(answered)  # survives a kill from here on
+        warned = warned or warn_of_truncation(benchmark, answered)
+        done = first + len(chunk)
+        seconds_left = (time.time() - start) / done * (len(todo) - done)
+        progress.show(f"{done} of {len(todo)} questions, {seconds_left:.0f} s left")
+
+
+def warn_of_truncation(benchmark, answered):
+    """Print a warning if most answers are truncated; returns whether it did."""
+    finish_reasons = finish_reasons_of(answered)
+    truncated = finish_reasons.count("length")
+    if 2 * truncated <= len(finish_reasons):
+        return False
+    print(
+        f"{benchmark.name}: {truncated} of {len(finish_reasons)} answers are cut off at "
+        f"{benchmark.max_new_tokens} tokens, or at the end of the context: raise "
+        "--max_new_tokens, or look whether the model ends its turns",
+        flush=True,
+    )
+    return True
+
+
+def finish_reasons_of(answered):
+    """Of all turns of these rows."""
+    finish_reasons = []
+    for row in answered:
+        finish_reasons += row["ends"]
+    return finish_reasons
+
+
+# Writing
+
+
+def in_benchmark_format(benchmark, question, answers, model, question_id):
+    """The row of one question; its id is made from the answers."""
+    content = json.dumps([model, question_id, answers])
+    answer_id = hashlib.sha256(content.encode()).hexdigest()[:22]
+    if benchmark == "alpaca_eval":
+        row = {
+            "instruction": question["instruction"],
+            "output": answers[0],
+            "generator": model,
+        }
+        for key in ("dataset", "datasplit"):
+            if key in question:
+                row[key] = question[key]
+        return row
+    if benchmark == "mt_bench":
+        return {
+            "question_id": question["question_id"],
+            "answer_id": answer_id,
+            "model_id": model,
+            "choices": [{"index": 0, "turns": answers}],
+            "tstamp": time.time(),
+        }
+    messages = [
+        {"content": question["prompt"], "role": "user"},
+        {"content": {"answer": answers[0]}, "role": "assistant"},
     ]
+    return {
+        "uid": question["uid"],
+        "ans_id": answer_id,
+        "model": model,
+        "messages": messages,
+        "tstamp": time.time(),
+    }
+
+
+def publish(benchmark, model):
+    """Write the output file from the rows of the writer, and print its counts."""
+    writer = benchmark.writer
+    # Rows of this run, and of a killed one that it resumed.
+    row_by_id = {row["id"]: row for row in rows.read(writer.partial)}
+    answers = []
+    for question_id, question in benchmark.questions.items():
+        texts = row_by_id[question_id]["answers"]
+        answers.append(in_benchmark_format(benchmark.name, question, texts, model, question_id))
+    # AlpacaEval reads one JSON list, the others JSON lines.
+    if benchmark.name == "alpaca_eval":
+        text = json.dumps(answers, ensure_ascii=False, indent=2) + "\n"
+    else:
+        text = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+    # Writing the output file removes the unfinished rows, which the writer must not hold open.
+    writer.file.close()
+    outputs.write_text(writer.path, text)
+
+    finish_reasons = finish_reasons_of(row_by_id.values())
+    print(
+        f"{writer.path} questions: {len(answers)}, finished before: {len(writer.done)}, "
+        f"turns: {len(finish_reasons)}, truncated: {finish_reasons.count('length')}, "
+        f"without room: {finish_reasons.count(conversations.NO_ROOM)}"
+    )
+
+
+def main():
+    args = parse_arguments()
+    benchmarks = read_benchmarks(args)
 
     from transformers import AutoModelForCausalLM
 
-    tokenizer = models.tokenizer(
-        args.model_name_or_path, chat_template_kwargs=args.chat_template_kwargs
-    )
+    path = args.model_name_or_path
+    tokenizer = models.tokenizer(path, chat_template_kwargs=args.chat_template_kwargs)
     end = chats.turn_end(tokenizer)
-    models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
+    models.check(AutoModelForCausalLM, path, tokenizer)
 
-    writers = [
-        rows.Writer(file, rows.this_command(args.output_files)) for file in args.output_files
-    ]
-    if any(
-        len(writer.done) < len(questions) for writer, questions in zip(writers, asked, strict=True)
-    ):
-        limit = engines.longest(args.model_name_or_path, args.max_model_len)
-        context = max(
-            context_of(tokenizer, questions, args.max_new_tokens or MAX_NEW_TOKENS[benchmark])
-            for benchmark, questions in zip(args.benchmarks, asked, strict=True)
-        )
-        engine = engines.start(
-            args.model_name_or_path,
-            args.dtype,
-            context,
-            limit,
-            tensor_parallel_size=args.tensor_parallel_size,
-            seed=args.seed,
-        )
-    warned = set()
-    for benchmark, questions, writer in zip(args.benchmarks, asked, writers, strict=True):
-        todo, start = [name for name in questions if name not in writer.done], time.time()
-        most = args.max_new_tokens or MAX_NEW_TOKENS[benchmark]
-        for first in range(0, len(todo), args.chunk_size):
-            chunk = {name: questions[name] for name in todo[first : first + args.chunk_size]}
-            answered = converse(engine, tokenizer, end, chunk, most, limit, args.seed)
-            writer.add(answered)
-            ends = [end for row in answered for end in row["ends"]]
-            if 2 * ends.count("length") > len(ends) and benchmark not in warned:
-                warned.add(benchmark)
-                print(
-                    f"{benchmark}: {ends.count('length')} of {len(ends)} answers are cut off at {most} tokens, or at "
-                    "the end of the context: raise --max_new_tokens, or look whether the model ends its turns",
-                    flush=True,
-                )
-            done, seconds = first + len(chunk), time.time() - start
-            told = (
-                f"{done} of {len(todo)} questions, {seconds / done * (len(todo) - done):.0f} s left"
-            )
-            print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
-    for benchmark, questions, writer in zip(args.benchmarks, asked, writers, strict=True):
-        made = {row["id"]: row for row in rows.read(writer.partial)}
-        answers = [
-            native(benchmark, q, made[name]["answers"], model, name)
-            for name, q in questions.items()
-        ]
-        writer.file.close()  # its rows go when the answers, in the benchmark's format, have the name
-        publish(benchmark, answers, writer.path)
-        ends = [end for row in made.values() for end in row["ends"]]
-        print(
-            f"{writer.path} questions: {len(questions)}, finished before: {len(writer.done)}, turns: {len(ends)}, "
-            f"truncated: {ends.count('length')}, without room: {ends.count('no room')}"
-        )
+    command = rows.this_command(args.output_files)
+    for benchmark in benchmarks:
+        benchmark.writer = rows.Writer(benchmark.output_file, command)
+    # vLLM takes a while to start: it is left out where only publishing was interrupted.
+    unfinished = [b for b in benchmarks if len(b.writer.done) < len(b.questions)]
+    if unfinished:
+        policy = start_policy(args, tokenizer, end, benchmarks)
+        for benchmark in unfinished:
+            answer_benchmark(policy, benchmark, args.chunk_size)
+    for benchmark in benchmarks:
+        publish(benchmark, args.model_name or path)
 
 
 if __name__ == "__main__":

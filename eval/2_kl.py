@@ -1,25 +1,32 @@
-"""Estimate KL(pi || pi_0) on a policy's own samples: the mean of log pi(y|x) - log pi_0(y|x) over y ~ pi (eq. 2).
+"""Estimate KL(pi || pi_0) on a policy's own samples (eq. 2).
 
-The estimate is unbiased for samples at temperature 1; a single response's value may be negative. Log-probabilities are
-sums over the response's tokens and, unless it was cut off, the token that ended it. They count its text as the
-tokenizer reads it, which can differ from the tokens that were sampled.
+The estimate is the mean of log pi(y|x) - log pi_0(y|x) over y ~ pi. It is unbiased for samples at
+temperature 1; a single response's value may be negative. Log-probabilities are sums over the
+response's tokens and, unless it was truncated, the token that ended it. The tokens are those of the
+response's text as the tokenizer reads it, which can differ from the tokens that were sampled.
 
-Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", "end_tokens"?, ...} sampled from
-        --model_name_or_path; without "end_tokens" a response ended as the chat template ends a turn. A row's "system"
-        prompt is before the policy's prompt, not before pi_0's
+Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", "end_tokens"?, ...}
+        sampled from --model_name_or_path; without "end_tokens" a response ended as the chat
+        template ends a turn. A row's "system" prompt is before the policy's prompt, not before
+        pi_0's
 Writes: --output_file, the same rows with "kl" in nats, one for each response
 
-    python eval/2_kl.py --model_name_or_path runs/tiny/iter1/policy --ref_model_name_or_path runs/tiny/sft \
-        --responses_file runs/tiny/eval/iter1/true_rewards.jsonl --output_file runs/tiny/eval/iter1/kl.jsonl
+    python eval/2_kl.py --model_name_or_path runs/tiny/iter1/policy \
+        --ref_model_name_or_path runs/tiny/sft \
+        --responses_file runs/tiny/eval/iter1/true_rewards.jsonl \
+        --output_file runs/tiny/eval/iter1/kl.jsonl
 """
 
 import math
 import time
+from dataclasses import dataclass
 
-from common import arguments, chats, models, rows
+from common import arguments, batches, chats, models, rows
+
+IGNORED = -100  # a label that torch's cross-entropy leaves out
 
 
-def main():
+def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True, help="the policy pi")
     parser.add_argument("--ref_model_name_or_path", required=True, help="the initial policy pi_0")
@@ -38,77 +45,127 @@ def main():
         help="of weights and activations: float32, bfloat16",
     )
     parser.add_argument("--chat_template_kwargs", help=arguments.TEMPLATE_HELP)
-    args = parser.parse_args()
-    answered, start = list(rows.read(args.responses_file, "responses")), time.time()
+    return parser.parse_args()
 
+
+# Tokens
+
+
+@dataclass
+class Sequence:
+    """The tokens of one response behind its prompt."""
+
+    index: int  # of the response, among those of all rows
+    token_ids: list[int]  # prompt, response, and the token that ended it
+    prompt_length: int
+
+
+def load_tokenizer(args, example):
+    """The policy's tokenizer, once both models are known to be sound. example: a row."""
+    from transformers import AutoModelForCausalLM
+
+    prompt = (example.at("prompt"), example["prompt"])
+    for path in (args.ref_model_name_or_path, args.model_name_or_path):
+        tokenizer = models.tokenizer(path, prompt, chat_template_kwargs=args.chat_template_kwargs)
+        models.check(AutoModelForCausalLM, path, tokenizer)
+    return tokenizer
+
+
+def sequences_of(answered, tokenizer, path, with_system):
+    """A Sequence for every response of all rows.
+
+    with_system: a row's "system" prompt stands before its prompt. path: the tokenizer's.
+    """
+    end = chats.turn_end(tokenizer)
+    vocabulary = tokenizer.get_vocab()
+    sequences = []
+    for row in answered:
+        chat = row["prompt"]
+        if with_system and row.get("system"):
+            chat = [{"role": "system", "content": row["system"]}, *chat]
+        prompt = chats.prompt_text(tokenizer, chat, row.at("prompt"))
+        end_tokens = row.get("end_tokens") or [end.token] * len(row["responses"])
+        for response, finish_reason, end_token in zip(
+            row["responses"], row["finish_reasons"], end_tokens, strict=True
+        ):
+            prompt_ids, ids = chats.encode(tokenizer, prompt, response)
+            end_id = vocabulary.get(end_token) if end_token else end.token_id
+            if end_token and end_id is None:
+                rows.refuse(row, f"end_tokens: {end_token!r} is no token of {path}")
+            # A truncated response was ended by no token.
+            if finish_reason != "length" and end_id is not None:
+                ids = [*ids, end_id]
+            sequences.append(Sequence(len(sequences), prompt_ids + ids, len(prompt_ids)))
+    return sequences
+
+
+# Log-probabilities
+
+
+def log_probabilities(path, sequences, dtype, batch_tokens):
+    """log pi(y|x) of every sequence's response, in order. One model is in memory at a time."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    for name in (args.ref_model_name_or_path, args.model_name_or_path):
-        example = answered[0].at("prompt"), answered[0]["prompt"]
-        tokenizer = models.tokenizer(name, example, chat_template_kwargs=args.chat_template_kwargs)
-        models.check(AutoModelForCausalLM, name, tokenizer)
-    end, vocabulary = chats.turn_end(tokenizer), tokenizer.get_vocab()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = models.load(AutoModelForCausalLM, path, dtype=dtype, device_map=device)
+    results = [0.0] * len(sequences)
+    with torch.inference_mode():
+        for batch in batches.by_length(sequences, lambda s: len(s.token_ids), batch_tokens):
+            sums = batch_log_probabilities(model, batch)
+            for sequence, log_probability in zip(batch, sums, strict=True):
+                results[sequence.index] = log_probability
+    return results
 
-    def sequences_of(steered):
-        """(tokens of the prompt, tokens of prompt and response) of every response."""
-        for row in answered:
-            chat = row["prompt"]
-            if steered and row.get("system"):
-                chat = [{"role": "system", "content": row["system"]}, *chat]
-            prompt = chats.prompt_text(tokenizer, chat, row.at("prompt"))
-            ends = row.get("end_tokens") or [end.token] * len(row["responses"])
-            for response, reason, token in zip(
-                row["responses"], row["finish_reasons"], ends, strict=True
-            ):
-                prompt_ids, ids = chats.encode(tokenizer, prompt, response)
-                last = vocabulary.get(token) if token else end.token_id
-                if token and last is None:
-                    rows.refuse(
-                        row, f"end_tokens: {token!r} is no token of {args.model_name_or_path}"
-                    )
-                if reason != "length" and last is not None:
-                    ids = [*ids, last]
-                yield len(prompt_ids), prompt_ids + ids
 
-    @torch.inference_mode()
-    def log_probabilities(name, steered):
-        """Of every response under that model; one model is in memory at a time."""
-        sequences = list(sequences_of(steered))
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][1]), reverse=True)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = models.load(AutoModelForCausalLM, name, dtype=args.dtype, device_map=device)
-        results, left = [0.0] * len(sequences), order
-        while left:
-            size = max(1, args.batch_tokens // len(sequences[left[0]][1]))
-            batch, left = left[:size], left[size:]
-            ids = torch.nn.utils.rnn.pad_sequence(
-                [torch.tensor(sequences[i][1]) for i in batch], batch_first=True
-            )
-            lengths = torch.tensor([[sequences[i][0], len(sequences[i][1])] for i in batch])
-            position = torch.arange(ids.shape[1])
-            of_response = (position >= lengths[:, :1]) & (position < lengths[:, 1:])
-            # Padding stands on the right, where causal attention cannot see it from the response.
-            labels = ids.masked_fill(~of_response, -100)[:, 1:].to(device)
-            logits = model(ids.to(device)).logits[:, :-1].float()
-            losses = torch.nn.functional.cross_entropy(
-                logits.transpose(1, 2), labels, reduction="none"
-            )
-            for i, loss in zip(batch, losses.sum(1).tolist(), strict=True):
-                results[i] = -loss
-        return results
+def batch_log_probabilities(model, batch):
+    """Of the responses of a batch of sequences: a list of floats."""
+    import torch
 
-    of_policy = log_probabilities(args.model_name_or_path, steered=True)
-    of_reference = log_probabilities(args.ref_model_name_or_path, steered=False)
-    ratios = iter(p - r for p, r in zip(of_policy, of_reference, strict=True))
+    token_ids = [torch.tensor(sequence.token_ids) for sequence in batch]
+    # Padding stands on the right, where causal attention cannot see it from the response.
+    ids = torch.nn.utils.rnn.pad_sequence(token_ids, batch_first=True)  # [batch, tokens]
+    starts = torch.tensor([[sequence.prompt_length] for sequence in batch])  # [batch, 1]
+    ends = torch.tensor([[len(sequence.token_ids)] for sequence in batch])
+    position = torch.arange(ids.shape[1])
+    in_response = (position >= starts) & (position < ends)  # [batch, tokens]
+
+    # The logits at one position predict the token at the next.
+    labels = ids.masked_fill(~in_response, IGNORED)[:, 1:].to(model.device)
+    logits = model(ids.to(model.device)).logits[:, :-1].float()  # [batch, tokens - 1, vocabulary]
+    losses = torch.nn.functional.cross_entropy(
+        logits.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED
+    )
+    return [-loss for loss in losses.sum(1).tolist()]
+
+
+def main():
+    args = parse_arguments()
+    start = time.time()
+    answered = list(rows.read(args.responses_file, "responses"))
+    tokenizer = load_tokenizer(args, answered[0])
+
+    path = args.model_name_or_path
+    sequences = sequences_of(answered, tokenizer, path, with_system=True)
+    of_policy = log_probabilities(path, sequences, args.dtype, args.batch_tokens)
+    # The same tokenizer reads the text for both models: only the system prompt differs.
+    sequences = sequences_of(answered, tokenizer, path, with_system=False)
+    of_reference = log_probabilities(
+        args.ref_model_name_or_path, sequences, args.dtype, args.batch_tokens
+    )
+
+    # Sampled from the policy: their mean over x and y is the KL.
+    ratios = [policy - ref for policy, ref in zip(of_policy, of_reference, strict=True)]
+    first = 0  # response of the row
     for row in answered:
-        row["kl"] = [next(ratios) for _ in row["responses"]]
+        count = len(row["responses"])
+        row["kl"] = ratios[first : first + count]
+        first += count
         if not all(map(math.isfinite, row["kl"])):
             rows.refuse(row, f"kl: {row['kl']} are not all finite")
     rows.write(args.output_file, answered)
-    print(
-        f"{args.output_file} rows in: {len(answered)}, rows out: {len(answered)}, {time.time() - start:.1f} s"
-    )
+    counts = f"rows in: {len(answered)}, rows out: {len(answered)}"
+    print(f"{args.output_file} {counts}, {time.time() - start:.1f} s")
 
 
 if __name__ == "__main__":

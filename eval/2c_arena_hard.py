@@ -1,17 +1,20 @@
-"""Arena-Hard v0.1: a judge compares each answer with a baseline's, in two games with sides swapped (paper 4.1).
+"""Arena-Hard v0.1: a judge compares each answer with a baseline's, on both sides (paper 4.1).
 
-The official prompt at temperature 0; the last verdict of a reply counts, in [[A>B]], or else in [A>B], as the official
-scorer reads it; the judge's thoughts, before </think>, hold no verdict. [[A>>B]] and [[B>>A]] count as three games,
-[[A=B]] as half a win. The score is the mean over all games, which against one baseline is the Bradley-Terry win rate;
-its interval of 95% comes from 100 bootstraps of the games, as the official scorer makes it. A question whose games do
-not both have a verdict is left out and counted, never guessed. Replies are kept as they arrive: whatever stopped the
-run, the same command goes on, and nothing is paid for twice. A key is read from OPENAI_API_KEY.
+The judge reads the official prompt at temperature 0; the last verdict of a reply counts, in [[A>B]]
+or else in [A>B], as the official scorer reads it. The judge's thoughts, before </think>, hold no
+verdict. [[A>>B]] and [[B>>A]] count as three games, [[A=B]] as half a win. The score is the mean
+over all games, which against one baseline is the Bradley-Terry win rate; its 95% interval comes
+from 100 bootstraps of the games, as the official scorer makes it. A question whose two games do not
+both have a verdict is left out and counted, never guessed. Replies are kept as they arrive: after
+an interruption the same command resumes, and no request is paid for twice. A key is read from
+OPENAI_API_KEY.
 
-Reads:  --answers_file from 1_answers.py; --questions_file, --baseline_file (gpt-4-0314's answers) and --prompts_file
-        {"system_prompt", "prompt_template"}, by default the published
-Writes: --output_dir, judgments.jsonl in the official format {"uid", "category", "judge", "model", "baseline", "games"};
-        arena_hard.json, score, interval and mean lengths, with judge and date; replies.jsonl, what was paid for;
-        refused.jsonl, what the judge refused, and its words
+Reads:  --answers_file from 1_answers.py; --questions_file, --baseline_file (gpt-4-0314's answers)
+        and --prompts_file {"system_prompt", "prompt_template"}, by default the published ones
+Writes: --output_dir, judgments.jsonl in the official format {"uid", "category", "judge", "model",
+        "baseline", "games"}; arena_hard.json, score, interval and mean lengths, with judge and
+        date; replies.jsonl, what was paid for; refused.jsonl, refused requests with the judge's
+        words
 
     python eval/2c_arena_hard.py --answers_file my_arena_hard/answers.jsonl \
         --judge_url http://localhost:8000/v1 --judge_model my_judge --output_dir my_arena_hard
@@ -19,43 +22,81 @@ Writes: --output_dir, judgments.jsonl in the official format {"uid", "category",
 
 import datetime
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 import judging
 import published
-from common import arguments, judge, outputs, rows
+from common import arguments, judge, outputs, rows, tables
 
-WINS = {  # of the answer that is shown as A, with the games that the verdict counts for
-    "A>>B": [1, 1, 1], "A>B": [1], "A=B": [0.5], "B=A": [0.5], "B>A": [0], "B>>A": [0, 0, 0],
-    "A<B": [0], "A<<B": [0, 0, 0], "B<A": [1], "B<<A": [1, 1, 1],
-}  # fmt: skip
+# Results of the answer shown as A, one for each game that the verdict counts as: 1 is a win.
+WINS = {
+    "A>>B": [1, 1, 1],
+    "A>B": [1],
+    "A=B": [0.5],
+    "B=A": [0.5],
+    "B>A": [0],
+    "B>>A": [0, 0, 0],
+    "A<B": [0],
+    "A<<B": [0, 0, 0],
+    "B<A": [1],
+    "B<<A": [1, 1, 1],
+}
 FILES = ("judgments.jsonl", "arena_hard.json", "replies.jsonl", "refused.jsonl")
 BOOTSTRAPS = 100
+REPLY_TOKENS = 4096
+GAMES = (0, 1)
+BASELINE_FIRST, MODEL_FIRST = GAMES  # which answer is shown as A
 
 
-def text_of(answer):
-    return answer["messages"][-1]["content"]["answer"]
+def parse_arguments():
+    parser = arguments.Parser(__doc__)
+    parser.add_argument("--answers_file", required=True)
+    for name in ("questions", "baseline", "prompts"):
+        parser.add_argument(f"--{name}_file", help="(default: the official, at a pinned commit)")
+    parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
+    judging.add_flags(parser)
+    return parser.parse_args()
 
 
-def verdict(said):
-    """The last verdict in what the judge says, or None."""
-    found = judge.verdicts((said or "").upper(), r"([AB]\s*[<>=]+\s*[AB])")
-    known = [word for word in map(without_blanks, found) if word in WINS]
-    return known[-1] if known else None
+# Inputs
 
 
-def without_blanks(text):
-    return "".join(text.split())
+@dataclass
+class Player:
+    """One side of the games."""
+
+    name_by_question: dict  # {uid: the model's name}
+    text_by_question: dict  # {uid: the answer}
+
+    def names(self):
+        return ", ".join(sorted(set(self.name_by_question.values())))
+
+    def mean_length(self):
+        """Characters of an answer."""
+        return fmean(map(len, self.text_by_question.values()))
 
 
-def prompt_of(path):
+def read_player(file, questions):
+    answers = published.read(file, "arena_hard_answers")
+    published.answered(questions, answers, file)
+    name_by_question = {}
+    text_by_question = {}
+    for uid, answer in answers.items():
+        name_by_question[uid] = answer["model"]
+        text_by_question[uid] = answer["messages"][-1]["content"]["answer"]
+    return Player(name_by_question, text_by_question)
+
+
+def read_prompt(path):
     """(system prompt, template) of the official file of settings."""
     import yaml
 
     try:
         settings = yaml.safe_load(published.local(path).read_text(encoding="utf-8"))
-        system, template = settings["system_prompt"] + "", settings["prompt_template"][0] + ""
+        system = settings["system_prompt"] + ""  # an error for what is no text
+        template = settings["prompt_template"][0] + ""
         template.format(question_1="", answer_1="", answer_2="")
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}")
@@ -71,86 +112,150 @@ def prompt_of(path):
     return system, template
 
 
-def main():
-    parser = arguments.Parser(__doc__)
-    parser.add_argument("--answers_file", required=True)
-    for name in ("questions", "baseline", "prompts"):
-        parser.add_argument(f"--{name}_file", help="(default: the official, at a pinned commit)")
-    parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
-    judging.add_flags(parser)
-    args = parser.parse_args()
-    default = published.PUBLISHED
-    questions = published.read(args.questions_file or default["arena_hard"], "arena_hard")
-    baseline_file = args.baseline_file or default["arena_hard_baseline"]
-    both, texts = [], []
-    for file in (args.answers_file, baseline_file):
-        both.append(published.read(file, "arena_hard_answers"))
-        published.answered(questions, both[-1], file)
-        texts.append({name: text_of(answer) for name, answer in both[-1].items()})
-    system, template = prompt_of(args.prompts_file or default["arena_hard_prompts"])
-    asked = {}
-    for name, question in questions.items():
-        for game, (first, second) in enumerate([(texts[1], texts[0]), (texts[0], texts[1])]):
-            user = template.format(
-                question_1=question["prompt"], answer_1=first[name], answer_2=second[name]
-            )
-            asked[name, game] = [
+# Games
+
+
+def make_messages(questions, model, baseline, system, template):
+    """{(uid, game): messages for the judge} of two games a question."""
+    messages_by_game = {}
+    for uid, question in questions.items():
+        model_text = model.text_by_question[uid]
+        baseline_text = baseline.text_by_question[uid]
+        sides = {
+            BASELINE_FIRST: {"answer_1": baseline_text, "answer_2": model_text},
+            MODEL_FIRST: {"answer_1": model_text, "answer_2": baseline_text},
+        }
+        for game, shown in sides.items():
+            user = template.format(question_1=question["prompt"], **shown)
+            messages_by_game[uid, game] = [
                 {"role": "system", "content": system},
                 {"role": "user", "content": user},
             ]
-    options = {"temperature": 0, "max_completion_tokens": args.max_tokens or 4096}
-    requests = {at: {"messages": m, **options} for at, m in asked.items()}
-    choices, refused = judging.ask(args, requests, args.output_dir / "replies.jsonl")
-    replies = {at: choice and choice["text"] for at, choice in choices.items()}
-    said = judging.without_thoughts(choices)
+    return messages_by_game
 
-    judgments, wins = [], []
-    for name, question in questions.items():
-        games = [
+
+def verdict(reply):
+    """The last verdict in a reply without thoughts, or None; reply: None if refused."""
+    candidates = judge.verdicts((reply or "").upper(), r"([AB]\s*[<>=]+\s*[AB])")
+    verdicts = []
+    for candidate in candidates:
+        without_blanks = "".join(candidate.split())
+        if without_blanks in WINS:
+            verdicts.append(without_blanks)
+    return verdicts[-1] if verdicts else None
+
+
+def make_judgments(questions, model, baseline, choices, messages_by_game, judge_model):
+    """Rows in the official format; choices: what the judge replied to each game."""
+    replies = judging.without_thoughts(choices)
+    judgments = []
+    for uid, question in questions.items():
+        games = []
+        for game in GAMES:
+            choice = choices[uid, game]
+            games.append(
+                {
+                    "score": verdict(replies[uid, game]),
+                    "judgment": {"answer": choice and choice["text"]},
+                    "prompt": messages_by_game[uid, game],
+                }
+            )
+        judgments.append(
             {
-                "score": verdict(said[name, game]),
-                "judgment": {"answer": replies[name, game]},
-                "prompt": asked[name, game],
+                "uid": uid,
+                "category": question["category"],
+                "judge": judge_model,
+                "model": model.name_by_question[uid],
+                "baseline": baseline.name_by_question[uid],
+                "games": games,
             }
-            for game in (0, 1)
-        ]
-        names = {"model": both[0][name]["model"], "baseline": both[1][name]["model"]}
-        about = {"uid": name, "category": question["category"], "judge": args.judge_model}
-        judgments.append({**about, **names, "games": games})
-        shown_b, shown_a = (WINS.get(game["score"]) for game in games)
-        if shown_b and shown_a:
-            wins.append([*shown_a, *(1 - win for win in shown_b)])
-    rows.write(args.output_dir / "judgments.jsonl", judgments)
-    if not wins:
-        told = (refused or [replies[name, 0][:200]])[0]
-        sys.exit(f"{args.judge_model}: no question has two verdicts, such as {told!r}")
+        )
+    return judgments
 
+
+def wins_of(games):
+    """The model's results in the two games of a question, or None unless both have a verdict."""
+    as_b = WINS.get(games[BASELINE_FIRST]["score"])
+    as_a = WINS.get(games[MODEL_FIRST]["score"])
+    if as_a is None or as_b is None:
+        return None
+    # A win of A is a loss of the model that is shown as B.
+    return [*as_a, *(1 - win for win in as_b)]
+
+
+# Results
+
+
+def summarise(wins, model, baseline, judge_model, question_count):
+    """The content of arena_hard.json; wins: the results of each question with two verdicts."""
     import numpy as np
 
-    games, random = np.array([win for of in wins for win in of], float), np.random.default_rng(0)
-    means = [random.choice(games, len(games)).mean() for _ in range(BOOTSTRAPS)]
-    result = {
-        "model": ", ".join(sorted({answer["model"] for answer in both[0].values()})),
-        "baseline": ", ".join(sorted({answer["model"] for answer in both[1].values()})),
-        "judge": args.judge_model,
+    games = np.concatenate(wins).astype(float)  # of all questions
+    # Single games are drawn again, as the official scorer does, though two share a question.
+    generator = np.random.default_rng(0)
+    means = [generator.choice(games, len(games)).mean() for _ in range(BOOTSTRAPS)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {
+        "model": model.names(),
+        "baseline": baseline.names(),
+        "judge": judge_model,
         "date": datetime.date.today().isoformat(),
         "score": 100 * games.mean(),
-        "interval": [100 * bound for bound in np.quantile(means, [0.025, 0.975])],
-        "length": fmean(map(len, texts[0].values())),
-        "baseline_length": fmean(map(len, texts[1].values())),
+        "interval": [100 * low, 100 * high],
+        "length": model.mean_length(),
+        "baseline_length": baseline.mean_length(),
         "questions": len(wins),
-        "of": len(questions),
+        "of": question_count,
     }
-    outputs.write_json(args.output_dir / "arena_hard.json", result)
-    low, high = result["interval"]
-    print(
-        "| model | baseline | judge | score | 95% | characters | baseline's | questions |\n|"
-        + " --- |" * 8
+
+
+def table(summary):
+    low, high = summary["interval"]
+    columns = {
+        "model": summary["model"],
+        "baseline": summary["baseline"],
+        "judge": summary["judge"],
+        "score": f"{summary['score']:.1f}",
+        "95%": f"{low:.1f} to {high:.1f}",
+        "characters": f"{summary['length']:.0f}",
+        "baseline's": f"{summary['baseline_length']:.0f}",
+        "questions": f"{summary['questions']} of {summary['of']}",
+    }
+    return tables.markdown(columns.keys(), [columns.values()])
+
+
+def main():
+    args = parse_arguments()
+    default = published.PUBLISHED
+    questions = published.read(args.questions_file or default["arena_hard"], "arena_hard")
+    model = read_player(args.answers_file, questions)
+    baseline = read_player(args.baseline_file or default["arena_hard_baseline"], questions)
+    system, template = read_prompt(args.prompts_file or default["arena_hard_prompts"])
+    messages_by_game = make_messages(questions, model, baseline, system, template)
+
+    options = {"temperature": 0, "max_completion_tokens": args.max_tokens or REPLY_TOKENS}
+    requests = {}
+    for game, messages in messages_by_game.items():
+        requests[game] = {"messages": messages, **options}
+    choices, refused = judging.ask(args, requests, args.output_dir / "replies.jsonl")
+
+    judgments = make_judgments(
+        questions, model, baseline, choices, messages_by_game, args.judge_model
     )
-    told = f"{result['score']:.1f} | {low:.1f} to {high:.1f} | {result['length']:.0f} | {result['baseline_length']:.0f}"
-    print(
-        f"| {result['model']} | {result['baseline']} | {args.judge_model} | {told} | {len(wins)} of {len(questions)} |"
-    )
+    rows.write(args.output_dir / "judgments.jsonl", judgments)
+    wins = []  # of the questions with two verdicts
+    for judgment in judgments:
+        wins_of_question = wins_of(judgment["games"])
+        if wins_of_question is not None:
+            wins.append(wins_of_question)
+    if not wins:
+        last_game = judgments[-1]["games"][BASELINE_FIRST]
+        example = refused[0] if refused else last_game["judgment"]["answer"][:200]
+        sys.exit(f"{args.judge_model}: no question has two verdicts, such as {example!r}")
+
+    summary = summarise(wins, model, baseline, args.judge_model, len(questions))
+    outputs.write_json(args.output_dir / "arena_hard.json", summary)
+    print(table(summary))
 
 
 if __name__ == "__main__":

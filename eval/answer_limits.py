@@ -1,7 +1,7 @@
-"""The tokens that lm-eval's models may answer with, and how many answers they cut off. For 2d_academic.py.
+"""The tokens that lm-eval's models may answer with, and how many answers they cut off.
 
-lm-eval stops at 256 tokens where a task sets no limit, and some tasks set 256 or less: a model that reasons for longer
-loses the answer, and looks worse than it is.
+lm-eval stops at 256 tokens where a task sets no limit, and some tasks set 256 or less: a model that
+reasons for longer loses the answer, and looks worse than it is. For 2d_academic.py.
 """
 
 from pathlib import Path
@@ -10,95 +10,124 @@ from common import thoughts
 
 TOKENS = 1024  # at least, where neither --max_gen_toks nor a file of --include_path says otherwise
 LEAST = 256  # that a long prompt leaves for the answer; beyond, the prompt is cut on its left
-NAMES = (
-    "max_gen_toks",
-    "max_new_tokens",
-    "max_tokens",
-    "max_completion_tokens",
-)  # lm-eval's for the limit
+# lm-eval's names for the limit.
+NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
 def limited_by_user(include_path):
-    """The names of the tasks whose file in that directory sets a limit itself, not by a file that it includes."""
+    """The names of the tasks whose own file in that directory sets a limit.
+
+    A limit that a task takes from a file which its own includes does not count.
+    """
     from lm_eval.tasks._yaml_loader import load_yaml
 
     names = set()
-    for path in Path(include_path).rglob("*.yaml") if include_path else ():
+    if not include_path:
+        return names
+    for path in Path(include_path).rglob("*.yaml"):
         try:
             config = load_yaml(path, resolve_func=False, recursive=False)
         except Exception:  # lm-eval skips such a file too
             continue
         options = config.get("generation_kwargs")
-        own = isinstance(options, dict) and any(options.get(name) is not None for name in NAMES)
-        if isinstance(config.get("task"), str) and own:
+        if not isinstance(options, dict) or not isinstance(config.get("task"), str):
+            continue
+        if limits_in(options):
             names.add(config["task"])
     return names
 
 
-def set_limits(tasks, limit, kept, context=None):
-    """Set the limit of the tasks that generate: to `limit`, else to TOKENS or the task's own where that is higher.
+def limits_in(options):
+    """The limits that generation options set, under any of the names."""
+    return [options[name] for name in NAMES if options.get(name) is not None]
 
-    tasks: {name: lm-eval's task}; kept: names of tasks whose own limit stays. context: tokens that the model can read,
-    of which an answer gets one half at most, or None.
+
+def set_limits(tasks, limit, limited_names, context=None):
+    """Set the limit of the tasks that generate: `limit`, else TOKENS or the task's, if higher.
+
+    tasks: {name: lm-eval's task}. limited_names: tasks whose own limit stays, unless `limit` is
+    given. context: tokens that the model can read, half of which an answer gets at most, or None.
     """
     for name, task in tasks.items():
         if task.get_config("output_type") != "generate_until":
             continue
         options = task.get_config("generation_kwargs")
-        own = [int(options.pop(alias)) for alias in NAMES if options.get(alias) is not None]
-        tokens = limit or (own[0] if name in kept else max([TOKENS, *own[:1]]))
-        options["max_gen_toks"] = min(tokens, context // 2) if context else tokens
+        task_limits = [int(value) for value in limits_in(options)]
+        # Of several names for the limit only one may stay.
+        for alias in NAMES:
+            if options.get(alias) is not None:
+                del options[alias]
+        if limit:
+            tokens = limit
+        elif name in limited_names:
+            tokens = task_limits[0]
+        else:
+            tokens = max([TOKENS, *task_limits[:1]])
+        if context:
+            tokens = min(tokens, context // 2)
+        options["max_gen_toks"] = tokens
 
 
-def fit(maybe_truncate):
-    """In place of lm-eval's function: a prompt that is too long with the answer first takes from the answer's room."""
+# In place of functions of lm-eval
 
-    def fitted(tokens, max_gen_toks, max_model_len, **options):
-        least = min(LEAST, max_gen_toks, max_model_len // 2)
-        options |= {"min_gen_toks": least, "shrink_gen_toks": True}
+
+def shorten_answer_first(maybe_truncate):
+    """A prompt that is too long with its answer first takes from the answer's room."""
+
+    def truncate(tokens, max_gen_toks, max_model_len, **options):
+        options["min_gen_toks"] = min(LEAST, max_gen_toks, max_model_len // 2)
+        options["shrink_gen_toks"] = True
         return maybe_truncate(
             tokens, max_gen_toks=max_gen_toks, max_model_len=max_model_len, **options
         )
 
-    return fitted
+    return truncate
 
 
 def drop_thoughts(postprocess):
-    """In place of lm-eval's function: a thought holds no answer, and one that was cut off leaves none."""
+    """A thought holds no answer, and one that was cut off leaves none."""
 
-    def after_the_thoughts(generation, *args, **options):
+    def postprocess_answer(generation, *args, **options):
         return postprocess(thoughts.without_thoughts(generation), *args, **options)
 
-    return after_the_thoughts
+    return postprocess_answer
 
 
 def count_vllm(model):
-    """The list to which lm-eval's model of vLLM appends, for every answer, whether it was cut off."""
-    generate, cut_off = model._model_generate, []
+    """The list to which lm-eval's vLLM model appends, for every answer, whether it was cut off."""
+    model_generate = model._model_generate
+    cut_off = []
 
-    def counted(requests, generate=False, sampling_params=None, run=generate):
-        outputs = run(requests, generate=generate, sampling_params=sampling_params)
-        if generate:
-            cut_off.extend(output.outputs[0].finish_reason == "length" for output in outputs)
+    def generate_and_count(requests, generate=False, sampling_params=None):
+        outputs = model_generate(requests, generate=generate, sampling_params=sampling_params)
+        if generate:  # else only likelihoods
+            for output in outputs:
+                cut_off.append(output.outputs[0].finish_reason == "length")
         return outputs
 
-    model._model_generate = counted
+    model._model_generate = generate_and_count
     return cut_off
 
 
 def count_transformers(model):
-    """The same for lm-eval's model of transformers: an answer is cut off that has all its tokens and no end."""
-    generate, cut_off = model._model_generate, []
+    """The same for lm-eval's transformers model: cut off has all its tokens and no end."""
+    model_generate = model._model_generate
+    cut_off = []
 
-    def counted(context, max_length, stop, **options):
-        sequences = generate(context, max_length, stop, **options)
-        answers = sequences[:, context.shape[1] :]  # [batch, tokens]
+    def generate_and_count(context, max_length, stop, **options):
+        sequences = model_generate(context, max_length, stop, **options)  # [batch, tokens]
+        answers = sequences[:, context.shape[1] :]  # [batch, tokens of the answer]
+        is_full = sequences.shape[1] >= max_length
         for answer in answers.tolist():
-            ended = model.eot_token_id in answer or any(
-                text in model.tok_decode(answer) for text in stop if text
-            )
-            cut_off.append(sequences.shape[1] >= max_length and not ended)
+            cut_off.append(is_full and not has_ended(model, answer, stop))
         return sequences
 
-    model._model_generate = counted
+    model._model_generate = generate_and_count
     return cut_off
+
+
+def has_ended(model, answer, stop):
+    """Does an answer, a list of token ids, hold the token or one of the texts that end it?"""
+    if model.eot_token_id in answer:
+        return True
+    return any(text in model.tok_decode(answer) for text in stop if text)

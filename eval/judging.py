@@ -1,7 +1,8 @@
-"""Ask a judge, and keep its replies; for the scripts of this folder that judge.
+"""Ask a judge and keep its replies, for the scripts of this folder that judge.
 
-Every reply is on disk as it arrives and is never paid for twice, whatever stopped the run and whichever policy asked
-the same. What the judge refused stands in refused.jsonl beside the replies, with its words, and is asked again.
+Every reply is on disk as it arrives and is never paid for twice, whatever stopped the run and
+whichever policy asked the same. Requests that the judge refused are in refused.jsonl beside the
+replies, with the error messages, and are sent again by the next run.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import sys
 import time
 
 from common import arguments, judge, outputs, rows, thoughts
+from common.progress import show
 
 
 def add_flags(parser, required=True):
@@ -29,32 +31,64 @@ def add_flags(parser, required=True):
     )
 
 
-def kept(path):
-    """{key: choice} of a file of replies, and the file, open for more and locked; a line that was cut in half goes."""
+class Replies:
+    """The file of a judge's replies, locked by this process.
+
+    choices: {key of a request: choice}, those of earlier runs and of this one.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.file = open_replies(path)
+        self.choices = {}
+        for number, line in rows.lines_of(path):
+            try:
+                key, choice = parse_reply(line)
+            except ValueError as error:
+                sys.exit(f"{path}:{number}: {error}; remove that line to have it asked again")
+            self.choices[key] = choice
+
+    def add(self, key, choice):
+        """Append a reply; from then on a kill does not lose it."""
+        try:
+            self.file.write(json.dumps({"id": key, "choice": choice}).encode() + b"\n")
+        except OSError as error:
+            sys.exit(
+                f"{self.path}: {error.strerror}; "
+                "what has been answered is kept, the same command goes on"
+            )
+        self.choices[key] = choice
+
+
+def open_replies(path):
+    """The file of replies, open for more and locked; a last line that was cut off is removed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+b", buffering=0)
         if not outputs.locked(file):
             sys.exit(f"{path}: another process is writing it")
-        whole, newline, tail = path.read_bytes().rpartition(b"\n")
+        # What follows the last newline was being written when an earlier run was killed.
+        whole_lines, newline, tail = path.read_bytes().rpartition(b"\n")
         if tail and not tail.startswith(b"{"):
             sys.exit(f"{path}: not the replies of a judge")
-        file.truncate(len(whole + newline))
+        file.truncate(len(whole_lines + newline))
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}")
-    known = {}
-    for number, line in rows.lines_of(path):
-        try:
-            entry = rows.parse(line)
-            if not isinstance(entry["id"], str) or not isinstance(entry["choice"]["text"], str):
-                raise TypeError
-            known[entry["id"]] = entry["choice"]
-        except (ValueError, TypeError, KeyError) as error:
-            reason = (
-                error if isinstance(error, ValueError) else "row: not a reply {id, choice: {text}}"
-            )
-            sys.exit(f"{path}:{number}: {reason}; remove that line to have it asked again")
-    return known, file
+    return file
+
+
+def parse_reply(line):
+    """(key, choice) of a line; a ValueError says why it is no reply."""
+    entry = rows.parse(line)
+    try:
+        key = entry["id"]
+        choice = entry["choice"]
+        valid = isinstance(key, str) and isinstance(choice["text"], str)
+    except (TypeError, KeyError):
+        valid = False
+    if not valid:
+        raise ValueError("row: not a reply {id, choice: {text}}")
+    return key, choice
 
 
 def any_reply(choice):
@@ -74,89 +108,117 @@ def with_logprobs(choice):
         )
 
 
-def ask(args, requests, path):
-    """({name: choice or None}, why requests were refused) for {name: request without the model}.
+class Run:
+    """Sends requests to a judge, as many at once as it allows. refused: {key: error message}."""
 
-    A choice is what the server gave, with "text", the reply, and "date"; it is None if the server refused that very
-    request. A server that does not answer ends the program in one line. Replies are kept in the file `path`.
-    """
-    known, file = kept(path)
-    keys = {
-        name: hashlib.sha256(
-            json.dumps({"model": args.judge_model, **request}).encode()
-        ).hexdigest()
-        for name, request in requests.items()
-    }
-    todo = {keys[name]: request for name, request in requests.items() if keys[name] not in known}
-    tokens = (
-        sum(len(turn["content"]) for request in todo.values() for turn in request["messages"]) // 4
+    def __init__(self, client, replies, total):
+        self.client = client
+        self.replies = replies
+        self.total = total
+        self.refused = {}
+        self.done = 0
+        self.start = time.time()
+
+    async def ask_all(self, requests):
+        await asyncio.gather(*(self.ask(key, request) for key, request in requests.items()))
+
+    async def ask(self, key, request):
+        check = with_logprobs if request.get("logprobs") else any_reply
+        choice, reason = await self.client.ask(request, check)
+        if choice:
+            choice["date"] = datetime.datetime.now().isoformat(timespec="seconds")
+            self.replies.add(key, choice)
+        else:
+            self.refused[key] = reason
+        self.done += 1
+        self.show_progress()
+
+    def show_progress(self):
+        """Ten lines a run, and one at the end."""
+        interval = self.total // 10 or 1
+        if self.done % interval == 0 or self.done == self.total:
+            seconds_per_request = (time.time() - self.start) / self.done
+            seconds_left = seconds_per_request * (self.total - self.done)
+            show(f"{self.done} of {self.total} requests, {seconds_left:.0f} s left")
+
+
+def key_of(model, request):
+    """What names a request to a model in the file of replies."""
+    content = json.dumps({"model": model, **request})
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def show_estimate(args, requests, answered):
+    """Say what is to be asked, and with --prices what it costs. answered: requests with a reply."""
+    characters = 0
+    most_tokens_out = 0
+    for request in requests:
+        characters += sum(len(turn["content"]) for turn in request["messages"])
+        most_tokens_out += request["max_completion_tokens"]
+    # English has about four characters a token.
+    tokens_in = characters // 4
+    estimate = (
+        f"{args.judge_model} at {args.judge_url}: {len(requests)} requests, "
+        f"{answered} known already, about {tokens_in} tokens in, at most {most_tokens_out} out"
     )
-    most = sum(request["max_completion_tokens"] for request in todo.values())
-    before = sum(key in known for key in keys.values())
-    told = f"{args.judge_model} at {args.judge_url}: {len(todo)} requests, {before} known already, "
-    told += f"about {tokens} tokens in, at most {most} out"
     if args.prices:
-        told += (
-            f", ${tokens * args.prices[0] / 1e6:.2f} and at most ${most * args.prices[1] / 1e6:.2f}"
-        )
-    print(told, flush=True)
-    start = time.time()
-    refused = {}  # {key: why}
+        price_in, price_out = args.prices
+        cost_in = tokens_in * price_in / 1e6
+        most_cost_out = most_tokens_out * price_out / 1e6
+        estimate += f", ${cost_in:.2f} and at most ${most_cost_out:.2f}"
+    print(estimate, flush=True)
 
-    def keep(key, choice):
-        try:
-            file.write(json.dumps({"id": key, "choice": choice}).encode() + b"\n")
-        except OSError as error:
-            sys.exit(
-                f"{path}: {error.strerror}; what has been answered is kept, the same command goes on"
-            )
 
-    async def run():
-        asked = judge.Judge(args, len(todo), answered=len(known))
-        done = 0
+def ask(args, requests, path):
+    """({name: choice or None}, error messages of refusals) for {name: request without the model}.
 
-        async def one(key, request):
-            nonlocal done
-            choice, reason = await asked.ask(
-                request, with_logprobs if request.get("logprobs") else any_reply
-            )
-            if choice:
-                choice["date"] = datetime.datetime.now().isoformat(timespec="seconds")
-                keep(key, choice)
-                known[key] = choice
-            else:
-                refused[key] = reason
-            done += 1
-            if done % (len(todo) // 10 or 1) == 0 or done == len(todo):
-                left = (time.time() - start) / done * (len(todo) - done)
-                told = f"{done} of {len(todo)} requests, {left:.0f} s left"
-                print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
+    A choice is what the server gave, with "text", the reply, and "date"; it is None if the server
+    refused that very request. A server that does not answer ends the program in one line. Replies
+    are kept in the file `path`.
+    """
+    replies = Replies(path)
+    keys = {name: key_of(args.judge_model, request) for name, request in requests.items()}
+    # By key, so that equal requests under several names are sent once.
+    todo = {}
+    answered = 0
+    for name, request in requests.items():
+        if keys[name] in replies.choices:
+            answered += 1
+        else:
+            todo[keys[name]] = request
+    show_estimate(args, todo.values(), answered)
 
-        await asyncio.gather(*(one(*request) for request in todo.items()))
-        return asked.stopped
-
-    if stopped := asyncio.run(run()):
+    client = judge.Judge(args, len(todo), answered=len(replies.choices))
+    run = Run(client, replies, len(todo))
+    asyncio.run(run.ask_all(todo))
+    replies.file.close()
+    if client.stopped:
         sys.exit(
-            f"{args.judge_url}: {stopped}; what has been answered is kept, the same command goes on"
+            f"{args.judge_url}: {client.stopped}; "
+            "what has been answered is kept, the same command goes on"
         )
-    refused_file = path.with_name("refused.jsonl")
-    refused_file.unlink(missing_ok=True)  # of an earlier run
+    write_refused(path.with_name("refused.jsonl"), run.refused, todo)
+    choices = {name: replies.choices.get(key) for name, key in keys.items()}
+    return choices, list(run.refused.values())
+
+
+def write_refused(path, refused, requests):
+    """Write a row for each refused request, in place of those of an earlier run."""
+    path.unlink(missing_ok=True)
     if refused:
-        rows.write(
-            refused_file, ({"id": key, "why": why, **todo[key]} for key, why in refused.items())
-        )
-    return {name: known.get(key) for name, key in keys.items()}, list(refused.values())
+        rows.write(path, ({"id": key, "why": why, **requests[key]} for key, why in refused.items()))
 
 
 def without_thoughts(choices):
-    """{name: what the judge says after its thoughts, or None} of what `ask` returns.
+    """{name: the judge's text after its thoughts, or None} of what `ask` returns.
 
-    A reply that was cut off in its thoughts says nothing, also where the judge's template opens them unseen.
+    A reply that was cut off in its thoughts has "", also where the judge's chat template opens them
+    unseen.
     """
     opened = thoughts.opened_by_template(choice["text"] for choice in choices.values() if choice)
-    said = dict.fromkeys(choices)
+    texts = dict.fromkeys(choices)
     for name, choice in choices.items():
         if choice:
-            cut_off = choice.get("finish_reason") == "length"
-            said[name] = thoughts.without_thoughts(choice["text"], unfinished=opened and cut_off)
-    return said
+            unfinished = opened and choice.get("finish_reason") == "length"
+            texts[name] = thoughts.without_thoughts(choice["text"], unfinished)
+    return texts

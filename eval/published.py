@@ -1,4 +1,7 @@
-"""What is published of the benchmarks: where, in which format, and its checks. For the scripts of this folder."""
+"""What is published of the benchmarks: where, in which format, and checks of that format.
+
+For the scripts of this folder.
+"""
 
 import json
 import os
@@ -6,38 +9,47 @@ import shutil
 import sys
 import urllib.request
 from pathlib import Path
+from typing import NamedTuple
 
 from common import json_files, rows
 
 HUB = "hf://datasets/"
 RAW = "https://raw.githubusercontent.com"
 FASTCHAT = f"{RAW}/lm-sys/FastChat/0e6d3e4beaab66f4d3f93db72541a4abab8af28d/fastchat/llm_judge/data"
-ARENA = (
-    f"{RAW}/lmarena/arena-hard-auto/196f6b826783b3da7310e361a805fa36f0be83f3/data/arena-hard-v0.1"
-)
+ARENA = f"{RAW}/lmarena/arena-hard-auto/196f6b826783b3da7310e361a805fa36f0be83f3/data"
+# The last version of Arena-Hard that holds all of v0.1's prompt in one file.
+ARENA_CONFIG = f"{RAW}/lmarena/arena-hard-auto/3071ef95d913bb5cd632641db336a3b6c7fe4bdd/config"
 ALPACA = f"{RAW}/tatsu-lab/alpaca_eval/cd543a149df89434d8a54582c0151c0b945c3d20/results"
 PUBLISHED = {
     "alpaca_eval": f"{ALPACA}/gpt4_1106_preview/model_outputs.json",
     "mt_bench": f"{FASTCHAT}/mt_bench/question.jsonl",
     "mt_bench_references": f"{FASTCHAT}/mt_bench/reference_answer/gpt-4.jsonl",
     "mt_bench_prompts": f"{FASTCHAT}/judge_prompts.jsonl",
-    "arena_hard": f"{ARENA}/question.jsonl",
-    "arena_hard_baseline": f"{ARENA}/model_answer/gpt-4-0314.jsonl",
-    # The last version that holds all of v0.1's prompt in one file.
-    "arena_hard_prompts": f"{RAW}/lmarena/arena-hard-auto/3071ef95d913bb5cd632641db336a3b6c7fe4bdd/config/"
-    "judge_config.yaml",
+    "arena_hard": f"{ARENA}/arena-hard-v0.1/question.jsonl",
+    "arena_hard_baseline": f"{ARENA}/arena-hard-v0.1/model_answer/gpt-4-0314.jsonl",
+    "arena_hard_prompts": f"{ARENA_CONFIG}/judge_config.yaml",
 }
-ACADEMIC = {  # tasks of lm-eval: the paper's column, the examples shown, metric and filter (paper, Tables 3 and 6)
-    "gsm8k_cot": ("GSM8K", 8, "exact_match,flexible-extract"),
-    "mmlu": ("MMLU", 5, "acc,none"),
-    "humaneval_instruct": ("HumanEval", 0, "pass@1,create_test"),
-    "truthfulqa_mc2": ("TruthfulQA", 0, "acc,none"),
-    "arc_challenge": ("ARC", 25, "acc_norm,none"),
-    "mbpp_instruct": ("MBPP", 0, "pass_at_1,extract_code"),
+
+
+class AcademicTask(NamedTuple):
+    """A task of lm-eval; None stands for lm-eval's own choice."""
+
+    column: str | None  # of the paper's Tables 3 and 6
+    shots: int | None  # examples before the question
+    metric: str | None  # "METRIC,FILTER" as lm-eval names it
+
+
+ACADEMIC = {
+    "gsm8k_cot": AcademicTask("GSM8K", 8, "exact_match,flexible-extract"),
+    "mmlu": AcademicTask("MMLU", 5, "acc,none"),
+    "humaneval_instruct": AcademicTask("HumanEval", 0, "pass@1,create_test"),
+    "truthfulqa_mc2": AcademicTask("TruthfulQA", 0, "acc,none"),
+    "arc_challenge": AcademicTask("ARC", 25, "acc_norm,none"),
+    "mbpp_instruct": AcademicTask("MBPP", 0, "pass_at_1,extract_code"),
 }
 JUDGES = "gpt-4-1106-preview; MT-Bench: gpt-4-0613"  # of the scores below
-# The paper's Tables 2 to 4: LC AlpacaEval-2, MT-Bench, Arena-Hard, then as in ACADEMIC. TruthfulQA of the iterative
-# model is 60.4 in Table 3 and 62.2 in Table 4.
+# The paper's Tables 2 to 4: LC AlpacaEval-2, MT-Bench, Arena-Hard, then the tasks of ACADEMIC.
+# TruthfulQA of the iterative model is 60.4 in Table 3 and 62.2 in Table 4.
 SCORES = {
     "LLaMA-3-8B-it": (22.9, 8.16, 20.6, 79.6, 66.0, 61.6, 43.9, 59.5, 61.1),
     "SFT": (10.2, 7.69, 5.6, 74.2, 64.7, 65.2, 53.4, 61.4, 62.3),
@@ -48,11 +60,18 @@ SCORES = {
 }
 
 
+# Checks of a field
+
+
 def is_text(value):
     """A text that can be written: half a character (a lone surrogate) cannot."""
-    return (
-        isinstance(value, str) and bool(value) and value.encode(errors="replace").decode() == value
-    )
+    if not isinstance(value, str) or not value:
+        return False
+    return value.encode(errors="replace").decode() == value
+
+
+def is_text_or_empty(value):
+    return is_text(value) or value == ""
 
 
 def is_texts(value):
@@ -65,31 +84,22 @@ def is_name(value):
 
 def is_choices(value):
     """MT-Bench's answers: the turns of the first choice are texts; an answer may be empty."""
-    turns = (
-        value[0].get("turns")
-        if isinstance(value, list) and value and isinstance(value[0], dict)
-        else None
-    )
-    return (
-        isinstance(turns, list)
-        and bool(turns)
-        and all(is_text(turn) or turn == "" for turn in turns)
-    )
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+        return False
+    turns = value[0].get("turns")
+    return isinstance(turns, list) and bool(turns) and all(map(is_text_or_empty, turns))
 
 
 def is_messages(value):
-    """Arena-Hard's: the last holds {"answer": text}."""
-    content = (
-        value[-1].get("content")
-        if isinstance(value, list) and value and isinstance(value[-1], dict)
-        else None
-    )
-    return isinstance(content, dict) and (
-        is_text(content.get("answer")) or content.get("answer") == ""
-    )
+    """Arena-Hard's: the last message holds {"answer": text}; an answer may be empty."""
+    if not isinstance(value, list) or not value or not isinstance(value[-1], dict):
+        return False
+    content = value[-1].get("content")
+    return isinstance(content, dict) and is_text_or_empty(content.get("answer"))
 
 
-FIELDS = {  # of a row in the published formats, with what they hold; the first one names the row
+# {format: {field of a row: check}}; the first field names the row.
+FIELDS = {
     "alpaca_eval": {"instruction": is_text},
     "mt_bench": {"question_id": is_name, "category": is_text, "turns": is_texts},
     "mt_bench_answers": {"question_id": is_name, "model_id": is_text, "choices": is_choices},
@@ -99,95 +109,111 @@ FIELDS = {  # of a row in the published formats, with what they hold; the first 
 }
 
 
-def local(source):
-    """The path of a file; one at https:// or hf://datasets/OWNER/NAME/ is fetched once, into the user's cache."""
-    if source.startswith(HUB):
-        import huggingface_hub
+# Files
 
-        owner, name, file = (source.removeprefix(HUB) + "//").split("/", 2)
-        try:
-            return Path(
-                huggingface_hub.hf_hub_download(
-                    f"{owner}/{name}", file.rstrip("/"), repo_type="dataset"
-                )
-            )
-        except Exception as error:  # the hub refuses in many ways
-            sys.exit(
-                f"{source}: {str(error).splitlines()[0]}; fetch it elsewhere and give its path"
-            )
-    if not source.startswith("https://"):
-        return Path(source)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlhf_workflow"
+
+def local(source):
+    """The path of a file. One at https:// or hf://datasets/OWNER/NAME/ is downloaded once."""
+    if source.startswith(HUB):
+        return from_hub(source)
+    if source.startswith("https://"):
+        return from_web(source)
+    return Path(source)
+
+
+def from_hub(source):
+    """The path of a file of a dataset in the hub's own cache."""
+    import huggingface_hub
+
+    owner, name, file = (source.removeprefix(HUB) + "//").split("/", 2)
+    try:
+        path = huggingface_hub.hf_hub_download(
+            f"{owner}/{name}", file.rstrip("/"), repo_type="dataset"
+        )
+    except Exception as error:  # the hub refuses in many ways
+        reason = str(error).splitlines()[0]
+        sys.exit(f"{source}: {reason}; fetch it elsewhere and give its path")
+    return Path(path)
+
+
+def from_web(source):
+    """The path of a file in the user's cache, where it is downloaded to first if it is missing."""
+    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = Path(cache_home) / "rlhf_workflow"
     path = cache / source.removeprefix("https://").replace("/", "_")
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        try:
-            with (
-                urllib.request.urlopen(source, timeout=60) as response,
-                open(partial, "wb") as file,
-            ):
-                shutil.copyfileobj(response, file)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            sys.exit(
-                f"{source}: {getattr(error, 'reason', None) or error}; fetch it elsewhere and give its path"
-            )
-        os.replace(partial, path)
+    if path.exists():
+        return path
+    cache.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    try:
+        with (
+            urllib.request.urlopen(source, timeout=60) as response,
+            open(partial, "wb") as file,
+        ):
+            shutil.copyfileobj(response, file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        reason = getattr(error, "reason", None) or error
+        sys.exit(f"{source}: {reason}; fetch it elsewhere and give its path")
+    os.replace(partial, path)
     return path
 
 
 def read(source, kind):
-    """{name: row} of a file in a published format (JSON lines, or AlpacaEval's JSON list), in its order."""
+    """{name: row} of a file in a published format (JSON lines, or one JSON list), in its order."""
     path = local(source)
-    found = {}
+    name_field = next(iter(FIELDS[kind]))
+    row_by_name = {}
     for number, row in entries(path):
-        for field, good in FIELDS[kind].items():
-            value = row.get(field) if isinstance(row, dict) else None
-            if value in (None, "", []):
-                sys.exit(f"{path}:{number}: {field}: missing; another file, or another version?")
-            if not good(value):
-                sys.exit(
-                    f"{path}:{number}: {field}: not as published; another file, or another version?"
-                )
-        name_field = next(iter(FIELDS[kind]))
+        check_row(row, kind, f"{path}:{number}")
         name = row[name_field]
-        if name in found:
+        if name in row_by_name:
             sys.exit(f"{path}:{number}: {name_field}: {str(name)[:80]!r} stands twice")
-        found[name] = row
-    if not found:
+        row_by_name[name] = row
+    if not row_by_name:
         sys.exit(f"{path}: no rows")
-    return found
+    return row_by_name
+
+
+def check_row(row, kind, where):
+    """A row that is not in that format ends the program. where: FILE:LINE."""
+    for field, good in FIELDS[kind].items():
+        value = row.get(field) if isinstance(row, dict) else None
+        if value in (None, "", []):
+            sys.exit(f"{where}: {field}: missing; another file, or another version?")
+        if not good(value):
+            sys.exit(f"{where}: {field}: not as published; another file, or another version?")
 
 
 def entries(path):
-    """Yields (number, value) of a file: its lines, or, if it is one JSON list, its entries."""
+    """Yield (number, value) of a file: its lines, or, if it is one JSON list, its entries."""
     content = json_files.text_of(path)
-    if not content.lstrip().startswith("["):
-        for number, line in rows.lines_of(path):
-            try:
-                yield number, rows.parse(line)
-            except ValueError as error:
-                sys.exit(f"{path}:{number}: {error}")
+    if content.lstrip().startswith("["):
+        try:
+            values = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            line = getattr(error, "lineno", 1)
+            sys.exit(f"{path}:{line}: row: not JSON ({error})")
+        yield from enumerate(values, 1)
         return
-    try:
-        listed = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        sys.exit(f"{path}:{getattr(error, 'lineno', 1)}: row: not JSON ({error})")
-    yield from enumerate(listed, 1)
+    for number, line in rows.lines_of(path):
+        try:
+            value = rows.parse(line)
+        except ValueError as error:
+            sys.exit(f"{path}:{number}: {error}")
+        yield number, value
 
 
 def answered(questions, answers, path):
-    """Stops unless there is an answer to every question and no other."""
-    missing, other = (
-        [name for name in questions if name not in answers],
-        [n for n in answers if n not in questions],
-    )
-    if missing or other:
-        told = f"{len(missing)} of {len(questions)} questions have no answer" if missing else ""
-        told += (
-            f"{', ' if told and other else ''}{len(other)} answers have no question"
-            if other
-            else ""
-        )
-        sys.exit(f"{path}: {told}, such as {str((missing or other)[0])[:80]!r}")
+    """End the program unless there is an answer to every question and no other."""
+    unanswered = [name for name in questions if name not in answers]
+    surplus = [name for name in answers if name not in questions]
+    if not unanswered and not surplus:
+        return
+    complaints = []
+    if unanswered:
+        complaints.append(f"{len(unanswered)} of {len(questions)} questions have no answer")
+    if surplus:
+        complaints.append(f"{len(surplus)} answers have no question")
+    example = (unanswered + surplus)[0]
+    sys.exit(f"{path}: {', '.join(complaints)}, such as {str(example)[:80]!r}")

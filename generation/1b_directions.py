@@ -1,13 +1,14 @@
-"""Give each prompt a direction in the plane of helpfulness and verbosity (directional preference alignment).
+"""Give each prompt a direction in the plane of helpfulness and verbosity (arXiv 2402.18571).
 
-An angle t is drawn for each prompt, or given, and stands in the system prompt as round(100 cos t) for helpfulness and
-round(100 sin t) for verbosity (DPA, arXiv 2402.18571). generation/2_responses.py puts "system" before the prompt; the
-annotators do not see it.
+Directional preference alignment draws an angle t for each prompt, or uses a given one. The system
+prompt states it as round(100 cos t) for helpfulness and round(100 sin t) for verbosity.
+generation/2_responses.py puts "system" before the prompt; the annotators do not see it.
 
 Reads:  --prompts_file, {"id", "prompt", ...}
 Writes: --output_file, the same rows with "system", the text, and "direction", [cos t, sin t]
 
-    python generation/1b_directions.py --prompts_file runs/tiny/iter1/prompts.jsonl --output_file my_directed.jsonl
+    python generation/1b_directions.py --prompts_file runs/tiny/iter1/prompts.jsonl \
+        --output_file my_directed.jsonl
 """
 
 import math
@@ -21,7 +22,7 @@ TEXT = (
 )
 
 
-def main():
+def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--prompts_file", required=True)
     parser.add_output("--output_file", required=True)
@@ -37,22 +38,33 @@ def main():
     )
     parser.add_argument("--seed", type=arguments.SEED, default=0)
     args = parser.parse_args()
-    if missing := [
-        name for name in ("{helpfulness}", "{verbosity}") if name not in args.system_prompt
-    ]:
-        parser.error(f"--system_prompt: {missing[0]} is missing")
-    made = []
-    for row in rows.read(args.prompts_file, "prompts"):
-        angle = math.radians(random.Random(f"{args.seed} {row['id']}").choice(args.angles))
-        direction = [math.cos(angle), math.sin(angle)]
-        helpfulness, verbosity = (round(100 * part) for part in direction)
-        text = args.system_prompt.replace("{helpfulness}", str(helpfulness)).replace(
-            "{verbosity}", str(verbosity)
-        )
-        made.append({**row, "system": text, "direction": direction})
-    rows.write(args.output_file, made)
+    for name in ("{helpfulness}", "{verbosity}"):
+        if name not in args.system_prompt:
+            parser.error(f"--system_prompt: {name} is missing")
+    return args
+
+
+def directed(row, args):
+    """The row with its direction and the system prompt that states it."""
+    # Seeded by the row, so that its angle does not depend on the other rows.
+    rng = random.Random(f"{args.seed} {row['id']}")
+    angle = math.radians(rng.choice(args.angles))
+    helpfulness = math.cos(angle)
+    verbosity = math.sin(angle)
+    # Not str.format: a system prompt may hold other braces.
+    text = args.system_prompt
+    text = text.replace("{helpfulness}", str(round(100 * helpfulness)))
+    text = text.replace("{verbosity}", str(round(100 * verbosity)))
+    return {**row, "system": text, "direction": [helpfulness, verbosity]}
+
+
+def main():
+    args = parse_arguments()
+    directed_rows = [directed(row, args) for row in rows.read(args.prompts_file, "prompts")]
+    rows.write(args.output_file, directed_rows)
     print(
-        f"{args.output_file} rows in: {len(made)}, rows out: {len(made)}, angles: {len(args.angles)}"
+        f"{args.output_file} rows in: {len(directed_rows)}, rows out: {len(directed_rows)}, "
+        f"angles: {len(args.angles)}"
     )
 
 

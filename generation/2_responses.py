@@ -1,58 +1,40 @@
-"""Sample n responses to every prompt with vLLM: n/k at each of k temperatures, no top-k, no top-p (paper 3.3).
+"""Sample n responses to every prompt with vLLM, n/k at each of k temperatures (paper 3.3).
 
-The engine gets the tokens of the chat, in which the template alone adds BOS, and stops at the token with which the
-template ends a turn, beside the model's own ends. Every prompt has a seed of its own, made
-from --seed and its id: its responses do not depend on shards or on a resumed run, but for the last bits of the
-engine's arithmetic, which depend on what else is in the batch. Finished rows survive a kill: give the same command
-again.
+There is no top-k and no top-p. The engine gets the tokens of the rendered chat; only the template
+adds BOS. A response stops at the token with which the template ends a turn, or at one of the
+model's own stop tokens. Each prompt has its own seed, made from --seed and its id: its responses do
+not depend on shards or on a resumed run, except for the last bits of the engine's arithmetic, which
+depend on the rest of the batch. Finished rows survive a kill: the same command resumes.
 
-Reads:  --prompts_file, {"id", "prompt", "system"?, ...}, where "system" goes to the engine before the prompt; a prompt
-        that leaves no room for --max_new_tokens is dropped and counted
-Writes: --output_file, the same rows with "responses", "temperatures" and "finish_reasons" ("length": cut off at
-        --max_new_tokens), "end_tokens" (which ended each; "" if cut off), "response_tokens", "prompt_tokens" and
-        "policy"
+Reads:  --prompts_file, {"id", "prompt", "system"?, ...}; the engine gets "system" before the
+        prompt. A prompt that leaves no room for --max_new_tokens is dropped and counted.
+Writes: --output_file, the same rows with
+            "responses", "temperatures"
+            "finish_reasons"    "length": truncated at --max_new_tokens
+            "end_tokens"        the token that ended each response, "" if it is truncated
+            "response_tokens", "prompt_tokens"      counts
+            "policy"            --model_name_or_path
 
-    python generation/2_responses.py --model_name_or_path runs/tiny/sft --prompts_file runs/tiny/iter1/prompts.jsonl \
-        --n 8 --temperatures 1.0 0.7 --max_new_tokens 128 --output_file runs/tiny/iter1/responses.jsonl
+    python generation/2_responses.py --model_name_or_path runs/tiny/sft \
+        --prompts_file runs/tiny/iter1/prompts.jsonl --n 8 --temperatures 1.0 0.7 \
+        --max_new_tokens 128 --output_file runs/tiny/iter1/responses.jsonl
 
-On two GPUs, by the ranks of the launcher (torchrun, accelerate, srun); common/shards.py joins what the two write:
+On two GPUs each process takes its share by the rank that the launcher gives it (torchrun,
+accelerate, srun); common/shards.py joins the two files:
     torchrun --nproc_per_node 2 -- generation/2_responses.py --model_name_or_path runs/tiny/sft ...
     python common/shards.py runs/tiny/iter1/prompts.jsonl runs/tiny/iter1/responses.jsonl 2
 """
 
 import hashlib
+import itertools
 import sys
-import time
+from collections import Counter
 
 from common import arguments, chats, engines, models, rows, shards
+from common.progress import Progress
 
 
-def chat(row):
-    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-    return [*system, *row["prompt"]]
-
-
-def prompt_ids(tokenizer, prompts):
-    """The tokens of each prompt, as the engine is asked it."""
-    texts = [chats.prompt_text(tokenizer, chat(row), row.at("prompt")) for row in prompts]
-    return tokenizer(texts, add_special_tokens=False)["input_ids"]
-
-
-def sampled_end_token(tokenizer, sample):
-    """The token that ended a sample of vLLM's, "" if it was cut off."""
-    return (
-        tokenizer.convert_ids_to_tokens(sample.token_ids[-1])
-        if sample.finish_reason == "stop"
-        else ""
-    )
-
-
-def cut_off_of(finished):
-    """How many responses of rows are cut off."""
-    return sum(row["finish_reasons"].count("length") for row in finished)
-
-
-def main():
+def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--prompts_file", required=True)
@@ -105,104 +87,196 @@ def main():
         parser.error(f"--n {args.n} does not divide by the {len(args.temperatures)} --temperatures")
     if 0 in args.temperatures and args.n > len(args.temperatures):
         parser.error("--temperatures 0: there is one greedy response, give it a share of one")
-    every = list(rows.read(args.prompts_file, "prompts"))
-    prompts = every[args.shard :: args.num_shards]
+    return args
 
+
+# Prompts as tokens
+
+
+def chat(row):
+    """The messages that the policy gets: "system" is its own, the annotators do not see it."""
+    if row.get("system"):
+        return [{"role": "system", "content": row["system"]}, *row["prompt"]]
+    return row["prompt"]
+
+
+def prompt_ids(tokenizer, prompts):
+    """The token ids of each prompt, up to where the response begins."""
+    texts = [chats.prompt_text(tokenizer, chat(row), row.at("prompt")) for row in prompts]
+    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+def load_tokenizer(args, prompts):
+    """The policy's tokenizer; a policy that does not load whole ends the program."""
     from transformers import AutoModelForCausalLM
 
-    example = (
-        (prompts[0].at("prompt"), chat(prompts[0])) if prompts else None
-    )  # a share of the rows may be empty
+    example = None
+    # A shard may be empty.
+    if prompts:
+        example = (prompts[0].at("prompt"), chat(prompts[0]))
     tokenizer = models.tokenizer(
         args.model_name_or_path, example, chat_template_kwargs=args.chat_template_kwargs
     )
     models.check(AutoModelForCausalLM, args.model_name_or_path, tokenizer)
-    end = chats.turn_end(tokenizer)
+    return tokenizer
 
-    writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
-    todo = [row for row in prompts if row["id"] not in writer.done]
-    start, dropped, tokens, warned = time.time(), 0, 0, False
-    truncated = cut_off_of(rows.read(writer.partial)) if writer.done else 0
-    if todo:
+
+# Sampling
+
+
+class Sampler:
+    """vLLM's engine with a policy, and the settings with which it samples.
+
+    all_prompts: those of all shards, finished ones too. The engine's context is made for the
+    longest of them that leaves room, so that the engine is the same in every process.
+    """
+
+    def __init__(self, args, tokenizer, end, all_prompts):
+        self.args = args
+        self.tokenizer = tokenizer
+        self.end = end
+        self.samples_per_temperature = args.n // len(args.temperatures)
         limit = engines.longest(args.model_name_or_path, args.max_model_len)
-        room = limit - args.max_new_tokens
-        # Of all prompts, whichever are this shard's or finished: the engine is the same in every process.
-        length_of = {
-            row["id"]: len(ids)
-            for row, ids in zip(every, prompt_ids(tokenizer, every), strict=True)
-        }
-        longest = max((length for length in length_of.values() if length <= room), default=None)
-        if longest is None:
+        # Tokens of the longest prompt that leaves room for a response.
+        self.max_prompt_tokens = limit - args.max_new_tokens
+        self.prompt_tokens = {}
+        for row, ids in zip(all_prompts, prompt_ids(tokenizer, all_prompts), strict=True):
+            self.prompt_tokens[row["id"]] = len(ids)
+        fitting_lengths = [
+            length for length in self.prompt_tokens.values() if length <= self.max_prompt_tokens
+        ]
+        if not fitting_lengths:
             sys.exit(
                 f"{args.prompts_file}: no prompt leaves room for {args.max_new_tokens} new tokens"
             )
-        engine = engines.start(
+        self.engine = engines.start(
             args.model_name_or_path,
             args.dtype,
-            longest + args.max_new_tokens,
+            max(fitting_lengths) + args.max_new_tokens,
             limit,
             tensor_parallel_size=args.tensor_parallel_size,
             seed=args.seed,
         )
+
+    def leaves_room(self, row):
+        """Does a prompt leave room for --max_new_tokens?"""
+        return self.prompt_tokens[row["id"]] <= self.max_prompt_tokens
+
+    def sample(self, prompts):
+        """The rows of these prompts with n responses each."""
+        if not prompts:
+            return []
+        requests = []
+        settings = []
+        for row, ids in zip(prompts, prompt_ids(self.tokenizer, prompts), strict=True):
+            for sampling_params in self.sampling_params(row):
+                requests.append({"prompt_token_ids": ids})
+                settings.append(sampling_params)
+        outputs = iter(self.engine.generate(requests, settings, use_tqdm=False))
+        finished = []
+        for row in prompts:
+            # The engine keeps the order of the requests: one output for each temperature.
+            outputs_of_prompt = list(itertools.islice(outputs, len(self.args.temperatures)))
+            finished.append(self.finished_row(row, outputs_of_prompt))
+        return finished
+
+    def sampling_params(self, row):
+        """vLLM's settings for the requests of a prompt, one for each temperature."""
         from vllm import SamplingParams
 
-        start = time.time()
-    share = args.n // len(args.temperatures)
-    for first in range(0, len(todo), args.chunk_size):
-        chunk = todo[first : first + args.chunk_size]
-        fitting = [row for row in chunk if length_of[row["id"]] <= room]
-        dropped += len(chunk) - len(fitting)
-        requests, settings = [], []
-        for row, ids in zip(
-            fitting, prompt_ids(tokenizer, fitting) if fitting else [], strict=True
-        ):
-            seed = int(hashlib.sha256(f"{args.seed} {row['id']}".encode()).hexdigest()[:7], 16)
-            for i, temperature in enumerate(args.temperatures):
-                requests.append({"prompt_token_ids": ids})
-                settings.append(
-                    SamplingParams(
-                        n=share,
-                        temperature=temperature,
-                        max_tokens=args.max_new_tokens,
-                        seed=seed + i * share,
-                        stop_token_ids=[end.token_id] if end.token else None,
-                    )
-                )
-        outputs = iter(engine.generate(requests, settings, use_tqdm=False) if requests else [])
-        finished = []
-        for row in fitting:
-            answered = [next(outputs) for _ in args.temperatures]
-            samples = [sample for request in answered for sample in request.outputs]
-            finished.append({
-                **row,
-                "responses": [sample.text for sample in samples],
-                "temperatures": [temperature for temperature in args.temperatures for _ in range(share)],
-                "finish_reasons": [sample.finish_reason for sample in samples],
-                "end_tokens": [sampled_end_token(tokenizer, sample) for sample in samples],
-                "response_tokens": [len(sample.token_ids) for sample in samples],
-                "prompt_tokens": len(answered[0].prompt_token_ids),
-                "policy": args.model_name_or_path,
-            })  # fmt: skip
-            tokens += sum(finished[-1]["response_tokens"])
-        writer.add(finished)
-        cut_off, sampled = cut_off_of(finished), args.n * len(finished)
-        truncated += cut_off
-        if 2 * cut_off > sampled and not warned:
-            warned = True
-            print(
-                f"{cut_off} of {sampled} responses are cut off at --max_new_tokens {args.max_new_tokens}: raise it, or "
-                f"look whether the model has learned to end its turns ({end.token or 'EOS'})",
-                flush=True,
+        # By the id, not by a counter: the seed does not depend on the other rows.
+        digest = hashlib.sha256(f"{self.args.seed} {row['id']}".encode()).hexdigest()
+        seed = int(digest[:7], 16)
+        settings = []
+        for index, temperature in enumerate(self.args.temperatures):
+            sampling_params = SamplingParams(
+                n=self.samples_per_temperature,
+                temperature=temperature,
+                max_tokens=self.args.max_new_tokens,
+                # vLLM gives the n samples of a request the seeds from this one on.
+                seed=seed + index * self.samples_per_temperature,
+                stop_token_ids=[self.end.token_id] if self.end.token else None,
             )
-        done, seconds = first + len(chunk), time.time() - start
-        left = seconds / done * (len(todo) - done)
-        told = f"{done} of {len(todo)} prompts, {tokens / seconds:.0f} tokens/s, {left:.0f} s left"
-        print(told, end="\r" if sys.stdout.isatty() else "\n", flush=True)
+            settings.append(sampling_params)
+        return settings
+
+    def finished_row(self, row, outputs):
+        """A prompt's row with its responses. outputs: vLLM's, one for each temperature."""
+        samples = []
+        temperatures = []
+        for temperature, output in zip(self.args.temperatures, outputs, strict=True):
+            samples += output.outputs
+            temperatures += [temperature] * self.samples_per_temperature
+        return {
+            **row,
+            "responses": [sample.text for sample in samples],
+            "temperatures": temperatures,
+            "finish_reasons": [sample.finish_reason for sample in samples],
+            "end_tokens": [self.end_token(sample) for sample in samples],
+            "response_tokens": [len(sample.token_ids) for sample in samples],
+            "prompt_tokens": len(outputs[0].prompt_token_ids),
+            "policy": self.args.model_name_or_path,
+        }
+
+    def end_token(self, sample):
+        """The token that ended a sample, "" if it is truncated."""
+        if sample.finish_reason != "stop":
+            return ""
+        return self.tokenizer.convert_ids_to_tokens(sample.token_ids[-1])
+
+
+def count_truncated(finished):
+    """How many responses of these rows are truncated."""
+    return sum(row["finish_reasons"].count("length") for row in finished)
+
+
+def warn_of_truncation(truncated, sampled, max_new_tokens, end):
+    print(
+        f"{truncated} of {sampled} responses are cut off at --max_new_tokens {max_new_tokens}: "
+        "raise it, or look whether the model has learned to end its turns "
+        f"({end.token or 'EOS'})",
+        flush=True,
+    )
+
+
+def main():
+    args = parse_arguments()
+    all_prompts = list(rows.read(args.prompts_file, "prompts"))
+    prompts = list(shards.own_rows(all_prompts, args))
+    tokenizer = load_tokenizer(args, prompts)
+    end = chats.turn_end(tokenizer)
+
+    writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
+    remaining = [row for row in prompts if row["id"] not in writer.done]
+    counts = Counter()
+    if writer.done:
+        counts["truncated"] = count_truncated(rows.read(writer.partial))
+    # A shard without prompts, or one that is finished, needs no engine.
+    if remaining:
+        sampler = Sampler(args, tokenizer, end, all_prompts)
+
+    progress = Progress(len(remaining), "prompts")
+    warned = False
+    for first in range(0, len(remaining), args.chunk_size):
+        chunk = remaining[first : first + args.chunk_size]
+        fitting = [row for row in chunk if sampler.leaves_room(row)]
+        finished = sampler.sample(fitting)
+        writer.add(finished)
+        truncated = count_truncated(finished)
+        sampled = args.n * len(finished)
+        if 2 * truncated > sampled and not warned:
+            warn_of_truncation(truncated, sampled, args.max_new_tokens, end)
+            warned = True
+        counts["too long"] += len(chunk) - len(fitting)
+        counts["truncated"] += truncated
+        counts["tokens"] += sum(sum(row["response_tokens"]) for row in finished)
+        rate = counts["tokens"] / progress.seconds()
+        progress.show(first + len(chunk), f"{rate:.0f} tokens/s")
     writer.finish()
     print(
         f"{args.output_file} rows in: {len(prompts)}, finished before: {len(writer.done)}, "
-        f"dropped, too long: {dropped}, rows out: {len(prompts) - dropped}, "
-        f"truncated responses: {truncated}, {time.time() - start:.1f} s"
+        f"dropped, too long: {counts['too long']}, rows out: {len(prompts) - counts['too long']}, "
+        f"truncated responses: {counts['truncated']}, {progress.seconds():.1f} s"
     )
 
 

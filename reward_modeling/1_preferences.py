@@ -1,31 +1,36 @@
-"""Turn preference data into the rows that reward models read, and hold a part of the prompts out (paper 2.1, B.1).
+"""Turn preference data into rows for reward modeling, and hold out prompts (paper 2.1, B.1).
 
 Reads:  --datasets, any of
-            mix1, mix2                          the paper's two mixtures, from the hub
-            standard                            mix2 as its authors publish it, Table 5's 848,965 pairs, from the hub
-            names of hub datasets               NAME, or NAME:DIRECTORY in it (Anthropic/hh-rlhf:harmless-base)
-            files                               .jsonl, .json (gzipped or not), .parquet
-        whose rows are of a published schema (preference_datasets.py: HH-RLHF, SHP, HelpSteer, PKU-SafeRLHF-30K,
-        UltraFeedback, UltraInteract, CodeUltraFeedback, Argilla-Math, OpenOrca, Capybara, Summarization, Nectar), TRL's
-        or LLaMA-Factory's:
-            {"prompt", "chosen", "rejected"}    each a text or messages; in place of the prompt "conversations",
-                                                {"instruction", "input"?} or {"question"}; "system" or "system_prompt"
-                                                becomes its system turn
-            {"chosen", "rejected"}              whole conversations that share all but the last message
-                                                (hendrydong/preference_700K, RLHFlow's -standard sets)
-Writes: --output_file, {"id", "prompt", "chosen", "rejected", "source", "margin"?} in messages, where margin is the
-        difference of absolute scores, in the points of the set; other keys of TRL's rows pass through
-        --held_out_file, if given, the same for a share of the prompts, none of which stands in --output_file;
-        conversations that open with the same words are on one side
-        a table like the paper's Table 5 beside --output_file, with the suffix .md
+            mix1, mix2              the paper's two mixtures, from the hub
+            standard                mix2 as its authors publish it, Table 5's 848,965 pairs, from
+                                    the hub
+            names of hub datasets   NAME, or NAME:DIRECTORY in it (Anthropic/hh-rlhf:harmless-base)
+            files                   .jsonl, .json (gzipped or not), .parquet
+        whose rows have a published schema (preference_schemas.py: HH-RLHF, SHP, HelpSteer,
+        PKU-SafeRLHF-30K, UltraFeedback, UltraInteract, CodeUltraFeedback, Argilla-Math, OpenOrca,
+        Capybara, Summarization, Nectar), or TRL's or LLaMA-Factory's:
+            {"prompt", "chosen", "rejected"}    each a text or messages; in place of the prompt
+                                                "conversations", {"instruction", "input"?} or
+                                                {"question"}; "system" or "system_prompt" becomes
+                                                the system turn
+            {"chosen", "rejected"}              two conversations that share all but the last
+                                                message (hendrydong/preference_700K, RLHFlow's
+                                                -standard sets)
+Writes: --output_file, {"id", "prompt", "chosen", "rejected", "source", "margin"?} in messages.
+        margin is the difference of absolute scores, in the points of the set. Other keys of TRL's
+        rows pass through.
+        --held_out_file, if given, the same for a share of the prompts. No prompt is in both files;
+        conversations that open with the same question go to the same file.
+        A table like the paper's Table 5 beside --output_file, with the suffix .md
 
-Every comparison of a prompt's answers counts. Dropped, and counted by source: ties, small margins, SHP's score ratios
-of 2 or less and pairs beyond 5 a post, labels that the row's own scores or another pair contradict, empty turns, roles
-out of order, identical answers, calls of tools. The input is read twice, so that only digests of the pairs are held in
-memory.
+Every comparison of a prompt's answers counts. Dropped, and counted by source: ties, small margins,
+SHP's score ratios of 2 or less and pairs beyond 5 a post, labels that the row's own scores or
+another pair contradict, empty turns, roles out of order, identical answers, tool calls. The input
+is read twice, so that only digests of the pairs are held in memory.
 
     python reward_modeling/1_preferences.py --datasets runs/tiny/world/preferences.jsonl \
-        --output_file runs/tiny/preferences.jsonl --held_out_file runs/tiny/preferences_held_out.jsonl
+        --output_file runs/tiny/preferences.jsonl \
+        --held_out_file runs/tiny/preferences_held_out.jsonl
 """
 
 import itertools
@@ -33,50 +38,222 @@ import random
 import sys
 import time
 from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import preference_datasets
-from common import arguments, duplicates, models, outputs, rows
+import preference_rows
+from common import arguments, duplicates, models, outputs, rows, tables
 
 HEAD = "| source | prompts |"  # of the table
 PARTS = ("prompt", "chosen", "rejected")
+BATCH = 5000  # pairs that are written, and whose tokens are counted, at once
+# Of a pair whose first answer (1) and second answer (2) are each chosen somewhere.
+BOTH_ORDERS = 1 | 2
 
 
-def keys(row):
-    """(prompt, pair, side, opening): the same pair whichever of its answers is preferred, which the side tells."""
-    prompt, *answers = (
-        [[turn["role"], turn["content"].strip()] for turn in row[part]] for part in PARTS
-    )
-    first = next(content for role, content in prompt if role == "user")
-    pair, side = duplicates.digest([prompt, *sorted(answers)]), 1 + (answers[0] < answers[1])
-    return duplicates.digest(prompt), pair, side, duplicates.digest(duplicates.key(first))
+# Statistics
 
 
-def table(sources, unit):
-    """Table 5 in Markdown; `sources` holds for each its counters and the digests of its prompts."""
-    head = [
-        "source",
-        "prompts",
-        "pairs",
-        "held out",
-        *(f"{part} {unit}" for part in PARTS),
-        "dropped",
-        "why",
+@dataclass
+class Source:
+    """The line of one source in the table."""
+
+    kept: Counter = field(default_factory=Counter)  # pairs, held out; words or tokens of each part
+    dropped: Counter = field(default_factory=Counter)  # {reason: pairs}
+    prompts: set = field(default_factory=set)  # digests
+
+
+class Statistics:
+    def __init__(self):
+        self.sources = defaultdict(Source)
+        self.counts = Counter()  # of all sources: rows, and pairs by what became of them
+
+    def drop(self, source, reason):
+        self.sources[source].dropped[reason] += 1
+        self.counts[f"dropped, {reason}"] += 1
+
+    def total(self):
+        total = Source()
+        for source in self.sources.values():
+            total.kept.update(source.kept)
+            total.dropped.update(source.dropped)
+            total.prompts |= source.prompts
+        return total
+
+
+def table(sources, total, unit):
+    """Table 5 in Markdown, with the line of totals where there are several sources."""
+    lengths = [f"{part} {unit}" for part in PARTS]
+    head = ["source", "prompts", "pairs", "held out", *lengths, "dropped", "why"]
+    lines = [table_line(name, source) for name, source in sources.items()]
+    if len(lines) > 1:
+        lines.append(table_line("all", total))
+    return tables.markdown(head, lines) + "\n"
+
+
+def table_line(name, source):
+    kept = source.kept
+    pairs = kept["pairs"]
+    mean_lengths = [f"{kept[part] / pairs:.1f}" if pairs else "-" for part in PARTS]
+    reasons = [f"{reason}: {count}" for reason, count in source.dropped.most_common()]
+    return [
+        name,
+        len(source.prompts),
+        pairs,
+        kept["held out"],
+        *mean_lengths,
+        source.dropped.total(),
+        ", ".join(reasons),
     ]
-    lines = [head, ["---"] * len(head)]
-    everything = [sum((s[key] for s in sources.values()), Counter()) for key in ("kept", "dropped")]
-    prompts = set().union(*(s["prompts"] for s in sources.values()))
-    total = {"all": {"kept": everything[0], "dropped": everything[1], "prompts": prompts}}
-    for name, s in (sources | total if len(sources) > 1 else sources).items():
-        kept, pairs = s["kept"], s["kept"]["pairs"]
-        means = [f"{kept[part] / pairs:.1f}" if pairs else "-" for part in PARTS]
-        why = ", ".join(f"{reason}: {count}" for reason, count in s["dropped"].most_common())
-        lines.append(
-            [name, len(s["prompts"]), pairs, kept["held out"], *means, s["dropped"].total(), why]
+
+
+def length_counter(tokenizer_name):
+    """A function from texts to their lengths, in a model's tokens or, without a name, in words."""
+    if not tokenizer_name:
+        return lambda texts: [len(text.split()) for text in texts]
+    tokenizer = models.tokenizer(tokenizer_name, template=False)
+
+    def tokens(texts):
+        token_ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        return [len(ids) for ids in token_ids]
+
+    return tokens
+
+
+# First reading
+
+
+@dataclass
+class Digests:
+    """What a pair is known by: 12 bytes each, since there may be millions of pairs."""
+
+    prompt: bytes
+    pair: bytes  # the same whichever answer is chosen
+    order: int  # 1 or 2: which answer is chosen, the answers sorted by their texts
+    opening: bytes  # of the conversation's first question
+
+
+def digests(row):
+    prompt, chosen, rejected = [stripped(row[part]) for part in PARTS]
+    first_question = next(content for role, content in prompt if role == "user")
+    return Digests(
+        prompt=duplicates.digest(prompt),
+        pair=duplicates.digest([prompt, *sorted([chosen, rejected])]),
+        order=2 if chosen < rejected else 1,
+        opening=duplicates.digest(duplicates.key(first_question)),
+    )
+
+
+def stripped(messages):
+    return [[message["role"], message["content"].strip()] for message in messages]
+
+
+@dataclass
+class Pairs:
+    """The usable pairs by their digests."""
+
+    orders: Counter  # {pair: 1, 2, or BOTH_ORDERS if rows contradict each other}
+    openings: dict  # {pair: opening}
+
+
+def read_pairs(args, statistics):
+    """Read all rows: which pairs there are, and which are stated in both orders."""
+    pairs = Pairs(orders=Counter(), openings={})
+    ids = set()
+    for source, row, reason in preference_rows.comparisons(
+        args.datasets, args.split, args.min_margin, statistics.counts
+    ):
+        # The table has the sources in the order of their first pair, kept or dropped.
+        statistics.sources[source]
+        if reason:
+            statistics.drop(source, reason)
+            continue
+        known_by = digests(row)
+        pairs.openings[known_by.pair] = known_by.opening
+        pairs.orders[known_by.pair] |= known_by.order
+        if row["id"] in ids:
+            names = ", ".join(args.datasets)
+            sys.exit(f"{args.output_file}: id: {row['id']!r} stands on two rows of {names}")
+        ids.add(row["id"])
+    return pairs
+
+
+def draw_openings(pairs, args, counts):
+    """{opening: True if held out} of --size opening questions.
+
+    A split by opening question keeps every comparison of a held-out prompt, and the later turns of
+    its conversation, out of training.
+    """
+    usable = {pairs.openings[pair] for pair, order in pairs.orders.items() if order != BOTH_ORDERS}
+    openings = sorted(usable)
+    random.Random(args.seed).shuffle(openings)
+    if len(openings) < args.size:
+        sys.exit(
+            f"{args.output_file}: {args.size} prompts asked for, {len(openings)} are left "
+            f"({dict(counts)})"
         )
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+    openings = openings[: args.size or None]
+    held_out = round(args.held_out * len(openings)) if args.held_out_file else 0
+    training = len(openings) - held_out
+    if training == 0 or (args.held_out_file and held_out == 0):
+        sys.exit(
+            f"{args.output_file}: {training} prompts for training, {held_out} held out "
+            f"({dict(counts)})"
+        )
+    return {opening: index < held_out for index, opening in enumerate(openings)}
 
 
-def main():
+# Second reading
+
+
+class DrawnPair(NamedTuple):
+    source: str
+    row: dict
+    is_held_out: bool
+
+
+def drawn_pairs(args, pairs, is_held_out, statistics):
+    """Read all rows again: yield a DrawnPair of each that is written, count the others.
+
+    is_held_out: {drawn opening: whether it is held out}.
+    """
+    total = statistics.counts["rows in"]
+    for source, row, _ in preference_rows.comparisons(
+        args.datasets, args.split, args.min_margin, Counter(), total
+    ):
+        if not row:
+            continue
+        known_by = digests(row)
+        if pairs.orders[known_by.pair] == BOTH_ORDERS:
+            statistics.drop(source, "contradicted by another pair")
+        elif known_by.opening not in is_held_out:
+            statistics.drop(source, "not drawn")
+        else:
+            statistics.sources[source].prompts.add(known_by.prompt)
+            yield DrawnPair(source, row, is_held_out[known_by.opening])
+
+
+def write_pairs(stream, writers, lengths, statistics):
+    """Write the drawn pairs and count them. writers: {whether held out: a Writer}."""
+    while batch := list(itertools.islice(stream, BATCH)):
+        for pair in batch:
+            writers[pair.is_held_out].add([pair.row])
+            kept = statistics.sources[pair.source].kept
+            kept["pairs"] += 1
+            kept["held out"] += pair.is_held_out
+        # Tokenizers are fast on many texts at once.
+        for part in PARTS:
+            texts = [text_of(pair.row[part]) for pair in batch]
+            for pair, length in zip(batch, lengths(texts), strict=True):
+                statistics.sources[pair.source].kept[part] += length
+
+
+def text_of(messages):
+    return "\n".join(message["content"] for message in messages)
+
+
+def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument(
         "--datasets", nargs="+", required=True, help="files, hub names, mix1, mix2, standard"
@@ -91,10 +268,12 @@ def main():
         help="share of the prompts to hold out",
     )
     parser.add_argument(
-        "--min_margin", type=arguments.real(0),
-        help="smallest difference of absolute scores to keep, in the points of the set; 0 drops only ties "
-        "(default: 0.5 for the named schemas, paper B.1, without a number; 0 for the others, in points not known here)",
-    )  # fmt: skip
+        "--min_margin",
+        type=arguments.real(0),
+        help="smallest difference of absolute scores to keep, in the points of the set; 0 drops "
+        "only ties (default: 0.5 for the named schemas, paper B.1, without a number; 0 for the "
+        "others, in points not known here)",
+    )
     parser.add_argument(
         "--size",
         type=arguments.whole(0),
@@ -104,97 +283,43 @@ def main():
     parser.add_argument("--tokenizer_name", help="whose tokens the table counts (default: words)")
     parser.add_argument("--seed", type=arguments.SEED, default=0)
     args = parser.parse_args()
-    args.datasets = [
-        name for given in args.datasets for name in preference_datasets.MIXES.get(given, [given])
-    ]
-    start, counts = time.time(), Counter()
-    sources = defaultdict(lambda: {"kept": Counter(), "dropped": Counter(), "prompts": set()})
+    # The name of a mixture stands for its datasets.
+    names = []
+    for name in args.datasets:
+        names += preference_datasets.MIXES.get(name, [name])
+    args.datasets = names
+    return args
 
-    def lengths(texts):
-        return [len(text.split()) for text in texts]
 
-    if args.tokenizer_name:
-        tokenizer = models.tokenizer(args.tokenizer_name, template=False)
+def main():
+    args = parse_arguments()
+    start = time.time()
+    lengths = length_counter(args.tokenizer_name)
+    statistics = Statistics()
+    counts = statistics.counts
 
-        def lengths(texts):
-            return [
-                len(ids)
-                for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-            ]
+    # The rows do not fit into memory, their digests do: so they are read twice.
+    pairs = read_pairs(args, statistics)
+    is_held_out = draw_openings(pairs, args, counts)
 
-    def comparisons(*counted):
-        return preference_datasets.comparisons(args.datasets, args.split, args.min_margin, *counted)
-
-    # The first time: which pairs are stated in both orders, and which prompts there are.
-    sides, openings, ids = Counter(), {}, set()
-    for source, row, reason in comparisons(counts):
-        sources[source]["dropped"].update([reason] if reason else [])
-        if reason:
-            counts[f"dropped, {reason}"] += 1
-            continue
-        _, pair, side, openings[pair] = keys(row)
-        sides[pair] |= side
-        if row["id"] in ids:
-            sys.exit(
-                f"{args.output_file}: id: {row['id']!r} stands on two rows of {', '.join(args.datasets)}"
-            )
-        ids.add(row["id"])
-    ids.clear()
-    # Splitting by prompt keeps every comparison of a held-out prompt out of training.
-    prompts = sorted({openings[pair] for pair in sides if sides[pair] < 3})
-    random.Random(args.seed).shuffle(prompts)
-    if len(prompts) < args.size:
-        sys.exit(
-            f"{args.output_file}: {args.size} prompts asked for, {len(prompts)} are left ({dict(counts)})"
-        )
-    prompts = prompts[: args.size or None]
-    drawn = set(prompts)
-    size = round(args.held_out * len(prompts)) if args.held_out_file else 0
-    held_out = set(prompts[:size])
-    if size == len(prompts) or (args.held_out_file and not size):
-        sys.exit(
-            f"{args.output_file}: {len(prompts) - size} prompts for training, {size} held out ({dict(counts)})"
-        )
-
-    def kept():
-        for source, row, _ in comparisons(Counter(), counts["rows in"]):
-            if not row:
-                continue
-            prompt, pair, _, opening = keys(row)
-            if sides[pair] == 3:
-                sources[source]["dropped"]["contradicted by another pair"] += 1
-                counts["dropped, contradicted by another pair"] += 1
-            elif opening not in drawn:
-                sources[source]["dropped"]["not drawn"] += 1
-                counts["dropped, not drawn"] += 1
-            else:
-                sources[source]["prompts"].add(prompt)
-                yield source, row, opening in held_out
-
-    # The second time: write.
     table_file = outputs.table_beside(args.output_file, HEAD)
-    files = ({True: args.held_out_file} if args.held_out_file else {}) | {False: args.output_file}
-    written = {held: rows.Writer(file) for held, file in files.items()}
-    stream = kept()
-    while batch := list(itertools.islice(stream, 5000)):
-        for held, writer in written.items():
-            writer.add(row for _, row, side in batch if side == held)
-        columns = [
-            lengths(["\n".join(turn["content"] for turn in row[part]) for _, row, _ in batch])
-            for part in PARTS
-        ]
-        for (source, _, held), *of_parts in zip(batch, *columns, strict=True):
-            sources[source]["kept"].update(
-                {"pairs": 1, "held out": int(held), **dict(zip(PARTS, of_parts, strict=True))}
-            )
-    text = table(sources, "tokens" if args.tokenizer_name else "words")
+    writers = {}
+    if args.held_out_file:
+        writers[True] = rows.Writer(args.held_out_file)
+    writers[False] = rows.Writer(args.output_file)
+    stream = drawn_pairs(args, pairs, is_held_out, statistics)
+    write_pairs(stream, writers, lengths, statistics)
+
+    total = statistics.total()
+    unit = "tokens" if args.tokenizer_name else "words"
+    text = table(statistics.sources, total, unit)
     outputs.write_text(table_file, text)
-    for writer in written.values():
+    for writer in writers.values():
         writer.finish()
-    pairs = sum((source["kept"] for source in sources.values()), Counter())
-    counts["held out"], counts["rows out"] = pairs["held out"], pairs["pairs"] - pairs["held out"]
-    told = ", ".join(f"{name}: {count}" for name, count in counts.items())
-    print(f"{text}{args.output_file} {told}, {time.time() - start:.1f} s")
+    counts["held out"] = total.kept["held out"]
+    counts["rows out"] = total.kept["pairs"] - total.kept["held out"]
+    summary = ", ".join(f"{name}: {count}" for name, count in counts.items())
+    print(f"{text}{args.output_file} {summary}, {time.time() - start:.1f} s")
 
 
 if __name__ == "__main__":

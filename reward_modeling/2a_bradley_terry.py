@@ -1,18 +1,23 @@
-"""Train a Bradley-Terry reward model by TRL's RewardTrainer: loss -log sigmoid(r_chosen - r_rejected) (paper 2.1).
+"""Train a Bradley-Terry reward model with TRL's RewardTrainer (paper 2.1).
 
-The defaults are the paper's; every other flag of TRL's RewardConfig and ModelConfig passes through. The score is read
-at the last token that is not padding, so padding gets a token of its own where the tokenizer pads with a token that
-ends a chat. Pairs longer than --max_length are dropped and counted. A run that was killed continues from its last
+The loss is -log sigmoid(r_chosen - r_rejected). The defaults are the paper's; every other flag of
+TRL's RewardConfig and ModelConfig passes through. The score is read at the last token that is not
+padding, so a tokenizer that pads with a token that ends a chat gets a pad token of its own. Pairs
+longer than --max_length are dropped and counted. A run that was killed continues from its last
 checkpoint (--save_steps) when the same command is given again.
 
-Reads:  --dataset_name and --held_out_name, {"id", "prompt", "chosen", "rejected"} from 1_preferences.py;
+Reads:  --dataset_name and --held_out_name, {"id", "prompt", "chosen", "rejected"} from
+        1_preferences.py;
         --model_name_or_path, the fine-tuned model
-Writes: --output_dir, a model that AutoModelForSequenceClassification loads, with trainer_state.json: the training
-        curve, and at its end eval_loss and eval_accuracy on the held-out rows
+Writes: --output_dir, a model that AutoModelForSequenceClassification loads, with
+        trainer_state.json: the training curve, and at its end eval_loss and eval_accuracy on the
+        held-out rows
 
-    accelerate launch reward_modeling/2a_bradley_terry.py --model_name_or_path meta-llama/Meta-Llama-3-8B-Instruct \
-        --dataset_name runs/my/preferences.jsonl --held_out_name runs/my/preferences_held_out.jsonl \
-        --output_dir runs/my/reward_model --per_device_train_batch_size 8 --gradient_accumulation_steps 8
+    accelerate launch reward_modeling/2a_bradley_terry.py \
+        --model_name_or_path meta-llama/Meta-Llama-3-8B-Instruct \
+        --dataset_name runs/my/preferences.jsonl \
+        --held_out_name runs/my/preferences_held_out.jsonl --output_dir runs/my/reward_model \
+        --per_device_train_batch_size 8 --gradient_accumulation_steps 8
 """
 
 import sys
@@ -20,7 +25,8 @@ from dataclasses import dataclass, field
 
 from trl import ModelConfig, RewardConfig
 
-from common import models, rows, training, training_arguments
+import training_pairs
+from common import models, training, training_arguments
 
 
 @dataclass
@@ -51,80 +57,104 @@ class Config(RewardConfig):
     )
 
 
-def main():
-    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
-    pairs = list(rows.read(data.dataset_name, "preferences"))
-    held_out = list(rows.read(data.held_out_name, "preferences"))
-    if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:
-        sys.exit(f"{data.held_out_name}: prompt: some prompts stand in {data.dataset_name} too")
-    # TRL's eval_accuracy is the mean over batches: it is the rows' if the batches are of one size on every process.
+def equal_batches(held_out, training_args):
+    """The held-out rows that fill batches of one size on every process; sets that size.
+
+    TRL's eval_accuracy is the mean over batches: only with equal batches is it the mean over rows.
+    """
     processes = training_args.world_size
     held_out = held_out[: len(held_out) // processes * processes]
     while len(held_out) % (training_args.per_device_eval_batch_size * processes):
         training_args.per_device_eval_batch_size -= 1
+    return held_out
 
+
+def load_model(tokenizer, training_args, model_args):
+    from transformers import AutoModelForSequenceClassification
+
+    return models.load(
+        AutoModelForSequenceClassification,
+        model_args.model_name_or_path,
+        tokenizer,
+        new_head=True,
+        num_labels=1,
+        dtype=model_args.dtype or "float32",
+        attn_implementation=training.attention(training_args, model_args),
+    )
+
+
+def set_padding(tokenizer, model):
+    """Pad with a token that never ends a chat: the score is read at the last other token."""
+    unfit = (None, tokenizer.eos_token_id, models.last_of_a_chat(tokenizer))
+    if tokenizer.pad_token_id in unfit:
+        tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+        embeddings = model.get_input_embeddings().num_embeddings
+        model.resize_token_embeddings(max(len(tokenizer), embeddings))
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+
+
+def as_dataset(pairs):
     from datasets import Dataset
-    from transformers import AutoModelForSequenceClassification, set_seed
+
+    examples = []
+    for row in pairs:
+        # Other keys stay out: a "margin" column would change RewardTrainer's loss.
+        example = {key: row[key] for key in ("prompt", "chosen", "rejected")}
+        # For --train_sampling_strategy group_by_length: a batch is padded to its longest response.
+        example["length"] = max(
+            len(str(row["prompt"] + row["chosen"])),
+            len(str(row["prompt"] + row["rejected"])),
+        )
+        examples.append(example)
+    return Dataset.from_list(examples)
+
+
+def new_trainer(model, tokenizer, training_args, model_args, pairs, held_out):
     from trl import RewardTrainer, get_peft_config
+
+    # So that LoRA trains the scoring head as well.
+    model_args.lora_task_type = "SEQ_CLS"
+    with training.building(tokenizer, lambda: training.compared_chats(pairs + held_out)):
+        return RewardTrainer(
+            model,
+            training_args,
+            train_dataset=as_dataset(pairs),
+            eval_dataset=as_dataset(held_out),
+            processing_class=tokenizer,
+            peft_config=get_peft_config(model_args),
+        )
+
+
+def report_dropped(name, pairs, kept, trainer):
+    """Say how many pairs of a file were too long; none left ends the program."""
+    if not len(kept):
+        sys.exit(f"{name}: no pair has at most --max_length {trainer.args.max_length} tokens")
+    if trainer.is_world_process_zero():
+        dropped = f"dropped, too long: {len(pairs) - len(kept)}"
+        print(f"{name} rows in: {len(pairs)}, {dropped}, rows out: {len(kept)}")
+
+
+def main():
+    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
+    pairs, held_out = training_pairs.read(data)
+    held_out = equal_batches(held_out, training_args)
+
+    from transformers import set_seed
 
     tokenizer = models.tokenizer(
         model_args.model_name_or_path,
         (pairs[0].at("prompt"), pairs[0]["prompt"]),
         chat_template_kwargs=data.chat_template_kwargs,
     )
-    set_seed(training_args.seed)  # the scoring head starts at random
-    dtype, attention = model_args.dtype or "float32", training.attention(training_args, model_args)
-    model = models.load(
-        AutoModelForSequenceClassification,
-        model_args.model_name_or_path,
-        tokenizer,
-        new_head=True,
-        num_labels=1,
-        dtype=dtype,
-        attn_implementation=attention,
-    )
+    # The scoring head starts at random.
+    set_seed(training_args.seed)
+    model = load_model(tokenizer, training_args, model_args)
     final, checkpoint = training.begin(training_args)
-    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id, models.last_of_a_chat(tokenizer)):
-        tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-        model.resize_token_embeddings(
-            max(len(tokenizer), model.get_input_embeddings().num_embeddings)
-        )
-    for config in (model.config, model.config.get_text_config()):
-        config.pad_token_id = tokenizer.pad_token_id
-
-    model_args.lora_task_type = "SEQ_CLS"  # so that LoRA trains the scoring head as well
-
-    def only_pairs(part):  # a "margin" column would change RewardTrainer's loss
-        for row in part:
-            pair = {key: row[key] for key in ("prompt", "chosen", "rejected")}
-            # For --train_sampling_strategy group_by_length: a batch is padded to its longest response.
-            yield pair | {
-                "length": max(
-                    len(str(row["prompt"] + row[side])) for side in ("chosen", "rejected")
-                )
-            }
-
-    with training.building(tokenizer, lambda: training.compared_chats(pairs + held_out)):
-        trainer = RewardTrainer(
-            model,
-            training_args,
-            train_dataset=Dataset.from_list(list(only_pairs(pairs))),
-            eval_dataset=Dataset.from_list(list(only_pairs(held_out))),
-            processing_class=tokenizer,
-            peft_config=get_peft_config(model_args),
-        )
-    parts = [
-        (data.dataset_name, pairs, trainer.train_dataset),
-        (data.held_out_name, held_out, trainer.eval_dataset),
-    ]
-    for name, given, kept in parts:
-        if not len(kept):
-            sys.exit(f"{name}: no pair has at most --max_length {training_args.max_length} tokens")
-        if trainer.is_world_process_zero():
-            dropped = len(given) - len(kept)
-            print(
-                f"{name} rows in: {len(given)}, dropped, too long: {dropped}, rows out: {len(kept)}"
-            )
+    set_padding(tokenizer, model)
+    trainer = new_trainer(model, tokenizer, training_args, model_args, pairs, held_out)
+    report_dropped(data.dataset_name, pairs, trainer.train_dataset, trainer)
+    report_dropped(data.held_out_name, held_out, trainer.eval_dataset, trainer)
     training.train(trainer, checkpoint)
     trainer.evaluate()
     training.finish(trainer, final)

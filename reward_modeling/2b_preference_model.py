@@ -1,19 +1,23 @@
-"""Train a pairwise preference model by TRL's SFTTrainer: the next token, A or B, names the better response (paper 2.1).
+"""Train a pairwise preference model with TRL's SFTTrainer (paper 2.1).
 
-It reads "[CONTEXT] ... [RESPONSE A] ... [RESPONSE B] ..." as a user's turn. Which response is A is drawn for each pair,
-so that a side means nothing. A comparison of more than --max_length tokens would lose its end, the answer: it is
-dropped and counted. The defaults are the paper's; every other flag of TRL's SFTConfig and ModelConfig passes through. A
-run that was killed continues from its last checkpoint (--save_steps) when the same command is given again.
+The model reads "[CONTEXT] ... [RESPONSE A] ... [RESPONSE B] ..." as a user's turn; the next token,
+A or B, names the better response. Which response is A is drawn for each pair, so that a side means
+nothing. A comparison of more than --max_length tokens would lose its end, which is the answer: it
+is dropped and counted. The defaults are the paper's; every other flag of TRL's SFTConfig and
+ModelConfig passes through. A run that was killed continues from its last checkpoint (--save_steps)
+when the same command is given again.
 
-Reads:  --dataset_name and --held_out_name, {"id", "prompt", "chosen", "rejected"} from 1_preferences.py;
+Reads:  --dataset_name and --held_out_name, {"id", "prompt", "chosen", "rejected"} from
+        1_preferences.py;
         --model_name_or_path, a fine-tuned model or a reward model
-Writes: --output_dir, a causal model for annotation/1b_preference_model.py, with trainer_state.json: the training
-        curve, and at its end eval_loss on the held-out rows
+Writes: --output_dir, a causal model for annotation/1b_preference_model.py, with
+        trainer_state.json: the training curve, and at its end eval_loss on the held-out rows
 
     accelerate launch reward_modeling/2b_preference_model.py \
         --model_name_or_path meta-llama/Meta-Llama-3-8B-Instruct \
-        --dataset_name runs/my/preferences.jsonl --held_out_name runs/my/preferences_held_out.jsonl \
-        --output_dir runs/my/preference_model --per_device_train_batch_size 4 --gradient_accumulation_steps 4
+        --dataset_name runs/my/preferences.jsonl \
+        --held_out_name runs/my/preferences_held_out.jsonl --output_dir runs/my/preference_model \
+        --per_device_train_batch_size 4 --gradient_accumulation_steps 4
 """
 
 import random
@@ -22,7 +26,8 @@ from dataclasses import dataclass, field
 
 from trl import ModelConfig, SFTConfig
 
-from common import chats, comparisons, models, rows, training, training_arguments
+import training_pairs
+from common import chats, comparisons, models, training, training_arguments
 
 
 @dataclass
@@ -50,56 +55,80 @@ class Config(SFTConfig):
     max_length: int = field(default=3072, metadata={"help": "tokens a block (paper 2.1)"})
 
 
-def main():
-    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
-    pairs = list(rows.read(data.dataset_name, "preferences"))
-    held_out = list(rows.read(data.held_out_name, "preferences"))
-    if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:
-        sys.exit(f"{data.held_out_name}: prompt: some prompts stand in {data.dataset_name} too")
+def comparison_text(row, tokenizer, seed):
+    """The text of one comparison with its answer, the sides drawn by the row's id."""
+    chosen = row["chosen"][-1]["content"]
+    rejected = row["rejected"][-1]["content"]
+    # By seed and id, so that it is the same in whatever order the rows are.
+    better = random.Random(f"{seed} {row['id']}").choice("AB")
+    a, b = (chosen, rejected) if better == "A" else (rejected, chosen)
+    # Both responses follow the same earlier turns.
+    context = row["prompt"] + row["chosen"][:-1]
+    messages = comparisons.question(context, a, b)
+    messages.append({"role": "assistant", "content": better})
+    return comparisons.text(tokenizer, messages, row.at("prompt"))
 
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM
-    from trl import SFTTrainer, get_peft_config
 
-    example = pairs[0].at("prompt"), comparisons.question(pairs[0]["prompt"], "first", "second")
+def as_examples(pairs, name, tokenizer, answer_length, training_args):
+    """{"input_ids", "labels"} of the comparisons that are not too long; none ends the program.
+
+    The loss is on the last answer_length tokens: the answer and what the template writes after it.
+    name: of the pairs' file.
+    """
+    texts = [comparison_text(row, tokenizer, training_args.seed) for row in pairs]
+    examples = []
+    for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+        if len(ids) <= training_args.max_length:
+            labels = [chats.NO_LOSS] * (len(ids) - answer_length) + ids[-answer_length:]
+            examples.append({"input_ids": ids, "labels": labels})
+    dropped = f"dropped, too long: {len(pairs) - len(examples)}"
+    print(f"{name} rows in: {len(pairs)}, {dropped}, rows out: {len(examples)}")
+    if not examples:
+        limit = f"--max_length {training_args.max_length} tokens"
+        sys.exit(f"{name}: no comparison has at most {limit}")
+    return examples
+
+
+def load_tokenizer(data, path, row):
+    """The tokenizer, and the number of tokens from the answer to the end of a chat."""
+    example = comparisons.question(row["prompt"], "first", "second")
     tokenizer = models.tokenizer(
-        model_args.model_name_or_path, example, chat_template_kwargs=data.chat_template_kwargs
+        path,
+        (row.at("prompt"), example),
+        chat_template_kwargs=data.chat_template_kwargs,
     )
     _, answer_length = chats.choice(tokenizer)
+    return tokenizer, answer_length
 
-    def compared(part, name):
-        """Rows of tokens and labels; the answer and what follows it is learned."""
-        texts = []
-        for row in part:
-            responses = [row[name][-1]["content"] for name in ("chosen", "rejected")]
-            side = random.Random(f"{training_args.seed} {row['id']}").choice("AB")
-            a, b = responses if side == "A" else reversed(responses)
-            asked = comparisons.question(row["prompt"] + row["chosen"][:-1], a, b)
-            messages = [*asked, {"role": "assistant", "content": side}]
-            texts.append(comparisons.text(tokenizer, messages, row.at("prompt")))
-        fit = []
-        for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
-            if len(ids) <= training_args.max_length:
-                labels = [chats.NO_LOSS] * (len(ids) - answer_length) + ids[-answer_length:]
-                fit.append({"input_ids": ids, "labels": labels})
-        print(
-            f"{name} rows in: {len(part)}, dropped, too long: {len(part) - len(fit)}, rows out: {len(fit)}"
-        )
-        return fit or sys.exit(
-            f"{name}: no comparison has at most --max_length {training_args.max_length} tokens"
-        )
 
-    attention = training.attention(training_args, model_args)
-    model = models.load(
+def load_model(tokenizer, training_args, model_args):
+    from transformers import AutoModelForCausalLM
+
+    return models.load(
         AutoModelForCausalLM,
         model_args.model_name_or_path,
         tokenizer,
         reward_model_too=True,
         dtype=model_args.dtype or "float32",
-        attn_implementation=attention,
+        attn_implementation=training.attention(training_args, model_args),
     )
-    train, evaluation = compared(pairs, data.dataset_name), compared(held_out, data.held_out_name)
+
+
+def main():
+    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
+    pairs, held_out = training_pairs.read(data)
+
+    from datasets import Dataset
+    from trl import SFTTrainer, get_peft_config
+
+    path = model_args.model_name_or_path
+    tokenizer, answer_length = load_tokenizer(data, path, pairs[0])
+    model = load_model(tokenizer, training_args, model_args)
+    encoding = (tokenizer, answer_length, training_args)
+    train = as_examples(pairs, data.dataset_name, *encoding)
+    evaluation = as_examples(held_out, data.held_out_name, *encoding)
     final, checkpoint = training.begin(training_args)
+    # No chats to look through: the templates have been applied already.
     with training.building(tokenizer, lambda: ()):
         trainer = SFTTrainer(
             model,

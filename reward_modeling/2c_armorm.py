@@ -1,18 +1,23 @@
-"""Train ArmoRM: regression heads for rated objectives, then a gate that weighs them prompt by prompt.
+"""Train ArmoRM: a regression head for each rated objective, then a gate that weighs them by prompt.
 
-Heads, on the frozen backbone's hidden state at the end of the response: ridge regression without intercept on ratings
-scaled to [0, 1], missing ones left out, alpha chosen on a fifth of the rows. Ratings of held-out prompts teach nothing:
-they tell the heads' correlations. Then r'_i = r_i - lambda_i r_verbosity, with the smallest lambda_i that brings the
-Spearman correlation of r'_i with r_verbosity to 0.03 or less. Then the gate, on the hidden state at the end of the
-prompt: loss -log sigmoid(R_chosen - R_rejected), R = scale * sum_i gate_i r'_i (Wang et al. 2024, arXiv 2406.12845; the
-settings are those of their code). TrainingArguments' flags are the gate's.
+Wang et al. 2024, arXiv 2406.12845; the settings are those of their code. Three steps:
+
+1. Heads, on the frozen backbone's hidden state at the end of the response: ridge regressions
+   without intercept on ratings scaled to [0, 1]. Missing ratings are left out; alpha is chosen on a
+   fifth of the rows. Ratings of held-out prompts are not learned: they give the correlations.
+2. Correction for length: r'_i = r_i - lambda_i r_verbosity, with the smallest lambda_i that brings
+   the Spearman correlation of r'_i with r_verbosity to 0.03 or less.
+3. Gate, on the hidden state at the end of the prompt: loss -log sigmoid(R_chosen - R_rejected),
+   R = scale * sum_i gate_i r'_i. TrainingArguments' flags are the gate's.
 
 Reads:  --ratings_name, {"id", "messages", "ratings": {objective: number or null}};
-        --dataset_name and --held_out_name, {"id", "prompt", "chosen", "rejected"} from 1_preferences.py;
+        --dataset_name and --held_out_name, {"id", "prompt", "chosen", "rejected"} from
+        1_preferences.py;
         --model_name_or_path, the backbone: a reward model or a fine-tuned model
-Writes: --output_dir, a model that AutoModelForSequenceClassification loads with trust_remote_code=True, with
-        trainer_state.json of the gate's training, and armorm.json: rows, alpha, lambda, correlation and weight of each
-        objective, and how the score with and without the correction follows the length
+Writes: --output_dir, a model that AutoModelForSequenceClassification loads with
+        trust_remote_code=True, with trainer_state.json of the gate's training, and armorm.json:
+        rows, alpha, lambda, correlation and weight of each objective, and the correlation of the
+        score with the length, with and without the correction
 
     python reward_modeling/2c_armorm.py --model_name_or_path runs/tiny/reward_model \
         --ratings_name runs/tiny/world/ratings.jsonl --dataset_name runs/tiny/preferences.jsonl \
@@ -23,11 +28,13 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainingArguments
 from trl import ModelConfig
 
 import objectives
+import training_pairs
 from common import models, outputs, rows, training, training_arguments
 
 
@@ -60,141 +67,213 @@ class Config(TrainingArguments):
     )
 
 
-def main():
-    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
-    rated, names, table = objectives.ratings_of(data.ratings_name)
-    if data.verbosity not in names:
-        sys.exit(
-            f"{data.ratings_name}: ratings: no objective {data.verbosity!r} among {', '.join(names)}"
-        )
-    pairs = list(rows.read(data.dataset_name, "preferences"))
-    held_out = list(rows.read(data.held_out_name, "preferences"))
-    if {str(row["prompt"]) for row in pairs} & {str(row["prompt"]) for row in held_out}:
-        sys.exit(f"{data.held_out_name}: prompt: some prompts stand in {data.dataset_name} too")
-    training_args._n_gpu = (
-        1  # with several at hand, Trainer would make the batch as many times larger
-    )
+# Inputs
 
-    import numpy as np
-    import torch
-    from torch.nn.functional import logsigmoid
-    from transformers import AutoModel, Trainer, set_seed
 
-    from modeling_armorm import ArmoRM, ArmoRMConfig
+def read_ratings(data):
+    ratings = objectives.read_ratings(data.ratings_name)
+    if data.verbosity not in ratings.objectives:
+        names = ", ".join(ratings.objectives)
+        reason = f"no objective {data.verbosity!r} among {names}"
+        sys.exit(f"{data.ratings_name}: ratings: {reason}")
+    return ratings
 
-    path = model_args.model_name_or_path
-    tokenizer = models.tokenizer(path, (pairs[0].at("prompt"), pairs[0]["prompt"]))
+
+def load_tokenizer(path, row):
+    """The tokenizer, and the token ids with which its template ends every prompt."""
+    tokenizer = models.tokenizer(path, (row.at("prompt"), row["prompt"]))
     if tokenizer.pad_token is None:
         sys.exit(f"{path}: its tokenizer has no pad token")
     pattern = objectives.gate_pattern(tokenizer, path)
     if not pattern:
-        sys.exit(
-            f"{path}: its chat template marks no end of a prompt (no tokens that every prompt ends with)"
-        )
+        reason = "no tokens that every prompt ends with"
+        sys.exit(f"{path}: its chat template marks no end of a prompt ({reason})")
+    return tokenizer, pattern
 
-    set_seed(training_args.seed)
-    backbone = models.load(AutoModel, path, tokenizer, dtype=model_args.dtype or "float32")
-    final, checkpoint = training.begin(training_args)
+
+# The model and its hidden states
+
+
+def new_model(language_model, objective_names, gate_pattern, gate_size):
+    """An ArmoRM around a trained language model: heads and gate are still to be trained."""
+    import torch
+
+    from modeling_armorm import ArmoRM, ArmoRMConfig
+
     config = ArmoRMConfig(
-        backbone.config.to_dict(), names, pattern, gate_size=data.gate_size, dtype=backbone.dtype
+        language_model.config.to_dict(),
+        objective_names,
+        gate_pattern,
+        gate_size=gate_size,
+        dtype=language_model.dtype,
     )
     model = ArmoRM(config)
-    model.model = backbone
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model.model = language_model
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
-    unfinished = Path(training_args.output_dir)
 
-    def features_of(chats, name):
-        """chats: [(FILE:LINE, messages)]"""
-        file = (
-            unfinished / f"checkpoint-{name}.pt"
-        )  # goes, as all checkpoints, when the model is published
-        return objectives.features_of(model, tokenizer, chats, data.batch_tokens, file)
+@dataclass
+class Backbone:
+    """The frozen language model, for the hidden states of chats."""
 
-    def compared(part, name):
-        """Tensors (pairs, hidden size) by name, and the characters of the responses; pairs that fit the context."""
-        both = features_of(list(training.compared_chats(part)), name)
-        fit = [
-            i for i in range(len(part)) if both[2 * i] is not None and both[2 * i + 1] is not None
-        ]
-        chosen, rejected = (torch.stack([both[2 * i + side] for i in fit]) for side in (0, 1))
-        length = [
-            [len(part[i][name][-1]["content"]) for name in ("chosen", "rejected")] for i in fit
-        ]
-        return {
-            "prompt": chosen[:, 0],
-            "chosen": chosen[:, 1],
-            "rejected": rejected[:, 1],
-        }, np.array(length).T.ravel()
+    model: Any  # ArmoRM
+    tokenizer: Any
+    batch_tokens: int
+    folder: Path
 
-    features = features_of([(row.at("messages"), row["messages"]) for row in rated], "ratings")
-    fit = [i for i in range(len(rated)) if features[i] is not None]
-    unseen = {str(row["prompt"]) for row in held_out}
-    unseen = np.array([str(rated[i]["messages"][:-1]) in unseen for i in fit])
-    responses = torch.stack([features[i][1] for i in fit]).numpy()
-    weights, told = objectives.fit_heads(responses, np.array(table)[fit], unseen, names)
-    model.regression_layer.weight.data.copy_(torch.tensor(weights))
+    def features_of(self, chats, name):
+        """As objectives.features_of. name: of the file that keeps them."""
+        # It is deleted when the model is published, like all checkpoints.
+        file = self.folder / f"checkpoint-{name}.pt"
+        return objectives.features_of(self.model, self.tokenizer, chats, self.batch_tokens, file)
 
-    train, _ = compared(pairs, "pairs")
-    rewards = np.concatenate([train["chosen"], train["rejected"]]) @ weights.T
-    verbosity = rewards[:, names.index(data.verbosity)]
-    for i, name in enumerate(names):
-        told[name]["lambda"] = (
-            1.0 if name == data.verbosity else objectives.penalty(rewards[:, i], verbosity)
+    def pair_features(self, pairs, name):
+        """The PairFeatures of those pairs of which both chats are usable."""
+        import numpy as np
+        import torch
+
+        from armorm_gate import PairFeatures
+
+        features = self.features_of(list(training.compared_chats(pairs)), name)
+        # Of each pair (2, hidden size), at the end of the prompt and of the response.
+        chosen = []
+        rejected = []
+        lengths = []
+        # compared_chats yields the chosen and the rejected side of a pair by turns.
+        for row, first, second in zip(pairs, features[::2], features[1::2], strict=True):
+            if first is None or second is None:
+                continue
+            chosen.append(first)
+            rejected.append(second)
+            lengths.append([len(row[side][-1]["content"]) for side in ("chosen", "rejected")])
+        chosen = torch.stack(chosen)
+        rejected = torch.stack(rejected)
+        return PairFeatures(
+            prompt=chosen[:, 0],
+            chosen=chosen[:, 1],
+            rejected=rejected[:, 1],
+            lengths=np.array(lengths).T.ravel(),
         )
-        model.reward_transform_matrix.data[names.index(data.verbosity), i] -= told[name]["lambda"]
-    correct = model.reward_transform_matrix.detach().cpu()
-    heads_of = torch.tensor(weights, dtype=torch.float32).T
 
-    class GateTraining(torch.nn.Module):
-        """Pairs of hidden states to the loss of the gate."""
 
-        def __init__(self):
-            super().__init__()
-            self.gate = model.gating.float()
-            self.register_buffer("rewards_of", heads_of @ correct)
+# Training
 
-        def forward(self, prompt, chosen, rejected):
-            gates = self.gate(prompt)
-            chosen, rejected = (
-                self.gate.score(gates, part @ self.rewards_of) for part in (chosen, rejected)
-            )
-            return {
-                "loss": -logsigmoid(chosen - rejected).mean(),
-                "chosen": chosen,
-                "rejected": rejected,
-            }
 
-    class Pairs(torch.utils.data.Dataset):
-        def __len__(self):
-            return len(train["prompt"])
+def fit_heads(backbone, ratings, held_out):
+    """Weights of the heads (objectives, hidden size), and {objective: summary}."""
+    import numpy as np
+    import torch
 
-        def __getitems__(self, indices):
-            return {name: part[indices] for name, part in train.items()}
+    chats = [(row.at("messages"), row["messages"]) for row in ratings.rows]
+    features = backbone.features_of(chats, "ratings")
+    usable = [i for i in range(len(chats)) if features[i] is not None]
+    # [0] is the hidden state at the end of the prompt, [1] the one at the end of the response.
+    responses = torch.stack([features[i][1] for i in usable]).numpy()
+    held_out_prompts = training_pairs.prompts_of(held_out)
+    is_held_out = []
+    for i in usable:
+        prompt = ratings.rows[i]["messages"][:-1]
+        is_held_out.append(str(prompt) in held_out_prompts)
+    table = np.array(ratings.table)[usable]
+    return objectives.fit_heads(responses, table, np.array(is_held_out), ratings.objectives)
 
-    gate = GateTraining()
-    trainer = Trainer(gate, training_args, train_dataset=Pairs(), data_collator=lambda batch: batch)
-    training.train(trainer, checkpoint)
 
-    judged, lengths = compared(held_out, "held_out")
-    with torch.inference_mode():
-        result = gate.to("cpu").eval()(**judged)
-        accuracy = (result["chosen"] > result["rejected"]).float().mean().item()
-        gates = gate.gate(judged["prompt"])
-        raw = torch.cat([judged["chosen"], judged["rejected"]]) @ heads_of
-        scores = {"corrected": raw @ correct, "uncorrected": raw}
-        scores = {name: gate.gate.score(gates.repeat(2, 1), part) for name, part in scores.items()}
+def remove_verbosity(model, heads, pairs, names, verbosity):
+    """Fill the model's correction matrix; {objective: lambda}.
+
+    pairs: PairFeatures. Column i of the matrix takes lambda_i times the verbosity from objective i.
+    """
+    rewards = pairs.responses().numpy() @ heads.T  # (responses, objectives)
+    verbosity_index = names.index(verbosity)
+    lambdas = {}
     for i, name in enumerate(names):
-        told[name] |= {"gate": gates[:, i].mean().item(), "gate_std": gates[:, i].std().item()}
-    length = {name: float(np.corrcoef(score, lengths)[0, 1]) for name, score in scores.items()}
-    trainer.log({"eval_loss": result["loss"].item(), "eval_accuracy": accuracy})
-    model.gating.to(backbone.dtype)
+        if name == verbosity:
+            # Nothing of verbosity itself is left in the score.
+            lambdas[name] = 1.0
+        else:
+            lambdas[name] = objectives.penalty(rewards[:, i], rewards[:, verbosity_index])
+        model.reward_transform_matrix.data[verbosity_index, i] -= lambdas[name]
+    return lambdas
+
+
+def train_gate(gate, pairs, training_args, checkpoint):
+    """The Trainer, after the training of a GateTraining."""
+    from transformers import Trainer
+
+    from armorm_gate import PairDataset
+
+    # PairDataset gives batches already: there is nothing to collate.
+    trainer = Trainer(
+        gate,
+        training_args,
+        train_dataset=PairDataset(pairs),
+        data_collator=lambda batch: batch,
+    )
+    training.train(trainer, checkpoint)
+    return trainer
+
+
+def save(model, tokenizer, folder):
+    """Save a model directory that loads by itself, with its code."""
+    from modeling_armorm import ArmoRM, ArmoRMConfig
+
+    # The gate was trained in float32.
+    model.gating.to(model.model.dtype)
     ArmoRMConfig.register_for_auto_class()
     ArmoRM.register_for_auto_class("AutoModelForSequenceClassification")
-    model.save_pretrained(training_args.output_dir)
-    tokenizer.save_pretrained(training_args.output_dir)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def main():
+    data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
+    ratings = read_ratings(data)
+    names = ratings.objectives
+    pairs, held_out = training_pairs.read(data)
+    # With several GPUs at hand Trainer would make the batch as many times larger.
+    training_args._n_gpu = 1
+
+    import torch
+    from transformers import AutoModel, set_seed
+
+    from armorm_gate import GateTraining, evaluate
+
+    path = model_args.model_name_or_path
+    tokenizer, pattern = load_tokenizer(path, pairs[0])
+    set_seed(training_args.seed)
+    language_model = models.load(AutoModel, path, tokenizer, dtype=model_args.dtype or "float32")
+    final, checkpoint = training.begin(training_args)
+    unfinished = Path(training_args.output_dir)
+    model = new_model(language_model, names, pattern, data.gate_size)
+    backbone = Backbone(model, tokenizer, data.batch_tokens, unfinished)
+
+    # 1. Heads
+    heads, summaries = fit_heads(backbone, ratings, held_out)
+    model.regression_layer.weight.data.copy_(torch.tensor(heads))
+
+    # 2. Correction
+    train_features = backbone.pair_features(pairs, "pairs")
+    lambdas = remove_verbosity(model, heads, train_features, names, data.verbosity)
+
+    # 3. Gate
+    head_weights = torch.tensor(heads, dtype=torch.float32)
+    correction = model.reward_transform_matrix.detach().cpu()
+    gate = GateTraining(model.gating.float(), head_weights, correction)
+    trainer = train_gate(gate, train_features, training_args, checkpoint)
+    result = evaluate(gate, backbone.pair_features(held_out, "held_out"))
+    for i, name in enumerate(names):
+        summaries[name]["lambda"] = lambdas[name]
+        summaries[name]["gate"] = result.weights[:, i].mean().item()
+        summaries[name]["gate_std"] = result.weights[:, i].std().item()
+    trainer.log({"eval_loss": result.loss, "eval_accuracy": result.accuracy})
+
+    save(model, tokenizer, unfinished)
     trainer.save_state()
-    summary = {"objectives": told, "held_out_accuracy": accuracy, "correlation_with_length": length}
+    summary = {
+        "objectives": summaries,
+        "held_out_accuracy": result.accuracy,
+        "correlation_with_length": result.correlation_with_length,
+    }
     outputs.write_json(unfinished / "armorm.json", summary)
     training.check_weights(trainer)
     print(json.dumps(summary, indent=2))

@@ -1,203 +1,290 @@
-"""Measure annotators on RewardBench v1 and v2, or on any preference pairs (paper, Table 1). In two steps:
+"""Measure annotators on RewardBench v1 and v2, or on any preference pairs (paper, Table 1).
 
---datasets writes the pairs as responses, which any script of annotation/ can score; --rewards_files reads what they
-wrote, one file for each annotator, and makes one table. So every reward model, preference model, judge or verifier is
-measured by the code that annotates with it.
+In two steps: --datasets writes the pairs as responses, which any script of annotation/ can score;
+--rewards_files reads the scored rows, one file for each annotator, and makes one table. So every
+reward model, preference model, judge or verifier is measured by the code that annotates with it.
 
-Reads:  --datasets, allenai/reward-bench, allenai/reward-bench-2, or JSONL files of their schemas (prompt, chosen,
-        rejected, subset) or of preferences: their "section", or else one, and their "subset" or "source"
+Reads:  --datasets, allenai/reward-bench, allenai/reward-bench-2, or JSONL files of their schemas
+        (prompt, chosen, rejected, subset) or of preferences. A row of preferences is in its
+        "section" if it has one, and in its "subset" or "source".
         --rewards_files with --names and --bench_file, the file that was annotated
-Writes: --output_file, {"id", "prompt", "responses", "finish_reasons", "correct": [bool x n], "subset", "section",
-        "benchmark"}. A prompt of v2's Ties comes in rows of four, with responses repeated where four do not divide them
-        --output_dir, rewardbench.json with every number, rewardbench.md with the tables that it prints
+Writes: --output_file, {"id", "prompt", "responses", "finish_reasons", "correct": [bool x n],
+        "subset", "section", "benchmark"}. A prompt of v2's Ties is split into rows of four; the
+        last row is filled up with the first responses.
+        --output_dir, rewardbench.json with every number, rewardbench.md with the printed tables
 
-v1: a pair counts if the chosen response has the higher reward; a section is the mean of its subsets, weighed by their
-official sizes (PRM's as 984). v2: the right one of four has the highest reward, equals share; Ties by its own formula,
-which needs rewards that compare beyond four responses, so not for pairwise annotators. The score is the mean of the
-sections.
+v1: a pair counts if the chosen response has the higher reward. A section is the mean of its
+subsets, weighed by their official sizes (PRM's as 984). v2: the right one of four must have the
+highest reward; equal rewards share. Ties have a formula of their own, which needs rewards that
+compare beyond four responses, so pairwise annotators have no score there. The score is the mean of
+the sections.
 
     python reward_modeling/3_rewardbench.py --output_file runs/tiny/measures/bench.jsonl \
         --datasets runs/tiny/world/bench.jsonl runs/tiny/preferences_held_out.jsonl
-    python reward_modeling/3_rewardbench.py --bench_file runs/tiny/measures/bench.jsonl --names reward_model \
-        --rewards_files runs/tiny/measures/bench_reward_model.jsonl --output_dir runs/tiny/measures
+    python reward_modeling/3_rewardbench.py --bench_file runs/tiny/measures/bench.jsonl \
+        --names reward_model --rewards_files runs/tiny/measures/bench_reward_model.jsonl \
+        --output_dir runs/tiny/measures
 """
 
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from common import arguments, outputs, rows
-from rewardbench_rules import PUBLISHED, ROWS_OF, SECTION_OF, SIZES, V2, ties
+import annotator_names
+from common import arguments, outputs, rows, tables
+from rewardbench_rules import PUBLISHED, ROWS_OF, SECTION_OF, SIZES, V2, measure_all
 
 FILES = ("rewardbench.md", "rewardbench.json")
-OF_BENCH = ("benchmark", "section", "subset", "correct", "group")  # fields of a bench row
+# Fields of a bench row that an annotator must leave as they are.
+BENCH_FIELDS = ("benchmark", "section", "subset", "correct", "group")
+V2_RESPONSES = 4  # of a row
+
+
+# First step: rows to be annotated
+
+
+@dataclass
+class Question:
+    """A prompt of a benchmark, with right and wrong responses."""
+
+    prompt: list
+    chosen: list[str]
+    rejected: list[str]
+    subset: str
+    section: str | None
+    is_v2: bool
+
+    def responses(self):
+        return [*self.chosen, *self.rejected]
+
+
+def read_question(row, where):
+    """The Question of a row of RewardBench or of preferences. where: DATASET:NUMBER."""
+    try:
+        prompt = row["prompt"]
+        if not isinstance(prompt, list):
+            prompt = [{"role": "user", "content": prompt}]
+        # v2 has lists of texts; v1 a text, and preferences messages.
+        is_v2 = isinstance(row["chosen"], list) and isinstance(row["chosen"][0], str)
+        chosen = row["chosen"]
+        rejected = row["rejected"]
+        if not is_v2:
+            chosen = [text_of(chosen)]
+            rejected = [text_of(rejected)]
+        subset = row.get("subset", row.get("source", "-"))
+        question = Question(prompt, chosen, rejected, subset, row.get("section"), is_v2)
+        responses = question.responses()
+    except (KeyError, TypeError, IndexError):
+        sys.exit(f"{where}: chosen: a pair has prompt, chosen and rejected")
+    as_responses = {
+        "id": "-",
+        "prompt": prompt,
+        "responses": responses,
+        "finish_reasons": [""] * len(responses),
+        "subset": subset,
+        "section": question.section,
+    }
+    problem = rows.problem(as_responses, "responses", n=0, also=("subset",), if_there=("section",))
+    if problem:
+        sys.exit(f"{where}: {problem}")
+    return question
 
 
 def text_of(value):
-    return (value if isinstance(value, str) else value[-1]["content"]) + ""
+    """A text, or the content of the last message; another content raises a TypeError."""
+    if not isinstance(value, str):
+        value = value[-1]["content"]
+    return value + ""
 
 
-def check_bench_row(row):
-    """Its section is its benchmark's; all but v2's Ties have right responses, and wrong ones to tell them from."""
-    sections = {"v1": [SECTION_OF.get(row["subset"])], "v2": V2}.get(
-        row["benchmark"], [row["section"]]
-    )
-    if row["section"] not in sections or (row["section"] == "Ties") != (row["subset"] == "Ties"):
-        rows.refuse(
-            row,
-            f"section: {row['section']!r} is not that of {row['subset']!r} in {row['benchmark']}",
-        )
-    if row["subset"] != "Ties" and len(set(map(bool, row["correct"]))) != 2:
-        rows.refuse(row, "correct: not both right and wrong responses")
+def benchmark_of(question, dataset):
+    """(benchmark, section) of a question: v2 is known by its form, v1 by its subsets."""
+    if question.is_v2:
+        benchmark = "v2"
+    elif question.subset in SECTION_OF:
+        benchmark = "v1"
+    else:
+        benchmark = Path(dataset).stem
+    sections = {"v1": SECTION_OF.get(question.subset), "v2": question.subset}
+    return benchmark, question.section or sections.get(benchmark, "all")
 
 
 def bench_rows(dataset):
-    """Yields bench rows of a dataset."""
-    split = "filtered" if dataset.endswith("reward-bench") else "test"
+    """Yield the bench rows of a dataset."""
+    is_v1_on_the_hub = dataset.endswith("reward-bench")
+    # Published scores of v1 are those of its filtered split.
+    split = "filtered" if is_v1_on_the_hub else "test"
     for number, row in enumerate(rows.load(dataset, split), 1):
-        try:
-            prompt = (
-                row["prompt"]
-                if isinstance(row["prompt"], list)
-                else [{"role": "user", "content": row["prompt"]}]
-            )
-            v2 = isinstance(row["chosen"], list) and isinstance(row["chosen"][0], str)
-            chosen, rejected = (row[k] if v2 else [text_of(row[k])] for k in ("chosen", "rejected"))
-            subset = row["subset"] if "subset" in row else row.get("source", "-")
-            section = row.get("section")
-            checked = {
-                "id": "-",
-                "prompt": prompt,
-                "responses": [*chosen, *rejected],
-                "subset": subset,
-            }
-            checked |= {"finish_reasons": [""] * len(checked["responses"])}
-        except (KeyError, TypeError, IndexError):
-            sys.exit(f"{dataset}:{number}: chosen: a pair has prompt, chosen and rejected")
-        if section is not None:
-            checked["section"] = section
-        if reason := rows.problem(checked, "responses", 0, ("subset",), ("section",)):
-            sys.exit(f"{dataset}:{number}: {reason}")
-        responses, correct = [*chosen, *rejected], [True] * len(chosen) + [False] * len(rejected)
-        benchmark = "v2" if v2 else "v1" if subset in SECTION_OF else Path(dataset).stem
-        section = section or {"v2": subset, "v1": SECTION_OF.get(subset)}.get(benchmark, "all")
-        if (v2 and section not in V2) or (
-            not v2 and benchmark != "v1" and dataset.endswith("reward-bench")
-        ):
-            sys.exit(f"{dataset}:{number}: subset: {subset!r} is not one of the benchmark's")
-        kept = {"answer": row["answer"]} if "answer" in row else {}
-        kept |= {
-            "subset": subset,
-            "section": section,
-            "benchmark": benchmark,
-            "group": str(row.get("id", number)),
-        }
-        for part in range(0, len(responses), 4 if v2 else len(responses)):
-            places = [(part + i) % len(responses) for i in range(4 if v2 else len(responses))]
-            yield {
-                "id": f"{benchmark}/{subset}/{kept['group']}/{part}",
-                "prompt": prompt,
-                "responses": [responses[i] for i in places],
-                "finish_reasons": ["stop"] * len(places),
-                "correct": [correct[i] for i in places],
-                **kept,
-            }
-
-
-def measured(scored, sizes):
-    """{benchmark: {score, sections, subsets, rows, of}} of one annotator's rows."""
-    results, parts = {}, {}
-    for row in scored:
-        right = [r for r, correct in zip(row["rewards"], row["correct"], strict=True) if correct]
-        wrong = [
-            r for r, correct in zip(row["rewards"], row["correct"], strict=True) if not correct
-        ]
-        subset = (
-            parts.setdefault(row["benchmark"], {})
-            .setdefault(row["section"], {})
-            .setdefault(row["subset"], [])
-        )
-        if row["benchmark"] == "v2" and row["subset"] != "Ties":
-            equal = row["rewards"].count(max(row["rewards"]))
-            subset.append(1 / equal if max(right) == max(row["rewards"]) else 0)
-        elif row["subset"] != "Ties":
-            subset.append(float(min(right) > max(wrong)))
+        question = read_question(row, f"{dataset}:{number}")
+        benchmark, section = benchmark_of(question, dataset)
+        # Files of preferences may have any sections and subsets.
+        if question.is_v2:
+            is_known = section in V2
         else:
-            subset.append((row["group"], right, wrong, "a" in (row.get("judgement") or [{}])[0]))
-    for benchmark, sections in parts.items():
-        accuracy, subsets = {}, {}
-        for section, of_subsets in sections.items():
-            if section == "Ties":
-                groups = {}
-                for group, right, wrong, _ in of_subsets["Ties"]:
-                    both = groups.setdefault(group, ([], []))
-                    both[0].extend(right), both[1].extend(wrong)
-                groups = {
-                    name: both for name, both in groups.items() if all(both)
-                }  # a part may have been dropped
-                pairwise = any(entry[3] for entry in of_subsets["Ties"])
-                accuracy[section] = None if pairwise or not groups else ties(groups)
-                subsets["Ties"] = accuracy[section]
-                continue
-            means = {subset: fmean(values) for subset, values in of_subsets.items()}
-            weights = (
-                SIZES[section]
-                if benchmark == "v1"
-                else {name: len(of_subsets[name]) for name in means}
-            )
-            whole = sum(weights[name] for name in means)
-            accuracy[section] = sum(means[name] * weights[name] for name in means) / whole
-            subsets |= means
-        score = None if None in accuracy.values() else fmean(accuracy.values())
-        counts = Counter(row["subset"] for row in scored if row["benchmark"] == benchmark)
-        results[benchmark] = {
-            "score": score,
-            "sections": accuracy,
-            "subsets": subsets,
-            "rows": dict(counts),
+            is_known = benchmark == "v1" or not is_v1_on_the_hub
+        if not is_known:
+            reason = f"{question.subset!r} is not one of the benchmark's"
+            sys.exit(f"{dataset}:{number}: subset: {reason}")
+        labels = {}
+        # For annotation by a verifier.
+        if "answer" in row:
+            labels["answer"] = row["answer"]
+        labels["subset"] = question.subset
+        labels["section"] = section
+        labels["benchmark"] = benchmark
+        labels["group"] = str(row.get("id", number))
+        yield from rows_of_question(question, labels)
+
+
+def rows_of_question(question, labels):
+    """Yield a row of all responses; for v2 rows of four, of which Ties may have several."""
+    responses = question.responses()
+    correct = [True] * len(question.chosen) + [False] * len(question.rejected)
+    size = V2_RESPONSES if question.is_v2 else len(responses)
+    for first in range(0, len(responses), size):
+        # Beyond the last response it goes on with the first: annotators take rows of one size.
+        indexes = [(first + i) % len(responses) for i in range(size)]
+        yield {
+            "id": f"{labels['benchmark']}/{labels['subset']}/{labels['group']}/{first}",
+            "prompt": question.prompt,
+            "responses": [responses[i] for i in indexes],
+            "finish_reasons": ["stop"] * size,
+            "correct": [correct[i] for i in indexes],
+            **labels,
         }
-        results[benchmark]["of"] = dict(sizes[benchmark])
-    return results
 
 
-def markdown(heading, lines):
-    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "\n".join([f"{heading}:", "", *(f"| {' | '.join(line)} |" for line in lines)])
+def write_bench(datasets, output_file):
+    bench = []
+    for dataset in datasets:
+        bench += bench_rows(dataset)
+    for row_id, count in Counter(row["id"] for row in bench).items():
+        if count > 1:
+            sys.exit(f"{datasets[-1]}: id: {row_id!r} stands twice in the bench")
+    rows.write(output_file, bench)
+
+    sizes = Counter(row["benchmark"] for row in bench)
+    by_benchmark = ", ".join(f"{benchmark}: {size}" for benchmark, size in sizes.items())
+    v1_sizes = Counter(row["subset"] for row in bench if row["benchmark"] == "v1")
+    incomplete = []
+    for subset, size in v1_sizes.items():
+        if size != ROWS_OF[subset]:
+            incomplete.append(f"{subset}: {size} of {ROWS_OF[subset]}")
+    summary = f"{output_file} rows out: {len(bench)} ({by_benchmark})"
+    if incomplete:
+        summary += f"; not whole: {', '.join(incomplete)}"
+    print(summary)
 
 
-def tables(results):
-    """Yields Markdown, for each benchmark a table of sections and one of subsets."""
-    for benchmark in dict.fromkeys(name for of_model in results.values() for name in of_model):
-        with_it = {
-            name: of_model[benchmark] for name, of_model in results.items() if benchmark in of_model
-        }
-        sections = list(next(iter(with_it.values()))["sections"])
-        if benchmark in ("v1", "v2"):
-            sections = [
-                section for section in (SIZES if benchmark == "v1" else V2) if section in sections
-            ]
-        lines = [["annotator", *sections, "score", "rows"]]
-        for name, numbers in with_it.items():
-            values = [*(numbers["sections"].get(section) for section in sections), numbers["score"]]
-            count = f"{sum(numbers['rows'].values())} of {sum(numbers['of'].values())}"
-            lines.append([name, *("-" if v is None else f"{100 * v:.1f}" for v in values), count])
-        if benchmark == "v1" and len(sections) == 4:
-            lines += [
-                [name, *map(str, v), f"{fmean(v):.1f}", "2985"] for name, v in PUBLISHED.items()
-            ]
-        yield markdown(benchmark, lines)
-        subsets = dict.fromkeys(
-            subset for numbers in with_it.values() for subset in numbers["subsets"]
-        )
-        by_subset = [["subset", *with_it]]
-        for subset in subsets:
-            values = [numbers["subsets"].get(subset) for numbers in with_it.values()]
-            by_subset.append([subset, *("-" if v is None else f"{100 * v:.1f}" for v in values)])
-        yield markdown(f"{benchmark}, by subset", by_subset)
+# Second step: numbers and tables
 
 
-def main():
+def read_bench(path):
+    """({benchmark: {subset: rows}}, {id: values of BENCH_FIELDS}) of the bench rows."""
+    sizes = {}
+    values = {}
+    for row in rows.read(path, "responses", n=0, also=BENCH_FIELDS):
+        check_bench_row(row)
+        sizes.setdefault(row["benchmark"], Counter())[row["subset"]] += 1
+        values[row["id"]] = bench_values(row)
+    return sizes, values
+
+
+def bench_values(row):
+    return [row[field] for field in BENCH_FIELDS]
+
+
+def check_bench_row(row):
+    """The section is one of the benchmark, and there are right and wrong responses, but in Ties."""
+    benchmark = row["benchmark"]
+    section = row["section"]
+    subset = row["subset"]
+    expected = [section]
+    if benchmark == "v1":
+        expected = [SECTION_OF.get(subset)]
+    elif benchmark == "v2":
+        expected = V2
+    if section not in expected or (section == "Ties") != (subset == "Ties"):
+        rows.refuse(row, f"section: {section!r} is not that of {subset!r} in {benchmark}")
+    if subset != "Ties" and len(set(map(bool, row["correct"]))) != 2:
+        rows.refuse(row, "correct: not both right and wrong responses")
+
+
+def read_scored(path, bench_file, expected_values):
+    """An annotator's rows, each one of the bench rows."""
+    scored = list(rows.read(path, "rewards", n=0, also=BENCH_FIELDS, if_there=("judgement",)))
+    for row in scored:
+        if row["id"] not in expected_values:
+            rows.refuse(row, f"id: {row['id']!r} does not stand in {bench_file}")
+        if bench_values(row) != expected_values[row["id"]]:
+            fields = ", ".join(BENCH_FIELDS)
+            rows.refuse(row, f"correct: one of {fields} is not as in {bench_file}")
+    return scored
+
+
+def all_tables(results):
+    """Markdown of two tables for each benchmark. results: {annotator: {benchmark: numbers}}."""
+    benchmarks = {}  # {benchmark: {annotator: numbers}}
+    for annotator, numbers_by_benchmark in results.items():
+        for benchmark, numbers in numbers_by_benchmark.items():
+            benchmarks.setdefault(benchmark, {})[annotator] = numbers
+    texts = []
+    for benchmark, annotators in benchmarks.items():
+        texts.append(f"{benchmark}:\n\n{section_table(benchmark, annotators)}")
+        texts.append(f"{benchmark}, by subset:\n\n{subset_table(annotators)}")
+    return "\n\n".join(texts)
+
+
+def section_table(benchmark, annotators):
+    """A line for each annotator, and for the published models where v1 is complete."""
+    first_annotator = next(iter(annotators.values()))
+    sections = list(first_annotator["sections"])
+    official_order = {"v1": list(SIZES), "v2": V2}.get(benchmark, sections)
+    sections = [section for section in official_order if section in sections]
+    lines = []
+    for name, numbers in annotators.items():
+        scores = [percent(numbers["sections"].get(section)) for section in sections]
+        measured_rows = sum(numbers["rows"].values())
+        rows_cell = f"{measured_rows} of {sum(numbers['of'].values())}"
+        lines.append([name, *scores, percent(numbers["score"]), rows_cell])
+    if benchmark == "v1" and len(sections) == len(SIZES):
+        for name, scores in PUBLISHED.items():
+            lines.append([name, *scores, f"{fmean(scores):.1f}", "2985"])
+    return tables.markdown(["annotator", *sections, "score", "rows"], lines)
+
+
+def subset_table(annotators):
+    """A line for each subset."""
+    subsets = {}  # a dictionary keeps the order in which they are first met
+    for numbers in annotators.values():
+        subsets |= dict.fromkeys(numbers["subsets"])
+    lines = []
+    for subset in subsets:
+        scores = [percent(numbers["subsets"].get(subset)) for numbers in annotators.values()]
+        lines.append([subset, *scores])
+    return tables.markdown(["subset", *annotators], lines)
+
+
+def percent(value):
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def write_tables(args):
+    sizes, expected_values = read_bench(args.bench_file)
+    results = {}
+    for name, file in zip(args.names, args.rewards_files, strict=True):
+        scored = read_scored(file, args.bench_file, expected_values)
+        results[name] = measure_all(scored, sizes)
+    text = all_tables(results)
+    outputs.write_text(Path(args.output_dir, "rewardbench.md"), text + "\n")
+    outputs.write_json(Path(args.output_dir, "rewardbench.json"), results)
+    print(text)
+
+
+def parse_arguments():
+    """The arguments, of one step or of the other."""
     parser = arguments.Parser(__doc__)
     parser.add_argument("--datasets", nargs="+", help="hub names or JSONL files")
     parser.add_output("--output_file", help="bench rows, to be annotated")
@@ -209,56 +296,21 @@ def main():
     parser.add_output("--output_dir", "folder", FILES, help="for the tables")
     args = parser.parse_args()
     if args.datasets and args.output_file and not args.rewards_files:
-        bench = [row for dataset in args.datasets for row in bench_rows(dataset)]
-        twice = [name for name, count in Counter(row["id"] for row in bench).items() if count > 1]
-        if twice:
-            sys.exit(f"{args.datasets[-1]}: id: {twice[0]!r} stands twice in the bench")
-        rows.write(args.output_file, bench)
-        counts = Counter((row["benchmark"], row["subset"]) for row in bench)
-        short = [
-            f"{name}: {n} of {ROWS_OF[name]}"
-            for (of, name), n in counts.items()
-            if of == "v1" and n != ROWS_OF[name]
-        ]
-        by = ", ".join(f"{of}: {n}" for of, n in Counter(row["benchmark"] for row in bench).items())
-        print(
-            f"{args.output_file} rows out: {len(bench)} ({by})"
-            + (f"; not whole: {', '.join(short)}" if short else "")
-        )
-        return
-    if (
-        not (args.rewards_files and args.names and args.bench_file and args.output_dir)
-        or args.datasets
-    ):
-        parser.error(
-            "--datasets and --output_file, or --rewards_files, --names, --bench_file and --output_dir"
-        )
-    if len(args.names) != len(args.rewards_files):
-        parser.error(f"--names: {len(args.names)} for {len(args.rewards_files)} files")
+        return args
+    second_step = [args.rewards_files, args.names, args.bench_file, args.output_dir]
+    if args.datasets or not all(second_step):
+        flags = "--rewards_files, --names, --bench_file and --output_dir"
+        parser.error(f"--datasets and --output_file, or {flags}")
+    annotator_names.check(parser, args)
+    return args
 
-    if len(set(args.names)) < len(args.names):
-        parser.error("--names: two annotators of one name")
 
-    sizes, known = {}, {}
-    for row in rows.read(args.bench_file, "responses", n=0, also=OF_BENCH):
-        check_bench_row(row)
-        sizes.setdefault(row["benchmark"], Counter())[row["subset"]] += 1
-        known[row["id"]] = [row[field] for field in OF_BENCH]
-    results = {}
-    for name, file in zip(args.names, args.rewards_files, strict=True):
-        scored = list(rows.read(file, "rewards", n=0, also=OF_BENCH, if_there=("judgement",)))
-        for row in scored:
-            if row["id"] not in known:
-                rows.refuse(row, f"id: {row['id']!r} does not stand in {args.bench_file}")
-            if [row[field] for field in OF_BENCH] != known[row["id"]]:
-                rows.refuse(
-                    row, f"correct: one of {', '.join(OF_BENCH)} is not as in {args.bench_file}"
-                )
-        results[name] = measured(scored, sizes)
-    told = "\n\n".join(tables(results))
-    outputs.write_text(Path(args.output_dir, "rewardbench.md"), told + "\n")
-    outputs.write_json(Path(args.output_dir, "rewardbench.json"), results)
-    print(told)
+def main():
+    args = parse_arguments()
+    if args.datasets:
+        write_bench(args.datasets, args.output_file)
+    else:
+        write_tables(args)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,33 @@
-"""Compare the probability that an annotator gives a response with how often raters prefer it: a reliability plot.
+"""Compare an annotator's win probabilities with the raters' preferences: a reliability plot.
 
-On bench rows of two responses, for each of which 3_rewardbench.py knows which one was preferred. The probability that
-the first is better is the preference model's own, or sigmoid(r_1 - r_2), the Bradley-Terry model's (paper, Definition
-2). Which response is first is drawn for each row: were it always the preferred one, any confidence would seem right.
+It reads bench rows of two responses, of which 3_rewardbench.py knows the preferred one. The
+probability that the first response wins is the preference model's own, or sigmoid(r_1 - r_2), the
+Bradley-Terry model's (paper, Definition 2). Which response is first is drawn for each row: were it
+always the preferred one, any confidence would seem right.
 
-Reads:  --rewards_files, annotated bench rows of one or several annotators, named by --names; of --benchmark only
-Writes: --output_dir, calibration.json (accuracy, expected calibration error, bins) and calibration.png
+Reads:  --rewards_files, annotated bench rows of one or several annotators, named by --names; only
+        rows of --benchmark count
+Writes: --output_dir, calibration.json (accuracy, expected calibration error, bins) and
+        calibration.png
 
-    python reward_modeling/5_calibration.py --rewards_files runs/tiny/measures/bench_reward_model.jsonl \
-        --names reward_model --benchmark preferences_held_out --output_dir runs/tiny/measures
+    python reward_modeling/5_calibration.py \
+        --rewards_files runs/tiny/measures/bench_reward_model.jsonl --names reward_model \
+        --benchmark preferences_held_out --output_dir runs/tiny/measures
 """
 
 import math
 import random
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from common import arguments, outputs, rows
+import annotator_names
+from common import arguments, outputs, rows, tables
 
 FILES = ("calibration.png", "calibration.json")
 BINS = 10
+# Colour and marks of the annotators, repeated where there are more.
 STYLES = [
     ("#0072b2", "o-"),
     ("#c44e00", "s-"),
@@ -30,30 +37,103 @@ STYLES = [
 ]
 
 
+@dataclass
+class Prediction:
+    win_probability: float  # of the first response
+    wins: float  # 1 if raters preferred it, otherwise 0
+
+    def accuracy(self):
+        if self.win_probability == 0.5:
+            return 0.5
+        return float((self.win_probability > 0.5) == (self.wins > 0.5))
+
+
 def predictions(file, benchmark):
-    """[(P(first is better), 1 if it was preferred or else 0)]"""
-    pairs = []
-    for row in rows.read(
-        file, "rewards", n=0, also=("benchmark", "correct"), if_there=("judgement",)
-    ):
+    """The Predictions of an annotator's rows of a benchmark."""
+    result = []
+    fields = ("benchmark", "correct")
+    for row in rows.read(file, "rewards", n=0, also=fields, if_there=("judgement",)):
         if row.get("benchmark") != benchmark or len(row["responses"]) != 2:
             continue
-        compared = [
-            entry["probability"] for entry in row.get("judgement") or [] if "probability" in entry
-        ]
-        difference = row["rewards"][0] - row["rewards"][1]
-        p = compared[0] if compared else 1 / (1 + math.exp(-max(-700, min(700, difference))))
-        if p is not None:
-            turned = random.Random(row["id"]).random() < 0.5
-            pairs.append(
-                (1 - p, float(row["correct"][1])) if turned else (p, float(row["correct"][0]))
-            )
-    if not pairs:
+        win_probability = probability_of_first(row)
+        if win_probability is None:
+            continue
+        wins = float(row["correct"][0])
+        # By the row's id, so that it is the same for every annotator.
+        is_swapped = random.Random(row["id"]).random() < 0.5
+        if is_swapped:
+            win_probability = 1 - win_probability
+            wins = float(row["correct"][1])
+        result.append(Prediction(win_probability, wins))
+    if not result:
         sys.exit(f"{file}: benchmark: no row of two responses of {benchmark}")
-    return pairs
+    return result
 
 
-def main():
+def probability_of_first(row):
+    """P(response 1 wins), None where a pairwise annotator gave none."""
+    for comparison in row.get("judgement") or []:
+        if "probability" in comparison:
+            return comparison["probability"]
+    difference = row["rewards"][0] - row["rewards"][1]
+    # Beyond 700 exp overflows; the probability is 0 or 1 long before.
+    limited = max(-700, min(700, difference))
+    return 1 / (1 + math.exp(-limited))
+
+
+def measure(predicted):
+    """{"accuracy", "calibration_error", "rows", "bins"} of an annotator's Predictions."""
+    bins = reliability_bins(predicted)
+    errors = [part["rows"] * abs(part["predicted"] - part["observed"]) for part in bins]
+    return {
+        "accuracy": fmean(prediction.accuracy() for prediction in predicted),
+        "calibration_error": sum(errors) / len(predicted),
+        "rows": len(predicted),
+        "bins": bins,
+    }
+
+
+def reliability_bins(predicted):
+    """Mean predicted and observed win rate of each bin that has rows."""
+    members = [[] for _ in range(BINS)]
+    for prediction in predicted:
+        # A probability of 1 belongs to the last bin.
+        index = min(int(prediction.win_probability * BINS), BINS - 1)
+        members[index].append(prediction)
+    bins = []
+    for part in members:
+        if part:
+            mean_probability = fmean(prediction.win_probability for prediction in part)
+            win_rate = fmean(prediction.wins for prediction in part)
+            bins.append({"predicted": mean_probability, "observed": win_rate, "rows": len(part)})
+    return bins
+
+
+def draw(results):
+    """The reliability plot. results: {annotator: its measures}."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#777", linestyle="--", linewidth=1)
+    for i, (name, result) in enumerate(results.items()):
+        color, marks = STYLES[i % len(STYLES)]
+        predicted = [part["predicted"] for part in result["bins"]]
+        observed = [part["observed"] for part in result["bins"]]
+        label = f"{name}, error {result['calibration_error']:.3f}"
+        axes.plot(predicted, observed, marks, color=color, label=label)
+    axes.set(
+        xlabel="predicted probability",
+        ylabel="share that was preferred",
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+    )
+    axes.grid(color="#ddd")
+    axes.legend(frameon=False, title="calibration error")
+    return figure
+
+
+def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_files", nargs="+", required=True)
     parser.add_argument(
@@ -64,51 +144,23 @@ def main():
     )
     parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
     args = parser.parse_args()
-    if len(args.names) != len(args.rewards_files):
-        parser.error(f"--names: {len(args.names)} for {len(args.rewards_files)} files")
-    if len(set(args.names)) < len(args.names):
-        parser.error("--names: two annotators of one name")
+    annotator_names.check(parser, args)
+    return args
 
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5, 4.2), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="#777", linestyle="--", linewidth=1)
+def main():
+    args = parse_arguments()
     results = {}
-    for i, (name, file) in enumerate(zip(args.names, args.rewards_files, strict=True)):
-        pairs, bins = predictions(file, args.benchmark), []
-        for k in range(BINS):
-            inside = [(p, y) for p, y in pairs if min(int(p * BINS), BINS - 1) == k]
-            if inside:
-                predicted, observed = (fmean(part) for part in zip(*inside, strict=True))
-                bins.append({"predicted": predicted, "observed": observed, "rows": len(inside)})
-        error = sum(b["rows"] * abs(b["predicted"] - b["observed"]) for b in bins) / len(pairs)
-        accuracy = fmean(0.5 if p == 0.5 else float((p > 0.5) == (y > 0.5)) for p, y in pairs)
-        results[name] = {
-            "accuracy": accuracy,
-            "calibration_error": error,
-            "rows": len(pairs),
-            "bins": bins,
-        }
-        color, marks = STYLES[i % len(STYLES)]
-        columns = [b["predicted"] for b in bins], [b["observed"] for b in bins]
-        axes.plot(*columns, marks, color=color, label=f"{name}, error {error:.3f}")
-    axes.set(
-        xlabel="predicted probability",
-        ylabel="share that was preferred",
-        xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
-    )
-    axes.grid(color="#ddd")
-    axes.legend(frameon=False, title="calibration error")
-
-    outputs.write_figure(args.output_dir / "calibration.png", figure, dpi=150)
+    for name, file in zip(args.names, args.rewards_files, strict=True):
+        results[name] = measure(predictions(file, args.benchmark))
+    outputs.write_figure(args.output_dir / "calibration.png", draw(results), dpi=150)
     outputs.write_json(args.output_dir / "calibration.json", results)
-    print("| annotator | accuracy | calibration error | rows |\n| --- | --- | --- | --- |")
+    lines = []
     for name, result in results.items():
-        print(
-            f"| {name} | {result['accuracy']:.3f} | {result['calibration_error']:.3f} | {result['rows']} |"
-        )
+        accuracy = f"{result['accuracy']:.3f}"
+        calibration_error = f"{result['calibration_error']:.3f}"
+        lines.append([name, accuracy, calibration_error, result["rows"]])
+    print(tables.markdown(["annotator", "accuracy", "calibration error", "rows"], lines))
 
 
 if __name__ == "__main__":

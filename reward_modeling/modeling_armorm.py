@@ -1,4 +1,4 @@
-"""ArmoRM: heads for several objectives on a frozen backbone, and a gate over them that sees the prompt only.
+"""ArmoRM: heads for several objectives on a frozen backbone, and a gate that sees the prompt only.
 
 2c_armorm.py saves this file beside the weights, so that the directory loads by itself:
     AutoModelForSequenceClassification.from_pretrained(directory, trust_remote_code=True)
@@ -29,7 +29,8 @@ class ArmoRMConfig(PreTrainedConfig):
         """
         backbone: configuration of the language model, as a dictionary
         objectives: their names
-        gate_pattern: the tokens with which every prompt ends, such as the end of a turn and the assistant's header
+        gate_pattern: the token ids with which every prompt ends, such as the end of a turn and the
+            assistant's header
         gate_dropout: of the gate's hidden layers, while it is trained
         """
         backbone = backbone or {}
@@ -48,7 +49,8 @@ class ArmoRMConfig(PreTrainedConfig):
 class ArmoRMOutput(ModelOutput):
     """
     logits: (batch, 1), score: (batch,)
-    rewards: (batch, objectives), as the heads give them; gating_output: (batch, objectives), sums to one
+    rewards: (batch, objectives), as the heads give them
+    gating_output: (batch, objectives), sums to one
     """
 
     logits: torch.Tensor | None = None
@@ -58,9 +60,10 @@ class ArmoRMOutput(ModelOutput):
 
 
 class Gate(nn.Module):
-    """Softmax over the objectives, at temperature 10, of an MLP of the hidden state at the end of the prompt.
+    """Weights of the objectives, from the hidden state at the end of the prompt.
 
-    Layers, dropout, temperature and the start of the scale are those of the published training code.
+    An MLP and a softmax at temperature 10. Layers, dropout, temperature and the start of the scale
+    are those of the published training code.
     """
 
     def __init__(self, config, hidden_size):
@@ -73,6 +76,7 @@ class Gate(nn.Module):
         self.scale = nn.Parameter(torch.ones(1))  # of the score, learned
 
     def forward(self, prompt):
+        """(batch, objectives) from (batch, hidden size)."""
         return (self.mlp(prompt) / 10).softmax(-1)
 
     def score(self, gates, rewards):
@@ -97,27 +101,30 @@ class ArmoRM(PreTrainedModel):
         self.post_init()
 
     def features(self, input_ids, attention_mask):
-        """Hidden states at the end of the prompt and at the end of the response, each (batch, hidden size).
+        """Hidden states at the ends of the prompt and of the response, each (batch, hidden size).
 
-        The prompt ends where its last gate_pattern begins: at the token that ends the question's turn, where the
-        template has one. A chat without that pattern raises a ValueError.
+        The prompt ends where its last gate_pattern begins: at the token that ends the question's
+        turn, where the template has one. A chat without that pattern raises a ValueError.
         """
         pattern = torch.tensor(self.config.gate_pattern, device=input_ids.device)
-        found = (input_ids.unfold(1, len(pattern), 1) == pattern).all(-1)
-        if not found.any(-1).all():
+        # (batch, tokens - len(pattern) + 1): does the pattern begin at this token?
+        matches = (input_ids.unfold(1, len(pattern), 1) == pattern).all(-1)
+        if not matches.any(-1).all():
             raise ValueError("a chat without the tokens that end its prompt")
         hidden = self.model(input_ids, attention_mask=attention_mask).last_hidden_state
-        places = torch.arange(input_ids.shape[1], device=input_ids.device)
-        prompt_end = (found * places[: found.shape[1]]).argmax(-1)
-        response_end = (attention_mask * places).argmax(-1)
-        each = torch.arange(len(hidden), device=hidden.device)
-        return hidden[each, prompt_end], hidden[each, response_end]
+        # The last position of a match, and of a token that is not padding: the largest index wins.
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        prompt_end = (matches * positions[: matches.shape[1]]).argmax(-1)
+        response_end = (attention_mask * positions).argmax(-1)
+        examples = torch.arange(len(hidden), device=hidden.device)
+        return hidden[examples, prompt_end], hidden[examples, response_end]
 
     def forward(self, input_ids, attention_mask=None, **kwargs):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         prompt, response = self.features(input_ids, attention_mask)
-        gates, rewards = self.gating(prompt), self.regression_layer(response)
+        gates = self.gating(prompt)
+        rewards = self.regression_layer(response)
         score = self.gating.score(gates, rewards @ self.reward_transform_matrix)
         return ArmoRMOutput(
             logits=score[:, None], score=score, rewards=rewards, gating_output=gates

@@ -1,163 +1,246 @@
-"""For 2c_armorm.py: hidden states, and of the objectives the ratings, regression heads and penalties for verbosity."""
+"""For 2c_armorm.py: hidden states of chats, ratings, regression heads, penalties for verbosity."""
 
-import itertools
 import math
 import sys
 import time
+from dataclasses import dataclass
 
-from common import models, rows
+from common import batches, models, rows
 
 QUESTIONS = ("question", "And another?")
-# The first characters of a response may go into one token with the last ones of the template's header.
+# The first characters of a response may merge with the last ones of the template's header into one
+# token, so responses of several beginnings are compared.
 RESPONSES = ("word", "\n\nword", " word", "1", ")", ":")
+MIN_RATED_ROWS = 10  # of an objective, and for a correlation
+MAX_CORRELATION = 0.03  # Spearman's, of a corrected reward with verbosity
+ALPHAS = 17  # of the ridge regressions, between 1e-4 and 1e4
 
 
-def gate_pattern(tokenizer, place):
-    """The tokens with which every prompt ends, whatever is asked in it and whatever the response begins with.
+# Hidden states
 
-    Llama 3: <|eot_id|>, the header of the assistant. None may be left; place: of the message, where a template refuses.
+
+def gate_pattern(tokenizer, where):
+    """The token ids with which every prompt ends, whatever the question and the response are.
+
+    In Llama 3: <|eot_id|> and the header of the assistant. Empty if the template marks no end.
+    where: FILE:LINE or a model, named where the template refuses a chat.
     """
     prompts = []
     for question in QUESTIONS:
-        chats = [
-            [{"role": "user", "content": question}, {"role": "assistant", "content": text}]
-            for text in RESPONSES
-        ]
-        texts = [models.render(tokenizer, chat, place) for chat in chats]
-        prompts.append(common_start(tokenizer(texts, add_special_tokens=False)["input_ids"]))
-    return common_start([tokens[::-1] for tokens in prompts])[::-1]
+        texts = []
+        for response in RESPONSES:
+            chat = [
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": response},
+            ]
+            texts.append(models.render(tokenizer, chat, where))
+        token_ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        # The tokens before the response, whatever its beginning.
+        prompts.append(common_start(token_ids))
+    # The end of the prompts is the start of the reversed ones.
+    reversed_prompts = [prompt[::-1] for prompt in prompts]
+    return common_start(reversed_prompts)[::-1]
 
 
 def common_start(sequences):
     """The elements that all sequences begin with."""
-    alike = itertools.takewhile(lambda tokens: len(set(tokens)) == 1, zip(*sequences, strict=False))
-    return [tokens[0] for tokens in alike]
+    start = []
+    for elements in zip(*sequences, strict=False):
+        if len(set(elements)) > 1:
+            break
+        start.append(elements[0])
+    return start
 
 
-def contains(tokens, pattern):
-    places = range(len(tokens) - len(pattern) + 1)
-    return any(tokens[place : place + len(pattern)] == pattern for place in places)
+def contains(token_ids, pattern):
+    for start in range(len(token_ids) - len(pattern) + 1):
+        if token_ids[start : start + len(pattern)] == pattern:
+            return True
+    return False
 
 
 def features_of(model, tokenizer, chats, batch_tokens, file):
-    """For each chat, (FILE:LINE, messages), the hidden states (2, hidden size) at the ends of prompt and response; None
-    if it is too long, or if the tokens that end a prompt are not in it.
+    """The hidden states of each chat at the ends of its prompt and its response, (2, hidden size).
 
-    They are kept in the file, so that a run that was killed does not make them again.
+    None for a chat that is too long, or that lacks the tokens that end a prompt.
+    chats: (FILE:LINE, messages) of each. file: keeps the result, so that a run that was killed and
+    goes on does not compute it again.
     """
     import torch
 
     if file.exists():
         return torch.load(file)
-    texts = [models.render(tokenizer, messages, place) for place, messages in chats]
-    ids = tokenizer(texts, add_special_tokens=False)
-    ids, limit, features = (
-        ids["input_ids"],
-        model.config.get_text_config().max_position_embeddings,
-        [None] * len(chats),
-    )
-    short = [i for i in range(len(ids)) if len(ids[i]) <= limit]
-    order = [i for i in short if contains(ids[i], model.config.gate_pattern)]
-    order.sort(key=lambda i: len(ids[i]), reverse=True)
-    dropped = (
-        f"too long: {len(ids) - len(short)}, without the end of a prompt: {len(short) - len(order)}"
-    )
-    if not order:
+    texts = [models.render(tokenizer, messages, where) for where, messages in chats]
+    token_ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    usable, dropped = usable_chats(token_ids, model.config)
+    if not usable:
         sys.exit(f"{model.name_or_path}: {file.stem}: no chat is left ({dropped})")
-    start, told, fit = time.time(), 0, len(order)
-    while order:
-        size = max(1, batch_tokens // len(ids[order[0]]))
-        batch, order = order[:size], order[size:]
-        padded = tokenizer.pad(
-            {"input_ids": [ids[i] for i in batch]}, padding_side="right", return_tensors="pt"
-        )
-        with torch.inference_mode():
-            both = torch.stack(model.features(**padded.to(model.device)), 1).float().cpu()
-        for i, feature in zip(batch, both, strict=True):
-            features[i] = feature
-        done = fit - len(order)
-        if done >= told + fit / 10 or not order:
-            told, left = done, (time.time() - start) / done * len(order)
-            print(f"{file.stem}: {done} of {fit} chats, {left:.0f} s left; {dropped}", flush=True)
+
+    def length(index):
+        return len(token_ids[index])
+
+    features = [None] * len(chats)
+    start = time.time()
+    done = shown = 0
+    for batch in batches.by_length(usable, length, batch_tokens):
+        hidden_states = last_hidden_states(model, tokenizer, [token_ids[i] for i in batch])
+        for i, states in zip(batch, hidden_states, strict=True):
+            features[i] = states
+        done += len(batch)
+        # Ten lines in all, and one at the end.
+        if done >= shown + len(usable) / 10 or done == len(usable):
+            shown = done
+            seconds_left = (time.time() - start) / done * (len(usable) - done)
+            progress = f"{done} of {len(usable)} chats, {seconds_left:.0f} s left"
+            print(f"{file.stem}: {progress}; {dropped}", flush=True)
+    # Renamed when it is complete: a kill leaves no half of it under the final name.
     partial = file.with_suffix(".partial")
     torch.save(features, partial)
     partial.replace(file)
     return features
 
 
-def ratings_of(path):
-    """(rows, names of the objectives, ratings as a (rows, objectives) list with nan where one is missing)."""
-    rated, names = [], {}
-    for row in rows.read(path, "ratings"):
-        names |= dict.fromkeys(row["ratings"])
-        rated.append(row)
-    table = [
-        [math.nan if row["ratings"].get(name) is None else row["ratings"][name] for name in names]
-        for row in rated
-    ]
-    for name, column in zip(names, zip(*table, strict=True), strict=True):
-        known = [value for value in column if value == value]
-        if len(set(known)) < 2:
-            sys.exit(f"{path}: ratings: {name} has one value at most")
-        if len(known) < 10:
-            sys.exit(
-                f"{path}: ratings: {name} is rated in {len(known)} rows, at least 10 are needed"
-            )
-    return rated, list(names), table
+def usable_chats(token_ids, config):
+    """Indexes of the chats that fit the context and have an end of their prompt; a text of counts
+    of the others."""
+    max_length = config.get_text_config().max_position_embeddings
+    short = [i for i, ids in enumerate(token_ids) if len(ids) <= max_length]
+    usable = [i for i in short if contains(token_ids[i], config.gate_pattern)]
+    too_long = len(token_ids) - len(short)
+    without_end = len(short) - len(usable)
+    return usable, f"too long: {too_long}, without the end of a prompt: {without_end}"
 
 
-def fit_heads(features, table, held_out, names):
-    """Weights (objectives, hidden size) of ridge regressions, and what is to be told of each.
+def last_hidden_states(model, tokenizer, token_ids):
+    """(batch, 2, hidden size) in float32 on the CPU: at the ends of prompt and response."""
+    import torch
 
-    features (rows, hidden size), table (rows, objectives); held_out (rows,), bool: rows that only the correlation sees.
-    A fifth of the other rows chooses alpha; without held-out rows the correlation is that fifth's.
+    padded = tokenizer.pad({"input_ids": token_ids}, padding_side="right", return_tensors="pt")
+    with torch.inference_mode():
+        prompt_and_response = model.features(**padded.to(model.device))
+        return torch.stack(prompt_and_response, 1).float().cpu()
+
+
+# Ratings
+
+
+@dataclass
+class Ratings:
+    rows: list
+    objectives: list[str]
+    table: list[list[float]]  # (rows, objectives), nan where a rating is missing
+
+
+def read_ratings(path):
+    """The Ratings of a file; an objective that cannot be learned ends the program."""
+    rated_rows = list(rows.read(path, "ratings"))
+    objectives = {}  # a dictionary keeps the order in which they are first met
+    for row in rated_rows:
+        objectives |= dict.fromkeys(row["ratings"])
+    table = [table_line(row["ratings"], objectives) for row in rated_rows]
+    for index, objective in enumerate(objectives):
+        column = [line[index] for line in table if not math.isnan(line[index])]
+        if len(set(column)) < 2:
+            sys.exit(f"{path}: ratings: {objective} has one value at most")
+        if len(column) < MIN_RATED_ROWS:
+            counts = f"{len(column)} rows, at least {MIN_RATED_ROWS} are needed"
+            sys.exit(f"{path}: ratings: {objective} is rated in {counts}")
+    return Ratings(rated_rows, list(objectives), table)
+
+
+def table_line(ratings, objectives):
+    line = []
+    for objective in objectives:
+        rating = ratings.get(objective)
+        line.append(math.nan if rating is None else rating)
+    return line
+
+
+# Heads
+
+
+def fit_heads(features, table, held_out, objectives):
+    """Weights (objectives, hidden size) of ridge regressions, and {objective: its summary}.
+
+    features: (rows, hidden size). table: (rows, objectives). held_out: (rows,), bool, rows that
+    only the correlations see.
+    """
+    import numpy as np
+
+    weights = []
+    summaries = {}
+    for objective, ratings in zip(objectives, table.T, strict=True):
+        head, summaries[objective] = fit_head(features, ratings, held_out)
+        weights.append(head)
+    return np.stack(weights), summaries
+
+
+def fit_head(features, ratings, held_out):
+    """Weights (hidden size,) of the ridge regression of one objective, and its summary.
+
+    A fifth of the rows that are not held out chooses alpha. The correlation is that of the held-out
+    rows, or of that fifth where too few of them are rated.
     """
     import numpy as np
     from sklearn.linear_model import Ridge
 
-    weights, told = [], {}
-    for name, ratings in zip(names, table.T, strict=True):
-        known = ~np.isnan(ratings)
-        test, known = known & held_out, np.flatnonzero(known & ~held_out)
-        shuffled = np.random.default_rng(0).permutation(known)
-        judge, fit = np.split(shuffled, [len(shuffled) // 5])
-        scaled = (ratings - np.nanmin(ratings)) / (np.nanmax(ratings) - np.nanmin(ratings))
-        errors = {}
-        for alpha in np.logspace(-4, 4, 17):
-            ridge = Ridge(alpha=alpha, fit_intercept=False, solver="svd").fit(
-                features[fit], scaled[fit]
-            )
-            errors[alpha] = np.mean((ridge.predict(features[judge]) - scaled[judge]) ** 2), ridge
-        alpha = min(errors, key=lambda a: errors[a][0])
-        test = np.flatnonzero(test) if test.sum() >= 10 else judge
-        correlation = np.corrcoef(errors[alpha][1].predict(features[test]), scaled[test])[0, 1]
-        told[name] = {
-            "rows": len(known),
-            "alpha": float(alpha),
-            "correlation": float(correlation),
-            "of": len(test),
-        }
-        weights.append(
-            Ridge(alpha=alpha, fit_intercept=False, solver="svd")
-            .fit(features[known], scaled[known])
-            .coef_
-        )
-    return np.stack(weights), told
+    def ridge(alpha, training_rows):
+        regression = Ridge(alpha=alpha, fit_intercept=False, solver="svd")
+        return regression.fit(features[training_rows], scaled[training_rows])
+
+    lowest = np.nanmin(ratings)
+    scaled = (ratings - lowest) / (np.nanmax(ratings) - lowest)
+    is_rated = ~np.isnan(ratings)
+    learned = np.flatnonzero(is_rated & ~held_out)
+    shuffled = np.random.default_rng(0).permutation(learned)
+    validation, training = np.split(shuffled, [len(shuffled) // 5])
+
+    # The mean squared error on the validation rows chooses alpha.
+    regressions = {}
+    errors = {}
+    for alpha in np.logspace(-4, 4, ALPHAS):
+        regressions[alpha] = ridge(alpha, training)
+        predicted = regressions[alpha].predict(features[validation])
+        errors[alpha] = np.mean((predicted - scaled[validation]) ** 2)
+    best_alpha = min(errors, key=errors.get)
+
+    test = np.flatnonzero(is_rated & held_out)
+    if len(test) < MIN_RATED_ROWS:
+        test = validation
+    predicted = regressions[best_alpha].predict(features[test])
+    summary = {
+        "rows": len(learned),
+        "alpha": float(best_alpha),
+        "correlation": float(np.corrcoef(predicted, scaled[test])[0, 1]),
+        "of": len(test),
+    }
+    # The head itself is fitted on all rows, those that chose alpha too.
+    return ridge(best_alpha, learned).coef_, summary
 
 
 def penalty(reward, verbosity):
-    """The smallest lambda >= 0 that brings the Spearman correlation of reward - lambda * verbosity to 0.03 or less."""
+    """The smallest lambda >= 0 that frees a reward from verbosity, to 1e-4.
+
+    reward, verbosity: (responses,). Free means: the Spearman correlation of
+    reward - lambda * verbosity with verbosity is at most MAX_CORRELATION.
+    """
     from scipy.stats import spearmanr
 
-    def too_much(penalty):
-        return spearmanr(reward - penalty * verbosity, verbosity).statistic > 0.03
+    def is_correlated(penalty):
+        return spearmanr(reward - penalty * verbosity, verbosity).statistic > MAX_CORRELATION
 
-    low, high = 0.0, 1.0
-    if not too_much(low):
-        return low
-    while too_much(high):
-        low, high = high, 2 * high
+    if not is_correlated(0.0):
+        return 0.0
+    low = 0.0
+    high = 1.0
+    while is_correlated(high):
+        low = high
+        high = 2 * high
+    # The correlation falls with lambda: bisection keeps low correlated and high free.
     while high - low > 1e-4:
         middle = (low + high) / 2
-        low, high = (middle, high) if too_much(middle) else (low, middle)
+        if is_correlated(middle):
+            low = middle
+        else:
+            high = middle
     return high

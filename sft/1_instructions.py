@@ -1,27 +1,33 @@
-"""Turn instruction data into the rows that supervised fine-tuning reads: convert, clean, drop duplicates (paper 3.1).
+"""Turn instruction data into the rows of supervised fine-tuning: convert, clean, deduplicate (3.1).
 
 Reads:  --datasets, any of
             paper                   the paper's nine sets, from the hub
             names of hub datasets   NAME, or NAME:FILE in it
             files                   .jsonl, .json (gzipped or not), .parquet
-        whose rows are one of; of several forms the first in this order counts, other keys never decide
+        with rows in one of these forms; of several forms the first in this order counts, and other
+        keys never decide
             {"messages": [{"role", "content"}...]}
-            {"conversations": [{"from": "human" or "gpt" or "system", "value"}...]}     (ShareGPT, Evol-Instruct,
-                                    SlimOrca); what comes before the first question or after the last answer goes
-            {"conversation": [{"input", "output"}...]}                                  (Capybara)
-            {"instruction", "input"?, "output" or "response"}                           (MathInstruct, GPT4-LLM,
-                                    Magicoder-Evol-Instruct, GPTeacher, UltraInteract)
-            {"question", "answer" or "response"}                                        (OrcaMath, OpenOrca)
-            {"problem", "solution"}                                                     (MATH)
-            {"prompt": text or messages, "completion": text or messages}                (TRL)
-        "system" or "system_prompt", where it is not blank, becomes the system turn of the conversation; "input" follows
-        the instruction after an empty line
+            {"conversations": [{"from": "human" or "gpt" or "system", "value"}...]}
+                    ShareGPT, Evol-Instruct, SlimOrca; what comes before the first question or after
+                    the last answer is left out
+            {"conversation": [{"input", "output"}...]}
+                    Capybara
+            {"instruction", "input"?, "output" or "response"}
+                    MathInstruct, GPT4-LLM, Magicoder-Evol-Instruct, GPTeacher, UltraInteract
+            {"question", "answer" or "response"}
+                    OrcaMath, OpenOrca
+            {"problem", "solution"}
+                    MATH
+            {"prompt": text or messages, "completion": text or messages}
+                    TRL
+        "system" or "system_prompt", unless blank, becomes the system turn of the conversation.
+        "input" follows the instruction after an empty line.
 Writes: --output_file, {"id", "messages", "source"}; other keys pass through
         a table of counts by dataset beside it, with the suffix .md
 
-Messages keep role and content. Conversations with an empty turn, with roles out of order or without an answer at the
-end, with calls of tools or with content that is not text are dropped and counted, and so are exact duplicates.
-data/1_clean.py drops more. Of a row only a digest is held in memory.
+Messages keep role and content. Dropped and counted: conversations with an empty turn, with roles
+out of order or no answer at the end, with tool calls or with content that is not text, and exact
+duplicates. data/1_clean.py drops more. Of a row only a digest is held in memory.
 
     python sft/1_instructions.py --datasets runs/tiny/world/instructions.jsonl \
         --output_file runs/tiny/instructions.jsonl
@@ -31,73 +37,89 @@ import sys
 import time
 from collections import Counter
 
-from common import arguments, duplicates, entrances, outputs, rows
+from common import arguments, duplicates, entrances, outputs, rows, tables
 
-PAPER = [  # paper B.3; the names are those of RLHFlow's own mixture
-    "anon8231489123/ShareGPT_Vicuna_unfiltered:ShareGPT_V3_unfiltered_cleaned_split_no_imsorry.json",
-    "WizardLMTeam/WizardLM_evol_instruct_V2_196k", "Open-Orca/SlimOrca", "TIGER-Lab/MathInstruct",
-    "ise-uiuc/Magicoder-Evol-Instruct-110K", "teknium/GPT4-LLM-Cleaned", "microsoft/orca-math-word-problems-200k",
-    "teknium/GPTeacher-General-Instruct", "openbmb/UltraInteract_sft",
-]  # fmt: skip
-HEAD = "| dataset | rows in |"  # of the table
-TEXTS = [  # question and answer
-    ("instruction", "output"), ("instruction", "response"), ("question", "answer"), ("question", "response"),
-    ("problem", "solution"), ("prompt", "completion"),
-]  # fmt: skip
-FORMATS = ", ".join(["messages", *entrances.CONVERSATIONS, *map("/".join, TEXTS)])
+SHAREGPT_FILE = "ShareGPT_V3_unfiltered_cleaned_split_no_imsorry.json"
+# Paper B.3; the names are those of RLHFlow's own mixture.
+PAPER = [
+    f"anon8231489123/ShareGPT_Vicuna_unfiltered:{SHAREGPT_FILE}",
+    "WizardLMTeam/WizardLM_evol_instruct_V2_196k",
+    "Open-Orca/SlimOrca",
+    "TIGER-Lab/MathInstruct",
+    "ise-uiuc/Magicoder-Evol-Instruct-110K",
+    "teknium/GPT4-LLM-Cleaned",
+    "microsoft/orca-math-word-problems-200k",
+    "teknium/GPTeacher-General-Instruct",
+    "openbmb/UltraInteract_sft",
+]
+TABLE_HEAD = "| dataset | rows in |"
+# Fields of a question and its answer.
+QUESTION_AND_ANSWER = [
+    ("instruction", "output"),
+    ("instruction", "response"),
+    ("question", "answer"),
+    ("question", "response"),
+    ("problem", "solution"),
+    ("prompt", "completion"),
+]
+FORMS = ["messages", *entrances.CONVERSATIONS, *map("/".join, QUESTION_AND_ANSWER)]
+ROWS_BETWEEN_PROGRESS = 100_000
 
 
-def answer(value, field):
-    """The messages of an answer: a text, a number or turns; null is an empty turn, which is counted."""
-    if isinstance(value, list | dict):
-        return entrances.messages(value if isinstance(value, list) else [value], field)
-    content = "" if value is None else entrances.text_or_number(value, field)
-    return [entrances.message("assistant", content, field)]
-
-
-def question(row, field):
-    if row[field] is None:
-        return [entrances.message("user", "", field)]
-    return (
-        entrances.messages(row[field], field)
-        if isinstance(row[field], list)
-        else entrances.asked(row, field)
-    )
+# Rows of any form as conversations
 
 
 def conversation(row):
-    """(messages, the fields that they are made of) of a row of any of the formats above."""
+    """(messages, the fields that they are made of) of a row in any of the forms above."""
     if row.get("messages") is not None:
         return entrances.messages(row["messages"], "messages"), ["messages"]
     if field := entrances.field_of(row, entrances.CONVERSATIONS):
         turns = entrances.from_first_question(entrances.messages(row[field], field))
         return entrances.up_to_last(turns, "assistant"), [field]
-    pairs = [pair for pair in TEXTS if row.keys() >= set(pair)]
-    pairs.sort(
-        key=lambda pair: row[pair[0]] is None or row[pair[1]] is None
-    )  # a null counts where nothing else does
-    if not pairs:
+    question_field, answer_field = question_and_answer_fields(row)
+    turns = question(row, question_field) + answer(row[answer_field], answer_field)
+    return turns, [*entrances.used_with(question_field), answer_field, "input"]
+
+
+def question_and_answer_fields(row):
+    """The first pair of fields that a row has; one with a null counts only if there is no other."""
+    with_null = None
+    for pair in QUESTION_AND_ANSWER:
+        question_field, answer_field = pair
+        if question_field in row and answer_field in row:
+            if row[question_field] is not None and row[answer_field] is not None:
+                return pair
+            with_null = with_null or pair
+    if with_null is None:
         raise ValueError("its fields: " + ", ".join(row))
-    asked, answered = pairs[0]
-    turns = question(row, asked) + answer(row[answered], answered)
-    return turns, [*entrances.used_with(asked), answered, "input"]
+    return with_null
 
 
-def table(counts):
-    """In Markdown, {dataset: Counter of rows by what became of them}."""
-    lines = [["dataset", "rows in", "rows out", "dropped", "why"], ["---"] * 5]
-    for name, of in (
-        counts | {"all": sum(counts.values(), Counter())} if len(counts) > 1 else counts
-    ).items():
-        why = ", ".join(
-            f"{reason}: {count}" for reason, count in of.most_common() if reason != "out"
-        )
-        lines.append([name, of.total(), of["out"], of.total() - of["out"], why])
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+def question(row, field):
+    """The messages of a question. Null is an empty turn, whose row is dropped and counted."""
+    if row[field] is None:
+        return [entrances.message("user", "", field)]
+    if isinstance(row[field], list):
+        return entrances.messages(row[field], field)
+    return entrances.asked(row, field)
 
 
-def checked(row, dataset):
-    """(the row in this project's format, why it is dropped or None); a row of no known format ends the program."""
+def answer(value, field):
+    """The messages of an answer: null (as in a question), a text, a number, a turn or turns."""
+    if value is None:
+        return [entrances.message("assistant", "", field)]
+    if isinstance(value, list):
+        return entrances.messages(value, field)
+    if isinstance(value, dict):
+        return entrances.messages([value], field)
+    return [entrances.message("assistant", entrances.text_or_number(value, field), field)]
+
+
+def convert_row(row, dataset):
+    """(the row in this project's format, why it is dropped or None).
+
+    A row of no known form ends the program.
+    """
     try:
         name = entrances.name_of(row)
     except ValueError as error:
@@ -108,10 +130,59 @@ def checked(row, dataset):
     except entrances.Dropped as reason:
         return None, str(reason)
     except ValueError as error:
-        rows.refuse(row, f"messages: none of {FORMATS} ({error})")
-    made = {"id": name, "source": dataset, **entrances.rest_of(row, used), "messages": messages}
-    reason = rows.problem(made | {"id": "-"}, "instructions")
-    return made, reason and reason.split(" (")[0].removeprefix("messages: ")
+        rows.refuse(row, f"messages: none of {', '.join(FORMS)} ({error})")
+    other_fields = entrances.rest_of(row, used)
+    instruction = {"id": name, "source": dataset, **other_fields, "messages": messages}
+    # Any id will do here: a row without one gets it when it is kept.
+    problem = rows.problem(instruction | {"id": "-"}, "instructions")
+    if problem is None:
+        return instruction, None
+    # Without the details in brackets, so that the counts of a table are few.
+    return instruction, problem.split(" (")[0].removeprefix("messages: ")
+
+
+def instructions(args, counts, start):
+    """Yield the rows of all datasets that are left.
+
+    counts: {dataset: Counter of rows by what became of them}, counted here.
+    """
+    number = 0
+    digests = set()
+    ids = set()
+    for dataset, outcomes in counts.items():
+        for row in rows.load(dataset, args.split):
+            number += 1
+            if number % ROWS_BETWEEN_PROGRESS == 0:
+                print(f"{number} rows, {number / (time.time() - start):.0f}/s", flush=True)
+            instruction, reason = convert_row(row, dataset)
+            if reason:
+                outcomes[reason] += 1
+                continue
+            digest = duplicates.digest(instruction["messages"])
+            if digest in digests:
+                outcomes["duplicate"] += 1
+                continue
+            name = instruction["id"]
+            if name is None or name in ids:
+                instruction["id"] = entrances.numbered_name(name, dataset, number)
+            outcomes["out"] += 1
+            digests.add(digest)
+            ids.add(instruction["id"])
+            yield instruction
+
+
+def table(counts):
+    """The counts of `instructions` in Markdown."""
+    outcomes_by_name = dict(counts)
+    if len(counts) > 1:
+        outcomes_by_name["all"] = sum(counts.values(), Counter())
+    lines = []
+    for name, outcomes in outcomes_by_name.items():
+        dropped = Counter(outcomes)
+        rows_out = dropped.pop("out", 0)
+        why = ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common())
+        lines.append([name, outcomes.total(), rows_out, dropped.total(), why])
+    return tables.markdown(["dataset", "rows in", "rows out", "dropped", "why"], lines) + "\n"
 
 
 def main():
@@ -120,50 +191,30 @@ def main():
     parser.add_argument("--split", default="train", help="split of a hub dataset")
     parser.add_output("--output_file", suffixes=[".md"], required=True)
     args = parser.parse_args()
-    args.datasets = [
-        name for given in args.datasets for name in (PAPER if given == "paper" else [given])
-    ]
-    start, counts, seen, ids = (
-        time.time(),
-        {name: Counter() for name in args.datasets},
-        set(),
-        set(),
-    )
+    start = time.time()
+    counts = {}
+    for name in args.datasets:
+        for dataset in PAPER if name == "paper" else [name]:
+            counts[dataset] = Counter()
 
-    def converted():
-        number = 0
-        for dataset, of in counts.items():
-            for row in rows.load(dataset, args.split):
-                number += 1
-                if number % 100_000 == 0:
-                    print(f"{number} rows, {number / (time.time() - start):.0f}/s", flush=True)
-                made, reason = checked(row, dataset)
-                if reason:
-                    of[reason] += 1
-                    continue
-                if made["id"] is None or made["id"] in ids:
-                    made["id"] = entrances.numbered_name(made["id"], dataset, number)
-                digest = duplicates.digest(made["messages"])
-                of["duplicate" if digest in seen else "out"] += 1
-                if digest not in seen:
-                    seen.add(digest)
-                    ids.add(made["id"])
-                    yield made
-
-    table_file = outputs.table_beside(args.output_file, HEAD)
+    table_file = outputs.table_beside(args.output_file, TABLE_HEAD)
     writer = rows.Writer(args.output_file)
     try:
-        writer.add(converted())
-        if not seen:
+        writer.add(instructions(args, counts, start))
+        total = sum(counts.values(), Counter())
+        if not total["out"]:
             sys.exit(f"{args.output_file}: no row is left\n{table(counts)}".replace("\n", " "))
     except SystemExit:
+        # The rows are written while they are read: an error leaves some of them behind.
         writer.partial.unlink()
         raise
     writer.finish()
     outputs.write_text(table_file, table(counts))
-    total = sum(counts.values(), Counter())
-    told = f"rows in: {total.total()}, dropped: {total.total() - total['out']}, rows out: {total['out']}"
-    print(f"{table(counts)}{args.output_file} {told}, {time.time() - start:.1f} s")
+    print(
+        f"{table(counts)}{args.output_file} rows in: {total.total()}, "
+        f"dropped: {total.total() - total['out']}, rows out: {total['out']}, "
+        f"{time.time() - start:.1f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -1,19 +1,37 @@
-"""Turn preferences into instructions to judge: so that a policy can compare responses, its own too (arXiv 2401.10020).
+"""Turn preferences into instructions to judge, so that a policy can compare responses, its own too.
 
-The question is the comparison that annotation/1b_preference_model.py asks, "[CONTEXT] ... [RESPONSE A] ... [RESPONSE B]
-...", the answer A or B; which response is A is drawn for each pair. Fine-tuned on these beside other instructions, a
-policy is its own preference model: ANNOTATOR=policy.
+The question is the comparison of annotation/1b_preference_model.py, "[CONTEXT] ... [RESPONSE A] ...
+[RESPONSE B] ...", the answer A or B. Which response is A is drawn for each pair. A policy that is
+fine-tuned on these beside other instructions is its own preference model (arXiv 2401.10020):
+ANNOTATOR=policy.
 
-Reads:  --preferences_file, {"id", "prompt", "chosen", "rejected"} from reward_modeling/1_preferences.py
+Reads:  --preferences_file, {"id", "prompt", "chosen", "rejected"} of
+        reward_modeling/1_preferences.py
 Writes: --output_file, {"id", "messages", "source"}
 
-    python sft/1b_judgements.py --preferences_file runs/tiny/preferences.jsonl --output_file my_judgements.jsonl
+    python sft/1b_judgements.py --preferences_file runs/tiny/preferences.jsonl \
+        --output_file my_judgements.jsonl
 """
 
 import random
 import sys
 
 from common import arguments, comparisons, rows
+
+
+def judgement(pair, side):
+    """The instruction to compare the responses of a pair. side: where the chosen one stands."""
+    rejected = pair["rejected"][-1]["content"]
+    responses = {"A": rejected, "B": rejected}
+    responses[side] = pair["chosen"][-1]["content"]
+    # The last turns are compared; what is said before them is the context.
+    context = pair["prompt"] + pair["chosen"][:-1]
+    question = comparisons.question(context, responses["A"], responses["B"])
+    return {
+        "id": f"judgement-{pair['id']}",
+        "messages": [*question, {"role": "assistant", "content": side}],
+        "source": "judgements",
+    }
 
 
 def main():
@@ -27,16 +45,10 @@ def main():
     if len(pairs) < args.size:
         sys.exit(f"{args.preferences_file}: {args.size} pairs asked for, {len(pairs)} are there")
     rng = random.Random(args.seed)
-    made = []
-    for row in rng.sample(pairs, args.size or len(pairs)):
-        texts = [row[name][-1]["content"] for name in ("chosen", "rejected")]
-        side = rng.choice("AB")
-        a, b = texts if side == "A" else reversed(texts)
-        asked = comparisons.question(row["prompt"] + row["chosen"][:-1], a, b)
-        messages = [*asked, {"role": "assistant", "content": side}]
-        made.append({"id": f"judgement-{row['id']}", "messages": messages, "source": "judgements"})
-    rows.write(args.output_file, made)
-    print(f"{args.output_file} rows in: {len(pairs)}, rows out: {len(made)}")
+    drawn = rng.sample(pairs, args.size or len(pairs))
+    judgements = [judgement(pair, rng.choice("AB")) for pair in drawn]
+    rows.write(args.output_file, judgements)
+    print(f"{args.output_file} rows in: {len(pairs)}, rows out: {len(judgements)}")
 
 
 if __name__ == "__main__":

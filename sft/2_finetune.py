@@ -1,17 +1,19 @@
 """Supervised fine-tuning of a base model by TRL's SFTTrainer: the initial policy pi_0 (paper 3.1).
 
-The loss is taken on what the assistant says and on the token that ends its turns, by any chat template; where that
-token is not EOS it becomes EOS. Conversations are packed into blocks without attending to one another. One that is
-longer than --max_length is cut; without an answer of the assistant in what is left it is dropped. Both are counted.
-The defaults are the paper's; every other flag of TRL's SFTConfig and ModelConfig passes through. A run that was killed
-continues from its last checkpoint (--save_steps) when the same command is given again.
+The loss is taken on the assistant's turns and on the token that ends them, with any chat template.
+Where that token is not EOS it becomes EOS. Conversations are packed into blocks without attending
+to one another. A conversation longer than --max_length is cut; if no answer of the assistant is
+left in it, it is dropped. Both are counted. The defaults are the paper's; every other flag of TRL's
+SFTConfig and ModelConfig passes through. A killed run resumes from its last checkpoint
+(--save_steps) when the same command is given again.
 
 Reads:  --dataset_name, files of {"id", "messages"} from 1_instructions.py; --model_name_or_path
 Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve
 
     accelerate launch sft/2_finetune.py --model_name_or_path meta-llama/Meta-Llama-3-8B \
         --chat_template_path meta-llama/Meta-Llama-3-8B-Instruct \
-        --dataset_name runs/my/instructions.jsonl --output_dir runs/my/sft --per_device_train_batch_size 4
+        --dataset_name runs/my/instructions.jsonl --output_dir runs/my/sft \
+        --per_device_train_batch_size 4
 """
 
 import sys
@@ -48,8 +50,38 @@ class Config(SFTConfig):
     )
 
 
+# The model and its chat template
+
+
+def load_model(data, training_args, model_args, first):
+    """(model, tokenizer, ids of new tokens). first: a row, which the template has to render."""
+    from transformers import AutoModelForCausalLM
+
+    path = model_args.model_name_or_path
+    template_path = training_args.chat_template_path
+    tokenizer = models.tokenizer(path, template=False)
+    if not (tokenizer.chat_template or template_path):
+        sys.exit(f"{path}: its tokenizer has no chat template, give --chat_template_path")
+    model = models.load(
+        AutoModelForCausalLM,
+        path,
+        tokenizer,
+        dtype=model_args.dtype or "float32",
+        attn_implementation=training.attention(training_args, model_args),
+    )
+    new_tokens = []
+    if template_path:
+        model, tokenizer, new_tokens = with_template(model, tokenizer, template_path)
+        # Otherwise TRL would clone it again.
+        training_args.chat_template_path = None
+    models.set_template_arguments(tokenizer, data.chat_template_kwargs)
+    models.check_reads_messages(tokenizer, first.at("messages"), first["messages"])
+    chats.teach_turn_end(tokenizer, model)
+    return model, tokenizer, new_tokens
+
+
 def with_template(model, tokenizer, path):
-    """(model, tokenizer, ids of new tokens) with the chat template of a file or of another tokenizer."""
+    """(model, tokenizer, ids of new tokens) with the template of a file or another tokenizer."""
     from trl import clone_chat_template
 
     if path.endswith((".jinja", ".j2")):
@@ -57,54 +89,66 @@ def with_template(model, tokenizer, path):
             tokenizer.chat_template = models.prepared_template(path, file.read())
         return model, tokenizer, []
     with models.refused(path):
-        model, tokenizer, added = clone_chat_template(model, tokenizer, path)
+        model, tokenizer, new_tokens = clone_chat_template(model, tokenizer, path)
     tokenizer.chat_template = models.prepared_template(path, tokenizer.chat_template)
-    return model, tokenizer, added
+    return model, tokenizer, new_tokens
 
 
-def peft_config(model_args, added):
-    """The LoRA of --use_peft, or None; added tokens are trained with it, at both ends of the model, as TRL does it."""
+def peft_config(model_args, new_tokens):
+    """The LoRA of --use_peft, or None.
+
+    New tokens are trained with it, at both ends of the model, as TRL does it.
+    """
     from trl import get_peft_config
 
     config = get_peft_config(model_args)
-    if config and added:
-        config.trainable_token_indices = {"embed_tokens": added}
+    if config and new_tokens:
+        config.trainable_token_indices = {"embed_tokens": new_tokens}
         config.modules_to_save = [*(config.modules_to_save or []), "lm_head"]
     return config
 
 
+# Conversations as tokens
+
+
 def tokenised(instructions, tokenizer, training_args):
-    """([{"input_ids", "labels"}] of the conversations that have something to learn, counts of the others)."""
+    """(examples, counts): [{"input_ids", "labels"}] of the conversations with something to learn.
+
+    counts: of conversations "rewritten" by the template or "too long", which are dropped; of those
+    that are "cut"; and of "turns" without loss, since the template rewrites them.
+    """
     end = chats.turn_end(tokenizer)
-    examples, counts = [], Counter()
+    examples = []
+    counts = Counter()
     for row in instructions:
         conversation = chats.conversation(tokenizer, end, row["messages"], row.at("messages"))
         if not training_args.assistant_only_loss:
             conversation.labels = list(conversation.input_ids)
             conversation.left_out = 0
         counts["turns"] += conversation.left_out
-        if not learns(conversation.labels):
+        if not has_loss(conversation.labels):
             counts["rewritten"] += 1
             continue
-        part = kept_part(len(conversation.labels), training_args)
-        if not learns(conversation.labels[part]):
+        length = len(conversation.labels)
+        kept = kept_part(length, training_args)
+        labels = conversation.labels[kept]
+        if not has_loss(labels):
             counts["too long"] += 1
             continue
-        example = {"input_ids": conversation.input_ids[part], "labels": conversation.labels[part]}
-        counts["cut"] += len(example["labels"]) < len(conversation.labels)
-        examples.append(example)
+        if len(labels) < length:
+            counts["cut"] += 1
+        examples.append({"input_ids": conversation.input_ids[kept], "labels": labels})
     return examples, counts
 
 
-def learns(labels):
+def has_loss(labels):
     return any(label != chats.NO_LOSS for label in labels)
 
 
 def kept_part(length, training_args):
-    """The tokens that --max_length leaves, of a conversation of that length, as a slice."""
-    splits = (
-        training_args.packing and training_args.packing_strategy != "bfd"
-    )  # into several blocks
+    """The tokens that --max_length leaves of a conversation of that length, as a slice."""
+    # Each way of packing but "bfd" cuts a long conversation into several blocks: all is kept.
+    splits = training_args.packing and training_args.packing_strategy != "bfd"
     if training_args.max_length is None or splits:
         return slice(None)
     if training_args.truncation_mode == "keep_end" and not training_args.packing:
@@ -114,40 +158,23 @@ def kept_part(length, training_args):
 
 def main():
     data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
-    instructions = [row for name in data.dataset_name for row in rows.read(name, "instructions")]
+    instructions = []
+    for file in data.dataset_name:
+        instructions += rows.read(file, "instructions")
 
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM
     from trl import SFTTrainer
 
-    tokenizer = models.tokenizer(model_args.model_name_or_path, template=False)
-    if not (tokenizer.chat_template or training_args.chat_template_path):
-        sys.exit(
-            f"{model_args.model_name_or_path}: its tokenizer has no chat template, give --chat_template_path"
-        )
-    model = models.load(
-        AutoModelForCausalLM,
-        model_args.model_name_or_path,
-        tokenizer,
-        dtype=model_args.dtype or "float32",
-        attn_implementation=training.attention(training_args, model_args),
-    )
-    added = []
-    if training_args.chat_template_path:
-        model, tokenizer, added = with_template(model, tokenizer, training_args.chat_template_path)
-        training_args.chat_template_path = None  # TRL has nothing left to do
-    models.set_template_arguments(tokenizer, data.chat_template_kwargs)
-    first = instructions[0]
-    models.check_reads_messages(tokenizer, first.at("messages"), first["messages"])
-    chats.teach_turn_end(tokenizer, model)
-
+    model, tokenizer, new_tokens = load_model(data, training_args, model_args, instructions[0])
     examples, counts = tokenised(instructions, tokenizer, training_args)
     if not examples:
         sys.exit(
-            f"{data.dataset_name[0]}: nothing to learn: in {counts['too long']} rows no answer of the assistant stands "
-            f"within --max_length {training_args.max_length}, in {counts['rewritten']} the chat template rewrites it"
+            f"{data.dataset_name[0]}: nothing to learn: in {counts['too long']} rows no answer of "
+            f"the assistant stands within --max_length {training_args.max_length}, in "
+            f"{counts['rewritten']} the chat template rewrites it"
         )
-    training_args.assistant_only_loss = False  # the labels hold it
+    # The labels mask the other turns already.
+    training_args.assistant_only_loss = False
     final, checkpoint = training.begin(training_args)
     with training.building(tokenizer, lambda: ()):
         trainer = SFTTrainer(
@@ -155,13 +182,15 @@ def main():
             training_args,
             train_dataset=Dataset.from_list(examples),
             processing_class=tokenizer,
-            peft_config=peft_config(model_args, added),
+            peft_config=peft_config(model_args, new_tokens),
         )
     if trainer.is_world_process_zero():
         print(
-            f"{final} rows in: {len(instructions)}, dropped, no answer within --max_length: {counts['too long']}, "
-            f"dropped, rewritten by the chat template: {counts['rewritten']}, cut: {counts['cut']}, "
-            f"rows out: {len(examples)}; turns without loss, rewritten by the chat template: {counts['turns']}"
+            f"{final} rows in: {len(instructions)}, "
+            f"dropped, no answer within --max_length: {counts['too long']}, "
+            f"dropped, rewritten by the chat template: {counts['rewritten']}, "
+            f"cut: {counts['cut']}, rows out: {len(examples)}; "
+            f"turns without loss, rewritten by the chat template: {counts['turns']}"
         )
     training.train(trainer, checkpoint)
     training.finish(trainer, final)

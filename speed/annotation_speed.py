@@ -1,41 +1,87 @@
-"""How fast annotation/1a_reward_model.py scores responses, beside the published code's way and others.
+"""How fast annotation/1a_reward_model.py scores responses, beside the published code's way and
+others.
 
-Two cases, each way on the same rows, model, precision and threads, in turns: the tiny world's reward model and its
-responses, where the overhead of a call rules; and a Llama of about 100M random weights, prompts of 200 tokens and 8
-responses of 50 to 500, where the arithmetic rules. The published way calls a pipeline with batch 1 for each response.
-The bound is what the arithmetic leaves to be saved: tokens of whole sequences over tokens with each prompt once.
+There are two cases; in each, all ways take turns on the same rows, model, precision and threads:
+
+- the tiny world's reward model and responses, where the overhead of a call dominates;
+- a Llama of about 100M random weights, with prompts of 200 tokens and 8 responses of 50 to 500
+  tokens, where the arithmetic dominates.
+
+The published way calls a pipeline with batch size 1 for each response. The bound printed is the
+most that sharing prompts can save: tokens of untruncated sequences over tokens with each prompt
+counted once.
 
     python speed/annotation_speed.py --model_name_or_path runs/tiny/reward_model \
         --responses_file runs/tiny/iter1/responses.jsonl
 """
 
 import argparse
-import importlib.util
 import itertools
 import os
 import random
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-from common import rows
+from common import rows, tables
 
-WAYS = [
-    "pipeline, batch 1",
-    "whole sequences, sorted",
-    "prompt once (1a_reward_model.py)",
-    "vLLM, prefix caching",
-]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "annotation"))
+import reward_scorer
+
+PUBLISHED = "pipeline, batch 1"
+UNSHARED = "whole sequences, sorted"
+SHARED = "prompt once (1a_reward_model.py)"
+ENGINE = "vLLM, prefix caching"
+HEAD = ["way", "seconds", "tokens/s", "times the pipeline", "padding", "largest difference"]
+WORDS = "cat red seven saw plum open day the is".split()
 
 
-def script():
-    """annotation/1a_reward_model.py as a module; its name is none that `import` takes."""
-    path = Path(__file__).resolve().parent.parent / "annotation" / "1a_reward_model.py"
-    spec = importlib.util.spec_from_file_location("annotation_1a", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+class CountingScorer(reward_scorer.Scorer):
+    """A Scorer that counts the tokens of its batches."""
+
+    computed_tokens = 0
+    real_tokens = 0  # without padding
+
+    def padded(self, sequences):
+        batch = super().padded(sequences)
+        self.computed_tokens += batch["input_ids"].numel()
+        self.real_tokens += int(batch["attention_mask"].sum())
+        return batch
+
+    def padding(self):
+        return 1 - self.real_tokens / self.computed_tokens
+
+    def scores(self, answered):
+        scores = []
+        for outputs in self.outputs(answered):
+            scores += [output["logits"][0] for output in outputs]
+        return scores
+
+
+class Engine:
+    """vLLM with prefix caching; the cache is emptied before each measurement."""
+
+    def __init__(self, path):
+        from vllm import LLM, PoolingParams
+
+        self.engine = LLM(
+            str(path),
+            runner="pooling",
+            dtype="float32",
+            enforce_eager=True,
+            enable_prefix_caching=True,
+        )
+        self.raw_scores = PoolingParams(task="classify", use_activation=False)
+
+    def scores(self, sequences):
+        self.engine.reset_prefix_cache()
+        prompts = [{"prompt_token_ids": token_ids} for token_ids in sequences]
+        outputs = self.engine.encode(
+            prompts, pooling_params=self.raw_scores, pooling_task="classify", use_tqdm=False
+        )
+        return [output.outputs.data.item() for output in outputs]
 
 
 def random_model(tokenizer, folder):
@@ -61,106 +107,108 @@ def random_model(tokenizer, folder):
     return folder
 
 
+def random_text(tokenizer, rng, size):
+    """A text of `size` tokens at most."""
+    words = " ".join(rng.choices(WORDS, k=size))
+    token_ids = tokenizer(words)["input_ids"]
+    return tokenizer.decode(token_ids[:size], skip_special_tokens=True)
+
+
 def random_rows(tokenizer, count):
-    """Prompts of 200 tokens, 8 responses each of 50 to 500."""
+    """Rows with a prompt of 200 tokens and 8 responses of 50 to 500."""
     rng = random.Random(0)
-
-    def text(size):
-        ids = tokenizer(
-            " ".join(rng.choices("cat red seven saw plum open day the is".split(), k=size))
-        )["input_ids"]
-        return tokenizer.decode(ids[:size], skip_special_tokens=True)
-
     for _ in range(count):
-        row = rows.Row(prompt=[{"role": "user", "content": text(200)}])
-        row["responses"] = [text(rng.randint(50, 500)) for _ in range(8)]
+        prompt = random_text(tokenizer, rng, 200)
+        row = rows.Row(prompt=[{"role": "user", "content": prompt}])
+        row["responses"] = []
+        for _ in range(8):
+            row["responses"].append(random_text(tokenizer, rng, rng.randint(50, 500)))
         row.place = "random"
         yield row
 
 
+def tokens_with_prompts_once(scorer, sequences, n):
+    """Tokens of rows of n sequences each, with the prefix of a row counted once."""
+    tokens = sum(map(len, sequences))
+    for first in range(0, len(sequences), n):
+        saved = scorer.prefix_length(sequences[first : first + n])
+        tokens -= saved * (n - 1)
+    return tokens
+
+
+def measure(ways, repeats):
+    """({way: seconds of each run}, {way: scores}); the ways take turns."""
+    seconds = {way: [] for way in ways}
+    scores = {}
+    for _ in range(repeats):
+        for way, score in ways.items():
+            start = time.perf_counter()
+            scores[way] = score()
+            seconds[way].append(time.perf_counter() - start)
+    return seconds, scores
+
+
+def table_line(way, seconds, scores, tokens, padding):
+    """The cells of a way. seconds and scores: of all ways, as measure gives them."""
+    median = statistics.median(seconds[way])
+    runs = zip(seconds[way], seconds[PUBLISHED], strict=True)
+    speedup = statistics.median(published / this for this, published in runs)
+    responses = zip(scores[way], scores[PUBLISHED], strict=True)
+    difference = max(abs(this - published) for this, published in responses)
+    return [
+        way,
+        f"{median:.2f}",
+        f"{tokens / median:.0f}",
+        f"{speedup:.2f}",
+        padding,
+        f"{difference:.1e}",
+    ]
+
+
 def compare(path, answered, repeats, batch_tokens):
-    """Prints a table of the ways for one model."""
+    """Print a table of the ways for one model. answered: rows with as many responses each."""
     import torch
     from transformers import pipeline
-    from vllm import LLM, PoolingParams
 
-    scoring = script()
-    chats = [scoring.chats_of(row) for row in answered]
-    model, tokenizer = scoring.load(str(path), "float32", ("the first", chats[0][0]))
-    texts = [tokenizer.apply_chat_template(chat, tokenize=False) for row in chats for chat in row]
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    of_rows = [ids[i : i + len(chats[0])] for i in range(0, len(ids), len(chats[0]))]
-    scorers = {
-        share: scoring.Scorer(model, tokenizer, batch_tokens, share) for share in (False, True)
-    }
-    tokens = sum(map(len, ids))
-    once = tokens - sum(scorers[True].shared(row) * (len(row) - 1) for row in of_rows)
-    run, engine_texts = {}, [text.replace(tokenizer.bos_token, "", 1) for text in texts]
+    chats = [reward_scorer.chats_of(row) for row in answered]
+    model, tokenizer = reward_scorer.load(str(path), "float32", ("the first", chats[0][0]))
+    texts = []
+    for chat in itertools.chain.from_iterable(chats):
+        texts.append(tokenizer.apply_chat_template(chat, tokenize=False))
+    sequences = tokenizer(texts, add_special_tokens=False)["input_ids"]
+
     pipe = pipeline(
         "text-classification", model=model, tokenizer=tokenizer, function_to_apply="none"
     )
-    counts = {}
+    # The pipeline's tokenizer adds the BOS token itself.
+    texts = [text.replace(tokenizer.bos_token, "", 1) for text in texts]
+    unshared = CountingScorer(model, tokenizer, batch_tokens, share_prefix=False)
+    shared = CountingScorer(model, tokenizer, batch_tokens, share_prefix=True)
+    engine = Engine(path)
+    ways = {
+        PUBLISHED: lambda: [pipe(text, batch_size=1)[0]["score"] for text in texts],
+        UNSHARED: lambda: unshared.scores(answered),
+        SHARED: lambda: shared.scores(answered),
+        ENGINE: lambda: engine.scores(sequences),
+    }
+    seconds, scores = measure(ways, repeats)
 
-    def batched(share):
-        scorer, count = scorers[share], counts.setdefault(share, [0, 0])
-        padded = scoring.Scorer.padded
-
-        def counted(ids):
-            batch = padded(scorer, ids)
-            count[0] += batch["input_ids"].numel()
-            count[1] += int(batch["attention_mask"].sum())
-            return batch
-
-        scorer.padded = counted
-        return lambda: [one["logits"][0] for row in scorer.outputs(answered) for one in row]
-
-    run[WAYS[0]] = lambda: [pipe(text, batch_size=1)[0]["score"] for text in engine_texts]
-    run[WAYS[1]], run[WAYS[2]] = batched(False), batched(True)
-    engine = LLM(
-        str(path), runner="pooling", dtype="float32", enforce_eager=True, enable_prefix_caching=True
-    )
-    raw = PoolingParams(task="classify", use_activation=False)
-
-    def pooled():
-        engine.reset_prefix_cache()
-        prompts = [{"prompt_token_ids": row} for row in ids]
-        outputs = engine.encode(
-            prompts, pooling_params=raw, pooling_task="classify", use_tqdm=False
-        )
-        return [output.outputs.data.item() for output in outputs]
-
-    run[WAYS[3]] = pooled
-    seconds, scores = {way: [] for way in WAYS}, {}
-    for _ in range(repeats):
-        for way in WAYS:
-            start = time.perf_counter()
-            scores[way] = run[way]()
-            seconds[way].append(time.perf_counter() - start)
+    tokens = sum(map(len, sequences))
+    once = tokens_with_prompts_once(shared, sequences, len(chats[0]))
     weights = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     print(
-        f"\n{weights:.1f}M weights, float32, {torch.get_num_threads()} threads, {len(ids)} responses to {len(chats)} "
-        f"prompts, {tokens} tokens, {once} with each prompt once: bound {tokens / once:.2f}; median of {repeats} runs"
+        f"\n{weights:.1f}M weights, float32, {torch.get_num_threads()} threads, "
+        f"{len(sequences)} responses to {len(chats)} prompts, {tokens} tokens, "
+        f"{once} with each prompt once: bound {tokens / once:.2f}; median of {repeats} runs"
     )
-    print(
-        "| way | seconds | tokens/s | times the pipeline | padding | largest difference |\n"
-        + "| --- " * 6
-        + "|"
-    )
-    for way in WAYS:
-        median = statistics.median(seconds[way])
-        ratio = statistics.median(
-            a / b for a, b in zip(seconds[WAYS[0]], seconds[way], strict=True)
-        )
-        difference = max(abs(a - b) for a, b in zip(scores[way], scores[WAYS[0]], strict=True))
-        share = {WAYS[1]: False, WAYS[2]: True}.get(way)
-        waste = f"{1 - counts[share][1] / counts[share][0]:.1%}" if share is not None else "none"
-        print(
-            f"| {way} | {median:.2f} | {tokens / median:.0f} | {ratio:.2f} | {waste} | {difference:.1e} |",
-            flush=True,
-        )
+    paddings = {UNSHARED: f"{unshared.padding():.1%}", SHARED: f"{shared.padding():.1%}"}
+    lines = []
+    for way in ways:
+        lines.append(table_line(way, seconds, scores, tokens, paddings.get(way, "none")))
+    print(tables.markdown(HEAD, lines), flush=True)
 
 
-def main():
+def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -172,9 +220,14 @@ def main():
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch_tokens", type=int, default=1024)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    args = parse_arguments()
     answered = list(itertools.islice(rows.read(args.responses_file, "responses"), args.rows))
 
+    # vLLM reads these when it is imported.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -184,9 +237,8 @@ def main():
     tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
     with tempfile.TemporaryDirectory() as folder:
         path = random_model(tokenizer, Path(folder) / "model")
-        compare(
-            path, list(random_rows(tokenizer, args.large_rows)), args.repeats, args.batch_tokens
-        )
+        large = list(random_rows(tokenizer, args.large_rows))
+        compare(path, large, args.repeats, args.batch_tokens)
 
 
 if __name__ == "__main__":

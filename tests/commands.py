@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @functools.cache
 def warm_python():
-    """The Python of tests/warm.py, whose libraries are imported once for all commands of these tests."""
+    """The Python of tests/warm.py, which imports the libraries once for all commands."""
     home = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, home)
     server = subprocess.Popen([sys.executable, "tests/warm.py", home], cwd=ROOT)
@@ -27,26 +27,32 @@ def warm_python():
 
 
 def run(*command, **options):
-    """A command in the repository's root, its first word a script's path or an option of the interpreter.
+    """Run a script in the repository's root; its path, or an option of Python, is the first word.
 
-    With options, an environment say, it gets a Python of its own: libraries read some of it when they are imported.
+    With options, such as an environment, the script gets a Python of its own: libraries read some
+    variables when they are imported.
     """
     command = [sys.executable if options else warm_python(), *map(str, command)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
 
 
 def ran(*command, **options):
-    """`run` for a command that has to succeed; a failure shows the script's own words."""
+    """`run` for a command that must succeed; a failure shows what the script printed."""
     done = run(*command, **options)
     assert done.returncode == 0, done.stderr or done.stdout
     return done
 
 
 def write_jsonl(path, rows):
-    """A file of rows; one that is a text or bytes already is written as it is."""
-    texts = [row if isinstance(row, str | bytes) else json.dumps(row) for row in rows]
-    lines = [text.encode() if isinstance(text, str) else text for text in texts]
-    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    """Write a file of rows; a row that is text or bytes already is written as it is."""
+    lines = []
+    for row in rows:
+        if not isinstance(row, str | bytes):
+            row = json.dumps(row)
+        if isinstance(row, str):
+            row = row.encode()
+        lines.append(row + b"\n")
+    path.write_bytes(b"".join(lines))
     return path
 
 

@@ -1,4 +1,4 @@
-"""The tiny world's data and models, made on the spot by the project's own scripts, once for all tests."""
+"""The tiny world's data and models: the project's own scripts make them, once for all tests."""
 
 import os
 import shutil
@@ -11,21 +11,18 @@ from commands import ran, read_jsonl, write_jsonl
 from record_dry_runs import copy_checkout
 from scripted_hub import Hub
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches for the network
-# What every training is given here; the losses of all steps are in trainer_state.json.
-TRAINING = "--bf16 False --gradient_checkpointing False --dataloader_pin_memory False --disable_tqdm True".split()
-TRAINING += "--logging_steps 1 --save_strategy no".split()
-
-
-LONGEST = ("test_loop.py", "test_compare.py", "test_driver.py")  # these files begin first
+# No test uses the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+# Flags of every training here; the losses of all steps are in trainer_state.json.
+TRAINING = "--bf16 False --gradient_checkpointing False --dataloader_pin_memory False".split()
+TRAINING += "--disable_tqdm True --logging_steps 1 --save_strategy no".split()
+# These files run first, because they take longest.
+LONGEST = ("test_loop.py", "test_compare.py", "test_driver.py")
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(
-        key=lambda item: (
-            LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
-        )
-    )
+    rank = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
 
 
 def train(script, output_dir, *flags):
@@ -46,8 +43,9 @@ def padded_with_eos(model, copy):
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     out = tmp_path_factory.mktemp("world")
-    sizes = "--corpus 2000 --instructions 200 --preferences 100 --prompts 120 --validation 10 --test 20 --bench 10"
-    ran("recipes/tiny/1_data.py", "--output_dir", out, *sizes.split())
+    sizes = "--corpus 2000 --instructions 200 --preferences 100 --prompts 120".split()
+    sizes += "--validation 10 --test 20 --bench 10".split()
+    ran("recipes/tiny/1_data.py", "--output_dir", out, *sizes)
     return out
 
 
@@ -62,48 +60,40 @@ def base(tmp_path_factory, world):
 @pytest.fixture(scope="session")
 def sft(base, world):
     out = base.with_name("sft")
-    flags = "--max_steps 30 --per_device_train_batch_size 2 --max_length 256 --learning_rate 1e-3".split()
-    train(
-        "sft/2_finetune.py",
-        out,
-        "--model_name_or_path",
-        base,
-        "--dataset_name",
-        world / "instructions.jsonl",
-        *flags,
-    )
+    flags = ["--model_name_or_path", base, "--dataset_name", world / "instructions.jsonl"]
+    flags += "--max_steps 30 --per_device_train_batch_size 2".split()
+    flags += "--max_length 256 --learning_rate 1e-3".split()
+    train("sft/2_finetune.py", out, *flags)
     return out
 
 
 @pytest.fixture(scope="session")
 def reward_model(sft, world):
-    """From a tokenizer that pads with EOS and rows that carry a margin; the held-out rows lie beside it.
+    """Trained from a tokenizer that pads with EOS, on rows that carry a margin.
 
-    These are 11, 8 of them as the rater said and then 3 turned round: a batch and a half of very different accuracy.
+    Beside it are its training.jsonl and held_out.jsonl. Of the 11 held-out rows the first 8 are as
+    the rater said and the last 3 are swapped: one and a half batches of very different accuracy.
     """
-    out, start = (
-        sft.with_name("reward_model"),
-        padded_with_eos(sft, sft.with_name("padded_with_eos")),
-    )
+    out = sft.with_name("reward_model")
+    start = padded_with_eos(sft, sft.with_name("padded_with_eos"))
     pairs = [{**row, "margin": 5.0} for row in read_jsonl(world / "preferences.jsonl")]
-    held_out, training = (
-        pairs[:11],
-        [row for row in pairs if row["prompt"] not in [r["prompt"] for r in pairs[:11]]],
-    )
-    held_out[8:] = [
-        {**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in held_out[8:]
-    ]
-    held_out = write_jsonl(sft.with_name("held_out.jsonl"), held_out)
-    training = write_jsonl(sft.with_name("training.jsonl"), training)
-    flags = "--max_steps 20 --per_device_train_batch_size 16 --max_length 256 --learning_rate 1e-3".split()
-    flags += ["--dataset_name", training, "--held_out_name", held_out]
-    train("reward_modeling/2a_bradley_terry.py", out, "--model_name_or_path", start, *flags)
+    held_out = pairs[:11]
+    held_out_prompts = [row["prompt"] for row in held_out]
+    training = [row for row in pairs if row["prompt"] not in held_out_prompts]
+    for row in held_out[8:]:
+        row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
+    flags = ["--model_name_or_path", start]
+    flags += ["--dataset_name", write_jsonl(sft.with_name("training.jsonl"), training)]
+    flags += ["--held_out_name", write_jsonl(sft.with_name("held_out.jsonl"), held_out)]
+    flags += "--max_steps 20 --per_device_train_batch_size 16".split()
+    flags += "--max_length 256 --learning_rate 1e-3".split()
+    train("reward_modeling/2a_bradley_terry.py", out, *flags)
     return out
 
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory):
-    """For dry_run of record_dry_runs.py."""
+    """A copy of the checkout, for dry_run of record_dry_runs.py."""
     return copy_checkout(tmp_path_factory.mktemp("checkout"))
 
 
@@ -120,9 +110,8 @@ def disk(tmp_path):
     """A file system with room for 64 KiB."""
     path = tmp_path / "disk"
     path.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", path], capture_output=True, text=True
-    )
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", path]
+    done = subprocess.run(mount, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"cannot mount a small file system here: {done.stderr.strip()}")
     yield path

@@ -1,4 +1,4 @@
-"""What the tests of the driver share: a recipe of minutes, a driver, what it printed and left."""
+"""What the tests of the driver share: a recipe of minutes, the driver, its output and files."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from commands import ROOT, warm_python
 
 SHORT = """\
 OUT=@OUT@
-WORLD_OPTIONS="--corpus 4000 --instructions 400 --preferences 100 --prompts 60 --validation 10 --test 20 --bench 10"
+WORLD_OPTIONS="@WORLD@"
 MEASURE="reward_model preference_model armorm llm_judge"
 EVALS=none
 SFT_BATCH_SIZE=2
@@ -26,17 +26,20 @@ GPUS=1
 """
 
 
+WORLD = "--corpus 4000 --instructions 400 --preferences 100 --prompts 60 "
+WORLD += "--validation 10 --test 20 --bench 10"
+
+
 def recipe(folder, text=""):
-    """A short loop below that folder: of several values of a variable the first one counts."""
+    """A short loop below that folder; where a variable is set twice, the first value counts."""
+    short = SHORT.replace("@OUT@", f"{folder}/run").replace("@WORLD@", WORLD)
     file = folder / "short.sh"
-    file.write_text(
-        text + SHORT.replace("@OUT@", f"{folder}/run") + (ROOT / "recipes/tiny.sh").read_text()
-    )
+    file.write_text(text + short + (ROOT / "recipes/tiny.sh").read_text())
     return file
 
 
 def start(recipe, **variables):
-    """The driver in a session of its own, as in a terminal; what it prints goes to a file beside the recipe."""
+    """The driver in a session of its own, as in a terminal; it prints into a file by the recipe."""
     environment = {**os.environ, "RECIPE": str(recipe), **variables}
     with open(recipe.with_suffix(".log"), "w") as log:
         return subprocess.Popen(
@@ -58,51 +61,57 @@ def drive(recipe, **variables):
 
 
 def drive_warm(recipe, **variables):
-    """The same with the Python whose libraries are imported already, as compare.sh has it: for what ends by itself."""
+    """The same with the Python whose libraries are imported already, as compare.sh does.
+
+    Only for a driver that ends by itself.
+    """
     return drive(recipe, VIRTUAL_ENV=str(warm_python().parents[1]), **variables)
 
 
 def steps(printed):
-    """Names of the steps that were run."""
+    """The names of the steps that were run."""
     return re.findall(r"^\[\d+ of \d+\] \d\d:\d\d:\d\d (\S+): ", printed, re.MULTILINE)
 
 
 def reasons(printed):
-    """{step: why it was run}"""
+    """{step: the reason why it was run}"""
     return dict(re.findall(r"^\[\d+ of \d+\] \d\d:\d\d:\d\d (\S+): (.*)$", printed, re.MULTILINE))
 
 
 def commands(printed):
-    """{step: the words of its command} of a dry run; of several shards the command that joins them."""
-    found = {}
+    """{step: the words of its command} of a dry run; for shards the command that joins them."""
+    words = {}
     for line in printed.splitlines():
-        if shown := re.search(r"  # (\S+) \((.*)\)$", line):
-            found[shown[1]] = shlex.split(line[: shown.start()])
-    return found
+        comment = re.search(r"  # (\S+) \((.*)\)$", line)
+        if comment:
+            words[comment[1]] = shlex.split(line[: comment.start()])
+    return words
 
 
 def shards(printed, step):
     """The commands of the shards of a step in a dry run."""
-    lines = [
-        line for line in printed.splitlines() if re.search(rf"  # {step} \(.*\), shard \d+$", line)
-    ]
+    comment = re.compile(rf"  # {step} \(.*\), shard \d+$")
+    lines = [line for line in printed.splitlines() if comment.search(line)]
     return [shlex.split(line, comments=True) for line in lines]
 
 
 def processes(recipe):
-    """{process: the words of its command} of all that a driver with that recipe has begun."""
-    found = {}
+    """{process id: the words of its command} of all that a driver with that recipe has started."""
+    words = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if f"RECIPE={recipe}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found[int(folder.name)] = (folder / "cmdline").read_bytes().decode().split("\0")
-        except OSError:  # it has just ended
+            environment = (folder / "environ").read_bytes().split(b"\0")
+            if f"RECIPE={recipe}".encode() in environment:
+                command = (folder / "cmdline").read_bytes().decode()
+                words[int(folder.name)] = command.split("\0")
+        except OSError:
+            # It has just ended.
             continue
-    return found
+    return words
 
 
 def nothing_is_left(recipe):
-    """The kernel takes a moment to end the children of a killed process."""
+    """Whether no process of a driver remains; the kernel needs a moment to end them."""
     for _ in range(100):
         if not processes(recipe):
             return True
@@ -111,11 +120,12 @@ def nothing_is_left(recipe):
 
 
 def files(out):
-    """{file: its time} of every file but the logs, the records and the lock."""
-    kept = (file for file in out.rglob("*") if file.is_file() and out / "log" not in file.parents)
-    kept = (
-        file
-        for file in kept
-        if file.name[0] != "." and not file.name.endswith((".made.json", ".making.json"))
-    )
-    return {file: file.stat().st_mtime_ns for file in kept}
+    """{file: its mtime} of every file but the logs, the records and the lock."""
+    times = {}
+    for file in out.rglob("*"):
+        is_log = out / "log" in file.parents
+        is_record = file.name.endswith((".made.json", ".making.json"))
+        is_hidden = file.name.startswith(".")
+        if file.is_file() and not (is_log or is_record or is_hidden):
+            times[file] = file.stat().st_mtime_ns
+    return times

@@ -1,8 +1,8 @@
 """Record what dry runs of the driver print, in tests/dry_runs; tests/test_dry_runs.py compares.
 
-A record is a list of commands, each with the name of its step, in the order of the run. Where a
-step's command is the one of the record that the first line names, its name stands alone. Of the
-shards of a step the first stands for all. What has changed is for a person to look at:
+A record lists the commands of a run in order, each with the name of its step. Its first line may
+name a base record: a step whose command is the base's is listed by its name alone. Of the shards of
+a step only the first is listed. Record again and look at what has changed:
 
     python tests/record_dry_runs.py && git diff tests/dry_runs
 """
@@ -32,7 +32,7 @@ SAME = "# where a name stands alone: as in "
 
 
 class Case(NamedTuple):
-    """A dry run: its variables, and the record that its own record refers to, or nothing."""
+    """A dry run: its variables, and the base record that its own record names, or ""."""
 
     variables: dict
     base: str
@@ -60,9 +60,9 @@ def all_cases():
 
 
 def copy_checkout(folder):
-    """A copy of what git knows and does not ignore, with a `python` that has no packages.
+    """A copy of all files that git does not ignore, with a `python` that has no packages.
 
-    A dry run finds no environment there, and does not take seconds to parse its commands.
+    A dry run finds no environment there and skips parsing its commands, which takes seconds.
     """
     listing = ["git", "ls-files", "-co", "--exclude-standard"]
     names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -78,7 +78,7 @@ def copy_checkout(folder):
 
 
 def dry_run(checkout, **variables):
-    """The finished process of a dry run in such a copy; of the caller's environment it has PATH."""
+    """The finished process of a dry run in such a copy; it inherits PATH alone."""
     environment = {
         "PATH": f"{checkout}/tools:{os.environ['PATH']}",
         "HOME": str(checkout),
@@ -96,7 +96,7 @@ def dry_run(checkout, **variables):
 
 
 def commands(printed):
-    """[(step, [its commands])] of a dry run: one, or those of the shards and the one that joins."""
+    """[(step, commands)] of a dry run: a single command, or the shards' and the one that joins."""
     steps = {}
     for line in printed.splitlines():
         command, _, comment = line.rpartition("# ")
@@ -107,7 +107,7 @@ def commands(printed):
 
 
 def of_shard(command, shard, gpus):
-    """The command of a shard, made from that of the first one."""
+    """The command of a shard, derived from that of the first shard."""
     command = command.replace(".0-of-", f".{shard}-of-")
     command = command.replace("--shard 0 ", f"--shard {shard} ")
     command = command.replace("_DEVICES=0 ", f"_DEVICES={shard % gpus} ")
@@ -115,18 +115,18 @@ def of_shard(command, shard, gpus):
 
 
 def without_further_shards(steps, gpus):
-    """The same steps with the first shard of each; the others have to be made like it."""
-    kept = []
+    """The same steps with the first shard of each; the others must be derived from it."""
+    shortened = []
     for step, lines in steps:
         *shards, last = lines
         if shards != [of_shard(lines[0], i, gpus) for i in range(len(shards))]:
             raise ValueError(f"{step}: a shard is not like the first one")
-        kept.append((step, [*shards[:1], last]))
-    return kept
+        shortened.append((step, [*shards[:1], last]))
+    return shortened
 
 
 def current(checkout, case):
-    """The steps that the driver lists now, as a record keeps them."""
+    """The steps that the driver lists now, in the form of a record."""
     done = dry_run(checkout, **case.variables)
     if done.returncode:
         raise ValueError(f"{case.variables}: {done.stderr}")
@@ -134,8 +134,10 @@ def current(checkout, case):
 
 
 def recorded(cases, name):
-    """The steps of a record, and in place of a name alone the commands of its base."""
-    base = dict(recorded(cases, cases[name].base)) if cases[name].base else {}
+    """The steps of a record; for a name alone the commands of the base record."""
+    base = {}
+    if cases[name].base:
+        base = dict(recorded(cases, cases[name].base))
     steps = {}
     for line in (RECORDS / f"{name}.txt").read_text().splitlines():
         command, _, step = line.rpartition("# ")
@@ -153,11 +155,11 @@ def write(cases, name, steps):
     if cases[name].base:
         base = dict(recorded(cases, cases[name].base))
         lines.append(f"{SAME}{cases[name].base}.txt")
-    for step, its_commands in steps:
-        if base.get(step) == its_commands:
+    for step, step_commands in steps:
+        if base.get(step) == step_commands:
             lines.append(f"# {step}")
         else:
-            lines += [f"{command}  # {step}" for command in its_commands]
+            lines += [f"{command}  # {step}" for command in step_commands]
     file = RECORDS / f"{name}.txt"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(lines) + "\n")

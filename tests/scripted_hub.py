@@ -1,4 +1,7 @@
-"""A hub, nvidia-smi and df as a test wants them: everything that preflight/hub_names.md lists is there, and no GPU."""
+"""A hub, nvidia-smi and df as a test wants them.
+
+By default the hub has everything that preflight/hub_names.md lists, and the machine has no GPU.
+"""
 
 import json
 import os
@@ -17,17 +20,28 @@ TABLE = [
     if re.match(r"\| \S+[/:]", line)
 ]
 NAME = r"[\w.-]+/[\w.-]+"
+API = re.compile(rf"/api/(model|dataset)s/({NAME})(/auth-check|/revision/([^?]+))?")
 LLAMA_8B = {
-    "model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192,
-}  # fmt: skip
-
-
-QWEN = LLAMA_8B | {
-    "model_type": "qwen2", "num_hidden_layers": 28, "hidden_size": 1536, "intermediate_size": 8960,
-    "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936, "max_position_embeddings": 32768,
+    "model_type": "llama",
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+}
+QWEN = {
+    "model_type": "qwen2",
+    "num_hidden_layers": 28,
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "max_position_embeddings": 32768,
     "tie_word_embeddings": True,
-}  # fmt: skip
+}
 
 
 def split(name):
@@ -36,57 +50,74 @@ def split(name):
 
 
 class Hub(ThreadingHTTPServer):
-    """Every name is there, but `missing`; `gated` ones want a token; the first `broken` requests are not answered."""
+    """It has every name but those in `missing`.
+
+    Those in `gated` need a token. The first `broken` requests are not answered.
+    """
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.asked, self.broken, self.lock = [], 0, threading.Lock()
-        self.missing, self.gated = set(), {name for name, _, gated, _ in TABLE if gated == "yes"}
-        self.parts, self.configs = defaultdict(list), {"Qwen/Qwen2.5-1.5B-Instruct": QWEN}
+        self.lock = threading.Lock()
+        # the names of all requests
+        self.asked = []
+        self.broken = 0
+        self.missing = set()
+        self.gated = {name for name, _, gated, _ in TABLE if gated == "yes"}
+        self.configs = {"Qwen/Qwen2.5-1.5B-Instruct": QWEN}
+        # {(name, revision): the files of its parts}
+        self.parts = defaultdict(list)
         for name, kind, *_ in TABLE:
-            repo, revision, part = (
-                split(name) if kind != "file" and ":/" not in name else (name, None, None)
-            )
-            self.parts[repo, revision] += (
-                [part if Path(part).suffix else f"{part}/train.jsonl.gz"] if part else []
-            )
+            if kind == "file" or ":/" in name:
+                continue
+            repo, revision, part = split(name)
+            if part:
+                file = part if Path(part).suffix else f"{part}/train.jsonl.gz"
+                self.parts[repo, revision].append(file)
         self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def files(self, kind, name, revision):
+        """{file: its size} of a model or a dataset."""
+        if kind == "model":
+            shards = {f"model-{i}.safetensors": 2**33 for i in (1, 2)}
+            return {"config.json": 0, "pytorch_model.bin": 2**40, **shards}
+        parts = dict.fromkeys(self.parts[name, revision], 0)
+        return {"README.md": 0, "train.parquet": 2**30, **parts}
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        hub = self.server
-        if self.path == "/v1/models":  # a judge beside the hub
+        if self.path == "/v1/models":
+            # A judge answers at the same address.
             return self.answer(200, {"data": [{"id": "judge"}]})
-        if not (
-            found := re.match(
-                rf"/api/(model|dataset)s/({NAME})(/auth-check|/revision/([^?]+))?", self.path
-            )
-        ):
-            return self.answer(404, {}) if "/resolve/" not in self.path else self.config()
+        address = API.match(self.path)
+        if address:
+            kind, name, check, revision = address.groups()
+            revision = unquote(revision or "") or None
+            return self.api(kind, name, check == "/auth-check", revision)
+        if "/resolve/" in self.path:
+            return self.config()
+        return self.answer(404, {})
+
+    def api(self, kind, name, is_check, revision):
+        hub = self.server
         with hub.lock:
-            hub.asked.append(found[2])
-            if broken := len(hub.asked) <= hub.broken:
-                self.close_connection = True
+            hub.asked.append(name)
+            broken = len(hub.asked) <= hub.broken
         if broken:
+            self.close_connection = True
             return None
-        if found[2] in hub.missing:
+        if name in hub.missing:
             return self.answer(404, {}, "RepoNotFound")
-        if found[3] == "/auth-check":
-            open_to = found[2] not in hub.gated or self.headers["Authorization"] == "Bearer good"
-            return self.answer(200, {}) if open_to else self.answer(403, {}, "GatedRepo")
-        files = {"README.md": 0, "train.parquet": 2**30} | dict.fromkeys(
-            hub.parts[found[2], unquote(found[4] or "") or None], 0
-        )
-        if found[1] == "model":
-            files = {"config.json": 0, "pytorch_model.bin": 2**40} | {
-                f"model-{i}.safetensors": 2**33 for i in (1, 2)
-            }
-        listed = [{"rfilename": name, "size": size} for name, size in files.items()]
-        gated = "manual" if found[2] in hub.gated else False
-        return self.answer(200, {"id": found[2], "siblings": listed, "gated": gated})
+        if is_check:
+            if name in hub.gated and self.headers["Authorization"] != "Bearer good":
+                return self.answer(403, {}, "GatedRepo")
+            return self.answer(200, {})
+        files = hub.files(kind, name, revision).items()
+        siblings = [{"rfilename": file, "size": size} for file, size in files]
+        gated = "manual" if name in hub.gated else False
+        return self.answer(200, {"id": name, "siblings": siblings, "gated": gated})
 
     do_HEAD = do_GET
 
@@ -98,7 +129,9 @@ class Handler(BaseHTTPRequestHandler):
         data = json.dumps(content).encode()
         self.send_response(status)
         headers = {"Content-Length": str(len(data)), "ETag": '"1"', "X-Repo-Commit": "0" * 40}
-        for name, text in (headers | ({"X-Error-Code": code} if code else {})).items():
+        if code:
+            headers["X-Error-Code"] = code
+        for name, text in headers.items():
             self.send_header(name, text)
         self.end_headers()
         if self.command == "GET":
@@ -109,16 +142,25 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def machine(folder, hub, gpus=(), free=100_000):
-    """The environment of a machine with GPUs of so many MiB, with so many GiB free, and with that hub."""
+    """The environment of a machine with that hub.
+
+    gpus: MiB of each GPU; free: GiB of free disk.
+    """
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
-    for tool, text in {
+    scripts = {
         "nvidia-smi": "".join(f"echo {mib}\n" for mib in gpus) or "exit 9\n",
         "df": f'echo head\necho "/dev/disk 1 1 {free * 2**20} 1% /the disk"\n',
-    }.items():
+    }
+    for tool, text in scripts.items():
         (tools / tool).write_text(f"#!/bin/sh\n{text}")
         (tools / tool).chmod(0o755)
     return {
-        "PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(folder), "HF_HOME": str(folder / "hf"),
-        "HF_ENDPOINT": hub.url, "HF_TOKEN": "good", "OUT": str(folder / "run"), "HF_HUB_DISABLE_TELEMETRY": "1",
-    }  # fmt: skip
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "HOME": str(folder),
+        "HF_HOME": str(folder / "hf"),
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": "good",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "OUT": str(folder / "run"),
+    }

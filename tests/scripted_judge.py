@@ -1,4 +1,4 @@
-"""A judge that speaks OpenAI's protocol and says what a test tells it to say; and the tiny world's own."""
+"""A judge that speaks OpenAI's protocol and replies as a test says; and the tiny world's judge."""
 
 import json
 import os
@@ -15,30 +15,34 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 
 class Judge(ThreadingHTTPServer):
-    """`reply` takes the text of a request's last message, and how often that was asked before.
+    """`reply(text, before)` takes a request's last message and how often it was asked before.
 
-    It gives the judge's words, or a status with what is sent for it, or None: the connection is closed without a word.
+    It returns the judge's words; or (status, content) of another response; or None, which closes
+    the connection without a response.
     """
 
-    request_queue_size, daemon_threads = 128, True
+    request_queue_size = 128
+    daemon_threads = True
 
     def __init__(self, reply):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.reply, self.lock, self.asked, self.answered, self.keys = (
-            reply,
-            threading.Lock(),
-            [],
-            [],
-            set(),
-        )
+        self.reply = reply
+        self.lock = threading.Lock()
+        # the texts of all requests, and of those that got the judge's words
+        self.asked = []
+        self.answered = []
+        self.keys = set()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
 
 class Handler(BaseHTTPRequestHandler):
-    protocol_version, wbufsize, disable_nagle_algorithm = "HTTP/1.1", -1, True
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
 
     def do_POST(self):
-        judge, body = self.server, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        judge = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         text = body["messages"][-1]["content"]
         with judge.lock:
             before = judge.asked.count(text)
@@ -48,18 +52,18 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = reply is None
         if reply is None:
             return
-        kind, status = "application/json", 200
         if isinstance(reply, tuple):
             status, content = reply
-            kind = "text/html" if isinstance(content, str) else kind
         else:
-            content = {
-                "choices": [{"message": {"role": "assistant", "content": reply}}],
-                "model": body["model"],
-            }
+            status = 200
+            message = {"role": "assistant", "content": reply}
+            content = {"choices": [{"message": message}], "model": body["model"]}
             with judge.lock:
                 judge.answered.append(text)
-        data = content if isinstance(content, str) else json.dumps(content)
+        if isinstance(content, str):
+            kind, data = "text/html", content
+        else:
+            kind, data = "application/json", json.dumps(content)
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
@@ -81,23 +85,15 @@ def judge_that(reply):
 
 @contextmanager
 def tiny_judge(folder, files):
-    """The address of the tiny world's judge; at the end it stops at once, and well, when it is told to."""
+    """The address of the tiny world's judge; terminated, it must end at once without an error."""
     url = folder / "judge.url"
-    script = [
-        "recipes/tiny/4_judge.py",
-        "--questions_files",
-        *files,
-        "--port",
-        0,
-        "--url_file",
-        url,
-    ]
-    process = subprocess.Popen(
-        [sys.executable, *map(str, script)], cwd=ROOT, stdout=-3, stderr=subprocess.PIPE
-    )
+    script = ["recipes/tiny/4_judge.py", "--questions_files", *files, "--port", 0]
+    command = [sys.executable, *map(str, script), "--url_file", str(url)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while not url.exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     yield url.read_text().strip()
     process.terminate()
-    assert process.wait(10) == 0 and process.stderr.read() == b""
+    assert process.wait(10) == 0
+    assert process.stderr.read() == b""

@@ -1,4 +1,4 @@
-"""AlpacaEval 2 through its package, against judges that are scripted here; every rate is worked out by hand."""
+"""AlpacaEval 2 through its package, with scripted judges; every rate is worked out by hand."""
 
 import json
 import math
@@ -30,55 +30,68 @@ SHOWN = re.compile(
 class Judge(ThreadingHTTPServer):
     """`reply` takes a question and the answers that are shown first and second.
 
-    It gives the probability of the first, or the judge's words, or a status with what is sent for it.
+    It returns the probability that the first is better; or the judge's words; or (status, content)
+    of another response.
     """
 
-    request_queue_size, daemon_threads = 128, True
+    request_queue_size = 128
+    daemon_threads = True
 
     def __init__(self, reply):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.reply, self.lock, self.asked, self.bodies = reply, threading.Lock(), [], []
+        self.reply = reply
+        self.lock = threading.Lock()
+        # of all requests: (question, first answer, second answer), and the body
+        self.asked = []
+        self.bodies = []
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
 
+def first_token(probabilities):
+    """The log-probabilities of a reply's first token, as OpenAI's protocol has them."""
+    top = []
+    for token, p in probabilities.items():
+        top.append({"token": token, "logprob": math.log(max(p, 1e-99)), "bytes": []})
+    return {"content": [{**top[0], "top_logprobs": top}]}
+
+
+def completion(body, reply):
+    """The response to a request: words, or the probability of "m", which says "the first"."""
+    if isinstance(reply, str):
+        words, probabilities = reply, {reply: 1.0}
+    else:
+        words, probabilities = "m", {"m": reply, "M": 1 - reply, "Model": 1e-9}
+    message = {"role": "assistant", "content": words}
+    choice = {"index": 0, "finish_reason": "length", "message": message}
+    if body.get("logprobs"):
+        choice["logprobs"] = first_token(probabilities)
+    kind = {"id": "1", "object": "chat.completion", "created": 0}
+    return {**kind, "model": body["model"], "choices": [choice]}
+
+
 class Handler(BaseHTTPRequestHandler):
-    protocol_version, wbufsize, disable_nagle_algorithm = "HTTP/1.1", -1, True
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
 
     def do_POST(self):
+        judge = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         shown = SHOWN.search(body["messages"][-1]["content"]).groups()
-        with self.server.lock:
-            self.server.asked.append(shown)
-            self.server.bodies.append(body)
-        reply, status = self.server.reply(*shown), 200
+        with judge.lock:
+            judge.asked.append(shown)
+            judge.bodies.append(body)
+        reply = judge.reply(*shown)
         if isinstance(reply, tuple):
             status, content = reply
         else:
-            message = {"role": "assistant", "content": reply if isinstance(reply, str) else "m"}
-            choice = {"index": 0, "finish_reason": "length", "message": message}
-            if body.get("logprobs"):
-                likely = (
-                    {reply: 1.0}
-                    if isinstance(reply, str)
-                    else {"m": reply, "M": 1 - reply, "Model": 1e-9}
-                )
-                top = [
-                    {"token": t, "logprob": math.log(max(p, 1e-99)), "bytes": []}
-                    for t, p in likely.items()
-                ]
-                choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
-            content = {
-                "id": "1",
-                "object": "chat.completion",
-                "created": 0,
-                "model": body["model"],
-                "choices": [choice],
-            }
-        data = (content if isinstance(content, str) else json.dumps(content)).encode()
+            status, content = 200, completion(body, reply)
+        if isinstance(content, str):
+            kind, data = "text/html", content.encode()
+        else:
+            kind, data = "application/json", json.dumps(content).encode()
         self.send_response(status)
-        self.send_header(
-            "Content-Type", "text/html" if isinstance(content, str) else "application/json"
-        )
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.send_header("Retry-After-Ms", "1")
         self.end_headers()
@@ -98,10 +111,10 @@ def judge_that(reply):
 
 def outputs(texts, generator, start=0):
     """AlpacaEval's list: the answers of a model to question 0, question 1, ..."""
-    rows = enumerate(texts, start)
-    return [
-        {"instruction": f"question {i}", "output": text, "generator": generator} for i, text in rows
-    ]
+    rows = []
+    for i, text in enumerate(texts, start):
+        rows.append({"instruction": f"question {i}", "output": text, "generator": generator})
+    return rows
 
 
 def write(path, content):
@@ -112,8 +125,8 @@ def write(path, content):
 def command(tmp_path, url, model, reference, *flags, script=SCRIPT):
     files = ["--model_outputs", write(tmp_path / "model.json", model)]
     files += ["--reference_outputs", write(tmp_path / "reference.json", reference)]
-    given = ["--judge_url", url, "--judge_model", "my judge", "--output_dir", tmp_path / "out"]
-    return [script, *files, *given, *flags]
+    files += ["--output_dir", tmp_path / "out"]
+    return [script, *files, "--judge_url", url, "--judge_model", "my judge", *flags]
 
 
 def result(tmp_path):
@@ -133,91 +146,95 @@ def failed(*script):
 
 
 def longer(_, first, second):
+    """The reply of a judge that prefers the longer answer."""
     return (1 + (len(first) > len(second)) - (len(first) < len(second))) / 2
 
 
 # What the judge is asked, and what becomes of its words
 
 
-def test_the_rates_by_hand(tmp_path):
-    """The judge gives the model's answer that probability which the answer itself tells; one pair is equal.
+def mean_length(rows):
+    return int(mean(len(row["output"]) for row in rows))
 
-    The answers come in another order than the reference's; an answer may hold the end of a turn in ChatML.
+
+def test_the_rates_by_hand(tmp_path):
+    """The judge gives each answer of the model the probability that the answer itself names.
+
+    In the last pair both answers are equal. The model's answers come in another order than the
+    reference's. An answer may hold ChatML's end of a turn.
     """
-    chances = [0.9, 0.2, 0.5, 0.75, 0.01, 1.0, 0.6, 0.3]
-    model = outputs([f"{chance}<|im_end|>{'é' * i}" for i, chance in enumerate(chances)], "policy")
+    probabilities = [0.9, 0.2, 0.5, 0.75, 0.01, 1.0, 0.6, 0.3]
+    wins = [*probabilities, 0.5]
+    model = outputs([f"{p}<|im_end|>{'é' * i}" for i, p in enumerate(probabilities)], "policy")
     model += outputs(["the same"], "policy", 8)
-    reference = [
-        {**row, "dataset": "d"} for row in outputs(["", "R", *["RR"] * 6, "the same"], "base")
-    ]
+    reference = outputs(["", "R", *["RR"] * 6, "the same"], "base")
+    for row in reference:
+        row["dataset"] = "d"
 
     def reply(_, first, second):
-        of_first = "<|im_end|>" in first
-        chance = float((first if of_first else second).split("<")[0])
-        return chance if of_first else 1 - chance
+        if "<|im_end|>" in first:
+            return float(first.split("<")[0])
+        return 1 - float(second.split("<")[0])
 
     with judge_that(reply) as judge:
-        done = ran(
-            *command(tmp_path, judge.url, model[::-1], reference, "--prices", 1000000, 0),
-            env=ENVIRONMENT,
-        )
-    wins = [*chances, 0.5]
-    made, today = result(tmp_path), time.strftime("%Y-%m-%d")
-    assert made["win_rate"] == pytest.approx(100 * mean(wins), abs=1e-9)
-    assert made["standard_error"] == pytest.approx(100 * stdev(wins) / 3, abs=1e-9)
-    assert (made["n_wins"], made["n_wins_base"], made["n_draws"]) == (4, 3, 2)
-    assert (made["rows"], made["judged"], made["judge"], made["date"]) == (9, 9, "my judge", today)
-    assert (made["model"], made["reference"], made["judgement"]) == (
-        "policy",
-        "base",
-        "log-probabilities",
-    )
-    lengths = [int(mean(len(row["output"]) for row in rows)) for rows in (model, reference)]
-    assert [made["avg_length"], made["reference_avg_length"]] == lengths
-    assert (
-        made["length_controlled_winrate"] is None
-        and "805 official questions" in made["no_length_controlled_winrate"]
-    )
-    row = f"| policy | base | my judge | {today} | - | {100 * mean(wins):.2f} | {made['standard_error']:.2f} | "
-    assert row + f"{lengths[0]} | {lengths[1]} | 9 of 9 |" in done.stdout and done.stderr == ""
+        flags = ["--prices", 1000000, 0]
+        script = command(tmp_path, judge.url, model[::-1], reference, *flags)
+        done = ran(*script, env=ENVIRONMENT)
+    today = time.strftime("%Y-%m-%d")
+    model_length, reference_length = mean_length(model), mean_length(reference)
+    summary = result(tmp_path)
+    assert summary["win_rate"] == pytest.approx(100 * mean(wins), abs=1e-9)
+    assert summary["standard_error"] == pytest.approx(100 * stdev(wins) / 3, abs=1e-9)
+    assert (summary["n_wins"], summary["n_wins_base"], summary["n_draws"]) == (4, 3, 2)
+    assert (summary["rows"], summary["judged"]) == (9, 9)
+    assert (summary["judge"], summary["date"]) == ("my judge", today)
+    assert (summary["model"], summary["reference"]) == ("policy", "base")
+    assert summary["judgement"] == "log-probabilities"
+    assert summary["avg_length"] == model_length
+    assert summary["reference_avg_length"] == reference_length
+    assert summary["length_controlled_winrate"] is None
+    assert "805 official questions" in summary["no_length_controlled_winrate"]
+    rates = f"- | {100 * mean(wins):.2f} | {summary['standard_error']:.2f}"
+    lengths = f"{model_length} | {reference_length} | 9 of 9"
+    assert f"| policy | base | my judge | {today} | {rates} | {lengths} |" in done.stdout
+    assert done.stderr == ""
 
-    assert (
-        len(judge.asked) == 8 and len({"<|im_end|>" in first for _, first, _ in judge.asked}) == 2
-    ), "both orders"
-    tokens = sum(len(turn["content"]) for body in judge.bodies for turn in body["messages"]) // 4
-    told = f"8 requests, 0 known already, about {tokens} tokens in, at most 8 out, ${tokens}.00 and at most $0.00\n"
-    assert done.stdout.splitlines()[1] + "\n" == f"my judge at {judge.url}: {told}"
+    assert len(judge.asked) == 8, "both orders"
+    assert len({"<|im_end|>" in first for _, first, _ in judge.asked}) == 2, "both orders"
+    letters = sum(len(turn["content"]) for body in judge.bodies for turn in body["messages"])
+    tokens = letters // 4
+    message = f"8 requests, 0 known already, about {tokens} tokens in, at most 8 out, "
+    message += f"${tokens}.00 and at most $0.00"
+    assert done.stdout.splitlines()[1] == f"my judge at {judge.url}: {message}"
     rows = annotations(tmp_path)
     assert [row["instruction"] for row in rows] == [row["instruction"] for row in reference]
     assert [row["output_2"] for row in rows] == [row["output"] for row in model]
     assert [row["preference"] for row in rows] == pytest.approx([1 + win for win in wins], abs=1e-9)
-    kept = {
-        json.dumps(row["choice"]["logprobs"])
-        for row in read_jsonl(tmp_path / "out" / "replies.jsonl")
-    }
-    assert {json.dumps(row["preference_raw_completion"]["logprobs"]) for row in rows[:-1]} == kept
-    assert {row["annotator"] for row in rows} == {"my judge"} and rows[-1][
-        "preference_raw_completion"
-    ] is None
+    replies = read_jsonl(tmp_path / "out" / "replies.jsonl")
+    logprobs = {json.dumps(row["choice"]["logprobs"]) for row in replies}
+    completions = [row["preference_raw_completion"] for row in rows]
+    assert {json.dumps(completion["logprobs"]) for completion in completions[:-1]} == logprobs
+    assert completions[-1] is None
+    assert {row["annotator"] for row in rows} == {"my judge"}
 
 
 def test_the_judge_reads_the_prompt_of_the_package(tmp_path):
-    """As the package itself sends it; so does the other mode, which leaves room to think."""
+    """As the package itself sends it; with --no_logprobs too, which leaves room to think."""
+    import pandas
     from alpaca_eval import constants, utils
 
+    model, reference = outputs(["A {x}"], "a"), outputs(["B"], "b")
     with judge_that(lambda *_: "Let me see.\nM") as judge:
         for flags in ([], ["--no_logprobs"]):
-            script = command(
-                tmp_path, judge.url, outputs(["A {x}"], "a"), outputs(["B"], "b"), *flags
-            )
-            run(*script, env=ENVIRONMENT)
-    assert result(tmp_path)["win_rate"] == (100 if judge.asked[0][2] == "A {x}" else 0)
+            run(*command(tmp_path, judge.url, model, reference, *flags), env=ENVIRONMENT)
+    question, first_answer, second_answer = judge.asked[0]
+    # M stands for the second answer.
+    assert result(tmp_path)["win_rate"] == (100 if second_answer == "A {x}" else 0)
     assert result(tmp_path)["judgement"] == "last line"
-    template = (
-        constants.EVALUATORS_CONFIG_DIR / "alpaca_eval_clf_gpt4_turbo/alpaca_eval_clf.txt"
-    ).read_text()
-    row = dict(zip(("instruction", "output_1", "output_2"), judge.asked[0], strict=True))
-    prompt = utils.make_prompts(__import__("pandas").DataFrame([row]), template)[0][0]
+    folder = constants.EVALUATORS_CONFIG_DIR / "alpaca_eval_clf_gpt4_turbo"
+    template = (folder / "alpaca_eval_clf.txt").read_text()
+    row = {"instruction": question, "output_1": first_answer, "output_2": second_answer}
+    prompt = utils.make_prompts(pandas.DataFrame([row]), template)[0][0]
     first, second = judge.bodies
     assert first["messages"] == second["messages"] == utils.prompt_to_chatml(prompt)
     del first["messages"], second["messages"]
@@ -234,15 +251,17 @@ def test_the_judge_reads_the_prompt_of_the_package(tmp_path):
 def test_a_judge_that_likes_length(tmp_path):
     lengths = random.Random(0).choices(range(1, 30), k=160)
     pairs = [*zip(lengths[:80], lengths[80:], strict=True)]
-    model, reference = (
-        outputs([letter * pair[i] for pair in pairs], letter) for i, letter in enumerate("xy")
-    )
+    model = outputs(["x" * length for length, _ in pairs], "x")
+    reference = outputs(["y" * length for _, length in pairs], "y")
     with judge_that(longer) as judge:
         ran(*command(tmp_path, judge.url, model, reference), env=ENVIRONMENT)
-    wins, draws = sum(a > b for a, b in pairs), sum(a == b for a, b in pairs)
-    made = result(tmp_path)
-    assert 20 < wins < 60 and draws and (made["n_wins"], made["n_draws"]) == (wins, draws)
-    assert made["win_rate"] == pytest.approx(100 * (wins + draws / 2) / 80, abs=1e-9)
+    wins = sum(a > b for a, b in pairs)
+    draws = sum(a == b for a, b in pairs)
+    summary = result(tmp_path)
+    assert 20 < wins < 60
+    assert draws
+    assert (summary["n_wins"], summary["n_draws"]) == (wins, draws)
+    assert summary["win_rate"] == pytest.approx(100 * (wins + draws / 2) / 80, abs=1e-9)
 
 
 NONSENSE = ["both", "m or M", "m\nand M", "I'm not sure", "", "mM"]
@@ -251,49 +270,47 @@ UNFINISHED = ["<think>\nm", "m</think>\nboth", "m\n<think>"]
 
 @pytest.mark.parametrize("words", [True, False])
 def test_nonsense_is_counted_and_not_guessed(tmp_path, words):
-    """5% of 120 rows, and a request that the server refuses: the rate is that of the others, and the table says so."""
-    model, reference = outputs([f"x{i}" for i in range(120)], "a"), outputs(["y"] * 120, "b")
-    strange = {f"question {i}": text for i, text in enumerate(NONSENSE)}
+    """5% of 120 rows, and a request that the server refuses.
+
+    The rate is that of the other rows, and the table says so.
+    """
+    model = outputs([f"x{i}" for i in range(120)], "a")
+    reference = outputs(["y"] * 120, "b")
+    nonsense = {f"question {i}": text for i, text in enumerate(NONSENSE)}
 
     def reply(question, first, second):
         if question == "question 119":
             return 400, {"error": {"message": "too long"}}
-        won = int(question.split()[1]) % 4 == 0
-        return strange.get(
-            question,
-            "m" if longer(question, first, second) == won else "\n**M**." if words else "M",
-        )
+        if question in nonsense:
+            return nonsense[question]
+        model_wins = int(question.split()[1]) % 4 == 0
+        model_is_first = longer(question, first, second)
+        if model_is_first == model_wins:
+            return "m"
+        return "\n**M**." if words else "M"
 
     with judge_that(reply) as judge:
-        done = ran(
-            *command(tmp_path, judge.url, model, reference, *["--no_logprobs"] * words),
-            env=ENVIRONMENT,
-        )
+        flags = ["--no_logprobs"] if words else []
+        done = ran(*command(tmp_path, judge.url, model, reference, *flags), env=ENVIRONMENT)
     wins = [i % 4 == 0 for i in range(6, 119)]
-    made = result(tmp_path)
-    assert made["win_rate"] == pytest.approx(100 * mean(wins), abs=1e-9)
-    assert made["standard_error"] == pytest.approx(100 * stdev(wins) / math.sqrt(113), abs=1e-9)
-    assert (made["rows"], made["judged"], made["n_total"]) == (
-        120,
-        113,
-        113,
-    ) and "| 113 of 120 |" in done.stdout
-    assert (
-        "rows in: 120, judged: 113, without verdict: 6, requests refused: 1, such as "
-        in done.stdout
-    )
+    summary = result(tmp_path)
+    assert summary["win_rate"] == pytest.approx(100 * mean(wins), abs=1e-9)
+    assert summary["standard_error"] == pytest.approx(100 * stdev(wins) / math.sqrt(113), abs=1e-9)
+    assert (summary["rows"], summary["judged"], summary["n_total"]) == (120, 113, 113)
+    assert "| 113 of 120 |" in done.stdout
+    counts = "rows in: 120, judged: 113, without verdict: 6, requests refused: 1, such as "
+    assert counts in done.stdout
     rows = annotations(tmp_path)
     assert [i for i, row in enumerate(rows) if row["preference"] is None] == [*range(6), 119]
-    told = [
-        row["choice"]["message"]["content"]
-        for row in read_jsonl(tmp_path / "out" / "replies.jsonl")
-    ]
-    assert len(told) == 119 and set(NONSENSE) < set(told)
+    replies = read_jsonl(tmp_path / "out" / "replies.jsonl")
+    assert len(replies) == 119
+    assert set(NONSENSE) < {row["choice"]["message"]["content"] for row in replies}
 
 
 def test_what_stands_before_the_end_of_a_thought_is_no_verdict(tmp_path):
-    """The last line of the thought says the other one; thoughts that were cut off are counted."""
-    model, reference = outputs([f"x{i}" for i in range(9)], "a"), outputs(["y"] * 9, "b")
+    """The last line of the thought names the other answer; truncated thoughts are counted."""
+    model = outputs([f"x{i}" for i in range(9)], "a")
+    reference = outputs(["y"] * 9, "b")
     unfinished = {f"question {i}": text for i, text in enumerate(UNFINISHED)}
 
     def reply(question, first, _):
@@ -303,45 +320,46 @@ def test_what_stands_before_the_end_of_a_thought_is_no_verdict(tmp_path):
     with judge_that(reply) as judge:
         flags = ["--no_logprobs", "--max_tokens", 99]
         done = ran(*command(tmp_path, judge.url, model, reference, *flags), env=ENVIRONMENT)
-    assert "judged: 6, without verdict: 3, " in done.stdout and result(tmp_path)["win_rate"] == 100
+    assert "judged: 6, without verdict: 3, " in done.stdout
+    assert result(tmp_path)["win_rate"] == 100
     assert {body["max_completion_tokens"] for body in judge.bodies} == {99}
 
 
-@pytest.mark.parametrize(
-    "said",
-    ["<think>", {"content": None, "reasoning_content": "I"}, {"content": "", "reasoning": "I"}],
-)
+THOUGHTS = [
+    "<think>",
+    {"content": None, "reasoning_content": "I"},
+    {"content": "", "reasoning": "I"},
+]
+
+
+@pytest.mark.parametrize("said", THOUGHTS)
 def test_a_judge_that_thinks_is_refused_where_its_first_token_is_the_verdict(tmp_path, said):
     message = said if isinstance(said, dict) else {"content": said}
-    top = [{"token": token, "logprob": -1.0, "bytes": []} for token in ("I", "M")]
     choice = {"index": 0, "finish_reason": "length", "message": {"role": "assistant", **message}}
-    choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
+    choice["logprobs"] = first_token({"I": 0.4, "M": 0.4})
     with judge_that(lambda *_: (200, {"choices": [choice]})) as judge:
-        told = failed(*command(tmp_path, judge.url, outputs("ab", "a"), outputs("cd", "b")))
-    assert "a judge that thinks before its verdict; for such a judge there is --no_logprobs" in told
+        error = failed(*command(tmp_path, judge.url, outputs("ab", "a"), outputs("cd", "b")))
+    message = "a judge that thinks before its verdict; for such a judge there is --no_logprobs"
+    assert message in error
 
 
 def test_only_nonsense(tmp_path):
     with judge_that(lambda *_: "I cannot judge this.") as judge:
-        told = failed(*command(tmp_path, judge.url, outputs("ab", "a"), outputs("cd", "b")))
-    wanted = (
-        "no row is judged; without verdict: 2, requests refused: 0, such as 'I cannot judge this.'"
-    )
-    assert told == f"{tmp_path}/model.json: {wanted}\n"
+        error = failed(*command(tmp_path, judge.url, outputs("ab", "a"), outputs("cd", "b")))
+    counts = "without verdict: 2, requests refused: 0, such as 'I cannot judge this.'"
+    assert error == f"{tmp_path}/model.json: no row is judged; {counts}\n"
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["replies.jsonl"]
 
 
 # A judge that fails
 
 
+# {status: (how the message starts, the server's words)}
 ERRORS = {
-    429: ("RateLimitError: Error code: 429", {"error": {"message": "slow down"}}, "slow down"),
-    401: (
-        "AuthenticationError: Error code: 401",
-        {"error": {"message": "a wrong key"}},
-        "a wrong key",
-    ),
+    429: ("RateLimitError: Error code: 429", "slow down"),
+    401: ("AuthenticationError: Error code: 401", "a wrong key"),
 }
+# {kind: (what the server sends, a part of the message)}
 NO_REPLY = {
     "a page": ("<html>welcome</html>", "'choices'"),
     "no log-probabilities": (None, "--no_logprobs"),
@@ -350,94 +368,109 @@ NO_REPLY = {
 
 @pytest.mark.parametrize("status", ERRORS)
 def test_a_judge_that_refuses(tmp_path, status):
-    """What it said before is kept: the same command asks the rest."""
-    start, content, words = ERRORS[status]
-    model, reference = outputs(["x" * i for i in range(9)], "a"), outputs(["yyyy"] * 9, "b")
+    """Its earlier replies are kept: the same command asks for the others."""
+    start, words = ERRORS[status]
+    model = outputs(["x" * i for i in range(9)], "a")
+    reference = outputs(["yyyy"] * 9, "b")
 
     def reply(*shown):
-        return longer(*shown) if len(judge.asked) <= 5 else (status, content)
+        if len(judge.asked) <= 5:
+            return longer(*shown)
+        return status, {"error": {"message": words}}
 
     with judge_that(reply) as judge:
         flags = ["--max_retries", 1, "--concurrency", 1]
-        told = failed(*command(tmp_path, judge.url, model, reference, *flags))
-        assert (
-            told.startswith(f"{judge.url}: {start}")
-            and words in told
-            and told.endswith("command goes on\n")
-        )
+        error = failed(*command(tmp_path, judge.url, model, reference, *flags))
+        assert error.startswith(f"{judge.url}: {start}")
+        assert words in error
+        assert error.endswith("command goes on\n")
         assert len(judge.asked) == 6 + (status == 429), "nothing new is asked once it is clear"
     answered = judge.asked[:5]
     assert len(read_jsonl(tmp_path / "out" / "replies.jsonl")) == 5
     if status == 401:
         with judge_that(longer) as judge:
             done = ran(*command(tmp_path, judge.url, model, reference), env=ENVIRONMENT)
-        assert (
-            "4 requests, 5 known already, " in done.stdout
-            and result(tmp_path)["win_rate"] == 100 * 4.5 / 9
-        )
-        assert sorted(question for question, *_ in answered + judge.asked) == [
-            f"question {i}" for i in range(9)
-        ]
+        assert "4 requests, 5 known already, " in done.stdout
+        assert result(tmp_path)["win_rate"] == 100 * 4.5 / 9
+        questions = [question for question, *_ in answered + judge.asked]
+        assert sorted(questions) == [f"question {i}" for i in range(9)]
 
 
 @pytest.mark.parametrize("what", NO_REPLY)
 def test_what_is_no_reply_costs_its_question(tmp_path, what):
-    """It is counted and its words are kept; if nothing else ever came, the judge is not asked further."""
+    """It is counted and its words are kept; after nothing else the judge is not asked further."""
     content, words = NO_REPLY[what]
-    model, reference = outputs(["x" * i for i in range(9)], "a"), outputs(["yyyy"] * 9, "b")
-    bare = {
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": "m"}, "finish_reason": "stop"}
-        ]
-    }
+    model = outputs(["x" * i for i in range(9)], "a")
+    reference = outputs(["yyyy"] * 9, "b")
+    message = {"role": "assistant", "content": "m"}
+    bare = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    flags = ["--max_retries", 0, "--concurrency", 2]
 
-    def reply(*shown):
-        return longer(*shown) if good <= len(judge.asked) else (200, content or bare)
+    def well_from(request):
+        """A judge whose replies are well from the request of that number on."""
 
-    good = 2
-    with judge_that(reply) as judge:
-        script = command(
-            tmp_path, judge.url, model, reference, "--max_retries", 0, "--concurrency", 2
-        )
-        done = ran(*script, env=ENVIRONMENT)
-    assert "without verdict: 0, requests refused: 1, " in done.stdout and len(judge.asked) == 9
-    (kept,) = read_jsonl(tmp_path / "out" / "refused.jsonl")
-    assert words in kept["why"] and result(tmp_path)["judged"] == 8
+        def reply(*shown):
+            if len(judge.asked) >= request:
+                return longer(*shown)
+            return 200, content or bare
+
+        return reply
+
+    with judge_that(well_from(2)) as judge:
+        done = ran(*command(tmp_path, judge.url, model, reference, *flags), env=ENVIRONMENT)
+    assert "without verdict: 0, requests refused: 1, " in done.stdout
+    assert len(judge.asked) == 9
+    (refused,) = read_jsonl(tmp_path / "out" / "refused.jsonl")
+    assert words in refused["why"]
+    assert result(tmp_path)["judged"] == 8
     shutil.rmtree(tmp_path / "out")
-    good = 99
-    with judge_that(reply) as judge:
-        script[script.index("--judge_url") + 1] = judge.url
-        told = failed(*script)
-    assert words in told and told.startswith(f"{judge.url}: ") and len(judge.asked) == 2
+    with judge_that(well_from(99)) as judge:
+        error = failed(*command(tmp_path, judge.url, model, reference, *flags))
+    assert words in error
+    assert error.startswith(f"{judge.url}: ")
+    assert len(judge.asked) == 2
 
 
 def test_a_judge_that_is_down_and_one_that_is_busy(tmp_path):
-    """The package takes a judge that stays busy for one that said nothing."""
+    """The package takes a judge that stays busy for a judge that said nothing."""
+    model, reference = outputs(["xx"], "a"), outputs(["y"], "b")
     with judge_that(longer) as judge:
-        script = command(
-            tmp_path, judge.url, outputs(["xx"], "a"), outputs(["y"], "b"), "--max_retries", 2
-        )
-    told = failed(*script)
-    assert told.startswith(f"{judge.url}: APIConnectionError: Connection error. ")
+        pass
+    error = failed(*command(tmp_path, judge.url, model, reference, "--max_retries", 2))
+    assert error.startswith(f"{judge.url}: APIConnectionError: Connection error. ")
 
     def busy(*shown):
-        return [(429, {"error": {"message": "rate limit"}}), (503, ""), longer(*shown)][
-            len(judge.asked) - 1
-        ]
+        if len(judge.asked) == 1:
+            return 429, {"error": {"message": "rate limit"}}
+        if len(judge.asked) == 2:
+            return 503, ""
+        return longer(*shown)
 
     with judge_that(busy) as judge:
-        script[script.index("--judge_url") + 1] = judge.url
+        script = command(tmp_path, judge.url, model, reference, "--max_retries", 2)
         ran(*script, env=ENVIRONMENT)
-    assert len(judge.asked) == 3 and result(tmp_path)["win_rate"] == 100
+    assert len(judge.asked) == 3
+    assert result(tmp_path)["win_rate"] == 100
 
 
 def test_a_kill_loses_nothing_but_what_is_under_way(tmp_path):
-    """A third run asks nothing and writes the same bytes; an answer that is another is asked about, alone."""
-    model, reference = outputs(["x" * i for i in range(60)], "a"), outputs(["yyyy"] * 60, "b")
-    with judge_that(lambda *shown: time.sleep(0.01) or longer(*shown)) as judge:
+    """A third run asks nothing and writes the same bytes; then only a changed answer is judged."""
+    model = outputs(["x" * i for i in range(60)], "a")
+    reference = outputs(["yyyy"] * 60, "b")
+    out = tmp_path / "out"
+    files = [out / name for name in ("alpaca_eval.json", "annotations.json", "replies.jsonl")]
+
+    def slow(*shown):
+        time.sleep(0.01)
+        return longer(*shown)
+
+    with judge_that(slow) as judge:
         script = command(tmp_path, judge.url, model, reference, "--concurrency", 4)
         process = subprocess.Popen(
-            [sys.executable, *map(str, script)], cwd=ROOT, env=ENVIRONMENT, stdout=-3
+            [sys.executable, *map(str, script)],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
         )
         while len(judge.asked) < 30:
             assert process.poll() is None
@@ -446,33 +479,30 @@ def test_a_kill_loses_nothing_but_what_is_under_way(tmp_path):
         process.wait()
         ran(*script, env=ENVIRONMENT)
         assert result(tmp_path)["win_rate"] == 100 * 55.5 / 60
-        assert len(set(judge.asked)) == 60 and len(judge.asked) <= 64
-        asked = len(judge.asked)
-        files = [
-            tmp_path / "out" / name
-            for name in ("alpaca_eval.json", "annotations.json", "replies.jsonl")
-        ]
+        assert len(set(judge.asked)) == 60
+        requests = len(judge.asked)
+        assert requests <= 64
         before = [file.read_bytes() for file in files]
         done = ran(*script, env=ENVIRONMENT)
-        assert "0 requests, 60 known already" in done.stdout and len(judge.asked) == asked
-        assert [file.read_bytes() for file in files] == before and len(
-            list((tmp_path / "out").iterdir())
-        ) == 3
+        assert "0 requests, 60 known already" in done.stdout
+        assert len(judge.asked) == requests
+        assert [file.read_bytes() for file in files] == before
+        assert len(list(out.iterdir())) == 3
         model[7]["output"] = "z"
         ran(*command(tmp_path, judge.url, model, reference), env=ENVIRONMENT)
-        assert len(judge.asked) == asked + 1 and result(tmp_path)["win_rate"] == 100 * 54.5 / 60
+        assert len(judge.asked) == requests + 1
+        assert result(tmp_path)["win_rate"] == 100 * 54.5 / 60
 
 
 # What is wrong before anything is asked
 
 
 def test_answers_that_are_not_those_to_the_questions(tmp_path):
-    model, reference = outputs("abc", "a"), outputs("def", "b")
-    duplicate, mixed, numbers = (
-        [*model, model[1]],
-        [*model[:2], {**model[2], "generator": "c"}],
-        outputs([1], "a"),
-    )
+    model = outputs("abc", "a")
+    reference = outputs("def", "b")
+    duplicate = [*model, model[1]]
+    mixed = [*model[:2], {**model[2], "generator": "c"}]
+    numbers = outputs([1], "a")
     bad = {
         "model.json: 1 of 3 questions have no answer, such as 'question 2'": (model[:2], reference),
         "model.json: 1 answers have no question, such as 'question 2'": (model, reference[:2]),
@@ -483,9 +513,8 @@ def test_answers_that_are_not_those_to_the_questions(tmp_path):
         "model.json: no rows": ([], reference),
     }
     for reason, lists in bad.items():
-        assert (
-            failed(*command(tmp_path, "http://127.0.0.1:1/v1", *lists)) == f"{tmp_path}/{reason}\n"
-        )
+        error = failed(*command(tmp_path, "http://127.0.0.1:1/v1", *lists))
+        assert error == f"{tmp_path}/{reason}\n"
     assert not (tmp_path / "out").exists()
 
 
@@ -493,91 +522,95 @@ def test_flags_that_contradict_each_other(tmp_path):
     file = write(tmp_path / "model.json", outputs("a", "a"))
     for flags in ([], ["--annotations", file, "--model_outputs", file], ["--model_outputs", file]):
         done = run(SCRIPT, "--output_dir", tmp_path / "out", *flags, env=ENVIRONMENT)
-        assert done.returncode == 2 and "--model_outputs" in done.stderr.splitlines()[-1]
+        assert done.returncode == 2
+        assert "--model_outputs" in done.stderr.splitlines()[-1]
 
 
 # Judgements that are there already, and the length-controlled rate
 
 
 def published(chances, lengths):
-    """Annotations in the package's format; a chance of None is a judgement without verdict."""
-    return [
-        {
-            "instruction": f"question {i}", "output_1": "r" * 100, "generator_1": "base", "output_2": "m" * length,
-            "generator_2": "policy", "annotator": "gpt", "preference": None if chance is None else 1 + chance,
-        } for i, (chance, length) in enumerate(zip(chances, lengths, strict=True))
-    ]  # fmt: skip
+    """Annotations in the package's format, from the probabilities that the policy is better.
+
+    None is a judgement without verdict.
+    """
+    rows = []
+    for i, (chance, length) in enumerate(zip(chances, lengths, strict=True)):
+        row = {
+            "instruction": f"question {i}",
+            "output_1": "r" * 100,
+            "generator_1": "base",
+            "output_2": "m" * length,
+            "generator_2": "policy",
+            "annotator": "gpt",
+            "preference": None if chance is None else 1 + chance,
+        }
+        rows.append(row)
+    return rows
 
 
 def test_published_judgements(tmp_path):
     rows = published([0.25, 1.0, None, None, 0.5], [1, 2, 3, 4, 5])
-    rows[3]["preference"], rows[4]["preference"] = (
-        -1,
-        0,
-    )  # as the package writes no verdict, and as it wrote a draw
+    # The package writes -1 for no verdict; it once wrote 0 for a draw.
+    rows[3]["preference"] = -1
+    rows[4]["preference"] = 0
     rows[0]["preference_date"] = "2024-02-03T04:05:06"
     flags = ["--annotations", write(tmp_path / "a.json", rows), "--output_dir", tmp_path / "out"]
     done = ran(SCRIPT, *flags, env=ENVIRONMENT)
-    made = result(tmp_path)
-    assert made["win_rate"] == pytest.approx(100 * 1.75 / 3, abs=1e-9) and made["avg_length"] == 3
-    assert (made["judge"], made["date"], made["judged"], made["rows"]) == (
-        "gpt",
-        "2024-02-03",
-        3,
-        5,
-    )
+    summary = result(tmp_path)
+    assert summary["win_rate"] == pytest.approx(100 * 1.75 / 3, abs=1e-9)
+    assert summary["avg_length"] == 3
+    assert (summary["judge"], summary["date"]) == ("gpt", "2024-02-03")
+    assert (summary["judged"], summary["rows"]) == (3, 5)
     assert "rows in: 5, judged: 3, without verdict: 2, " in done.stdout
     reference = write(tmp_path / "reference.json", outputs(["r"] * 6, "base"))
     (tmp_path / "out" / "alpaca_eval.json").unlink()
-    told = failed(SCRIPT, *flags, "--reference_outputs", reference)
-    assert told == f"{tmp_path}/a.json: 1 of 6 questions have no answer, such as 'question 5'\n"
+    error = failed(SCRIPT, *flags, "--reference_outputs", reference)
+    assert error == f"{tmp_path}/a.json: 1 of 6 questions have no answer, such as 'question 5'\n"
     rows[1]["preference"] = 2.5
     write(tmp_path / "a.json", rows)
-    assert (
-        failed(SCRIPT, *flags) == f"{tmp_path}/a.json:2: preference: 2.5 is not between 1 and 2\n"
-    )
+    error = failed(SCRIPT, *flags)
+    assert error == f"{tmp_path}/a.json:2: preference: 2.5 is not between 1 and 2\n"
 
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory):
-    """805 judgements of a policy that wins where it is long, and a file of df_gamed.csv's columns.
+    """A folder with 805 judgements of a policy that wins where it is long, and a df_gamed.csv.
 
-    The script is a copy that takes these questions for the official ones, which are not for this repository.
+    The script in it is a copy that takes these questions for the official ones, which this
+    repository does not hold.
     """
     import hashlib
 
     import pandas
 
-    at, chance = tmp_path_factory.mktemp("official"), random.Random(1)
-    lengths = [chance.randint(50, 400) for _ in range(805)]
-    rows = published(
-        [min(1.0, max(0.0, length / 400 + chance.gauss(0, 0.1))) for length in lengths], lengths
-    )
-    write(at / "a.json", rows)
-    gamed = [
-        [i, name, side * chance.uniform(0.5, 1.5), chance.uniform(0, 1), i / 805, False]
-        for name, side in (("concise", 1), ("verbose", -1)) for i in range(805)
-    ]  # fmt: skip
-    columns = [
-        "index",
-        "model",
-        "std_delta_len",
-        "preference",
-        "instruction_difficulty",
-        "not_gamed_baseline",
-    ]
-    pandas.DataFrame(gamed, columns=columns).to_csv(at / "df_gamed.csv", index=False)
-    shutil.copytree(ROOT / "eval", at / "eval")
-    script, digest = (
-        at / "eval" / "2a_alpaca_eval.py",
-        json.dumps([row["instruction"] for row in rows]).encode(),
-    )
-    text, n = re.subn(
-        r'(?<=^OFFICIAL = ")\w+', hashlib.sha256(digest).hexdigest(), script.read_text(), flags=re.M
-    )
+    folder = tmp_path_factory.mktemp("official")
+    rng = random.Random(1)
+    lengths = [rng.randint(50, 400) for _ in range(805)]
+    chances = [min(1.0, max(0.0, length / 400 + rng.gauss(0, 0.1))) for length in lengths]
+    rows = published(chances, lengths)
+    write(folder / "a.json", rows)
+    gamed = []
+    for name, side in (("concise", 1), ("verbose", -1)):
+        for i in range(805):
+            row = {
+                "index": i,
+                "model": name,
+                "std_delta_len": side * rng.uniform(0.5, 1.5),
+                "preference": rng.uniform(0, 1),
+                "instruction_difficulty": i / 805,
+                "not_gamed_baseline": False,
+            }
+            gamed.append(row)
+    pandas.DataFrame(gamed).to_csv(folder / "df_gamed.csv", index=False)
+    shutil.copytree(ROOT / "eval", folder / "eval")
+    script = folder / "eval" / "2a_alpaca_eval.py"
+    questions = json.dumps([row["instruction"] for row in rows]).encode()
+    digest = hashlib.sha256(questions).hexdigest()
+    text, n = re.subn(r'(?<=^OFFICIAL = ")\w+', digest, script.read_text(), flags=re.M)
     assert n == 1
     script.write_text(text)
-    return at
+    return folder
 
 
 def test_the_length_controlled_rate_is_the_package_s(official, tmp_path, monkeypatch):
@@ -587,70 +620,62 @@ def test_the_length_controlled_rate_is_the_package_s(official, tmp_path, monkeyp
     flags = ["--annotations", official / "a.json", "--gamed_file", official / "df_gamed.csv"]
     flags += ["--output_dir", tmp_path / "out"]
     done = ran(official / "eval" / "2a_alpaca_eval.py", *flags, env=ENVIRONMENT)
-    made = result(tmp_path)
+    summary = result(tmp_path)
     monkeypatch.setattr(glm_winrate, "hf_hub_download", lambda **_: official / "df_gamed.csv")
     rows = pandas.read_json(official / "a.json")
-    own = glm_winrate.get_length_controlled_winrate(rows, save_weights_dir=None)
-    assert made["length_controlled_winrate"] == pytest.approx(
-        own["length_controlled_winrate"], abs=1e-6
-    )
-    assert made["lc_standard_error"] == pytest.approx(own["lc_standard_error"], abs=1e-6)
-    assert made["win_rate"] == pytest.approx(100 * (rows["preference"].mean() - 1), abs=1e-6)
-    assert abs(made["length_controlled_winrate"] - made["win_rate"]) > 1, (
-        "the file would show nothing"
-    )
-    assert f"| {made['length_controlled_winrate']:.2f} | " in done.stdout
-    assert made["no_length_controlled_winrate"] is None and done.stderr == ""
+    of_package = glm_winrate.get_length_controlled_winrate(rows, save_weights_dir=None)
+    for name in ("length_controlled_winrate", "lc_standard_error"):
+        assert summary[name] == pytest.approx(of_package[name], abs=1e-6)
+    assert summary["win_rate"] == pytest.approx(100 * (rows["preference"].mean() - 1), abs=1e-6)
+    # Otherwise this test would show nothing.
+    assert abs(summary["length_controlled_winrate"] - summary["win_rate"]) > 1
+    assert f"| {summary['length_controlled_winrate']:.2f} | " in done.stdout
+    assert summary["no_length_controlled_winrate"] is None
+    assert done.stderr == ""
 
 
 def test_without_its_file_there_is_no_length_controlled_rate(official, tmp_path):
     script = [official / "eval" / "2a_alpaca_eval.py", "--annotations", official / "a.json"]
     script += ["--output_dir", tmp_path / "out"]
-    for bad, reason in {
-        "index,model\n0,a\n": "not AlpacaEval's df_gamed.csv",
-        None: "No such file",
-    }.items():
-        file = tmp_path / "bad.csv"
-        file.unlink() if bad is None else file.write_text(bad)
-        told = failed(*script, "--gamed_file", file)
-        assert told.startswith(f"{file}: ") and reason in told
+    bad = tmp_path / "bad.csv"
+    bad.write_text("index,model\n0,a\n")
+    absent = tmp_path / "absent.csv"
+    for file, reason in ((bad, "not AlpacaEval's df_gamed.csv"), (absent, "No such file")):
+        error = failed(*script, "--gamed_file", file)
+        assert error.startswith(f"{file}: ")
+        assert reason in error
     done = ran(*script, env=ENVIRONMENT | {"HF_HOME": str(tmp_path / "empty")})
-    made = result(tmp_path)
-    assert made["length_controlled_winrate"] is None and made["lc_standard_error"] is None
-    told = made["no_length_controlled_winrate"]
-    assert (
-        told.startswith("df_gamed.csv is missing; ")
-        and "hf download tatsu-lab/alpaca_eval df_gamed.csv" in told
-    )
-    assert f"no length-controlled win rate: {told}\n" in done.stdout and "| - |" in done.stdout
+    summary = result(tmp_path)
+    assert summary["length_controlled_winrate"] is None
+    assert summary["lc_standard_error"] is None
+    reason = summary["no_length_controlled_winrate"]
+    assert reason.startswith("df_gamed.csv is missing; ")
+    assert "hf download tatsu-lab/alpaca_eval df_gamed.csv" in reason
+    assert f"no length-controlled win rate: {reason}\n" in done.stdout
+    assert "| - |" in done.stdout
 
 
 def test_other_questions_have_no_length_controlled_rate(official, tmp_path):
-    """Nor do the official ones in another order, whatever file is given."""
+    """Nor do the official questions in another order, whatever --gamed_file is."""
     rows = json.loads((official / "a.json").read_text())
     flags = ["--annotations", write(tmp_path / "a.json", [rows[1], rows[0], *rows[2:]])]
     flags += ["--gamed_file", official / "df_gamed.csv", "--output_dir", tmp_path / "out"]
     done = ran(official / "eval" / "2a_alpaca_eval.py", *flags, env=ENVIRONMENT)
-    told = "no length-controlled win rate: needs the 805 official questions in their order, which these 805 are not\n"
-    assert told in done.stdout and result(tmp_path)["length_controlled_winrate"] is None
+    reason = "needs the 805 official questions in their order, which these 805 are not"
+    assert f"no length-controlled win rate: {reason}\n" in done.stdout
+    assert result(tmp_path)["length_controlled_winrate"] is None
 
 
 def test_the_leaderboard_s_win_rate(tmp_path):
-    """ALPACA_EVAL_DATA: a folder with the official gemma-7b-it.annotations.json and gpt4_1106_preview.json."""
-    if not (data := os.environ.get("ALPACA_EVAL_DATA")):
+    """ALPACA_EVAL_DATA: a folder with the official results and answers named below."""
+    data = os.environ.get("ALPACA_EVAL_DATA")
+    if not data:
         pytest.skip("ALPACA_EVAL_DATA names no folder of official results")
-    flags = [
-        "--annotations",
-        f"{data}/gemma-7b-it.annotations.json",
-        "--output_dir",
-        tmp_path / "out",
-    ]
-    ran(SCRIPT, *flags, "--reference_outputs", f"{data}/gpt4_1106_preview.json", env=ENVIRONMENT)
-    made = result(tmp_path)
-    assert (made["win_rate"], made["avg_length"]) == (
-        pytest.approx(6.937294379677018, abs=1e-9),
-        1115,
-    )
-    assert made["no_length_controlled_winrate"].startswith("df_gamed.csv is missing"), (
-        "the official order"
-    )
+    flags = ["--annotations", f"{data}/gemma-7b-it.annotations.json"]
+    flags += ["--reference_outputs", f"{data}/gpt4_1106_preview.json"]
+    ran(SCRIPT, *flags, "--output_dir", tmp_path / "out", env=ENVIRONMENT)
+    summary = result(tmp_path)
+    assert summary["win_rate"] == pytest.approx(6.937294379677018, abs=1e-9)
+    assert summary["avg_length"] == 1115
+    # The questions are in the official order.
+    assert summary["no_length_controlled_winrate"].startswith("df_gamed.csv is missing")

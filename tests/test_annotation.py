@@ -1,4 +1,4 @@
-"""Annotators side by side: shared prompts, several annotators combined, memory that does not grow."""
+"""Annotators: shared prompts, several annotators combined, memory that does not grow."""
 
 from statistics import fmean, pstdev
 
@@ -8,7 +8,8 @@ from transformers import AutoModelForSequenceClassification
 from commands import ran, read_jsonl, run, write_jsonl
 from test_models import loaded, score
 
-# Runs a script and prints its own peak of resident memory, KiB; rusage would count that of the process that began it.
+# Runs a script and prints its own peak of resident memory in KiB; rusage would include the peak of
+# the process that started it.
 PEAK = """import re, runpy, sys
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -29,6 +30,11 @@ def row(i, responses, **other):
 # annotation/1a_reward_model.py
 
 
+def annotation(model, file):
+    script = "annotation/1a_reward_model.py"
+    return [script, "--model_name_or_path", model, "--responses_file", file]
+
+
 @pytest.mark.parametrize(
     "responses",
     [
@@ -41,17 +47,12 @@ def row(i, responses, **other):
 )
 def test_what_responses_share_is_scored_once_and_changes_nothing(responses, reward_model, tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [row(i, responses) for i in range(3)])
-    command = [
-        "annotation/1a_reward_model.py",
-        "--model_name_or_path",
-        reward_model,
-        "--responses_file",
-        file,
-    ]
+    out = tmp_path / "out.jsonl"
+    by_hand = [score(reward_model, TURN, text) for text in responses]
     for tokens in (1, 50, 5000):
-        ran(*command, "--output_file", tmp_path / "out.jsonl", "--batch_tokens", tokens)
-        for scored in read_jsonl(tmp_path / "out.jsonl"):
-            by_hand = [score(reward_model, TURN, text) for text in responses]
+        command = annotation(reward_model, file)
+        ran(*command, "--output_file", out, "--batch_tokens", tokens)
+        for scored in read_jsonl(out):
             assert scored["rewards"] == pytest.approx(by_hand, abs=1e-4)
 
 
@@ -63,19 +64,12 @@ def test_a_model_with_two_labels_is_refused(reward_model, tmp_path):
     tokenizer.save_pretrained(tmp_path / "model")
     model.config.num_labels = 1
     file = write_jsonl(tmp_path / "in.jsonl", [row(0, ["7."])])
-    command = [
-        "annotation/1a_reward_model.py",
-        "--model_name_or_path",
-        tmp_path / "model",
-        "--responses_file",
-        file,
-    ]
+    command = annotation(tmp_path / "model", file)
     done = run(*command, "--output_file", tmp_path / "out.jsonl")
-    assert done.returncode == 1 and not (tmp_path / "out.jsonl").exists()
-    assert (
-        done.stderr.splitlines()[-1]
-        == f"{tmp_path}/model: gives 2 scores, a reward model gives one"
-    )
+    assert done.returncode == 1
+    assert not (tmp_path / "out.jsonl").exists()
+    error = done.stderr.splitlines()[-1]
+    assert error == f"{tmp_path}/model: gives 2 scores, a reward model gives one"
 
 
 # annotation/1e_combined.py
@@ -83,43 +77,42 @@ def test_a_model_with_two_labels_is_refused(reward_model, tmp_path):
 
 def combine(tmp_path, parts, *flags):
     files = [write_jsonl(tmp_path / f"{i}.jsonl", part) for i, part in enumerate(parts)]
-    return run(
-        "annotation/1e_combined.py",
-        "--rewards_files",
-        *files,
-        "--output_file",
-        tmp_path / "out.jsonl",
-        *flags,
-    )
+    command = ["annotation/1e_combined.py", "--rewards_files", *files]
+    return run(*command, "--output_file", tmp_path / "out.jsonl", *flags)
+
+
+def standardised(scores):
+    """{score: its standard score}"""
+    return {score: (score - fmean(scores)) / pstdev(scores) for score in scores}
 
 
 def test_the_sum_of_standardised_scores(tmp_path):
-    """The row that an annotator dropped is left out, but counts in the mean of the one that kept it."""
+    """A row that an annotator dropped is missing, but counts in the mean of the other annotator."""
     first = [
-        row(i, ["a", "b"], rewards=r, annotator="rm")
-        for i, r in enumerate([[1.0, 5.0], [2.0, 0.0], [7.0, 3.0]])
+        row(0, ["a", "b"], rewards=[1.0, 5.0], annotator="rm"),
+        row(1, ["a", "b"], rewards=[2.0, 0.0], annotator="rm"),
+        row(2, ["a", "b"], rewards=[7.0, 3.0], annotator="rm"),
     ]
     second = [
-        row(i, ["a", "b"], rewards=r, annotator="judge")
-        for i, r in ((2, [0.0, 1.0]), (0, [1.0, 1.0]))
+        row(2, ["a", "b"], rewards=[0.0, 1.0], annotator="judge"),
+        row(0, ["a", "b"], rewards=[1.0, 1.0], annotator="judge"),
     ]
     second[0]["judgement"] = [{"a": 0, "b": 1, "probability": 0.0}]
     done = combine(tmp_path, [first, second], "--weights", 2, -0.5)
     assert done.returncode == 0, done.stderr
     assert "rows in: 3, dropped, not in every file: 1, rows out: 2, " in done.stdout
-    z = []
-    for values in ([1, 5, 2, 0, 7, 3], [0, 1, 1, 1]):
-        z.append({value: (value - fmean(values)) / pstdev(values) for value in values})
+    z_rm = standardised([1, 5, 2, 0, 7, 3])
+    z_judge = standardised([0, 1, 1, 1])
     combined = read_jsonl(tmp_path / "out.jsonl")
-    assert [r["id"] for r in combined] == ["0", "2"] and combined[0][
-        "annotator"
-    ] == "2*rm + -0.5*judge"
-    for r, pairs in zip(combined, [[(1, 1), (5, 1)], [(7, 0), (3, 1)]], strict=True):
-        assert r["rewards"] == pytest.approx([2 * z[0][a] - 0.5 * z[1][b] for a, b in pairs])
-        by_hand = [
-            {"rm": pytest.approx(z[0][a]), "judge": pytest.approx(z[1][b])} for a, b in pairs
-        ]
-        assert r["objectives"] == by_hand and "judgement" not in r
+    assert [r["id"] for r in combined] == ["0", "2"]
+    assert combined[0]["annotator"] == "2*rm + -0.5*judge"
+    for r, scores in zip(combined, [[(1, 1), (5, 1)], [(7, 0), (3, 1)]], strict=True):
+        assert "judgement" not in r
+        rewards = [2 * z_rm[rm] - 0.5 * z_judge[judge] for rm, judge in scores]
+        assert r["rewards"] == pytest.approx(rewards)
+        for objectives, (rm, judge) in zip(r["objectives"], scores, strict=True):
+            expected = {"rm": z_rm[rm], "judge": z_judge[judge]}
+            assert objectives == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -133,20 +126,19 @@ def test_the_sum_of_standardised_scores(tmp_path):
     ids=["other responses", "one annotator twice", "no common row", "a reward is missing"],
 )
 def test_what_cannot_be_combined(tmp_path, change, reason):
-    first, second = (
-        row(0, ["a", "b"], rewards=[1.0, 2.0], annotator=name) for name in ("rm", "judge")
-    )
-    done = combine(tmp_path, [[first], [{**second, **change}]])
-    assert done.returncode == 1 and not (tmp_path / "out.jsonl").exists()
+    first = row(0, ["a", "b"], rewards=[1.0, 2.0], annotator="rm")
+    second = {**first, "annotator": "judge", **change}
+    done = combine(tmp_path, [[first], [second]])
+    assert done.returncode == 1
+    assert not (tmp_path / "out.jsonl").exists()
     assert done.stderr == f"{tmp_path}/{reason}\n".replace("@", str(tmp_path))
 
 
 def test_an_annotator_that_finds_all_responses_equal_adds_nothing(tmp_path):
     """A verifier that finds nothing right in a round must not end the run."""
-    rewards = {"rm": [1.0, 3.0], "verifier": [0.0, 0.0], "judge": [5.0, 5.0]}
-    model, verifier, judge = (
-        [row(0, ["a", "b"], rewards=r, annotator=name)] for name, r in rewards.items()
-    )
+    model = [row(0, ["a", "b"], rewards=[1.0, 3.0], annotator="rm")]
+    verifier = [row(0, ["a", "b"], rewards=[0.0, 0.0], annotator="verifier")]
+    judge = [row(0, ["a", "b"], rewards=[5.0, 5.0], annotator="judge")]
     done = combine(tmp_path, [model, verifier])
     assert done.returncode == 0, done.stderr
     assert f"{tmp_path}/1.jsonl: rewards: all are 0, they add nothing" in done.stdout
@@ -159,9 +151,8 @@ def test_an_annotator_that_finds_all_responses_equal_adds_nothing(tmp_path):
 
 
 def test_a_weight_for_each_annotator(tmp_path):
-    first, second = (
-        row(0, ["a", "b"], rewards=[1.0, 2.0], annotator=name) for name in ("rm", "judge")
-    )
+    first = row(0, ["a", "b"], rewards=[1.0, 2.0], annotator="rm")
+    second = {**first, "annotator": "judge"}
     done = combine(tmp_path, [[first], [second]], "--weights", 1)
     assert done.returncode == 2 and "--weights: 1 for 2 files" in done.stderr
 
@@ -170,23 +161,22 @@ def test_a_weight_for_each_annotator(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
-    """Ten times as many rows of 16 KiB take less than a tenth of what they weigh."""
+    """The memory for 5,400 rows more, of 16 KB each, is less than a tenth of their size."""
 
     def peak(count):
-        scored = [
-            row(i, [f"{i}" * 8000, "b" * 8000], rewards=[1.0, 0.0]) for i in range(10, 10 + count)
-        ]
-        file = write_jsonl(
-            tmp_path / "rewards.jsonl",
-            [{**r, "responses": [t[:8000] for t in r["responses"]]} for r in scored],
-        )
+        scored = []
+        for i in range(10, 10 + count):
+            long_text = (f"{i}" * 8000)[:8000]
+            scored.append(row(i, [long_text, "b" * 8000], rewards=[1.0, 0.0]))
+        file = write_jsonl(tmp_path / "rewards.jsonl", scored)
         flags = ["--rewards_file", file, "--output_file", tmp_path / "pairs.jsonl", "--n", 2]
         done = ran("-c", PEAK, "annotation/2_pairs.py", *flags)
         assert len(read_jsonl(tmp_path / "pairs.jsonl")) == count
         return int(done.stdout.split()[-1]) * 1024
 
-    few, many = peak(600), peak(6000)
-    assert many - few < 0.1 * 5400 * 16_000
+    memory_of_600 = peak(600)
+    memory_of_6000 = peak(6000)
+    assert memory_of_6000 - memory_of_600 < 0.1 * 5400 * 16_000
 
 
 def test_the_preferred_response_is_the_assistants(tmp_path):

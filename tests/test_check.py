@@ -1,8 +1,7 @@
-"""preflight/check.py against a scripted hub, scripted nvidia-smi and df; and its table of names against the scripts."""
+"""preflight/check.py with a scripted hub, nvidia-smi and df; its names against the scripts."""
 
 import importlib.util
 import json
-import os
 import re
 import runpy
 import shutil
@@ -20,24 +19,27 @@ from scripted_hub import LLAMA_8B, NAME, TABLE, machine, split
 # smollm2.sh starts from files that its own scripts make first.
 RECIPES = sorted(path.name for path in ROOT.glob("recipes/*.sh") if path.name != "smollm2.sh")
 LLAMA_70B = LLAMA_8B | {
-    "num_hidden_layers": 80, "hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64,
-}  # fmt: skip
+    "num_hidden_layers": 80,
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_attention_heads": 64,
+}
 QUICK = {"GPUS": "8", "RECIPE": "recipes/llama3_8b_quick.sh", "EVALS": "none"}
 # The values of environment, recipe and defaults, read by the driver's own functions.
 AS_THE_DRIVER = """
 set -euf
 for file in steps variables settings; do source "driver/$file.sh"; done
-check_value() { :; } # what cannot be is left to the check
+check_value() { :; } # impossible values are left to the check
 read_settings
 export "${SETTINGS[@]}"
 exec "$PYTHON" "$@"
 """
-TOLD = "# hub: SFT_MODEL=RLHFlow/LLaMA3-SFT: open"
+SFT_MODEL_IS_OPEN = "# hub: SFT_MODEL=RLHFlow/LLaMA3-SFT: open"
 
 
 @pytest.fixture
 def check(tmp_path, hub):
-    """Runs it as run_loop.sh does, with all of its variables: (exit status, lines that are well, problems)."""
+    """Run the check as run_loop.sh does: (exit status, lines of what is well, problems)."""
 
     def checked(*, gpus=(), free=100_000, recipe=None, flags=(), **variables):
         environment = {**machine(tmp_path, hub, gpus, free), "PYTHON": sys.executable, **variables}
@@ -55,24 +57,23 @@ def check(tmp_path, hub):
 def dataset_of(task):
     """The data set of lm-eval's task or group, by its YAML files and those that they include."""
     tasks = Path(importlib.util.find_spec("lm_eval").submodule_search_locations[0], "tasks")
-    of_task = rf"^\"?(task|group)\"?: \"?{task}\"?$"
-    file = next(
-        path for path in tasks.rglob("*.yaml") if re.search(of_task, path.read_text(), re.MULTILINE)
-    )
-    if file.name.startswith("_"):  # a group: its tasks lie beside it
-        file = next(
-            path for path in sorted(file.parent.glob("*.yaml")) if not path.name.startswith("_")
-        )
-    while not (found := re.search(r"^\"?dataset_path\"?: (\S+)", file.read_text(), re.MULTILINE)):
-        file = (
-            file.parent
-            / re.search(r"^\"?include\"?: \"?([\w.-]+)", file.read_text(), re.MULTILINE)[1]
-        )
-    return found[1]
+    of_task = re.compile(rf"^\"?(task|group)\"?: \"?{task}\"?$", re.MULTILINE)
+    file = next(path for path in tasks.rglob("*.yaml") if of_task.search(path.read_text()))
+    if file.name.startswith("_"):
+        # The tasks of a group are beside it.
+        files = sorted(file.parent.glob("*.yaml"))
+        file = next(path for path in files if not path.name.startswith("_"))
+    while True:
+        text = file.read_text()
+        dataset = re.search(r"^\"?dataset_path\"?: (\S+)", text, re.MULTILINE)
+        if dataset:
+            return dataset[1]
+        included = re.search(r"^\"?include\"?: \"?([\w.-]+)", text, re.MULTILINE)
+        file = file.parent / included[1]
 
 
 def named(path, pattern):
-    """What the code of a file names by that pattern, without its comments and what a run makes."""
+    """The names of that pattern in a file's code, without comments and without files of a run."""
     code = re.sub(r"(?m)(^| +)#.*", "", path.read_text())
     names = set(re.findall(pattern, code))
     return {name for name in names if name.split("/")[0] not in ("runs", "recipes")}
@@ -87,36 +88,36 @@ def test_the_table_and_the_scripts_name_the_same():
     for mix, names in preferences["MIXES"].items():
         for name in names:
             repo, _, part = split(name)
-            revision = preferences["REVISIONS"].get(repo)
-            name = repo + (f"@{revision}" if revision else "") + (f":{part}" if part else "")
-            expected[f"PREFERENCES={mix}"].add(name)
-    code = re.search(r"^CODE = (\[.*\])", (ROOT / "eval/2d_academic.py").read_text(), re.MULTILINE)[
-        1
-    ]
+            if repo in preferences["REVISIONS"]:
+                repo = f"{repo}@{preferences['REVISIONS'][repo]}"
+            expected[f"PREFERENCES={mix}"].add(f"{repo}:{part}" if part else repo)
+    academic = (ROOT / "eval/2d_academic.py").read_text()
+    code = re.search(r"^CODE = (\[.*\])", academic, re.MULTILINE)[1]
     for task in published["ACADEMIC"]:
         variable = "ACADEMIC_OPTIONS=--run_generated_code" if task in code else "EVALS=academic"
-        expected[variable] |= {dataset_of(task)}
-        expected[f"--tasks={task}"] |= {dataset_of(task)}
+        expected[variable].add(dataset_of(task))
+        expected[f"--tasks={task}"].add(dataset_of(task))
     for name, address in published["PUBLISHED"].items():
-        expected[f"EVALS={re.match('alpaca_eval|mt_bench|arena_hard', name)[0]}"] |= {address}
-    gamed = re.search(
-        r'hf_hub_download\("(\S+)", "(\S+)", repo', (ROOT / "eval/2a_alpaca_eval.py").read_text()
-    )
+        benchmark = re.match("alpaca_eval|mt_bench|arena_hard", name)[0]
+        expected[f"EVALS={benchmark}"].add(address)
+    alpaca_eval = (ROOT / "eval/2a_alpaca_eval.py").read_text()
+    gamed = re.search(r'hf_hub_download\("(\S+)", "(\S+)", repo', alpaca_eval)
     expected["--gamed_file=default"] = {f"hf://datasets/{gamed[1]}/{gamed[2]}"}
-    expected["3_rewardbench.py"] = named(
-        ROOT / "reward_modeling/3_rewardbench.py", r"allenai/[\w-]+"
-    )
+    rewardbench = ROOT / "reward_modeling/3_rewardbench.py"
+    expected["3_rewardbench.py"] = named(rewardbench, r"allenai/[\w-]+")
     for path in [*ROOT.glob("recipes/*.sh"), ROOT / "driver/variables.sh"]:
-        if names := named(path, rf"(?<=[= \"])[A-Za-z]{NAME}(?::[\w./-]+)?(?=[ \"\n])"):
+        names = named(path, rf"(?<=[= \"])[A-Za-z]{NAME}(?::[\w./-]+)?(?=[ \"\n])")
+        if names:
             expected[path.name] = names
-    told = defaultdict(set)
+    names_by_user = defaultdict(set)
     for name, kind, gated, used_by in TABLE:
         assert kind == "file" if name.startswith("https://") else kind in ("model", "dataset"), name
         assert gated == ("yes" if name.startswith("meta-llama/") else "no"), name
-        for token in used_by.split(", "):
-            told[token].add(name)
-    assert told == expected
-    assert len(expected["SFT_DATA=paper"]) == 9 and len(expected["PROMPTS=paper"]) == 1
+        for user in used_by.split(", "):
+            names_by_user[user].add(name)
+    assert names_by_user == expected
+    assert len(expected["SFT_DATA=paper"]) == 9
+    assert len(expected["PROMPTS=paper"]) == 1
     assert len({name for name, *_ in TABLE}) == len(TABLE)
 
 
@@ -128,35 +129,32 @@ def test_every_recipe_passes(check, hub, recipe):
     status, well, problems = check(RECIPE=f"recipes/{recipe}", GPUS="8", EVALS="academic")
     assert (status, problems) == (0, [])
     assert all(line.startswith("# ") for line in well)
-    wanted = {split(name)[0] for name, kind, _, used_by in TABLE if recipe in used_by.split(", ")}
-    assert wanted <= set(hub.asked)
+    names = {split(name)[0] for name, _, _, used_by in TABLE if recipe in used_by.split(", ")}
+    assert names <= set(hub.asked)
     if recipe == "tiny.sh":
         assert not hub.asked
 
 
 def test_what_it_tells_of_the_papers_run(check):
     status, well, problems = check(RECIPE="recipes/llama3_8b.sh", GPUS="8", gpus=[81559] * 8)
-    shape, room = budget.SHAPES["llama3_8b"], {"gpus": 8, "batch": 2, "distributed": "zero3"}
-    sft = budget.training(shape, "sft", sequence=8192, **room)["total"]
-    rm = budget.training(shape, "reward_model", sequence=4096, **room)["total"]
-    dpo = budget.training(shape, "dpo", sequence=2048, **room)["total"]
-    generation, scoring = (
-        budget.generation(shape, sequence=4096)["total"],
-        budget.scoring(shape)["total"],
-    )
-    disk = budget.disk(
-        shape, trained=["sft", "reward_model", "dpo", "dpo", "dpo"], tokens=3 * 20000 * 8 * 2048
-    )
-    used = {"EVALS=academic", "SFT_DATA=paper", "PREFERENCES=mix2", "variables.sh", "llama3_8b.sh"}
-    sets = [
-        name
-        for name, kind, _, by in TABLE
-        if kind == "dataset" and ":" not in name and used & {*by.split(", ")}
-    ]
-    downloads = 32 + 3 * len(
-        sets
-    )  # two models of 16 GiB in safetensors; of a set its GiB and what is made of it
-    models, checkpoints, rows = (disk[name] for name in ("models", "checkpoints", "rows"))
+    shape = budget.SHAPES["llama3_8b"]
+    settings = {"gpus": 8, "batch": 2, "distributed": "zero3"}
+    sft = budget.training(shape, "sft", sequence=8192, **settings)["total"]
+    rm = budget.training(shape, "reward_model", sequence=4096, **settings)["total"]
+    dpo = budget.training(shape, "dpo", sequence=2048, **settings)["total"]
+    generation = budget.generation(shape, sequence=4096)["total"]
+    scoring = budget.scoring(shape)["total"]
+    trained = ["sft", "reward_model", "dpo", "dpo", "dpo"]
+    disk = budget.disk(shape, trained=trained, tokens=3 * 20000 * 8 * 2048)
+    users = {"EVALS=academic", "SFT_DATA=paper", "PREFERENCES=mix2", "variables.sh", "llama3_8b.sh"}
+    datasets = 0
+    for name, kind, _, used_by in TABLE:
+        if kind == "dataset" and ":" not in name:
+            datasets += bool(users & set(used_by.split(", ")))
+    # Two models of 16 GiB in safetensors; of a dataset its GiB and the 2 of its cache.
+    downloads = 32 + 3 * datasets
+    models, checkpoints, rows = disk["models"], disk["checkpoints"], disk["rows"]
+    total = models + checkpoints + rows + downloads
     assert (status, problems) == (0, [])
     assert well == [
         "# hub: BASE_MODEL=meta-llama/Meta-Llama-3-8B: open",
@@ -169,10 +167,12 @@ def test_what_it_tells_of_the_papers_run(check):
         "# hub: CLEAN=openai/gsm8k:main/test-00000-of-00001.parquet: open",
         "# hub: CLEAN=openai/openai_humaneval: open",
         "# hub: EVALS=academic: 4 open",
-        f"# disk: /the disk: {models + checkpoints + rows + downloads:.1f} GiB needed (models {models:.1f}, "
-        f"checkpoints {checkpoints:.1f}, rows {rows:.1f}, downloads {downloads:.1f}), 100000.0 free",
+        f"# disk: /the disk: {total:.1f} GiB needed (models {models:.1f}, "
+        f"checkpoints {checkpoints:.1f}, rows {rows:.1f}, downloads {downloads:.1f}), "
+        "100000.0 free",
         "# context: 4096 of the policy's 8192 positions in generation, for prompts of "
-        "DPO_MAX_LENGTH=2048 tokens at most (assumed: the engine takes what its longest prompt needs)",
+        "DPO_MAX_LENGTH=2048 tokens at most "
+        "(assumed: the engine takes what its longest prompt needs)",
         "# GPUs: 8 here, 8 asked for",
         f"# GPU memory: 79.6 GiB; needed: sft {sft:.1f}, reward_model {rm:.1f}, dpo {dpo:.1f}, "
         f"generation {generation:.1f}, scoring by REWARD_MODEL {scoring:.1f}",
@@ -183,32 +183,36 @@ def test_what_it_tells_of_the_papers_run(check):
 
 
 def test_a_gated_name_is_told_once_with_what_to_do(check, hub):
-    """It is needed twice, as a model and as a tokenizer."""
+    """One is needed twice, as a model and as a tokenizer."""
     status, well, problems = check(RECIPE="recipes/llama3_8b.sh", HF_TOKEN="bad", GPUS="8")
-    told = "check: meta-llama/{} ({}): gated, and not open to this account: visit {}/meta-llama/{}, accept its terms, "
-    told += "set HF_TOKEN"
-    base, chat = "Meta-Llama-3-8B", "Meta-Llama-3-8B-Instruct"
+
+    def gated(name, variables):
+        return (
+            f"check: {name} ({variables}): gated, and not open to this account: "
+            f"visit {hub.url}/{name}, accept its terms, set HF_TOKEN"
+        )
+
+    base = "meta-llama/Meta-Llama-3-8B"
     assert status == 1
     assert problems == [
-        told.format(base, "BASE_MODEL", hub.url, base), told.format(chat, "RM_START, SFT_OPTIONS", hub.url, chat),
-    ]  # fmt: skip
-    assert "# hub: SFT_DATA=paper: 9 open" in well and not any(
-        "BASE_MODEL" in line for line in well
-    )
+        gated(base, "BASE_MODEL"),
+        gated(f"{base}-Instruct", "RM_START, SFT_OPTIONS"),
+    ]
+    assert "# hub: SFT_DATA=paper: 9 open" in well
+    assert not any("BASE_MODEL" in line for line in well)
 
 
 def test_a_missing_name_is_told_with_the_variable_that_names_it(check, hub):
     hub.missing = {"RLHFlow/LLaMA3-SFT", "RLHFlow/prompt-collection-v0.1"}
-    cleaned = (
-        "--evaluation_files nobody/questions:test.jsonl openai/gsm8k:main/no.parquet --similarity 2"
-    )
-    status, well, problems = check(
-        **QUICK | {"PROMPTS": "paper", "SFT_MODEL": "RLHFlow/LLaMA3-SFT", "CLEAN": cleaned}
-    )
+    files = "nobody/questions:test.jsonl openai/gsm8k:main/no.parquet"
+    clean = f"--evaluation_files {files} --similarity 2"
+    variables = {"PROMPTS": "paper", "SFT_MODEL": "RLHFlow/LLaMA3-SFT", "CLEAN": clean}
+    status, well, problems = check(**QUICK | variables)
     assert status == 1
     assert problems == [
         "check: RLHFlow/LLaMA3-SFT (SFT_MODEL): no such model on the hub, or a private one",
-        "check: RLHFlow/prompt-collection-v0.1 (PROMPTS=paper): no such dataset on the hub, or a private one",
+        "check: RLHFlow/prompt-collection-v0.1 (PROMPTS=paper): "
+        "no such dataset on the hub, or a private one",
         "check: nobody/questions (CLEAN=nobody/questions:test.jsonl): it holds no test.jsonl",
         "check: openai/gsm8k (CLEAN=openai/gsm8k:main/no.parquet): it holds no main/no.parquet",
     ]
@@ -227,68 +231,69 @@ def test_a_set_that_lies_on_another_branch_is_looked_for_there(check):
 def test_a_hub_out_of_reach_is_told_once_after_three_tries(check, hub):
     hub.broken = 1000
     status, well, problems = check(RECIPE="recipes/llama3_8b.sh", GPUS="8")
-    assert status == 1 and len(hub.asked) == 3 and len(set(hub.asked)) == 1
-    (told,) = problems
+    assert status == 1
+    assert len(hub.asked) == 3
+    assert len(set(hub.asked)) == 1
+    (problem,) = problems
     way = r"with HF_HUB_OFFLINE=1 and all 28 names in the cache the run needs no hub"
-    assert re.fullmatch(
-        rf"check: the hub at {re.escape(hub.url)} is out of reach \(.+\); {way}", told
-    )
+    pattern = rf"check: the hub at {re.escape(hub.url)} is out of reach \(.+\); {way}"
+    assert re.fullmatch(pattern, problem)
     assert not any(line.startswith("# hub") for line in well)
 
 
 def test_a_hub_that_stumbles_is_asked_again(check, hub):
     hub.broken = 2
     status, well, problems = check(**QUICK)
-    assert (status, problems) == (0, []) and TOLD in well
-    assert (
-        hub.asked[:3] == ["RLHFlow/LLaMA3-SFT"] * 3
-        and hub.asked.count("sfairXC/FsfairX-LLaMA3-RM-v0.1") == 1
-    )
+    assert (status, problems) == (0, [])
+    assert SFT_MODEL_IS_OPEN in well
+    assert hub.asked[:3] == ["RLHFlow/LLaMA3-SFT"] * 3
+    assert hub.asked.count("sfairXC/FsfairX-LLaMA3-RM-v0.1") == 1
 
 
 def test_only_what_a_step_reads_is_asked_for(check, hub):
     """Skipped stages, unused annotators, and a benchmark without measures ask for nothing."""
-    names = (
-        "BASE_MODEL",
-        "RM_START",
-        "PM_START",
-        "PREFERENCE_MODEL",
-        "ARMORM",
-        "SFT_DATA",
-        "PREFERENCES",
-    )
-    unused = {name: f"no/{name}" for name in (*names, "REWARD_BENCH")}
+    names = "BASE_MODEL RM_START PM_START PREFERENCE_MODEL ARMORM SFT_DATA PREFERENCES REWARD_BENCH"
+    unused = {name: f"no/{name}" for name in names.split()}
     unused["SFT_OPTIONS"] = "--chat_template_path no/tokenizer"
     status, _, problems = check(**QUICK | unused)
     assert (status, problems) == (0, [])
-    assert set(hub.asked) == {
-        "RLHFlow/LLaMA3-SFT", "sfairXC/FsfairX-LLaMA3-RM-v0.1", "RLHFlow/prompt-collection-v0.1"
-    }  # fmt: skip
+    prompts = "RLHFlow/prompt-collection-v0.1"
+    assert set(hub.asked) == {"RLHFlow/LLaMA3-SFT", "sfairXC/FsfairX-LLaMA3-RM-v0.1", prompts}
     hub.asked.clear()
     used = {"ANNOTATOR": "preference_model armorm", "MEASURE": "reward_model"}
     status, _, problems = check(**QUICK | unused | used)
     assert status == 0
-    asked = {name for name in hub.asked if name.startswith("no/")}
-    assert asked == {"no/PREFERENCE_MODEL", "no/ARMORM", "no/REWARD_BENCH"}
+    names = {name for name in hub.asked if name.startswith("no/")}
+    assert names == {"no/PREFERENCE_MODEL", "no/ARMORM", "no/REWARD_BENCH"}
     hub.asked.clear()
-    for idle in {"ITERATIONS": "0"}, {"OPTIMISER": "offline", "OFFLINE_PAIRS": "mix1"}:
-        _, well, _ = check(**QUICK | idle, EVAL_PROMPTS="README.md")  # any file that is there
-        assert "RLHFlow/prompt-collection-v0.1" not in hub.asked
+    # EVAL_PROMPTS may be any file that exists.
+    without_prompts = {**QUICK, "EVAL_PROMPTS": "README.md"}
+    for variables in {"ITERATIONS": "0"}, {"OPTIMISER": "offline", "OFFLINE_PAIRS": "mix1"}:
+        _, well, _ = check(**without_prompts | variables)
+        assert prompts not in hub.asked
     assert "# hub: OFFLINE_PAIRS=mix1: 6 open" in well
-    hub.asked.clear()  # self-play has the prompts of the instructions
-    check(**QUICK | {"OPTIMISER": "self_play", "SFT_DATA": "no/SFT_DATA"}, EVAL_PROMPTS="README.md")
-    assert "no/SFT_DATA" in hub.asked and "RLHFlow/prompt-collection-v0.1" not in hub.asked
+    hub.asked.clear()
+    # Self-play uses the prompts of the instructions.
+    check(**without_prompts | {"OPTIMISER": "self_play", "SFT_DATA": "no/SFT_DATA"})
+    assert "no/SFT_DATA" in hub.asked
+    assert prompts not in hub.asked
 
 
 def test_local_files_have_to_be_there(check, hub, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "here.jsonl").write_text("{}\n")
-    local = {"SFT_MODEL": f"{tmp_path}/model", "REWARD_MODEL": "runs/nowhere/reward_model"}
-    local["PROMPTS"] = f"my_prompts.parquet {tmp_path}/here.jsonl {tmp_path}/run/made.jsonl"
-    local |= {"RATINGS": "some/ratings"}  # 2c_armorm.py reads files alone
-    local |= {"ANNOTATOR": "armorm", "PREFERENCES": f"{tmp_path}/here.jsonl"}
+    local = {
+        "SFT_MODEL": f"{tmp_path}/model",
+        "REWARD_MODEL": "runs/nowhere/reward_model",
+        "PROMPTS": f"my_prompts.parquet {tmp_path}/here.jsonl {tmp_path}/run/made.jsonl",
+        # 2c_armorm.py reads files alone.
+        "RATINGS": "some/ratings",
+        "ANNOTATOR": "armorm",
+        "PREFERENCES": f"{tmp_path}/here.jsonl",
+    }
     status, _, problems = check(**QUICK | local)
-    assert status == 1 and not hub.asked
+    assert status == 1
+    assert not hub.asked
     assert problems == [
         "check: REWARD_MODEL=runs/nowhere/reward_model: no such file",
         "check: RATINGS=some/ratings: no such file",
@@ -297,23 +302,27 @@ def test_local_files_have_to_be_there(check, hub, tmp_path):
 
 
 def test_local_models_are_looked_at(check, hub, sft, reward_model, tmp_path):
-    """Before the first step, as the step that loads them does."""
+    """Before the first step, as by the step that loads them."""
     bare = tmp_path / "bare"
     shutil.copytree(sft, bare, ignore=shutil.ignore_patterns("chat_template.jinja"))
     local = {
         "SFT_MODEL": str(sft),
         "REWARD_MODEL": str(reward_model),
         "PREFERENCE_MODEL": str(bare),
+        # The models have 512 positions.
+        "MAX_NEW_TOKENS": "64",
+        "DPO_MAX_LENGTH": "128",
     }
-    local |= {"MAX_NEW_TOKENS": "64", "DPO_MAX_LENGTH": "128"}  # of their 512 positions
     status, well, problems = check(**QUICK | local)
     assert (status, problems) == (0, [])
     assert well[-2:] == [
-        f"# models: {name}={local[name]}: well" for name in ("SFT_MODEL", "REWARD_MODEL")
+        f"# models: SFT_MODEL={sft}: well",
+        f"# models: REWARD_MODEL={reward_model}: well",
     ]
     wrong = {"SFT_MODEL": str(bare), "REWARD_MODEL": str(sft), "ANNOTATOR": "preference_model"}
     status, _, problems = check(**QUICK | local | wrong)
-    assert status == 1 and problems == [
+    assert status == 1
+    assert problems == [
         f"check: {bare}: its tokenizer has no chat template",
         f"check: {sft}: cannot load a model from it (weights are missing: score.weight)",
         f"check: {bare}: its tokenizer has no chat template",
@@ -322,36 +331,40 @@ def test_local_models_are_looked_at(check, hub, sft, reward_model, tmp_path):
 
 
 def test_the_evaluation_prompts_have_a_split(check, tmp_path):
-    prompts = [
-        {"id": str(i), "prompt": [{"role": "user", "content": f"Say {i}."}]} for i in range(4)
-    ]
-    for i, row in enumerate(prompts):
-        row["split"] = ("validation", "test")[i % 2]
+    prompts = []
+    for i, split_name in enumerate(["validation", "test", "validation", "test"]):
+        prompt = [{"role": "user", "content": f"Say {i}."}]
+        prompts.append({"id": str(i), "prompt": prompt, "split": split_name})
     file = write_jsonl(tmp_path / "evaluation.jsonl", prompts)
-    assert check(**QUICK, EVAL_PROMPTS=str(file))[::2] == (0, [])
+    status, _, problems = check(**QUICK, EVAL_PROMPTS=str(file))
+    assert (status, problems) == (0, [])
     write_jsonl(file, [*prompts[:3], {**prompts[3], "split": "dev"}])
-    told = [f"check: {file}:4: split: not validation or test"]
-    assert check(**QUICK, EVAL_PROMPTS=str(file))[::2] == (1, told)
-    assert check(**QUICK, EVAL_PROMPTS=str(file), CHECK="no") == (1, [], told)
+    expected = [f"check: {file}:4: split: not validation or test"]
+    status, _, problems = check(**QUICK, EVAL_PROMPTS=str(file))
+    assert (status, problems) == (1, expected)
+    assert check(**QUICK, EVAL_PROMPTS=str(file), CHECK="no") == (1, [], expected)
 
 
 # Without network
 
 
+FILE_OF_ALPACA_EVAL = ("file", "EVALS=alpaca_eval")
+
+
 def test_without_network_every_name_has_to_be_in_the_cache(check, hub, tmp_path):
-    hf, offline = (
-        tmp_path / "hf",
-        {"HF_HUB_OFFLINE": "1", "EVALS": "alpaca_eval", "CLEAN": "--tokenizer_name a/b"},
-    )
-    offline |= {"JUDGE_MODEL": "judge", "JUDGE_URL": f"{hub.url}/v1"}
+    hf = tmp_path / "hf"
+    offline = {
+        "HF_HUB_OFFLINE": "1",
+        "EVALS": "alpaca_eval",
+        "CLEAN": "--tokenizer_name a/b",
+        "JUDGE_MODEL": "judge",
+        "JUDGE_URL": f"{hub.url}/v1",
+    }
     status, well, problems = check(**QUICK | offline)
     reason = "not in the cache, and HF_HUB_OFFLINE is set"
-    file = next(
-        name
-        for name, kind, _, used_by in TABLE
-        if kind == "file" and used_by == "EVALS=alpaca_eval"
-    )
-    assert status == 1 and not any(line.startswith("# hub") for line in well)
+    (file,) = [name for name, kind, _, used_by in TABLE if (kind, used_by) == FILE_OF_ALPACA_EVAL]
+    assert status == 1
+    assert not any(line.startswith("# hub") for line in well)
     assert problems == [
         f"check: RLHFlow/LLaMA3-SFT (SFT_MODEL): {reason}",
         f"check: sfairXC/FsfairX-LLaMA3-RM-v0.1 (REWARD_MODEL): {reason}",
@@ -370,18 +383,17 @@ def test_without_network_every_name_has_to_be_in_the_cache(check, hub, tmp_path)
             path = hf / folder / "snapshots/0" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(LLAMA_8B))
-    made = hf / "datasets/RLHFlow___prompt-collection-v0.1/default/0.0.0/0123/dataset_info.json"
-    made.parent.mkdir(parents=True)
-    made.write_text("{}")
-    address = tmp_path / ".cache/rlhf_workflow" / file.removeprefix("https://").replace("/", "_")
-    address.parent.mkdir(parents=True)
-    address.write_text("")
+    dataset = hf / "datasets/RLHFlow___prompt-collection-v0.1/default/0.0.0/0123/dataset_info.json"
+    dataset.parent.mkdir(parents=True)
+    dataset.write_text("{}")
+    cached = tmp_path / ".cache/rlhf_workflow" / file.removeprefix("https://").replace("/", "_")
+    cached.parent.mkdir(parents=True)
+    cached.write_text("")
     status, well, problems = check(**QUICK | offline)
-    assert (status, problems) == (0, []) and not hub.asked
-    assert (
-        "# hub: EVALS=alpaca_eval: in the cache" in well
-        and TOLD.replace("open", "in the cache") in well
-    )
+    assert (status, problems) == (0, [])
+    assert not hub.asked
+    assert "# hub: EVALS=alpaca_eval: in the cache" in well
+    assert SFT_MODEL_IS_OPEN.replace("open", "in the cache") in well
 
 
 def test_a_file_that_is_given_is_not_asked_for(check, hub):
@@ -396,14 +408,16 @@ def test_a_config_alone_is_no_model_in_the_cache(check, hub, tmp_path):
     check(**QUICK, GPU_MEMORY="80")
     assert [*tmp_path.glob("hf/hub/models--RLHFlow--LLaMA3-SFT/snapshots/*/config.json")]
     status, _, problems = check(**QUICK, HF_HUB_OFFLINE="1")
-    assert status == 1 and len(problems) == 3
+    assert status == 1
+    assert len(problems) == 3
 
 
-def test_the_data_sets_cache_is_where_datasets_keeps_it(tmp_path):
-    """Its own folder for a name; an installed version that moves it would make the check blind."""
-    needs = runpy.run_path(str(ROOT / "preflight/needs.py"))
+def test_the_data_sets_cache_is_where_datasets_keeps_it(tmp_path, monkeypatch):
+    """A version of datasets that moves the folder of a name would make the check blind."""
+    hub = runpy.run_path(str(ROOT / "preflight/hub.py"))
     from datasets.naming import camelcase_to_snakecase
 
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     for name in (
         "openbmb/UltraFeedback",
         "argilla/distilabel-intel-orca-dpo-pairs",
@@ -411,14 +425,10 @@ def test_the_data_sets_cache_is_where_datasets_keeps_it(tmp_path):
     ):
         owner, dataset = name.split("/")
         folder = tmp_path / f"{owner}___{camelcase_to_snakecase(dataset)}/default/0.0.0/0123"
-        os.environ["HF_DATASETS_CACHE"] = str(tmp_path)
-        try:
-            assert not needs["cached"]("dataset", name)
-            folder.mkdir(parents=True)
-            (folder / "dataset_info.json").write_text("{}")
-            assert needs["cached"]("dataset", name)
-        finally:
-            del os.environ["HF_DATASETS_CACHE"]
+        assert not hub["cached"]("dataset", name)
+        folder.mkdir(parents=True)
+        (folder / "dataset_info.json").write_text("{}")
+        assert hub["cached"]("dataset", name)
 
 
 # Benchmarks
@@ -427,67 +437,65 @@ def test_the_data_sets_cache_is_where_datasets_keeps_it(tmp_path):
 def test_the_benchmarks_addresses_are_asked_or_a_directory_stands_for_them(check, hub, tmp_path):
     judged = {"EVALS": "mt_bench arena_hard", "JUDGE_MODEL": "judge", "JUDGE_URL": f"{hub.url}/v1"}
     status, _, problems = check(**QUICK | judged, https_proxy="http://127.0.0.1:9")
-    (told,) = problems
+    (problem,) = problems
     first = next(name for name, _, _, used_by in TABLE if used_by == "EVALS=mt_bench")
     assert status == 1
     way = "EVAL_QUESTIONS can name a directory of such files"
-    assert re.fullmatch(rf"check: {re.escape(first)} is out of reach \(.*refused.*\); {way}", told)
+    pattern = rf"check: {re.escape(first)} is out of reach \(.*refused.*\); {way}"
+    assert re.fullmatch(pattern, problem)
     status, _, problems = check(**QUICK | judged, EVAL_QUESTIONS=str(tmp_path))
     assert (status, problems) == (0, [])
     status, _, problems = check(**QUICK | judged, EVAL_QUESTIONS="runs/nowhere/benchmarks")
-    assert (status, problems) == (
-        1,
-        ["check: EVAL_QUESTIONS=runs/nowhere/benchmarks: no such file"],
-    )
+    assert status == 1
+    assert problems == ["check: EVAL_QUESTIONS=runs/nowhere/benchmarks: no such file"]
     hub.parts["me/bench", None] = ["v1/mt_bench_questions.jsonl"]
     status, well, problems = check(**QUICK | judged, EVAL_QUESTIONS="hf://datasets/me/bench/v1")
-    assert (status, problems) == (
-        0,
-        [],
-    ) and "# hub: EVAL_QUESTIONS=hf://datasets/me/bench/v1: open" in well
+    assert (status, problems) == (0, [])
+    assert "# hub: EVAL_QUESTIONS=hf://datasets/me/bench/v1: open" in well
 
 
 def test_of_the_academic_ones_those_that_run(check, hub):
     academic = {**QUICK, "EVALS": "academic"}
     _, well, _ = check(**academic, ACADEMIC_OPTIONS="--run_generated_code")
-    assert (
-        "# hub: ACADEMIC_OPTIONS=--run_generated_code: 2 open" in well
-        and "# hub: EVALS=academic: 4 open" in well
-    )
+    assert "# hub: ACADEMIC_OPTIONS=--run_generated_code: 2 open" in well
+    assert "# hub: EVALS=academic: 4 open" in well
     _, well, _ = check(**academic, ACADEMIC_OPTIONS="--tasks mmlu my_task --seed 3")
-    assert "# hub: --tasks=mmlu: open" in well and not any("EVALS" in line for line in well)
+    assert "# hub: --tasks=mmlu: open" in well
+    assert not any("EVALS" in line for line in well)
     assert "# hub: --tasks=my_task: not in preflight/hub_names.md, its data is not checked" in well
 
 
 def test_the_judge_answers_and_serves_the_model(check, hub):
     judged = {"ANNOTATOR": "llm_judge", "JUDGE_MODEL": "judge", "JUDGE_URL": f"{hub.url}/v1"}
     status, well, problems = check(**QUICK | judged)
-    assert (status, problems) == (0, []) and f"# judge: {hub.url}/v1 serves judge" in well
+    assert (status, problems) == (0, [])
+    assert f"# judge: {hub.url}/v1 serves judge" in well
     status, _, problems = check(**QUICK | judged | {"JUDGE_MODEL": "other"})
     assert (status, problems) == (1, [f"check: JUDGE_MODEL=other: {hub.url}/v1 serves judge"])
     status, _, problems = check(**QUICK | judged | {"JUDGE_URL": "http://127.0.0.1:1"})
-    (message,) = problems
-    assert status == 1 and message.startswith("check: JUDGE_URL=http://127.0.0.1:1: ")
-    assert "refused" in message
+    (problem,) = problems
+    assert status == 1
+    assert problem.startswith("check: JUDGE_URL=http://127.0.0.1:1: ")
+    assert "refused" in problem
 
 
 # Disk, GPUs, batches
 
 
 def test_too_little_disk(check, hub):
-    """The shape comes from the model's config.json on the hub; what is there already is not counted again."""
+    """The shape comes from the model's config.json on the hub."""
     hub.configs["RLHFlow/LLaMA3-SFT"] = LLAMA_70B
     status, _, problems = check(**QUICK, free=900)
-    need = budget.disk(
-        budget.SHAPES["llama3_70b"], trained=["dpo"] * 3, tokens=3 * 20000 * 8 * 2048
-    )
-    models, checkpoints, rows = (need[name] for name in ("models", "checkpoints", "rows"))
+    shape = budget.SHAPES["llama3_70b"]
+    disk = budget.disk(shape, trained=["dpo"] * 3, tokens=3 * 20000 * 8 * 2048)
+    models, checkpoints, rows = disk["models"], disk["checkpoints"], disk["rows"]
+    total = models + checkpoints + rows + 35
     assert models + checkpoints > 1024
-    assert (status, problems) == (
-        1,
-        [f"check: disk: /the disk: {models + checkpoints + rows + 35:.1f} GiB needed (models {models:.1f}, "
-         f"checkpoints {checkpoints:.1f}, rows {rows:.1f}, downloads 35.0), 900.0 free"],
-    )  # fmt: skip
+    assert status == 1
+    assert problems == [
+        f"check: disk: /the disk: {total:.1f} GiB needed (models {models:.1f}, "
+        f"checkpoints {checkpoints:.1f}, rows {rows:.1f}, downloads 35.0), 900.0 free"
+    ]
 
 
 def test_what_is_made_already_needs_no_disk(check, tmp_path):
@@ -505,35 +513,40 @@ def test_more_gpus_than_there_are(check):
     status, well, problems = check(**QUICK, gpus=[81559])
     assert (status, problems) == (1, ["check: GPUS=8: this machine has 1"])
     status, well, problems = check(**QUICK)
-    assert (status, problems) == (0, []) and "# GPUs: none here, 8 asked for: not checked" in well
+    assert (status, problems) == (0, [])
+    assert "# GPUs: none here, 8 asked for: not checked" in well
 
 
 def test_too_little_memory(check, hub):
     """By parts, with what to change; GPU_MEMORY wins over nvidia-smi."""
-    shape, flags = budget.SHAPES["llama3_8b"], {"DISTRIBUTED": "ddp"}
-    parts = budget.training(shape, "dpo", gpus=8, sequence=2048, batch=2, distributed="ddp")
-    told = ", ".join(
-        f"{name} {size:.1f}" for name, size in parts.items() if size >= 0.05 and name != "total"
-    )
+    shape = budget.SHAPES["llama3_8b"]
+    ddp = {**QUICK, "DISTRIBUTED": "ddp", "gpus": [81559] * 8}
+    gib = budget.training(shape, "dpo", gpus=8, sequence=2048, batch=2, distributed="ddp")
+    total = gib.pop("total")
+    assert total > 79.6
+    parts = ", ".join(f"{name} {size:.1f}" for name, size in gib.items() if size >= 0.05)
     dpo = (
-        f"check: GPU memory: dpo needs {parts['total']:.1f} GiB of 79.6 ({told}); change DISTRIBUTED, "
-        "PER_DEVICE_BATCH_SIZE, or DPO_OPTIONS (--max_length, LoRA by --use_peft True)"
+        f"check: GPU memory: dpo needs {total:.1f} GiB of 79.6 ({parts}); "
+        "change DISTRIBUTED, PER_DEVICE_BATCH_SIZE, "
+        "or DPO_OPTIONS (--max_length, LoRA by --use_peft True)"
     )
-    assert parts["total"] > 79.6
-    status, _, problems = check(**QUICK | flags, gpus=[81559] * 8)
+    status, _, problems = check(**ddp)
     assert (status, problems) == (1, [dpo])
-    status, _, problems = check(**QUICK | flags, gpus=[81559] * 8, GPU_MEMORY="1000")
+    status, _, problems = check(**ddp, GPU_MEMORY="1000")
     assert (status, problems) == (0, [])
-    status, _, problems = check(
-        **QUICK | flags, gpus=[81559] * 8, DPO_OPTIONS="--use_peft True --lora_r 8"
-    )
+    status, _, problems = check(**ddp, DPO_OPTIONS="--use_peft True --lora_r 8")
     assert (status, problems) == (0, [])
     status, _, problems = check(**QUICK, GPU_MEMORY="12", TENSOR_PARALLEL="1")
     assert status == 1
-    assert [re.match(r"check: GPU memory: (.*) needs .*; change (\w+)", line).groups() for line in problems] == [
-        ("dpo", "DISTRIBUTED"), ("generation", "TENSOR_PARALLEL"), ("scoring by REWARD_MODEL", "REWARD_MODEL")
-    ]  # fmt: skip
-    assert " of 12.0 (" in problems[0] and " of 11.0 (" in problems[1]  # vLLM takes 0.92 of it
+    pattern = re.compile(r"check: GPU memory: (.*) needs .*; change (\w+)")
+    assert [pattern.match(line).groups() for line in problems] == [
+        ("dpo", "DISTRIBUTED"),
+        ("generation", "TENSOR_PARALLEL"),
+        ("scoring by REWARD_MODEL", "REWARD_MODEL"),
+    ]
+    assert " of 12.0 (" in problems[0]
+    # vLLM takes 0.92 of the memory.
+    assert " of 11.0 (" in problems[1]
     _, _, problems = check(**QUICK, GPU_MEMORY="12", TENSOR_PARALLEL="4")
     assert not any("generation" in line for line in problems)
     status, _, problems = check(**QUICK, GPU_MEMORY="80GB")
@@ -542,19 +555,12 @@ def test_too_little_memory(check, hub):
 
 def llama_3_1(hub):
     """The published policy with the positions of Llama 3.1."""
-    shape = {
-        "model_type": "llama",
-        "num_hidden_layers": 32,
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-    }
-    shape |= {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
-    hub.configs["RLHFlow/LLaMA3-SFT"] = {**shape, "max_position_embeddings": 131072}
+    hub.configs["RLHFlow/LLaMA3-SFT"] = {**LLAMA_8B, "max_position_embeddings": 131072}
 
 
 @pytest.mark.parametrize("memory", ["24", "40"])
 def test_a_long_context_that_no_response_uses_takes_no_memory(check, hub, memory):
-    """131,072 positions would be 16 GiB of cache; 1024 new tokens after a prompt of 2048 are 0.4."""
+    """131,072 positions would be 16 GiB of cache; a prompt of 2048 and 1024 new tokens are 0.4."""
     llama_3_1(hub)
     _, well, problems = check(**QUICK, GPU_MEMORY=memory, MAX_NEW_TOKENS="1024")
     assert not any("generation" in line for line in problems)
@@ -563,17 +569,10 @@ def test_a_long_context_that_no_response_uses_takes_no_memory(check, hub, memory
 
 def test_what_the_context_has_to_hold(check, hub):
     llama_3_1(hub)
+    arena_hard = {"EVALS": "arena_hard", "JUDGE_URL": "http://x/v1", "JUDGE_MODEL": "x"}
     for variables, tokens in [
         ({"MAX_NEW_TOKENS": "1024", "DPO_MAX_LENGTH": "4096"}, 5120),
-        (
-            {
-                "MAX_NEW_TOKENS": "1024",
-                "EVALS": "arena_hard",
-                "JUDGE_URL": "http://x/v1",
-                "JUDGE_MODEL": "x",
-            },
-            6144,
-        ),
+        ({"MAX_NEW_TOKENS": "1024", **arena_hard}, 6144),
         ({"MAX_NEW_TOKENS": "100000", "DPO_MAX_LENGTH": "100000"}, 131072),
         ({"MAX_NEW_TOKENS": "1024", "MAX_MODEL_LEN": "2000"}, 2000),
     ]:
@@ -585,20 +584,19 @@ def test_what_the_context_has_to_hold(check, hub):
         ({"MAX_NEW_TOKENS": "131072"}, f"MAX_NEW_TOKENS=131072: {room}"),
     ]:
         status, _, problems = check(**QUICK | variables)
-        assert status == 1 and problems == [f"check: {reason}"]
+        assert status == 1
+        assert problems == [f"check: {reason}"]
 
 
 def test_without_a_known_memory_it_tells_what_is_needed(check, hub):
     hub.configs["sfairXC/FsfairX-LLaMA3-RM-v0.1"] = {"model_type": "other"}
     status, well, _ = check(**QUICK)
     shape = budget.SHAPES["llama3_8b"]
-    dpo = budget.training(shape, "dpo", gpus=8, sequence=2048, batch=2, distributed="zero3")[
-        "total"
-    ]
-    generation = budget.generation(shape, sequence=4096)["total"]
+    dpo = budget.training(shape, "dpo", gpus=8, sequence=2048, batch=2, distributed="zero3")
+    generation = budget.generation(shape, sequence=4096)
     assert status == 0
-    told = f"needed: dpo {dpo:.1f}, generation {generation:.1f}"
-    assert f"# GPU memory: unknown, set GPU_MEMORY (GiB) to check; {told}" in well
+    needed = f"dpo {dpo['total']:.1f}, generation {generation['total']:.1f}"
+    assert f"# GPU memory: unknown, set GPU_MEMORY (GiB) to check; needed: {needed}" in well
     assert "# GPU memory: not checked, of an unknown shape: scoring by REWARD_MODEL" in well
 
 
@@ -614,33 +612,35 @@ def test_several_machines_share_a_batch(check):
 # Costs nothing
 
 
-def imports(stderr):
-    return {
-        line.split("|")[-1].strip().split(".")[0]
-        for line in stderr
-        if line.startswith("import time:")
-    }
+def imports(lines):
+    """The top-level modules in what -X importtime prints."""
+    modules = set()
+    for line in lines:
+        if line.startswith("import time:"):
+            modules.add(line.split("|")[-1].strip().split(".")[0])
+    return modules
 
 
 def test_the_tiny_recipe_needs_the_standard_library_alone(check):
     """Nor does --help import more."""
     flags = ["-X", "importtime"]
-    always = imports(run(*flags, "-c", "").stderr.splitlines()) | {
-        "budget",
-        "needs",
-        "org",
-    }  # `copy` looks for Jython's
-    status, _, told = check(RECIPE="recipes/tiny.sh", GPUS="0", flags=flags)
-    assert status == 0 and "argparse" in imports(told)
-    assert imports(told) - always <= sys.stdlib_module_names
+    always = imports(run(*flags, "-c", "").stderr.splitlines())
+    # The check's own modules, and Jython's `org`, for which `copy` looks.
+    always |= {"budget", "hub", "machine", "needs", "org"}
+    status, _, lines = check(RECIPE="recipes/tiny.sh", GPUS="0", flags=flags)
+    assert status == 0
+    assert "argparse" in imports(lines)
+    assert imports(lines) - always <= sys.stdlib_module_names
     done = run(*flags, "preflight/check.py", "--help")
-    assert done.returncode == 0 and "Check at once" in done.stdout
+    assert done.returncode == 0
+    assert "Check at once" in done.stdout
     assert imports(done.stderr.splitlines()) - always <= sys.stdlib_module_names
 
 
 def test_the_tiny_recipe_asks_no_hub(check, hub):
     status, well, problems = check(RECIPE="recipes/tiny.sh", GPUS="0")
-    assert (status, problems) == (0, []) and not hub.asked
+    assert (status, problems) == (0, [])
+    assert not hub.asked
     assert well == [
         "# disk: /the disk: 0.0 GiB needed (next to nothing), 100000.0 free",
         "# GPUs: none asked for, the run is the CPU's",

@@ -1,4 +1,4 @@
-"""comparison/compare.sh, whole on a small world: stopped in the middle, gone on, asked again, with one that fails."""
+"""comparison/compare.sh on a small world: stopped, resumed, repeated, and with a run that fails."""
 
 import contextlib
 import os
@@ -12,12 +12,20 @@ import pytest
 
 from commands import ROOT, read_jsonl
 
+SMALL_WORLD = "--corpus 2000 --instructions 200 --preferences 100 --prompts 60 "
+SMALL_WORLD += "--validation 10 --test 20 --bench 10"
 SMALL = {
-    "WORLD_OPTIONS": "--corpus 2000 --instructions 200 --preferences 100 --prompts 60 --validation 10 --test 20 "
-    "--bench 10",
-    "SEEDS": "0", "SFT_EPOCHS": "1", "RM_EPOCHS": "1", "ARMORM_OPTIONS": "--gate_size 8 --max_steps 5", "N": "4",
-    "PROMPTS_PER_ITERATION": "12", "MAX_NEW_TOKENS": "48", "DPO_BATCH_SIZE": "4", "PER_DEVICE_BATCH_SIZE": "4",
-}  # fmt: skip
+    "WORLD_OPTIONS": SMALL_WORLD,
+    "SEEDS": "0",
+    "SFT_EPOCHS": "1",
+    "RM_EPOCHS": "1",
+    "ARMORM_OPTIONS": "--gate_size 8 --max_steps 5",
+    "N": "4",
+    "PROMPTS_PER_ITERATION": "12",
+    "MAX_NEW_TOKENS": "48",
+    "DPO_BATCH_SIZE": "4",
+    "PER_DEVICE_BATCH_SIZE": "4",
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,24 +34,31 @@ def out(tmp_path_factory):
 
 
 def start(out, *names):
-    environment = {**os.environ, **SMALL, "OUT": str(out)}
     return subprocess.Popen(
-        ["bash", "comparison/compare.sh", *names], cwd=ROOT, env=environment, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        ["bash", "comparison/compare.sh", *names],
+        cwd=ROOT,
+        env={**os.environ, **SMALL, "OUT": str(out)},
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def a_process_remains(out):
+    """Whether a process has that directory in its environment."""
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        # A process may end before its file is read.
+        with contextlib.suppress(OSError):
+            if str(out).encode() in file.read_bytes():
+                return True
+    return False
 
 
 def nothing_is_left(out):
-    """No process has that directory in its environment; the last one takes a moment to end."""
-
-    def left():
-        for file in Path("/proc").glob("[0-9]*/environ"):
-            with contextlib.suppress(OSError):  # it has just ended
-                if str(out).encode() in file.read_bytes():
-                    return True
-
+    """The last process takes a moment to end."""
     for _ in range(100):
-        if not left():
+        if not a_process_remains(out):
             return True
         time.sleep(0.1)
     return False
@@ -54,35 +69,31 @@ def test_it_goes_on_where_it_was_stopped(out):
     while not (out / "seed0/dpo/iter1/rewards.jsonl").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    made = {path: path.stat().st_mtime_ns for path in out.glob("seed0/*/iter1/*.jsonl")}
+    mtimes = {path: path.stat().st_mtime_ns for path in out.glob("seed0/*/iter1/*.jsonl")}
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143
-    assert nothing_is_left(out) and not (out / "COMPARISON.md").exists()
+    assert nothing_is_left(out)
+    assert not (out / "COMPARISON.md").exists()
     process = start(out, "dpo", "best_of_n")
     printed, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert made == {path: path.stat().st_mtime_ns for path in made}
+    assert mtimes == {path: path.stat().st_mtime_ns for path in mtimes}
     assert "All is up to date: " in (out / "seed0/base.log").read_text()
-    rows = [
-        line.split(" | ")[0].strip("| ") for line in printed.splitlines() if line.startswith("| ")
-    ]
-    assert rows[:2] == ["optimiser", "sft"] and {
-        "dpo",
-        *(f"best_of_{n}" for n in (2, 4, 8, 16)),
-    } == set(rows[2:])
+    table = [line for line in printed.splitlines() if line.startswith("| ")]
+    names = [line.split(" | ")[0].strip("| ") for line in table]
+    assert names[:2] == ["optimiser", "sft"]
+    assert set(names[2:]) == {"dpo", "best_of_2", "best_of_4", "best_of_8", "best_of_16"}
     assert (out / "COMPARISON.md").read_text() in printed
-    claims = (out / "CLAIMS.md").read_text().splitlines()
-    claims = {line.split(" | ")[1]: line for line in claims if "| compare.sh " in line}
-    assert (
-        claims["compare.sh best_of_n"].endswith("| holds |")
-        and "| not run |" in claims["compare.sh dpo concise"]
-    )
+    lines = (out / "CLAIMS.md").read_text().splitlines()
+    claims = {line.split(" | ")[1]: line for line in lines if "| compare.sh " in line}
+    assert claims["compare.sh best_of_n"].endswith("| holds |")
+    assert "| not run |" in claims["compare.sh dpo concise"]
     assert len(read_jsonl(out / "seed0/dpo/eval/iter3/kl.jsonl")) == 30
     assert nothing_is_left(out)
 
 
 def test_what_fails_is_named_and_the_rest_is_told(out):
-    """A directory of another experiment. What is finished takes no time again."""
+    """What fails is a directory of another experiment. A finished run is not run again."""
     shutil.copytree(out / "seed0/dpo", out / "seed0/kto")
     process = start(out, "dpo", "kto")
     printed, errors = process.communicate()

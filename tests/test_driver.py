@@ -17,12 +17,15 @@ from commands import ROOT, write_jsonl
 from driving import commands, drive, drive_warm, recipe, shards, steps
 from scripted_hub import machine
 
-MADE = (
-    "tiny",
-    "smollm2",
-)  # recipes whose models and data the project makes; the others take them from the hub
+# Recipes whose models and data the project makes; the others take them from the hub.
+MADE = ("tiny", "smollm2")
 
 # What it refuses before it starts, and what it would run
+
+
+def flags_of(command):
+    """{flag: its first value} of a command."""
+    return dict(itertools.pairwise(command))
 
 
 NO_VALUE = "not a value: a word, or a text in quotes, with $NAME of known variables"
@@ -52,7 +55,7 @@ def test_a_line_that_is_no_variable_of_the_driver(tmp_path, first_line, reason):
 
 
 def test_the_values_of_a_recipe_are_those_of_a_shell(tmp_path):
-    """Words, texts in either quotes, other variables and their defaults; what a shell would run stays text."""
+    """Words, quoted texts, other variables and their defaults; $(...) stays text."""
     lines = """\
 OUT=runs/values   # a comment
 SFT_MODEL=${RM_START:-$OUT/start}
@@ -63,9 +66,14 @@ DPO_OPTIONS="--a 1 --b two"
 VERIFIER_PATTERN='\\b#(\\d+)'
 """
     (tmp_path / "my.sh").write_text(lines)
-    script = "set -euf; for file in steps variables settings stages; do source driver/$file.sh; done; read_settings; "
-    names = "SFT_MODEL REWARD_MODEL PROMPTS EVAL_PROMPTS DPO_OPTIONS VERIFIER_PATTERN"
-    script += f'for name in {names}; do echo "${{!name}}"; done'
+    script = """\
+set -euf
+for file in steps variables settings stages; do source driver/$file.sh; done
+read_settings
+for name in SFT_MODEL REWARD_MODEL PROMPTS EVAL_PROMPTS DPO_OPTIONS VERIFIER_PATTERN; do
+  echo "${!name}"
+done
+"""
     environment = {**os.environ, "RECIPE": str(tmp_path / "my.sh"), "HOME": "/my/home"}
     done = subprocess.run(
         ["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True
@@ -81,6 +89,13 @@ VERIFIER_PATTERN='\\b#(\\d+)'
     assert not (ROOT / "runs/ran").exists()
 
 
+FILES = "PROMPTS EVAL_PROMPTS PREFERENCES RATINGS SFT_DATA OFFLINE_PAIRS EVAL_QUESTIONS SFT_MODEL"
+ARMORM_RUNS_CODE = (
+    "ARMORM=owner/name: it runs code from the hub: "
+    "set ARMORM_TRUST_REMOTE_CODE=yes and ARMORM_REVISION"
+)
+
+
 @pytest.mark.parametrize(
     ("variables", "reason"),
     [
@@ -94,7 +109,8 @@ VERIFIER_PATTERN='\\b#(\\d+)'
         ({"EVALS": "none mt_bench"}, "EVALS=none mt_bench: none, or others"),
         (
             {"OPTIMISER": "ppo"},
-            "OPTIMISER=ppo: no such file; there are dpa dpo ipo_mixture kto offline online_dpo raft rloo",
+            "OPTIMISER=ppo: no such file; "
+            "there are dpa dpo ipo_mixture kto offline online_dpo raft rloo",
         ),
         ({"OPTIMISER": "kto raft"}, "OPTIMISER=kto raft: kto and raft both redefine optimise"),
         (
@@ -135,7 +151,8 @@ VERIFIER_PATTERN='\\b#(\\d+)'
         ),
         (
             {"VALIDATION": "preference_model", "ITERATIONS": "0"},
-            "VALIDATION=preference_model: it compares policies, and ITERATIONS=0 makes no second one",
+            "VALIDATION=preference_model: "
+            "it compares policies, and ITERATIONS=0 makes no second one",
         ),
         # The published code's batch grew with the number of GPUs.
         (
@@ -194,10 +211,7 @@ VERIFIER_PATTERN='\\b#(\\d+)'
         ),
         *(
             ({name: "some/where/none.jsonl"}, f"{name}=some/where/none.jsonl: no such file")
-            for name in (
-                *"PROMPTS EVAL_PROMPTS PREFERENCES RATINGS SFT_DATA OFFLINE_PAIRS EVAL_QUESTIONS".split(),
-                "SFT_MODEL",
-            )
+            for name in FILES.split()
         ),
         ({"EVAL_PROMPTS": "owner/name"}, "EVAL_PROMPTS=owner/name: no such file"),
         # Arithmetic of bash would run what stands in the brackets.
@@ -231,10 +245,7 @@ VERIFIER_PATTERN='\\b#(\\d+)'
             {"RM_TRUST_REMOTE_CODE": "yes"},
             "RM_TRUST_REMOTE_CODE, RM_REVISION: for a REWARD_MODEL that is only asked",
         ),
-        (
-            {"ANNOTATOR": "armorm", "ARMORM": "owner/name"},
-            "ARMORM=owner/name: it runs code from the hub: set ARMORM_TRUST_REMOTE_CODE=yes and ARMORM_REVISION",
-        ),
+        ({"ANNOTATOR": "armorm", "ARMORM": "owner/name"}, ARMORM_RUNS_CODE),
         (
             {
                 "ANNOTATOR": "armorm",
@@ -242,114 +253,105 @@ VERIFIER_PATTERN='\\b#(\\d+)'
                 "ARMORM_TRUST_REMOTE_CODE": "yes",
                 "ARMORM_REVISION": "main",
             },
-            "ARMORM=owner/name: it runs code from the hub: set ARMORM_TRUST_REMOTE_CODE=yes and ARMORM_REVISION",
+            ARMORM_RUNS_CODE,
         ),
     ],
+    # a case is called by its first variable
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_value_that_cannot_be(tmp_path, variables, reason):
     status, printed = drive(recipe(tmp_path), **variables)
-    assert (
-        status == 1
-        and printed.startswith(f"run_loop.sh: {reason}")
-        and len(printed.splitlines()) == 1
-    )
+    assert status == 1
+    assert printed.startswith(f"run_loop.sh: {reason}")
+    assert len(printed.splitlines()) == 1
     assert "SECRET" not in printed and not (ROOT / "runs/ran").exists()
     assert not (tmp_path / "run").exists()
 
 
+def question(i):
+    return {"id": str(i), "prompt": [{"role": "user", "content": f"Say {i}."}]}
+
+
 @pytest.mark.parametrize("check", ["yes", "no"])
 def test_evaluation_prompts_without_a_split_are_refused_before_the_first_step(tmp_path, check):
-    """The report, at the end of the run, cannot do without; the directory takes other settings after that."""
-    prompts = [
-        {"id": str(i), "prompt": [{"role": "user", "content": f"Say {i}."}], "split": "test"}
-        for i in range(4)
-    ]
-    file, evaluation = recipe(tmp_path), tmp_path / "evaluation.jsonl"
+    """The report, at the end of the run, needs the splits.
+
+    The run's directory still takes other settings after the refusal.
+    """
+    first, *others = [{**question(i), "split": "test"} for i in range(4)]
+    file = recipe(tmp_path)
+    evaluation = tmp_path / "evaluation.jsonl"
     for row, reason in (
-        (
-            {**prompts[0], "split": "train"},
-            f"check: {evaluation}:1: split: not validation or test\n",
-        ),
-        (
-            {"id": "0", "prompt": prompts[0]["prompt"]},
-            f"check: {evaluation}:1: split: not validation or test\n",
-        ),
-        (prompts[0], f"check: {evaluation}: split: fewer than two rows of validation or of test\n"),
+        ({**first, "split": "train"}, ":1: split: not validation or test"),
+        ({"id": "0", "prompt": first["prompt"]}, ":1: split: not validation or test"),
+        (first, ": split: fewer than two rows of validation or of test"),
     ):
-        write_jsonl(evaluation, [row, *prompts[1:]])
+        write_jsonl(evaluation, [row, *others])
         status, printed = drive(file, EVAL_PROMPTS=str(evaluation), CHECK=check)
-        assert status == 1 and reason in printed and not steps(printed)
-        assert not (tmp_path / "run/settings").exists() and not (tmp_path / "run/world").exists()
+        assert status == 1
+        assert f"check: {evaluation}{reason}\n" in printed
+        assert not steps(printed)
+        assert not (tmp_path / "run/settings").exists()
+        assert not (tmp_path / "run/world").exists()
 
 
 def test_a_pool_that_is_too_small_is_told_before_anything_is_trained(tmp_path):
-    """The paper's 60,000 prompts gave three rounds of 20,000 and a thousand for the evaluation: not quite."""
+    """The paper's 60,000 prompts do not suffice for three rounds of 20,000 and an evaluation."""
     file = recipe(tmp_path)
     status, printed = drive_warm(file, PROMPTS_PER_ITERATION="31", CHECK="no")
-    assert (
-        status == 1
-        and steps(printed) == ["world/evaluation", "instructions"][: len(steps(printed))]
-    )
+    assert status == 1
+    assert steps(printed) == ["world/evaluation", "instructions"][: len(steps(printed))]
     assert not list((tmp_path / "run").glob("base*"))
-    told = f"run_loop.sh: {tmp_path}/run/world/prompts.jsonl: 60 prompts of {{'left': 60}}, 62 are needed; "
-    assert printed.endswith(f"{told}ITERATIONS=2, PROMPTS_PER_ITERATION=31\n"), printed
-    # A part of the pool is drawn for the evaluation, where none is given.
     world = tmp_path / "run/world"
-    prompts = [
-        {"id": str(i), "prompt": [{"role": "user", "content": f"Say {i}."}]} for i in range(1100)
-    ]
-    pool = write_jsonl(tmp_path / "pool.jsonl", prompts)
+    message = f"run_loop.sh: {world}/prompts.jsonl: 60 prompts of {{'left': 60}}, 62 are needed; "
+    assert printed.endswith(f"{message}ITERATIONS=2, PROMPTS_PER_ITERATION=31\n"), printed
+    # Without EVAL_PROMPTS a part of the pool is drawn for the evaluation.
+    pool = write_jsonl(tmp_path / "pool.jsonl", [question(i) for i in range(1100)])
+    text = file.read_text().replace("EVAL_PROMPTS=$OUT/world/evaluation.jsonl", "EVAL_PROMPTS=")
+    file.write_text(text.replace("WORLD=recipes/tiny", "WORLD="))
     settings = {
         "WORLD": "",
         "EVAL_PROMPTS": "",
         "PROMPTS": str(pool),
         "PROMPTS_PER_ITERATION": "51",
-    }
-    settings |= {
         "BASE_MODEL": "owner/name",
         "CHECK": "no",
         "OUT": f"{tmp_path}/other",
         "MEASURE": "none",
-    }
-    text = file.read_text().replace("EVAL_PROMPTS=$OUT/world/evaluation.jsonl", "EVAL_PROMPTS=")
-    file.write_text(text.replace("WORLD=recipes/tiny", "WORLD="))
-    settings |= {
         "SFT_DATA": f"{world}/instructions.jsonl",
         "PREFERENCES": f"{world}/preferences.jsonl",
+        "RATINGS": f"{world}/ratings.jsonl",
+        "EVAL_QUESTIONS": f"{world}/benchmarks",
     }
-    status, printed = drive_warm(
-        file, **settings, RATINGS=f"{world}/ratings.jsonl", EVAL_QUESTIONS=f"{world}/benchmarks"
-    )
-    assert status == 1 and steps(printed) == ["evaluation"]
-    told = f"{pool}: 100 prompts of {{'in an excluded file': 1000, 'left': 100}}, 102 are needed; ITERATIONS=2, "
-    assert told in printed, printed
+    status, printed = drive_warm(file, **settings)
+    assert status == 1
+    assert steps(printed) == ["evaluation"]
+    counts = "{'in an excluded file': 1000, 'left': 100}"
+    message = f"{pool}: 100 prompts of {counts}, 102 are needed; ITERATIONS=2, "
+    assert message in printed, printed
 
 
 def test_a_set_of_prompts_a_round(tmp_path):
-    sets = [write_jsonl(tmp_path / f"{name}.jsonl", []) for name in "ab"]
-    settings = {"PROMPTS_BY_ROUND": f"{sets[0]} {sets[1]}", "DPO_LEARNING_RATES": "1e-4 1e-5"}
+    a, b = (write_jsonl(tmp_path / f"{name}.jsonl", []) for name in "ab")
+    settings = {"PROMPTS_BY_ROUND": f"{a} {b}", "DPO_LEARNING_RATES": "1e-4 1e-5"}
     file = recipe(tmp_path, "PROMPTS_PER_ITERATION=0\n")
     status, printed = drive(file, DRY_RUN="1", CHECK="no", **settings)
     assert status == 0
-    found = commands(printed)
-    for t, pool in zip((1, 2), sets, strict=True):
-        flags = dict(itertools.pairwise(found[f"iter{t}/prompts"]))
+    step_commands = commands(printed)
+    for t, pool, learning_rate in ((1, a, "1e-4"), (2, b, "1e-5")):
+        flags = flags_of(step_commands[f"iter{t}/prompts"])
         assert (flags["--datasets"], flags["--size"]) == (str(pool), "0")
-        assert (
-            dict(itertools.pairwise(found[f"iter{t}/policy"]))["--learning_rate"]
-            == ("1e-4", "1e-5")[t - 1]
-        )
-    second = found["iter2/prompts"]
+        assert flags_of(step_commands[f"iter{t}/policy"])["--learning_rate"] == learning_rate
+    second = step_commands["iter2/prompts"]
     assert second[second.index("--exclude_files") + 2] == f"{tmp_path}/run/iter1/prompts.jsonl"
 
 
 def test_a_dry_run_needs_no_environment_and_makes_none(tmp_path):
     """A copy of the checkout, with no Python that has a package."""
-    copy, tools = tmp_path / "copy", tmp_path / "tools"
-    names = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-    )
+    copy = tmp_path / "copy"
+    tools = tmp_path / "tools"
+    listing = ["git", "ls-files", "-co", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True)
     for name in names.stdout.splitlines():
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -357,7 +359,8 @@ def test_a_dry_run_needs_no_environment_and_makes_none(tmp_path):
     tools.mkdir()
     for name in "bash dirname basename realpath wc seq env cat grep sed".split():
         (tools / name).symlink_to(shutil.which(name))
-    (tools / "python3").symlink_to(Path(sys._base_executable).resolve())  # bare, as a system's
+    # A Python without packages, as a system's.
+    (tools / "python3").symlink_to(Path(sys._base_executable).resolve())
     before = sorted(copy.rglob("*"))
     printed = []
     for home, path in ((copy, str(tools)), (ROOT, os.environ["PATH"])):
@@ -365,20 +368,44 @@ def test_a_dry_run_needs_no_environment_and_makes_none(tmp_path):
         done = subprocess.run(
             ["bash", "run_loop.sh"], cwd=home, env=environment, capture_output=True, text=True
         )
-        assert done.returncode == 0 and not done.stderr
+        assert done.returncode == 0
+        assert not done.stderr
         printed.append(done.stdout.splitlines())
     assert sorted(copy.rglob("*")) == before
-    assert printed[0][-1] == "# not checked: no environment here, source ./setup.sh makes one"
-    # The checkout's own run may have been made already: its states differ.
-    listed = [[line.partition("  # ")[0] for line in lines if line[0] != "#"] for lines in printed]
-    assert listed[0] == listed[1] and len(listed[0]) > 50
+    of_copy, of_checkout = printed
+    assert of_copy[-1] == "# not checked: no environment here, source ./setup.sh makes one"
+
+    # The checkout's own run may exist already: then the states of its steps differ.
+    def without_states(lines):
+        return [line.partition("  # ")[0] for line in lines if line[0] != "#"]
+
+    assert without_states(of_copy) == without_states(of_checkout)
+    assert len(without_states(of_copy)) > 50
+
+
+def steps_of_three_rounds():
+    """Of the tiny recipe, in their order."""
+    evaluation = ["answers", "rewards", "true_rewards", "kl"]
+    names = ["world/evaluation", "instructions", "base", "sft"]
+    names += ["preferences", "reward_model", "preference_model", "armorm"]
+    names += [f"eval/sft/{rows}" for rows in evaluation]
+    for t in (1, 2, 3):
+        names += [f"iter{t}/{rows}" for rows in ("prompts", "responses", "rewards", "pairs")]
+        names.append(f"iter{t}/policy")
+        names += [f"eval/iter{t}/{rows}" for rows in evaluation]
+    names.append("measures/bench")
+    for annotator in ("reward_model", "preference_model", "armorm", "llm_judge"):
+        names += [f"measures/bench_{annotator}", f"measures/responses_{annotator}"]
+    names += ["measures/rewardbench", "measures/length_bias", "measures/calibration"]
+    return [*names, "results", "sft/README"]
 
 
 @pytest.mark.parametrize("history", ["round", "all"])
 @pytest.mark.parametrize("first", ["previous", "initial"])
 @pytest.mark.parametrize("reference", ["initial", "previous"])
 def test_a_dry_run_prints_the_commands_and_makes_nothing(tmp_path, reference, first, history):
-    """Defect 2: which policy is the reference and where training starts are settings, each by itself."""
+    """Defect 2: reference, start and history of the training are three settings."""
+    run = tmp_path / "run"
     file = recipe(tmp_path)
     variables = {
         "REFERENCE": reference,
@@ -388,56 +415,39 @@ def test_a_dry_run_prints_the_commands_and_makes_nothing(tmp_path, reference, fi
         "CHECK": "no",
     }
     status, printed = drive(file, DRY_RUN="1", **variables)
-    found = commands(printed)
-    assert status == 0 and not (tmp_path / "run").exists()
-    assert all(
-        command[0] == "python" and (ROOT / command[1]).is_file() for command in found.values()
-    )
-    wanted = "world/evaluation instructions base sft preferences reward_model preference_model armorm".split()
-    evaluated = ("answers", "rewards", "true_rewards", "kl")
-    wanted += [f"eval/sft/{rows}" for rows in evaluated]
-    for t in (1, 2, 3):
-        wanted += [
-            f"iter{t}/{made}" for made in ("prompts", "responses", "rewards", "pairs", "policy")
-        ]
-        wanted += [f"eval/iter{t}/{rows}" for rows in evaluated]
-    annotators = ("reward_model", "preference_model", "armorm", "llm_judge")
-    wanted += ["measures/bench"]
-    wanted += [f"measures/{rows}_{name}" for name in annotators for rows in ("bench", "responses")]
-    wanted += [
-        "measures/rewardbench",
-        "measures/length_bias",
-        "measures/calibration",
-        "results",
-        "sft/README",
-    ]
-    assert list(found) == wanted
-    assert printed.count("(missing)") == len(wanted)
+    step_commands = commands(printed)
+    assert status == 0
+    assert not run.exists()
+    for command in step_commands.values():
+        assert command[0] == "python"
+        assert (ROOT / command[1]).is_file()
+    expected = steps_of_three_rounds()
+    assert list(step_commands) == expected
+    assert printed.count("(missing)") == len(expected)
 
-    run = tmp_path / "run"
-    policies = [f"{run}/sft", f"{run}/iter1/policy", f"{run}/iter2/policy"]
-    for t, command in enumerate(
-        command for command in found.values() if command[1] == "dpo/1_dpo.py"
-    ):
+    policies = [f"{run}/sft", f"{run}/iter1/policy", f"{run}/iter2/policy", f"{run}/iter3/policy"]
+    trainings = [c for c in step_commands.values() if c[1] == "dpo/1_dpo.py"]
+    assert len(trainings) == 3
+    pairs = [f"{run}/iter{t}/pairs.jsonl" for t in (1, 2, 3)]
+    for t, command in enumerate(trainings):
         flags = dict(zip(command[2::2], command[3::2], strict=False))
         assert flags["--model_name_or_path"] == policies[t if first == "previous" else 0]
         assert flags["--ref_model_name_or_path"] == policies[t if reference == "previous" else 0]
         data = command[command.index("--dataset_name") + 1 : command.index("--loss_type")]
-        assert data == [
-            f"{run}/iter{i + 1}/pairs.jsonl" for i in range(0 if history == "all" else t, t + 1)
-        ]
-    sampled = [
-        command[command.index("--model_name_or_path") + 1]
-        for command in found.values()
-        if "--temperatures" in command
-    ]
-    assert sampled == [policies[0]] + [
-        p for t in (1, 2, 3) for p in (policies[t - 1], f"{run}/iter{t}/policy")
-    ]
+        assert data == pairs[0 if history == "all" else t : t + 1]
+    # Each policy answers the evaluation prompts; all but the last answer those of a round too.
+    sampled = []
+    for command in step_commands.values():
+        if "--temperatures" in command:
+            sampled.append(flags_of(command)["--model_name_or_path"])
+    expected = [policies[0]]
+    for policy, next_policy in itertools.pairwise(policies):
+        expected += [policy, next_policy]
+    assert sampled == expected
     for first_step, last_step in (("22", "24"), ("iter2/responses", f"{run}/iter2/pairs.jsonl")):
         _, part = drive(file, DRY_RUN="1", FROM=first_step, TO=last_step, **variables)
         names = ("iter2/responses", "iter2/rewards", "iter2/pairs")
-        assert commands(part) == {name: found[name] for name in names}
+        assert commands(part) == {name: step_commands[name] for name in names}
 
 
 @pytest.mark.parametrize(
@@ -460,12 +470,14 @@ def test_a_step_that_is_none_is_refused(tmp_path, variables, reason):
 
 
 def test_a_wrong_flag_is_found_before_the_first_step(tmp_path):
-    """By the parser of the script that would get it, hours later."""
+    """By the parser of the script, which would see it hours later."""
     wrong = {"DPO_OPTIONS": "--nosuch 1", "RM_OPTIONS": "--weight_decay much", "MEASURE": "none"}
     for dry in ("yes", "no"):
         status, printed = drive_warm(recipe(tmp_path), DRY_RUN=dry, **wrong)
         run = tmp_path / "run"
-        assert status == 1 and not (run / "world").exists() and not (run / "settings").exists()
+        assert status == 1
+        assert not (run / "world").exists()
+        assert not (run / "settings").exists()
         assert [line for line in printed.splitlines() if line[:9] == "run_loop."] == [
             f"run_loop.sh: {run}/reward_model: reward_modeling/2a_bradley_terry.py: "
             "argument --weight_decay/--weight-decay: invalid float value: 'much'",
@@ -475,7 +487,7 @@ def test_a_wrong_flag_is_found_before_the_first_step(tmp_path):
 
 
 def bare(folder, **variables):
-    """(exit status, what a dry run prints) of a recipe without a made world, a reward model and preferences."""
+    """(exit status, what a dry run prints) of a recipe of a single model and two files."""
     file = folder / "bare.sh"
     file.write_text(f"OUT={folder}/run\nITERATIONS=2\nGPUS=0\n")
     prompts = {
@@ -507,29 +519,31 @@ def bare(folder, **variables):
     ids=["verifier", "llm_judge", "policy"],
 )
 def test_no_reward_model_is_needed_where_none_is_asked(tmp_path, variables, scripts):
-    """None is trained, none scores the answers; the best policy is chosen by what annotates, on all answers at once."""
+    """None is trained and none scores the answers.
+
+    The best policy is chosen by the annotator, on the answers of all policies at once.
+    """
     status, printed = bare(tmp_path, **variables)
-    assert (
-        status == 0 and "1a_reward_model.py" not in printed and "2a_bradley_terry.py" not in printed
-    )
-    found = list(commands(printed).values())
-    annotating = [command for command in found if command[1].startswith("annotation/1")]
-    assert {Path(command[1]).name for command in annotating} == {*scripts} and len(annotating) == 3
-    run = tmp_path / "run"
-    (merging,) = [command for command in found if command[1] == "generation/2b_merge.py"]
-    assert merging[3:6] == [
-        f"{run}/eval/{name}/answers.jsonl" for name in ("sft", "iter1", "iter2")
-    ]
-    flags = dict(itertools.pairwise(annotating[-1]))
-    assert flags["--responses_file"] == merging[-1] and flags["--n"] == "3"
-    assert flags.get("--timeout", "9") == "9" and ("--timeout" in flags) == (
-        "JUDGE_OPTIONS" in variables
-    )
+    assert status == 0
+    assert "1a_reward_model.py" not in printed
+    assert "2a_bradley_terry.py" not in printed
+    listed = list(commands(printed).values())
+    annotating = [command for command in listed if command[1].startswith("annotation/1")]
+    assert {Path(command[1]).name for command in annotating} == {*scripts}
+    assert len(annotating) == 3
+    answers = [f"{tmp_path}/run/eval/{name}/answers.jsonl" for name in ("sft", "iter1", "iter2")]
+    (merging,) = [command for command in listed if command[1] == "generation/2b_merge.py"]
+    assert merging[3:6] == answers
+    flags = flags_of(annotating[-1])
+    assert flags["--responses_file"] == merging[-1]
+    assert flags["--n"] == "3"
+    assert flags.get("--timeout", "9") == "9"
+    assert ("--timeout" in flags) == ("JUDGE_OPTIONS" in variables)
     assert flags.get("--method", "all_pairs") in ("math", "rating", "all_pairs")
-    (report,) = [command for command in found if command[1] == "eval/3_report.py"]
-    assert dict(itertools.pairwise(report))["--validation_file"] == flags["--output_file"]
-    kl = [command for command in found if command[1] == "eval/2_kl.py"]
-    assert dict(itertools.pairwise(kl[0]))["--responses_file"] == f"{run}/eval/sft/answers.jsonl"
+    (report,) = [command for command in listed if command[1] == "eval/3_report.py"]
+    assert flags_of(report)["--validation_file"] == flags["--output_file"]
+    kl = [command for command in listed if command[1] == "eval/2_kl.py"]
+    assert flags_of(kl[0])["--responses_file"] == answers[0]
 
 
 @pytest.mark.parametrize(
@@ -551,7 +565,7 @@ def test_no_reward_model_is_needed_where_none_is_asked(tmp_path, variables, scri
         ({"ANNOTATOR": "policy"}, "ANNOTATOR=policy: it changes by the round; set VALIDATION"),
         (
             {"ANNOTATOR": "verifier", "VALIDATION": "true_reward"},
-            "VALIDATION=true_reward: only in a made world",
+            "VALIDATION=true_reward: only in a synthetic world",
         ),
         ({"ANNOTATOR": "verifier", "VALIDATION": "llm_judge"}, "set JUDGE_URL and JUDGE_MODEL"),
         ({"ANNOTATOR": "verifier", "EVALS": "mt_bench"}, "set JUDGE_URL and JUDGE_MODEL"),
@@ -563,7 +577,8 @@ def test_no_reward_model_is_needed_where_none_is_asked(tmp_path, variables, scri
                 "JUDGE_MODEL": "j",
                 "JUDGE_URL": "http://h/v1",
             },
-            "JUDGE_OPTIONS=--max_tokens 9: a judge that thinks needs ALPACA_EVAL_OPTIONS=--no_logprobs",
+            "JUDGE_OPTIONS=--max_tokens 9: "
+            "a judge that thinks needs ALPACA_EVAL_OPTIONS=--no_logprobs",
         ),
         (
             {"ANNOTATOR": "verifier", "VALIDATION": "armorm"},
@@ -578,142 +593,154 @@ def test_no_reward_model_is_needed_where_none_is_asked(tmp_path, variables, scri
 )
 def test_an_annotator_that_cannot_run_is_refused(tmp_path, variables, reason):
     status, printed = bare(tmp_path, **variables)
-    assert status == 1 and reason in printed and len(printed.splitlines()) == 1
+    assert status == 1
+    assert reason in printed
+    assert len(printed.splitlines()) == 1
 
 
 def test_a_verifier_that_chooses_needs_the_answers_of_the_evaluation_prompts(tmp_path):
-    (tmp_path / "evaluation.jsonl").write_text('{"id": "a", "answer": "4"}\n{"id": "b"}\n')
+    rows = [{"id": "a", "answer": "4"}, {"id": "b"}]
+    evaluation = write_jsonl(tmp_path / "evaluation.jsonl", rows)
     status, printed = bare(tmp_path, ANNOTATOR="verifier")
-    assert (status, printed) == (
-        1, f"run_loop.sh: VALIDATION=verifier: a row of {tmp_path}/evaluation.jsonl has no answer\n"
-    )  # fmt: skip
+    reason = f"VALIDATION=verifier: a row of {evaluation} has no answer"
+    assert (status, printed) == (1, f"run_loop.sh: {reason}\n")
 
 
 def test_cleaning_stands_before_training_and_before_the_rounds(tmp_path):
     _, printed = drive(recipe(tmp_path), DRY_RUN="1", CHECK="no", CLEAN="--similarity 0.7")
-    found, run = commands(printed), tmp_path / "run"
+    step_commands = commands(printed)
+    run = tmp_path / "run"
     for before, step, after, flag, cleaned in (
         ("instructions_all", "instructions", "sft", "--dataset_name", run / "instructions.jsonl"),
         ("prompts_all", "prompts", "iter1/prompts", "--datasets", run / "prompts.jsonl"),
     ):
-        flags = dict(itertools.pairwise(found[step]))
-        assert flags["--input_file"] == dict(itertools.pairwise(found[before]))["--output_file"]
-        assert flags["--similarity"] == "0.7" and flags["--output_file"] == str(cleaned)
-        assert dict(itertools.pairwise(found[after]))[flag] == str(cleaned)
+        flags = flags_of(step_commands[step])
+        assert flags["--input_file"] == flags_of(step_commands[before])["--output_file"]
+        assert flags["--similarity"] == "0.7"
+        assert flags["--output_file"] == str(cleaned)
+        assert flags_of(step_commands[after])[flag] == str(cleaned)
 
 
-@pytest.mark.parametrize(
-    "name", sorted(path.stem for path in (ROOT / "recipes").glob("*.sh") if path.stem not in MADE)
-)
+HUB_RECIPES = sorted({path.stem for path in (ROOT / "recipes").glob("*.sh")} - {*MADE})
+
+
+def global_batch(flags, processes):
+    per_device = int(flags["--per_device_train_batch_size"])
+    return per_device * int(flags["--gradient_accumulation_steps"]) * processes
+
+
+@pytest.mark.parametrize("name", HUB_RECIPES)
 def test_every_recipe_passes_a_dry_run_on_eight_gpus(tmp_path, hub, name):
-    """Its head says what it is; the global batches are the paper's whatever the number of GPUs (defect 7)."""
+    """Its head says what it is.
+
+    The global batches are the paper's for every number of GPUs (defect 7).
+    """
     head = (ROOT / f"recipes/{name}.sh").read_text()
-    assert head.startswith("# ") and "Machine: " in head and "Not run here" in head
-    needed, mib = re.search(r"Machine: (\d)", head)[1], 24_564 if "24 GB" in head else 81_559
+    assert head.startswith("# ")
+    assert "Machine: " in head
+    assert "Not run here" in head
+    needed = re.search(r"Machine: (\d)", head)[1]
+    mib = 24_564 if "24 GB" in head else 81_559
     rounds = {"llama3_8b_offline_dpo": 1, "llama3_8b_reward_models": 0}.get(name, 3)
+    # The answers of every policy, and the responses of each round.
+    samplings = 1 + rounds
+    if "offline" not in name:
+        samplings += rounds
     for gpus in ("1", "8"):
         environment = {
             **os.environ,
             **machine(tmp_path, hub, [mib] * 8),
             "RECIPE": f"recipes/{name}.sh",
             "GPUS": gpus,
-        }
-        environment |= {
             "CHECK": "yes" if gpus == needed else "no",
             "REQUIREMENTS": "requirements-cpu.txt",
+            "DRY_RUN": "1",
         }
         del environment["HF_HUB_OFFLINE"]
         done = subprocess.run(
-            ["bash", "run_loop.sh"],
-            cwd=ROOT,
-            env=environment | {"DRY_RUN": "1"},
-            capture_output=True,
-            text=True,
+            ["bash", "run_loop.sh"], cwd=ROOT, env=environment, capture_output=True, text=True
         )
-        assert done.returncode == 0 and not done.stderr, done.stderr
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr, done.stderr
         assert ("# hub: " in done.stdout) == (environment["CHECK"] == "yes")
         listed = [shlex.split(line, comments=True) for line in done.stdout.splitlines()]
-        sampled = [command for command in listed if "generation/2_responses.py" in command]
-        assert [c[c.index("--shard") + 1] for c in sampled if "--shard" in c] == (
-            list("01234567") * (1 + rounds + rounds * ("offline" not in name))
-            if gpus == "8"
-            else []
-        )
-        found = [command for command in listed if "dpo/1_dpo.py" in command]
-        assert len(found) == rounds and not (tmp_path / "run").exists()
-        for command in found:
-            flags = dict(itertools.pairwise(command))
-            sizes = [
-                int(flags[f"--{name}"])
-                for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
-            ]
-            assert sizes[0] * sizes[1] * int(gpus) == 128
+        sampling = [command for command in listed if "generation/2_responses.py" in command]
+        numbers = [flags_of(c)["--shard"] for c in sampling if "--shard" in c]
+        assert numbers == (list("01234567") * samplings if gpus == "8" else [])
+        trainings = [command for command in listed if "dpo/1_dpo.py" in command]
+        assert len(trainings) == rounds
+        assert not (tmp_path / "run").exists()
+        for command in trainings:
+            flags = flags_of(command)
+            assert global_batch(flags, int(gpus)) == 128
             assert (command[:2] == ["accelerate", "launch"]) == (gpus == "8")
             assert gpus == "1" or (ROOT / flags["--config_file"]).is_file()
 
 
 def test_nodes_share_the_rows_and_the_training(tmp_path):
-    """Two nodes of four GPUs, two of which hold one model of vLLM's: each command says where it runs."""
+    """Two nodes of four GPUs; a model of vLLM takes two GPUs. Each command says where it runs."""
     nodes = {"GPUS": "4", "NODES": "2", "TENSOR_PARALLEL": "2", "SFT_BATCH_SIZE": "8"}
     status, printed = drive(recipe(tmp_path), DRY_RUN="1", CHECK="no", ITERATIONS="1", **nodes)
     assert status == 0
-    placed = [
-        [
-            next(word for word in command if word.startswith(name))
-            for command in shards(printed, step)
-        ]
-        for step in ("iter1/responses", "iter1/rewards")
-        for name in ("--nodelist=", "CUDA_VISIBLE_DEVICES=")
-    ]
-    found = commands(printed)
-    assert placed[0] == ["--nodelist=node0"] * 2 + ["--nodelist=node1"] * 2
-    assert placed[1] == [f"CUDA_VISIBLE_DEVICES={gpus}" for gpus in ("0,1", "2,3")] * 2
-    assert placed[2] == ["--nodelist=node0"] * 4 + ["--nodelist=node1"] * 4
-    assert placed[3] == [f"CUDA_VISIBLE_DEVICES={gpu}" for gpu in range(4)] * 2
+
+    def places(step, name):
+        """The word of each shard's command that starts with that name."""
+        words = []
+        for command in shards(printed, step):
+            words.append(next(word for word in command if word.startswith(name)))
+        return words
+
+    sampling, scoring = "iter1/responses", "iter1/rewards"
+    pairs_of_gpus = ["CUDA_VISIBLE_DEVICES=0,1", "CUDA_VISIBLE_DEVICES=2,3"]
+    single_gpus = [f"CUDA_VISIBLE_DEVICES={gpu}" for gpu in range(4)]
+    assert places(sampling, "--nodelist=") == ["--nodelist=node0"] * 2 + ["--nodelist=node1"] * 2
+    assert places(sampling, "CUDA_VISIBLE_DEVICES=") == pairs_of_gpus * 2
+    assert places(scoring, "--nodelist=") == ["--nodelist=node0"] * 4 + ["--nodelist=node1"] * 4
+    assert places(scoring, "CUDA_VISIBLE_DEVICES=") == single_gpus * 2
+    step_commands = commands(printed)
     run = tmp_path / "run/iter1"
-    assert found["iter1/responses"] == [
-        "python",
-        "common/shards.py",
-        f"{run}/prompts.jsonl",
-        f"{run}/responses.jsonl",
-        "4",
-    ]
-    training = found["iter1/policy"]
-    assert training[0] == "srun" and "--nodes=2" in training and "--ntasks-per-node=1" in training
-    flags = dict(itertools.pairwise(training))
+    merging = ["python", "common/shards.py", f"{run}/prompts.jsonl", f"{run}/responses.jsonl", "4"]
+    assert step_commands[sampling] == merging
+    training = step_commands["iter1/policy"]
+    assert training[0] == "srun"
+    assert "--nodes=2" in training
+    assert "--ntasks-per-node=1" in training
+    flags = flags_of(training)
     assert (flags["--num_machines"], flags["--num_processes"]) == ("2", "8")
-    assert (
-        int(flags["--per_device_train_batch_size"]) * int(flags["--gradient_accumulation_steps"])
-        == 1
-    )
+    # eight processes of a pair each
+    assert global_batch(flags, 8) == 8
 
 
 def test_the_gpus_that_the_caller_leaves_are_taken(tmp_path):
     """On a shared machine; without GPUS their number, too."""
-    given = {"CUDA_VISIBLE_DEVICES": "5,7", "PER_DEVICE_BATCH_SIZE": "1", "ITERATIONS": "1"}
-    text = (recipe(tmp_path)).read_text().replace("GPUS=1\n", "")
-    (tmp_path / "short.sh").write_text(text)
-    status, printed = drive(tmp_path / "short.sh", DRY_RUN="1", CHECK="no", **given)
+    variables = {"CUDA_VISIBLE_DEVICES": "5,7", "PER_DEVICE_BATCH_SIZE": "1", "ITERATIONS": "1"}
+    file = recipe(tmp_path)
+    file.write_text(file.read_text().replace("GPUS=1\n", ""))
+    status, printed = drive(file, DRY_RUN="1", CHECK="no", **variables)
     assert status == 0
     for step in ("iter1/responses", "iter1/rewards"):
-        placed = [command[:2] for command in shards(printed, step)]
-        assert placed == [["env", f"CUDA_VISIBLE_DEVICES={gpu}"] for gpu in (5, 7)]
-    status, printed = drive(tmp_path / "short.sh", DRY_RUN="1", GPUS="4", **given)
+        devices = [command[:2] for command in shards(printed, step)]
+        assert devices == [["env", f"CUDA_VISIBLE_DEVICES={gpu}"] for gpu in (5, 7)]
+    status, printed = drive(file, DRY_RUN="1", GPUS="4", **variables)
     reason = "GPUS=4: CUDA_VISIBLE_DEVICES=5,7 names 2"
     assert (status, printed) == (1, f"run_loop.sh: {reason}\n")
 
 
 def job(folder, srun, number=1):
-    """The environment of a made-up job of Slurm on two nodes; its srun does that."""
-    for name, does in {"scontrol": "printf 'n1\nn2\n'", "srun": srun}.items():
-        (folder / name).write_text(f"#!/usr/bin/env bash\n{does}\n")
+    """The environment of a scripted Slurm job on two nodes; `srun` is the text of its srun."""
+    for name, script in {"scontrol": "printf 'n1\nn2\n'", "srun": srun}.items():
+        (folder / name).write_text(f"#!/usr/bin/env bash\n{script}\n")
         (folder / name).chmod(0o755)
-    told = {"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": str(number)}
-    return {"PATH": f"{folder}:{os.environ['PATH']}", **told}
+    return {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "SLURM_JOB_NODELIST": "n[1-2]",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_JOB_ID": str(number),
+    }
 
 
 def test_a_port_that_is_taken_is_passed_over(tmp_path):
-    """The processes of a training find one another at a port that follows from the job's number."""
+    """The processes of a training meet at a port that is computed from the job's number."""
     for port in range(20_000, 30_000):
         with contextlib.suppress(OSError):
             socket.create_server(("127.0.0.1", port + 1)).close()
@@ -737,40 +764,41 @@ parser.add_argument("--responses_file", required=True)
 parser.add_argument("--output_file", required=True)
 args = parser.parse_args()
 """
+OPTIMISER = """\
+default DPO_BETA 0.7
+optimise() { train_on_pairs dpo/1_dpo.py "$@" -- --loss_type ipo; }
+"""
 
 
 def test_an_idea_of_ones_own_is_one_file(tmp_path):
-    """A scorer, a pairing rule and an optimiser, by their paths; each has the flags that it is given."""
-    scorer, pairing, optimiser = (tmp_path / name for name in ("scorer.py", "pairs.py", "mine.sh"))
+    """A scorer, a pairing rule and an optimiser, each by its path; each gets its flags."""
+    scorer = tmp_path / "scorer.py"
+    pairing = tmp_path / "pairs.py"
+    optimiser = tmp_path / "mine.sh"
     scorer.write_text(SCORER)
     pairing.write_text(SCORER.replace("responses", "rewards"))
-    optimiser.write_text(
-        'default DPO_BETA 0.7\noptimise() { train_on_pairs dpo/1_dpo.py "$@" -- --loss_type ipo; }\n'
-    )
-    own = {
+    optimiser.write_text(OPTIMISER)
+    variables = {
         "ANNOTATOR": f"{scorer} reward_model",
         "PAIRING": str(pairing),
         "OPTIMISER": str(optimiser),
+        "MEASURE": str(scorer),
     }
-    file = recipe(tmp_path)
-    status, printed = drive(file, DRY_RUN="1", CHECK="no", MEASURE=str(scorer), **own)
-    found, run = commands(printed), tmp_path / "run"
+    status, printed = drive(recipe(tmp_path), DRY_RUN="1", CHECK="no", **variables)
+    step_commands = commands(printed)
     assert status == 0
-    rewards = [f"{run}/iter1/rewards_scorer.jsonl", f"{run}/iter1/rewards_reward_model.jsonl"]
-    flags = ["--responses_file", f"{run}/iter1/responses.jsonl", "--output_file", rewards[0]]
-    assert found["iter1/rewards_scorer"] == ["python", str(scorer), *flags]
-    assert found["iter1/rewards"][3:5] == rewards
-    flags = [
-        "--rewards_file",
-        f"{run}/iter1/rewards.jsonl",
-        "--output_file",
-        f"{run}/iter1/pairs.jsonl",
-    ]
-    assert found["iter1/pairs"] == ["python", str(pairing), *flags]
-    flags = dict(itertools.pairwise(found["iter2/policy"]))
+    run = tmp_path / "run/iter1"
+    rewards = [f"{run}/rewards_scorer.jsonl", f"{run}/rewards_reward_model.jsonl"]
+    flags = ["--responses_file", f"{run}/responses.jsonl", "--output_file", rewards[0]]
+    assert step_commands["iter1/rewards_scorer"] == ["python", str(scorer), *flags]
+    assert step_commands["iter1/rewards"][3:5] == rewards
+    flags = ["--rewards_file", f"{run}/rewards.jsonl", "--output_file", f"{run}/pairs.jsonl"]
+    assert step_commands["iter1/pairs"] == ["python", str(pairing), *flags]
+    flags = flags_of(step_commands["iter2/policy"])
+    assert flags["--loss_type"] == "ipo"
     # The recipe's beta wins over the optimiser's file.
-    assert flags["--loss_type"] == "ipo" and flags["--beta"] == "0.3"
-    assert found["measures/bench_scorer"][1] == str(scorer)
+    assert flags["--beta"] == "0.3"
+    assert step_commands["measures/bench_scorer"][1] == str(scorer)
 
 
 @pytest.mark.parametrize(
@@ -784,25 +812,21 @@ def test_an_idea_of_ones_own_is_one_file(tmp_path):
 def test_an_optimiser_that_cannot_be_is_refused(tmp_path, text, reason):
     (tmp_path / "mine.sh").write_text(text)
     status, printed = drive(recipe(tmp_path), DRY_RUN="1", OPTIMISER=str(tmp_path / "mine.sh"))
-    assert (
-        status == 1
-        and printed.startswith(f"run_loop.sh: {tmp_path}/mine.sh: ")
-        and reason in printed
-    )
+    assert status == 1
+    assert printed.startswith(f"run_loop.sh: {tmp_path}/mine.sh: ")
+    assert reason in printed
 
 
 def test_a_script_of_ones_own_without_the_flags_is_refused_before_the_first_step(tmp_path):
     scorer = tmp_path / "scorer.py"
+    variables = {"ANNOTATOR": str(scorer), "MEASURE": "none", "CHECK": "no"}
+    no_module = "No module named 'nothing_of_that_name'"
     for text, reason in (
         (SCORER.replace("--output_file", "--output"), "its --help does not name --output_file"),
-        (
-            "import nothing_of_that_name\n",
-            "--help: ModuleNotFoundError: No module named 'nothing_of_that_name'",
-        ),
+        ("import nothing_of_that_name\n", f"--help: ModuleNotFoundError: {no_module}"),
     ):
         scorer.write_text(text)
-        status, printed = drive_warm(
-            recipe(tmp_path), ANNOTATOR=str(scorer), MEASURE="none", CHECK="no"
-        )
-        assert status == 1 and not steps(printed)
+        status, printed = drive_warm(recipe(tmp_path), **variables)
+        assert status == 1
+        assert not steps(printed)
         assert f"run_loop.sh: {tmp_path}/run/iter1/rewards.jsonl: {scorer}: {reason}\n" in printed

@@ -14,17 +14,17 @@ QUICK = {"RECIPE": "recipes/llama3_8b_quick.sh", "GPUS": "8"}
 
 
 def value(words, flag):
-    """What follows the last such flag; of two the scripts take the last."""
-    place = len(words) - words[::-1].index(flag)
-    return words[place]
+    """The word after the last such flag: the scripts, too, take the last of two."""
+    position = len(words) - words[::-1].index(flag)
+    return words[position]
 
 
 def trainings(checkout, **variables):
     """The words of the commands that train the policies of three rounds."""
     done = dry_run(checkout, **QUICK | variables)
     assert done.returncode == 0, done.stderr
-    found = commands(done.stdout)
-    return [found[f"iter{t}/policy"] for t in (1, 2, 3)]
+    step_commands = commands(done.stdout)
+    return [step_commands[f"iter{t}/policy"] for t in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -39,20 +39,21 @@ def test_there_is_no_other_record():
 
 
 def test_the_scripts_take_the_recorded_commands():
-    """By the driver's own check; it takes one of those that differ in paths alone."""
+    """By the driver's own check, which parses commands that differ in paths alone once."""
     steps = []
     for name in CASES:
-        for step, its_commands in recorded(CASES, name):
-            for command in its_commands:
+        for step, step_commands in recorded(CASES, name):
+            for command in step_commands:
                 words = shlex.split(command)
                 steps += ["1", step, str(len(words)), *words]
-    environment = {**os.environ, "OPENAI_BASE_URL": "http://localhost"}  # of the world's judge
+    # An address for the world's judge.
+    environment = {**os.environ, "OPENAI_BASE_URL": "http://localhost"}
     listing = "".join(f"{word}\0" for word in steps)
     done = run("driver/arguments.py", input=listing, env=environment)
     assert done.returncode == 0, done.stderr
 
 
-# An optimiser's file holds what its source says, for whatever policy; tuning is a recipe's.
+# An optimiser's file holds its source's values, for every policy; tuning belongs to recipes.
 
 
 def test_a_method_has_its_sources_values_with_any_recipe(checkout):
@@ -77,7 +78,8 @@ def test_a_method_brings_no_tuning_of_the_tiny_world(checkout, name):
 
 def test_a_variable_of_the_caller_without_effect_is_refused(checkout):
     done = dry_run(checkout, **QUICK, OPTIMISER="kto", DPO_LOSS="ipo")
-    assert done.returncode == 1 and not done.stdout
+    assert done.returncode == 1
+    assert not done.stdout
     assert done.stderr == "run_loop.sh: DPO_LOSS=ipo: without effect with OPTIMISER=kto\n"
 
 

@@ -1,7 +1,8 @@
-"""What people bring to the three entrances: prompts, instructions and preferences in the forms of public data."""
+"""Public data in its many forms at the three entrances: prompts, instructions and preferences."""
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from commands import ran, read_jsonl, run, write_jsonl
 from common import duplicates, entrances
 
-PROMPTS, INSTRUCTIONS = "generation/1_prompts.py", "sft/1_instructions.py"
+PROMPTS = "generation/1_prompts.py"
+INSTRUCTIONS = "sft/1_instructions.py"
 PREFERENCES = "reward_modeling/1_preferences.py"
-MARK = b"\xef\xbb\xbf"  # of Windows
+# the byte order mark that Windows writes
+MARK = b"\xef\xbb\xbf"
 
 
 def turn(role, content):
@@ -36,7 +39,7 @@ def shares(*turns):
 
 
 def entered(tmp_path, script, rows, *flags, name="in.jsonl"):
-    """(the rows that come out, what was printed)"""
+    """(output rows, what was printed)"""
     file = write_jsonl(tmp_path / name, rows) if isinstance(rows, list) else rows
     size = ["--size", 0] if script == PROMPTS else []
     out = tmp_path / f"{Path(script).stem}.jsonl"
@@ -56,12 +59,20 @@ def refused(tmp_path, script, file):
 
 DIFFERENT = [
     *["What is 12 + 3?", "What is 12 - 3?", "What is 12 * 3?", "What is 12 / 3?", "What is 12 3?"],
-    *["What does x == y do?", "What does x != y do?", "What does x = y do?", "What does x >= y do?"],
-    *["Is -5 > 3?", "Is 5 > 3?", "Is 5 < 3?", "Explain C++", "Explain C#", "Explain C", "What is 5!?", "What is 5?"],
-    *["What is {1: 2}?", "What is {1, 2}?", "What is [1; 2]?", "What is [1, 2]?", "What is 3.5?", "What is 35?"],
+    *[
+        "What does x == y do?",
+        "What does x != y do?",
+        "What does x = y do?",
+        "What does x >= y do?",
+    ],
+    *["Is -5 > 3?", "Is 5 > 3?", "Is 5 < 3?", "What is 5!?", "What is 5?"],
+    *["Explain C++", "Explain C#", "Explain C"],
+    *["What is {1: 2}?", "What is {1, 2}?", "What is [1; 2]?", "What is [1, 2]?"],
+    *["What is 3.5?", "What is 35?"],
     *["f(x)", "f'(x)", "a && b", "a || b", "!a", "a", "~a", "1/2", "x^2", "x²", "x2", "5%", "$5"],
-    *["🙂", "🙃", "🙂🙂", "?", "!", "กิ", "กี", "กา", "كَتَبَ", "كُتُبَ", "你好吗\uff1f", "你好\uff0c吗\uff1f"],
-]  # fmt: skip
+    *["🙂", "🙃", "🙂🙂", "?", "!", "กิ", "กี", "กา", "كَتَبَ", "كُتُبَ"],
+    *["你好吗\uff1f", "你好\uff0c吗\uff1f"],
+]
 SAME = [
     ["What is 2 plus 2?", "what is 2 plus 2", " WHAT  is\n2 plus 2 ?!", "What is 2 plus 2?\n"],
     ["12+3", "12 + 3", "12 + 3.", "12 +3"],
@@ -85,28 +96,34 @@ def test_prompts_that_differ_in_signs_or_context_are_drawn(tmp_path):
     contexts = [[user("Go on."), assistant(word), user("Why?")] for word in ("yes", "no")]
     contexts += [[user("Why?")], [system("Be brief."), user("Why?")]]
     rows = [{"prompt": prompt} for prompt in DIFFERENT + contexts]
-    made, told = entered(tmp_path, PROMPTS, rows)
-    assert len(made) == len(rows) and "dropped: 0," in told
-    excluded = write_jsonl(
-        tmp_path / "seen.jsonl", [row for row in made if row["id"] in ("in-1", f"in-{len(rows)}")]
-    )
-    made, _ = entered(tmp_path, PROMPTS, rows, "--exclude_files", excluded)
-    assert [row["id"] for row in made] == [f"in-{i}" for i in range(2, len(rows))]
+    output, printed = entered(tmp_path, PROMPTS, rows)
+    assert len(output) == len(rows)
+    assert "dropped: 0," in printed
+    first, *_, last = output
+    excluded = write_jsonl(tmp_path / "seen.jsonl", [first, last])
+    output, _ = entered(tmp_path, PROMPTS, rows, "--exclude_files", excluded)
+    assert [row["id"] for row in output] == [f"in-{i}" for i in range(2, len(rows))]
 
 
 def test_thirteen_words_with_another_sign_are_no_overlap():
     plus = "First add the numbers and then say what the sum of 12 + 3 is".split()
-    minus, same = " ".join(plus).replace("+", "-"), "So: " + " ".join(plus).upper() + "!"
-    runs = set(duplicates.runs(duplicates.words(" ".join(plus)), 13))
-    assert len(runs) == 2 and runs & set(duplicates.runs(duplicates.words(same), 13))
-    assert not runs & set(duplicates.runs(duplicates.words(minus), 13))
-    quoted = duplicates.runs(duplicates.words(f'"({" ".join(plus)})"'), 13)
-    assert runs == set(quoted)
+    plus = " ".join(plus)
+
+    def runs(text):
+        return set(duplicates.runs(duplicates.words(text), 13))
+
+    assert len(runs(plus)) == 2
+    assert runs(plus) & runs(f"So: {plus.upper()}!")
+    assert not runs(plus) & runs(plus.replace("+", "-"))
+    assert runs(plus) == runs(f'"({plus})"')
 
 
 # Forms
 
-FORMS = [  # a row of a public set, its prompt, its answer
+OTHER_KEYS = {"tool_calls": None, "weight": 1}
+TEXT_PARTS = [{"type": "text", "text": "q"}, {"type": "text", "text": "r"}]
+# A row of a public dataset, its prompt, its answer.
+FORMS = [
     ({"instruction": "q", "input": "i", "output": "a"}, [user("q\n\ni")], "a"),
     ({"instruction": "q", "input": " ", "output": "a"}, [user("q")], "a"),
     ({"instruction": "q", "input": None, "response": "a"}, [user("q")], "a"),
@@ -134,20 +151,11 @@ FORMS = [  # a row of a public set, its prompt, its answer
         "a",
     ),
     (
-        {
-            "messages": [
-                user("q") | {"name": None},
-                assistant("a") | {"tool_calls": None, "weight": 1},
-            ]
-        },
+        {"messages": [user("q") | {"name": None}, assistant("a") | OTHER_KEYS]},
         [user("q")],
         "a",
     ),
-    (
-        {"messages": [turn("user", [{"type": "text", "text": w} for w in "qr"]), assistant("a")]},
-        [user("q\nr")],
-        "a",
-    ),
+    ({"messages": [turn("user", TEXT_PARTS), assistant("a")]}, [user("q\nr")], "a"),
     ({"prompt": "q", "completion": "a", "system": None}, [user("q")], "a"),
     ({"prompt": [user("q")], "completion": assistant("a")}, [user("q")], "a"),
     ({"messages": [system(""), user("q"), assistant("a")]}, [user("q")], "a"),
@@ -165,19 +173,16 @@ FORMS = [  # a row of a public set, its prompt, its answer
 
 
 def test_every_form_becomes_an_instruction(tmp_path):
-    """Each in a context of its own, so that none is a duplicate."""
+    """Alone, where none is a duplicate, and all together."""
     rows = [row | {"id": i} for i, (row, _, _) in enumerate(FORMS)]
-    made = [
-        entered(tmp_path, INSTRUCTIONS, [row])[0][0]
-        for row in rows[:: 4]
-    ]  # fmt: skip
-    assert [row["messages"] for row in made] == [
-        [*prompt, assistant(answer)] for _, prompt, answer in FORMS[::4]
-    ]
-    made, told = entered(tmp_path, INSTRUCTIONS, rows)
+    for row, (_, prompt, answer) in zip(rows[::4], FORMS[::4], strict=True):
+        (output,), _ = entered(tmp_path, INSTRUCTIONS, [row])
+        assert output["messages"] == [*prompt, assistant(answer)]
+    output, printed = entered(tmp_path, INSTRUCTIONS, rows)
     different = {json.dumps([prompt, answer]) for _, prompt, answer in FORMS}
-    assert len(made) == len(different) and f"duplicate: {len(FORMS) - len(different)} |" in told
-    for row in made:
+    assert len(output) == len(different)
+    assert f"duplicate: {len(FORMS) - len(different)} |" in printed
+    for row in output:
         _, prompt, answer = FORMS[int(row["id"])]
         assert row["messages"] == [*prompt, assistant(answer)]
         assert row.keys() == {"id", "source", "messages"}
@@ -185,50 +190,38 @@ def test_every_form_becomes_an_instruction(tmp_path):
 
 def test_every_form_becomes_a_prompt(tmp_path):
     rows = [row | {"id": i} for i, (row, _, _) in enumerate(FORMS[:-1])]
-    rows.append(
-        {
-            "id": "last",
-            "conversations": shares(("human", "q"), ("gpt", "a"), ("human", "r"), ("gpt", "b")),
-        }
-    )
-    made, told = entered(tmp_path, PROMPTS, rows)
-    assert made.pop()["prompt"] == [user("q"), assistant("a"), user("r")]
-    assert len(made) == len({json.dumps(prompt) for _, prompt, _ in FORMS}) and "duplicate" in told
-    for row in made:
-        assert row["prompt"] == FORMS[int(row["id"])][1] and not row.keys() & {
-            "system",
-            "system_prompt",
-            "messages",
-        }
+    two_questions = shares(("human", "q"), ("gpt", "a"), ("human", "r"), ("gpt", "b"))
+    rows.append({"id": "last", "conversations": two_questions})
+    output, printed = entered(tmp_path, PROMPTS, rows)
+    assert output.pop()["prompt"] == [user("q"), assistant("a"), user("r")]
+    assert len(output) == len({json.dumps(prompt) for _, prompt, _ in FORMS})
+    assert "duplicate" in printed
+    for row in output:
+        _, prompt, _ = FORMS[int(row["id"])]
+        assert row["prompt"] == prompt
+        assert not row.keys() & {"system", "system_prompt", "messages"}
 
 
 def test_every_form_becomes_a_preference(tmp_path):
-    rows, prompts = [], []
-    for i, (row, prompt, _) in enumerate(FORMS):
-        kept = {
-            key: value
-            for key, value in row.items()
-            if key not in ("output", "response", "answer", "solution")
-        }
-        answers = {side: {"from": "gpt", "value": f"{side} {i}"} for side in ("chosen", "rejected")}
-        if i % 2:
-            answers = {side: turn["value"] for side, turn in answers.items()}
-        rows.append({"id": i, **kept, **answers})
-        prompts.append(prompt)
-    made, told = entered(tmp_path, PREFERENCES, rows)
-    assert "dropped" not in told.splitlines()[-1] and [row["prompt"] for row in made] == prompts
-    for i, row in enumerate(made):
-        assert row["chosen"] == [assistant(f"chosen {i}")] and row["rejected"] == [
-            assistant(f"rejected {i}")
-        ]
-        assert not row.keys() & {
-            "messages",
-            "conversations",
-            "conversation",
-            "completion",
-            "system",
-            "instruction",
-        }
+    """With the chosen and the rejected answer instead of its own, as texts or as turns."""
+    rows = []
+    for i, (row, _, _) in enumerate(FORMS):
+        pair = {"id": i, **row}
+        for key in ("output", "response", "answer", "solution"):
+            pair.pop(key, None)
+        for side in ("chosen", "rejected"):
+            text = f"{side} {i}"
+            pair[side] = text if i % 2 else {"from": "gpt", "value": text}
+        rows.append(pair)
+    output, printed = entered(tmp_path, PREFERENCES, rows)
+    assert "dropped" not in printed.splitlines()[-1]
+    assert [row["prompt"] for row in output] == [prompt for _, prompt, _ in FORMS]
+    keys_of_forms = {"messages", "conversations", "conversation"}
+    keys_of_forms |= {"completion", "system", "instruction"}
+    for i, row in enumerate(output):
+        assert row["chosen"] == [assistant(f"chosen {i}")]
+        assert row["rejected"] == [assistant(f"rejected {i}")]
+        assert not row.keys() & keys_of_forms
 
 
 def test_keys_that_pass_through_do_not_decide_what_a_row_is(tmp_path):
@@ -236,17 +229,16 @@ def test_keys_that_pass_through_do_not_decide_what_a_row_is(tmp_path):
     prompts = [
         {"id": "a", "prompt": "q", **pair, "messages": None},
         {"id": "b", "prompt": "r", "chosen": "text"},
+        {"id": "c", "prompt": None, "conversations": None, "question": "s"},
     ]
-    prompts.append({"id": "c", "prompt": None, "conversations": None, "question": "s"})
-    made, _ = entered(tmp_path, PROMPTS, prompts)
-    assert [row["prompt"] for row in made] == [[user(text)] for text in "qrs"]
-    made, _ = entered(
-        tmp_path, INSTRUCTIONS, [{"messages": [user("q"), assistant("a")], "prompt": "x", **pair}]
-    )
-    assert made[0]["messages"] == [user("q"), assistant("a")]
+    output, _ = entered(tmp_path, PROMPTS, prompts)
+    assert [row["prompt"] for row in output] == [[user(text)] for text in "qrs"]
+    chat = [user("q"), assistant("a")]
+    output, _ = entered(tmp_path, INSTRUCTIONS, [{"messages": chat, "prompt": "x", **pair}])
+    assert output[0]["messages"] == chat
     for rows in (
         [{"id": "a", "prompt": [user("q")], "chosen": "text"}, {"id": "b", "prompt": [user("r")]}],
-        [{"id": "a", "messages": [user("q"), assistant("a")], "prompt": "x", "chosen": None}],
+        [{"id": "a", "messages": chat, "prompt": "x", "chosen": None}],
         [{"id": "a", "prompt": [user("q")], **pair, "completion": "x", "messages": "y"}],
     ):
         file = write_jsonl(tmp_path / "kinds.jsonl", rows)
@@ -255,7 +247,7 @@ def test_keys_that_pass_through_do_not_decide_what_a_row_is(tmp_path):
 
 
 def test_the_direction_of_a_prompt_stays_for_the_policy(tmp_path):
-    """generation/1b_directions.py writes it; no public row has both keys."""
+    """generation/1b_directions.py writes `system` and `direction`; no public row has both."""
     row = {"id": "a", "prompt": [user("q")], "system": "Be long.", "direction": [0.0, 1.0]}
     assert entered(tmp_path, PROMPTS, [row])[0] == [row | {"source": str(tmp_path / "in.jsonl")}]
 
@@ -263,57 +255,49 @@ def test_the_direction_of_a_prompt_stays_for_the_policy(tmp_path):
 # Rows that are dropped and counted
 
 CALL = assistant(None) | {"tool_calls": [{"id": "1", "function": {"name": "f"}}]}
-BAD_TURNS = {
-    "tool calls": [
-        [user("q"), CALL, turn("tool", "r"), assistant("a"), user("s")],
-        [
-            user("q"),
-            turn("function_call", "f()"),
-            turn("observation", "r"),
-            assistant("a"),
-            user("s"),
-        ],
-    ],
-    "content that is not text": [
-        [turn("user", [{"type": "image_url", "image_url": {}}, {"type": "text", "text": "q"}])]
-    ],
-    "an empty turn": [[user(" \n")], [user("q"), assistant(""), user("r")], [turn("user", [])]],
-}
+SHAREGPT_CALL = [turn("function_call", "f()"), turn("observation", "r")]
+IMAGE_AND_TEXT = [{"type": "image_url", "image_url": {}}, {"type": "text", "text": "q"}]
+# The reason for which a row is dropped, and the turns of its prompt.
+BAD_TURNS = [
+    ("an empty turn", [user(" \n")]),
+    ("an empty turn", [user("q"), assistant(""), user("r")]),
+    ("an empty turn", [turn("user", [])]),
+    ("tool calls", [user("q"), CALL, turn("tool", "r"), assistant("a"), user("s")]),
+    ("tool calls", [user("q"), *SHAREGPT_CALL, assistant("a"), user("s")]),
+    ("content that is not text", [turn("user", IMAGE_AND_TEXT)]),
+]
 
 
 def test_what_cannot_be_used_is_dropped_and_counted(tmp_path):
-    bad = [(reason, turns) for reason, cases in BAD_TURNS.items() for turns in cases]
-    count = ", ".join(
-        f"{reason}: {len(cases)}"
-        for reason, cases in sorted(BAD_TURNS.items(), key=lambda e: -len(e[1]))
-    )
-    rows = [{"prompt": turns} for _, turns in bad] + [{"prompt": "good"}]
-    made, told = entered(tmp_path, PROMPTS, rows)
-    assert len(made) == 1 and f"| {len(rows)} | 1 | {len(bad)} | {count} |" in told
-    rows = [{"messages": [*turns, assistant("a")]} for _, turns in bad] + [
-        {"instruction": "good", "output": "a"}
-    ]
-    made, told = entered(tmp_path, INSTRUCTIONS, rows)
-    assert len(made) == 1 and f"| {len(rows)} | 1 | {len(bad)} | {count} |" in told
-    rows = [{"prompt": turns, "chosen": "a", "rejected": "b"} for _, turns in bad]
+    # One row of seven is left; the most frequent reason comes first.
+    counts = Counter(reason for reason, _ in BAD_TURNS)
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in counts.most_common())
+    cells = f"| 7 | 1 | 6 | {reasons} |"
+    rows = [{"prompt": turns} for _, turns in BAD_TURNS]
+    output, printed = entered(tmp_path, PROMPTS, [*rows, {"prompt": "good"}])
+    assert len(output) == 1
+    assert cells in printed
+    rows = [{"messages": [*turns, assistant("a")]} for _, turns in BAD_TURNS]
+    good = {"instruction": "good", "output": "a"}
+    output, printed = entered(tmp_path, INSTRUCTIONS, [*rows, good])
+    assert len(output) == 1
+    assert cells in printed
+    rows = [{"prompt": turns, "chosen": "a", "rejected": "b"} for _, turns in BAD_TURNS]
     rows += [
         {"prompt": "q", "chosen": [CALL], "rejected": "b"},
         {"prompt": "good", "chosen": "a", "rejected": "b"},
     ]
-    made, told = entered(tmp_path, PREFERENCES, rows)
-    assert (
-        len(made) == 1
-        and "dropped, tool calls: 3" in told
-        and "dropped, prompt: an empty turn: 3" in told
-    )
-    made, told = entered(
-        tmp_path, PROMPTS, [{"prompt": " "}, {"conversations": []}, {"prompt": "good"}]
-    )
-    assert len(made) == 1 and "an empty turn: 1" in told
-    made, told = entered(
-        tmp_path, PROMPTS, [{"messages": [turn("user", None)]}, {"prompt": "good"}]
-    )
-    assert len(made) == 1 and "an empty turn: 1" in told
+    output, printed = entered(tmp_path, PREFERENCES, rows)
+    assert len(output) == 1
+    assert "dropped, tool calls: 3" in printed
+    assert "dropped, prompt: an empty turn: 3" in printed
+    for bad in (
+        [{"prompt": " "}, {"conversations": []}],
+        [{"messages": [turn("user", None)]}],
+    ):
+        output, printed = entered(tmp_path, PROMPTS, [*bad, {"prompt": "good"}])
+        assert len(output) == 1
+        assert "an empty turn: 1" in printed
 
 
 # Answers, ids, scores
@@ -322,33 +306,33 @@ def test_what_cannot_be_used_is_dropped_and_counted(tmp_path):
 def test_numbers_become_texts(tmp_path):
     solution = r"So $\boxed{\frac{1}{2}}$, that is \boxed{\left\{0.5\right\}}."
     rows = [
-        {"id": 17, "prompt": "q1", "answer": 1}, {"id": 1.5, "problem": "q2", "answer": 0.5, "solution": solution},
-        {"problem": "q3", "solution": solution}, {"question": "q4", "answer": "It is 3 + 4.\n#### 7"},
+        {"id": 17, "prompt": "q1", "answer": 1},
+        {"id": 1.5, "problem": "q2", "answer": 0.5, "solution": solution},
+        {"problem": "q3", "solution": solution},
+        {"question": "q4", "answer": "It is 3 + 4.\n#### 7"},
         {"question": "q5", "answer": "#### 7 is\nno final answer"},
         {"problem": "q6", "solution": "none", "answer": None},
-    ]  # fmt: skip
-    made, _ = entered(tmp_path, PROMPTS, rows)
-    assert [row["id"] for row in made] == ["17", "1.5", "in-3", "in-4", "in-5", "in-6"]
-    answers = ["1", "0.5", r"\left\{0.5\right\}", "7", "#### 7 is\nno final answer", None]
-    assert [row["answer"] for row in made] == answers
-    rows = [{"id": 3, "question": "q", "answer": 4, "source": "s"}]
-    assert entered(tmp_path, INSTRUCTIONS, rows)[0] == [
-        {"id": "3", "source": "s", "messages": [user("q"), assistant("4")]}
     ]
+    output, _ = entered(tmp_path, PROMPTS, rows)
+    assert [row["id"] for row in output] == ["17", "1.5", "in-3", "in-4", "in-5", "in-6"]
+    answers = ["1", "0.5", r"\left\{0.5\right\}", "7", "#### 7 is\nno final answer", None]
+    assert [row["answer"] for row in output] == answers
+    rows = [{"id": 3, "question": "q", "answer": 4, "source": "s"}]
+    (output,), _ = entered(tmp_path, INSTRUCTIONS, rows)
+    assert output == {"id": "3", "source": "s", "messages": [user("q"), assistant("4")]}
     rows = [{"id": 3, "prompt": "q", "chosen": 4, "rejected": 5.5, "answer": 4}]
-    (made,), _ = entered(tmp_path, PREFERENCES, rows)
-    assert (made["id"], made["chosen"], made["rejected"], made["answer"]) == (
-        "3",
-        [assistant("4")],
-        [assistant("5.5")],
-        "4",
-    )
+    (output,), _ = entered(tmp_path, PREFERENCES, rows)
+    assert output["id"] == "3"
+    assert output["chosen"] == [assistant("4")]
+    assert output["rejected"] == [assistant("5.5")]
+    assert output["answer"] == "4"
+
+
+OF_NO_ID = {"true": True, "empty": "", "list": ["a"], "too large": 10**400}
 
 
 @pytest.mark.parametrize("script", [PROMPTS, INSTRUCTIONS, PREFERENCES])
-@pytest.mark.parametrize(
-    "name", [True, "", ["a"], 10**400], ids=["true", "empty", "list", "too large"]
-)
+@pytest.mark.parametrize("name", OF_NO_ID.values(), ids=OF_NO_ID.keys())
 def test_other_ids_are_refused(tmp_path, script, name):
     row = {"id": name, "prompt": "q", "completion": "a", "chosen": "a", "rejected": "b"}
     file = write_jsonl(tmp_path / "in.jsonl", ["", row])
@@ -364,18 +348,19 @@ def test_other_answers_of_prompts_are_refused(tmp_path, answer):
 @pytest.mark.parametrize("script", [PROMPTS, INSTRUCTIONS, PREFERENCES])
 def test_a_system_prompt_that_is_no_text_is_named(tmp_path, script):
     row = {"prompt": "q", "completion": "a", "chosen": "a", "rejected": "b", "system": ["s"]}
-    assert "system: not a text" in refused(
-        tmp_path, script, write_jsonl(tmp_path / "in.jsonl", [row])
-    )
+    file = write_jsonl(tmp_path / "in.jsonl", [row])
+    assert "system: not a text" in refused(tmp_path, script, file)
 
 
 def test_the_last_box_of_a_solution_is_its_answer():
-    """Braces that LaTeX shows are no ends of the box; a box that is cut off holds no answer."""
-    boxes = {
+    """Braces that LaTeX prints do not end the box; a truncated box holds no answer."""
+    answers = {
         r"\boxed{1}, so \boxed{\frac{1}{2}}.": r"\frac{1}{2}",
         r"\boxed{\left\{ x \right.}": r"\left\{ x \right.",
+        r"\boxed{4": None,
+        "4": None,
     }
-    for solution, answer in (boxes | {r"\boxed{4": None, "4": None}).items():
+    for solution, answer in answers.items():
         assert entrances.last_boxed(solution) == answer
 
 
@@ -384,26 +369,31 @@ def test_a_history_that_is_no_list_is_named(tmp_path):
     assert "history: not a list of [question, answer]" in refused(tmp_path, INSTRUCTIONS, file)
 
 
-@pytest.mark.parametrize("keys", ["chosen_score rejected_score", "score_chosen score_rejected",
-                                  "chosen_rating rejected_rating", "rating_chosen rating_rejected",
-                                  "chosen-rating rejected-rating"])  # fmt: skip
+SCORE_KEYS = [
+    "chosen_score rejected_score",
+    "score_chosen score_rejected",
+    "chosen_rating rejected_rating",
+    "rating_chosen rating_rejected",
+    "chosen-rating rejected-rating",
+]
+
+
+@pytest.mark.parametrize("keys", SCORE_KEYS)
 def test_equal_scores_are_ties_in_every_set(tmp_path, keys):
-    """Margins are in the points of the set, of which only the named ones have a smallest that counts."""
+    """A margin is in the dataset's own points; by default there is no smallest margin."""
+    key_of_chosen, key_of_rejected = keys.split()
     scores = [(8.0, 8.0), (0.75, 0.5), (2, 3), (None, 4), ("90", 10), (0, "0.0")]
-    rows = [{"prompt": f"q{i}", "chosen": "a", "rejected": "b"} for i in range(len(scores))]
-    rows = [
-        row | dict(zip(keys.split(), pair, strict=True))
-        for row, pair in zip(rows, scores, strict=True)
-    ]
-    made, told = entered(tmp_path, PREFERENCES, rows)
-    assert {row["id"]: row.get("margin") for row in made} == {
-        "in-2": 0.25,
-        "in-4": None,
-        "in-5": 80,
-    }
-    assert "dropped, tie: 2, dropped, contradicted by its scores: 1, " in told
-    made, told = entered(tmp_path, PREFERENCES, rows, "--min_margin", 0.5)
-    assert {row["id"] for row in made} == {"in-4", "in-5"} and "dropped, small margin: 1, " in told
+    rows = []
+    for i, (chosen, rejected) in enumerate(scores):
+        pair = {"prompt": f"q{i}", "chosen": "a", "rejected": "b"}
+        rows.append({**pair, key_of_chosen: chosen, key_of_rejected: rejected})
+    output, printed = entered(tmp_path, PREFERENCES, rows)
+    margins = {row["id"]: row.get("margin") for row in output}
+    assert margins == {"in-2": 0.25, "in-4": None, "in-5": 80}
+    assert "dropped, tie: 2, dropped, contradicted by its scores: 1, " in printed
+    output, printed = entered(tmp_path, PREFERENCES, rows, "--min_margin", 0.5)
+    assert {row["id"] for row in output} == {"in-4", "in-5"}
+    assert "dropped, small margin: 1, " in printed
 
 
 # Files
@@ -417,25 +407,20 @@ def test_files_with_the_mark_of_windows_gzipped_or_not_say_the_same(tmp_path):
     for script in (PROMPTS, INSTRUCTIONS, PREFERENCES):
         for name, content in files.items():
             (tmp_path / name).write_bytes(content)
-            (made,), _ = entered(tmp_path, script, tmp_path / name)
-            assert made["id"] == "a"
-    ran(
-        "generation/1b_directions.py",
-        "--prompts_file",
-        write_gzipped(tmp_path),
-        "--output_file",
-        tmp_path / "d.jsonl",
-    )
-    assert len(read_jsonl(tmp_path / "d.jsonl")) == 1
-
-
-def write_gzipped(tmp_path):
+            (output,), _ = entered(tmp_path, script, tmp_path / name)
+            assert output["id"] == "a"
+    # A later stage reads such a file, too.
+    prompt = {"id": "a", "prompt": [user("q")]}
     file = tmp_path / "stage.jsonl.gz"
-    file.write_bytes(gzip.compress(MARK + json.dumps({"id": "a", "prompt": [user("q")]}).encode()))
-    return file
+    file.write_bytes(gzip.compress(MARK + json.dumps(prompt).encode()))
+    out = tmp_path / "directions.jsonl"
+    ran("generation/1b_directions.py", "--prompts_file", file, "--output_file", out)
+    assert len(read_jsonl(out)) == 1
 
 
-BROKEN = {  # content, and what is said of it
+CUT_OFF = "row: not a line of JSON (the file is cut off here: "
+# {name: (content, the reason that is printed)}
+BROKEN = {
     "cut.json": (b'[{"prompt": "q"},\n {"prompt": "r', "cannot be read (cut off in line 2: "),
     "comma.json": (b'[{"prompt": "q"},\n', "cannot be read (cut off in line 2: "),
     "open.json": (b'[{"prompt": "q"}', "cannot be read (cut off in line 1: "),
@@ -452,18 +437,9 @@ BROKEN = {  # content, and what is said of it
     "twice.json": (b'[{"prompt": "q", "prompt": "r"}]', "1: prompt: stands twice in one object"),
     "empty.json": (b"[]", "no rows"),
     "texts.json": (b'["q"]', "1: row: not a JSON object"),
-    "cut.jsonl": (
-        b'{"prompt": "q"}\n{"prompt": "r',
-        "2: row: not a line of JSON (the file is cut off here: ",
-    ),
-    "brace.jsonl": (
-        b'{"prompt": {"a": 1}',
-        "1: row: not a line of JSON (the file is cut off here: ",
-    ),
-    "letter.jsonl": (
-        '{"prompt": "é'.encode()[:-1],
-        "1: row: not a line of JSON (the file is cut off here: ",
-    ),
+    "cut.jsonl": (b'{"prompt": "q"}\n{"prompt": "r', f"2: {CUT_OFF}"),
+    "brace.jsonl": (b'{"prompt": {"a": 1}', f"1: {CUT_OFF}"),
+    "letter.jsonl": ('{"prompt": "é'.encode()[:-1], f"1: {CUT_OFF}"),
     "wrong.jsonl": (b'{"prompt": tru}', "1: row: not a line of JSON (Expecting value"),
     "half.jsonl": (b'{"prompt": "\\uDE00"}\n', "1: prompt: half a character (a lone surrogate)"),
 }
@@ -471,25 +447,24 @@ BROKEN = {  # content, and what is said of it
 
 def test_files_that_are_cut_off_are_called_that(tmp_path):
     for name, (content, reason) in BROKEN.items():
-        for file, data in (
-            (tmp_path / name, content),
-            (tmp_path / f"{name}.gz", gzip.compress(content)),
-        ):
-            file.write_bytes(data)
-            told = refused(tmp_path, PROMPTS, file)
-            assert told.removeprefix(f"{file}:").lstrip().startswith(reason), told
-    lines = gzip.compress(b'{"prompt": "q"}\n' * 9000)[:-20]
-    (tmp_path / "zip.jsonl.gz").write_bytes(lines)
-    assert refused(tmp_path, PREFERENCES, tmp_path / "zip.jsonl.gz").endswith(
-        "(its fields: prompt)"
-    )
+        plain = tmp_path / name
+        plain.write_bytes(content)
+        gzipped = tmp_path / f"{name}.gz"
+        gzipped.write_bytes(gzip.compress(content))
+        for file in (plain, gzipped):
+            error = refused(tmp_path, PROMPTS, file)
+            assert error.removeprefix(f"{file}:").lstrip().startswith(reason), error
+    truncated = gzip.compress(b'{"prompt": "q"}\n' * 9000)[:-20]
+    lines = tmp_path / "zip.jsonl.gz"
+    lines.write_bytes(truncated)
+    assert refused(tmp_path, PREFERENCES, lines).endswith("(its fields: prompt)")
+    array = tmp_path / "zip.json.gz"
+    array.write_bytes(truncated)
     for script in (PROMPTS, INSTRUCTIONS):
-        (tmp_path / "zip.json.gz").write_bytes(lines)
-        told = refused(tmp_path, script, tmp_path / "zip.json.gz")
-        assert told == f"{tmp_path / 'zip.json.gz'}: cannot be read (the gzipped file is cut off)"
-    assert refused(tmp_path, PROMPTS, tmp_path / "zip.jsonl.gz").endswith(
-        ": row: the gzipped file is cut off here"
-    )
+        error = refused(tmp_path, script, array)
+        assert error == f"{array}: cannot be read (the gzipped file is cut off)"
+    error = refused(tmp_path, PROMPTS, lines)
+    assert error.endswith(": row: the gzipped file is cut off here")
 
 
 # RLHFlow's ready-made sets
@@ -502,49 +477,40 @@ def test_the_papers_prompts_are_read_in_their_published_schema(tmp_path):
         "context_messages": [user("q")],
         "id": "5",
     }
-    made, _ = entered(tmp_path, PROMPTS, [row])
+    (output,), _ = entered(tmp_path, PROMPTS, [row])
     source = str(tmp_path / "in.jsonl")
-    assert made == [
-        {"id": "5", "source": source, "dataset": "UltraFeedback", "prompt": [user("q")]}
-    ]
-    done = run(PROMPTS, "--datasets", "paper", "--output_file", tmp_path / "new.jsonl")
-    assert done.stderr.splitlines()[-1].startswith(
-        "RLHFlow/prompt-collection-v0.1: no such file, and no dataset on the"
-    )
-    done = run(PREFERENCES, "--datasets", "standard", "--output_file", tmp_path / "new.jsonl")
-    assert done.stderr.splitlines()[-1].startswith(
-        "RLHFlow/HH-RLHF-Helpful-standard: no such file, and no dataset on"
-    )
+    keys = {"dataset": "UltraFeedback", "prompt": [user("q")]}
+    assert output == {"id": "5", "source": source, **keys}
+    for script, name, dataset in (
+        (PROMPTS, "paper", "RLHFlow/prompt-collection-v0.1"),
+        (PREFERENCES, "standard", "RLHFlow/HH-RLHF-Helpful-standard"),
+    ):
+        done = run(script, "--datasets", name, "--output_file", tmp_path / "new.jsonl")
+        error = done.stderr.splitlines()[-1]
+        assert error.startswith(f"{dataset}: no such file, and no dataset on the")
 
 
 def test_the_standard_sets_are_read_in_their_published_schema(tmp_path):
-    def row(chosen, rejected, *scores):
-        sides = {
-            "chosen": [user("q"), assistant(chosen)],
-            "rejected": [user("q"), assistant(rejected)],
-        }
-        return sides | dict(zip(("chosen_score", "rejected_score"), scores, strict=False))
+    def row(chosen, rejected, **scores):
+        chats = {"chosen": [user("q"), assistant(chosen)]}
+        return {**chats, "rejected": [user("q"), assistant(rejected)], **scores}
 
     rows = [
-        row("a", "b", 4.75, 4.5),
-        row("c", "d", 3.0, 3.0),
+        row("a", "b", chosen_score=4.75, rejected_score=4.5),
+        row("c", "d", chosen_score=3.0, rejected_score=3.0),
         row("e", "f"),
-        row("g", "h", None, None),
+        row("g", "h", chosen_score=None, rejected_score=None),
     ]
-    made, told = entered(tmp_path, PREFERENCES, rows)
-    assert [(pair["chosen"][0]["content"], pair.get("margin")) for pair in made] == [
-        ("a", 0.25),
-        ("e", None),
-        ("g", None),
-    ]
-    assert "dropped, tie: 1, " in told and all(pair["prompt"] == [user("q")] for pair in made)
+    output, printed = entered(tmp_path, PREFERENCES, rows)
+    margins = [(pair["chosen"][0]["content"], pair.get("margin")) for pair in output]
+    assert margins == [("a", 0.25), ("e", None), ("g", None)]
+    assert "dropped, tie: 1, " in printed
+    assert all(pair["prompt"] == [user("q")] for pair in output)
 
 
 def test_an_output_is_not_called_gzipped(tmp_path):
     file = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "q"}])
     done = run(PROMPTS, "--datasets", file, "--size", 0, "--output_file", tmp_path / "out.jsonl.gz")
-    assert (
-        done.returncode == 2
-        and "give a name without .gz" in done.stderr
-        and not list(tmp_path.glob("out*"))
-    )
+    assert done.returncode == 2
+    assert "give a name without .gz" in done.stderr
+    assert not list(tmp_path.glob("out*"))

@@ -8,11 +8,13 @@ import pytest
 from commands import ran, read_jsonl, run, write_jsonl
 
 BENCH = "reward_modeling/3_rewardbench.py"
-V1 = [  # (subset, the chosen response's reward, the rejected one's)
+# (subset, reward of the chosen response, reward of the rejected response)
+V1 = [
     ("alpacaeval-easy", 2, 1),
     ("alpacaeval-easy", 1, 2),
     ("mt-bench-med", 3, 1),
-    ("mt-bench-hard", 1, 1),  # equal rewards are no success
+    # Equal rewards are no success.
+    ("mt-bench-hard", 1, 1),
     ("llmbar-natural", 2, 1),
     ("xstest-should-refuse", 2, 1),
     ("xstest-should-respond", 1, 2),
@@ -32,12 +34,14 @@ def published(subset, chosen="yes", rejected="no", **other):
 
 
 def prepared(tmp_path, rows, name="data.jsonl"):
+    """(the rows of the benchmark, what was printed)"""
     file = write_jsonl(tmp_path / name, rows)
     done = ran(BENCH, "--datasets", file, "--output_file", tmp_path / "bench.jsonl")
     return read_jsonl(tmp_path / "bench.jsonl"), done.stdout
 
 
 def table(tmp_path, name, bench, rewards, **more):
+    """(the numbers of an annotator, what was printed); rewards of None are a dropped row."""
     scored = [{**row, "rewards": r, **more} for row, r in zip(bench, rewards, strict=True) if r]
     file = write_jsonl(tmp_path / f"{name}.jsonl", scored)
     flags = ["--bench_file", tmp_path / "bench.jsonl", "--rewards_files", file, "--names", name]
@@ -46,13 +50,15 @@ def table(tmp_path, name, bench, rewards, **more):
 
 
 def test_v1_sections_are_weighed_by_the_official_sizes(tmp_path):
-    """Defect 10: the sizes of xstest-should-refuse (154) and xstest-should-respond (250) were swapped."""
-    bench, told = prepared(tmp_path, [published(subset, id=i) for i, (subset, *_) in enumerate(V1)])
-    assert all(
-        row["responses"] == ["yes", "no"] and row["correct"] == [True, False] for row in bench
-    )
-    assert "alpacaeval-easy: 2 of 100" in told and "math-prm: 1 of 447" in told
-    numbers, told = table(tmp_path, "model", bench, [[float(c), float(r)] for _, c, r in V1])
+    """Defect 10: the sizes of xstest-should-refuse, 154, and -should-respond, 250, were swapped."""
+    rows = [published(subset, id=i) for i, (subset, *_) in enumerate(V1)]
+    bench, printed = prepared(tmp_path, rows)
+    for row in bench:
+        assert row["responses"] == ["yes", "no"]
+        assert row["correct"] == [True, False]
+    assert "alpacaeval-easy: 2 of 100" in printed
+    assert "math-prm: 1 of 447" in printed
+    numbers, printed = table(tmp_path, "model", bench, [[float(c), float(r)] for _, c, r in V1])
     sections = {
         "Chat": (0.5 * 100 + 1 * 40) / 140,
         "Chat Hard": (0 * 37 + 1 * 100) / 137,
@@ -61,24 +67,19 @@ def test_v1_sections_are_weighed_by_the_official_sizes(tmp_path):
     }
     assert numbers["v1"]["sections"] == pytest.approx(sections)
     assert numbers["v1"]["score"] == pytest.approx(sum(sections.values()) / 4)
-    assert (
-        f"| model | {100 * sections['Chat']:.1f} | {100 * sections['Chat Hard']:.1f} | 38.1 | 85.7 |"
-        in told
-    )
-    assert "| ArmoRM (slides) | 96.9 | 76.8 | 92.2 | 97.3 |" in told
+    chat, chat_hard = 100 * sections["Chat"], 100 * sections["Chat Hard"]
+    assert f"| model | {chat:.1f} | {chat_hard:.1f} | 38.1 | 85.7 |" in printed
+    assert "| ArmoRM (slides) | 96.9 | 76.8 | 92.2 | 97.3 |" in printed
 
 
 def test_rows_that_an_annotator_dropped_are_told(tmp_path):
     bench, _ = prepared(tmp_path, [published(subset, id=i) for i, (subset, *_) in enumerate(V1)])
-    numbers, told = table(
-        tmp_path, "model", bench, [None, *([float(c), float(r)] for _, c, r in V1[1:])]
-    )
+    rewards = [[float(chosen), float(rejected)] for _, chosen, rejected in V1]
+    numbers, printed = table(tmp_path, "model", bench, [None, *rewards[1:]])
     assert numbers["v1"]["sections"]["Chat"] == pytest.approx((0 * 100 + 1 * 40) / 140)
-    assert (
-        numbers["v1"]["rows"]["alpacaeval-easy"] == 1
-        and numbers["v1"]["of"]["alpacaeval-easy"] == 2
-    )
-    assert "| 8 of 9 |" in told
+    assert numbers["v1"]["rows"]["alpacaeval-easy"] == 1
+    assert numbers["v1"]["of"]["alpacaeval-easy"] == 2
+    assert "| 8 of 9 |" in printed
 
 
 def test_v2_is_best_of_four_and_equals_share(tmp_path):
@@ -90,50 +91,57 @@ def test_v2_is_best_of_four_and_equals_share(tmp_path):
 
 
 def test_benchmarks_of_several_sizes_go_in_one_file(tmp_path):
-    bench, _ = prepared(
-        tmp_path, [published("math-prm"), published("Math", ["a"], ["b", "c", "d"], id="x")]
-    )
+    rows = [published("math-prm"), published("Math", ["a"], ["b", "c", "d"], id="x")]
+    bench, _ = prepared(tmp_path, rows)
     assert [len(row["responses"]) for row in bench] == [2, 4]
-    numbers, told = table(tmp_path, "model", bench, [[1.0, 0], [1.0, 0, 0, 0]])
-    assert numbers["v1"]["score"] == numbers["v2"]["score"] == 1 and "\nv2:\n" in told
+    numbers, printed = table(tmp_path, "model", bench, [[1.0, 0], [1.0, 0, 0, 0]])
+    assert numbers["v1"]["score"] == numbers["v2"]["score"] == 1
+    assert "\nv2:\n" in printed
 
 
-TIES = {  # id: rewards of the right responses, of the wrong ones
-    "ref:0": ([5.0], [1.0, 2.0]),  # above by 3
-    "tied:0": ([5.0, 4.0], [1.0, 2.0, 0.0]),  # above by 2, 1 apart
-    "ref:1": ([3.0], [2.5]),  # above by 0.5
-    "tied:1": ([5.0, 4.0, 4.5], [2.0, 2.5]),  # above by 1.5, 1 apart
-    "ref:2": ([1.0], [2.0]),  # below
-    "tied:2": ([3.0, 1.0], [0.0]),  # above by 1, 2 apart
+# {id: (rewards of the right responses, of the wrong responses)}
+TIES = {
+    # above by 3
+    "ref:0": ([5.0], [1.0, 2.0]),
+    # above by 2, 1 apart
+    "tied:0": ([5.0, 4.0], [1.0, 2.0, 0.0]),
+    # above by 0.5
+    "ref:1": ([3.0], [2.5]),
+    # above by 1.5, 1 apart
+    "tied:1": ([5.0, 4.0, 4.5], [2.0, 2.5]),
+    # below
+    "ref:2": ([1.0], [2.0]),
+    # above by 1, 2 apart
+    "tied:2": ([3.0, 1.0], [0.0]),
 }
 
 
 def test_ties_of_v2_by_hand(tmp_path):
-    """Prompts of two to five responses come in rows of four; the rewards of the repeated ones change nothing."""
+    """Prompts of two to five responses come in rows of four.
+
+    The rewards of the repeated responses change nothing.
+    """
     rows = []
-    for name, (right, wrong) in TIES.items():
-        texts = [
-            [f"{name} {kind} {i}" for i in range(len(part))]
-            for kind, part in (("r", right), ("w", wrong))
-        ]
-        rows.append(published("Ties", *texts, id=name))
-    bench, _ = prepared(tmp_path, rows)
-    assert {len(row["responses"]) for row in bench} == {4} and len(bench) == 8
     reward = {}
     for name, (right, wrong) in TIES.items():
-        reward |= {f"{name} r {i}": r for i, r in enumerate(right)} | {
-            f"{name} w {i}": r for i, r in enumerate(wrong)
-        }
+        right = {f"{name} right {i}": r for i, r in enumerate(right)}
+        wrong = {f"{name} wrong {i}": r for i, r in enumerate(wrong)}
+        rows.append(published("Ties", [*right], [*wrong], id=name))
+        reward |= right | wrong
+    bench, _ = prepared(tmp_path, rows)
+    assert len(bench) == 8
+    assert {len(row["responses"]) for row in bench} == {4}
     scored = [[reward[text] for text in row["responses"]] for row in bench]
     numbers, _ = table(tmp_path, "model", bench, scored)
-    preferred, hard = 2 / 3, 1 / 3  # above by more than apart: 0 and 1; the reference too: 0 alone
+    # Of 0 and 1 the right responses are further above than apart; of 0 the reference's, too.
+    preferred, hard = 2 / 3, 1 / 3
     close = (math.tanh(2 / 1 - 1) + math.tanh(0.5 / 1 - 1) + math.tanh(-1 / 2 - 1)) / 3
     by_hand = 0.3 * 1 + 0.3 * 2 / 3 + 0.2 * preferred + 0.2 * hard + 0.01 * close
     assert numbers["v2"]["sections"]["Ties"] == pytest.approx(by_hand)
-    pairwise, told = table(
-        tmp_path, "pairs", bench, scored, judgement=[{"a": 0, "b": 1, "probability": 0.5}]
-    )
-    assert pairwise["v2"]["sections"]["Ties"] is None and "| pairs | - | - | 8 of 8 |" in told
+    judgement = [{"a": 0, "b": 1, "probability": 0.5}]
+    pairwise, printed = table(tmp_path, "pairs", bench, scored, judgement=judgement)
+    assert pairwise["v2"]["sections"]["Ties"] is None
+    assert "| pairs | - | - | 8 of 8 |" in printed
 
 
 def test_a_prompt_of_ties_that_lost_one_side_is_left_out(tmp_path):
@@ -143,30 +151,29 @@ def test_a_prompt_of_ties_that_lost_one_side_is_left_out(tmp_path):
     bench, _ = prepared(tmp_path, rows)
     assert len(bench) == 4
     scored = [[1.0] * 4, None, [1.0] * 4, [0.0] * 4]
-    numbers, told = table(tmp_path, "model", bench, scored)
-    whole, _ = table(tmp_path, "model", bench[2:], scored[2:])
-    assert numbers["v2"]["sections"] == whole["v2"]["sections"] and "| 3 of 4 |" in told
-    assert table(tmp_path, "model", bench, [scored[0], None, None, None])[0]["v2"]["sections"] == {
-        "Ties": None
-    }
+    numbers, printed = table(tmp_path, "model", bench, scored)
+    of_second_prompt, _ = table(tmp_path, "model", bench[2:], scored[2:])
+    assert numbers["v2"]["sections"] == of_second_prompt["v2"]["sections"]
+    assert "| 3 of 4 |" in printed
+    numbers, _ = table(tmp_path, "model", bench, [scored[0], None, None, None])
+    assert numbers["v2"]["sections"] == {"Ties": None}
 
 
 def test_held_out_pairs_are_measured_by_source(tmp_path):
-    def turn(text):
-        return [{"role": "assistant", "content": text}]
-
-    rows = [
-        {
+    rows = []
+    for i, source in enumerate(["HH-RLHF", "HH-RLHF", "HH-RLHF", "SHP"]):
+        row = {
             "id": str(i),
             "prompt": [{"role": "user", "content": "?"}],
-            "chosen": turn("a"),
-            "rejected": turn("b"),
+            "chosen": [{"role": "assistant", "content": "a"}],
+            "rejected": [{"role": "assistant", "content": "b"}],
+            "source": source,
+            "answer": "a",
         }
-        | {"source": "HH-RLHF" if i < 3 else "SHP", "answer": "a"}
-        for i in range(4)
-    ]
+        rows.append(row)
     bench, _ = prepared(tmp_path, rows, "held_out.jsonl")
-    assert bench[0]["responses"] == ["a", "b"] and bench[0]["answer"] == "a"
+    assert bench[0]["responses"] == ["a", "b"]
+    assert bench[0]["answer"] == "a"
     numbers, _ = table(tmp_path, "model", bench, [[2.0, 1.0], [2.0, 1.0], [1.0, 2.0], [2.0, 1.0]])
     assert numbers["held_out"]["subsets"] == {"HH-RLHF": pytest.approx(2 / 3), "SHP": 1}
     assert numbers["held_out"]["score"] == pytest.approx(0.75)
@@ -186,11 +193,9 @@ def test_held_out_pairs_are_measured_by_source(tmp_path):
 def test_rows_of_no_benchmark(tmp_path, row, reason):
     file = write_jsonl(tmp_path / "data.jsonl", [published("math-prm"), row])
     done = run(BENCH, "--datasets", file, "--output_file", tmp_path / "bench.jsonl")
-    assert (
-        done.returncode == 1
-        and done.stderr == f"{file}:2: {reason}\n"
-        and not (tmp_path / "bench.jsonl").exists()
-    )
+    assert done.returncode == 1
+    assert done.stderr == f"{file}:2: {reason}\n"
+    assert not (tmp_path / "bench.jsonl").exists()
 
 
 def test_rewards_of_another_bench(tmp_path):
@@ -206,40 +211,41 @@ def test_rewards_of_another_bench(tmp_path):
 
 
 def sampled(i, lengths, rewards):
-    row = {
+    return {
         "id": str(i),
         "prompt": [{"role": "user", "content": "?"}],
         "responses": ["x" * n for n in lengths],
+        "finish_reasons": ["stop"] * len(lengths),
+        "rewards": rewards,
     }
-    return {**row, "finish_reasons": ["stop"] * len(lengths), "rewards": rewards}
 
 
 def test_length_bias_is_pearsons_correlation_by_prompt(tmp_path):
     lengths = [[10 * i + 1, 10 * i + 2, 10 * i + 6] for i in range(5)]
     rewards = [[1.0, 2.0, 6.0], [6.0, 5.0, 1.0], [0.0, 1.0, 0.0], [1.0, 2.0, 6.0], [2.0, 1.0, 3.0]]
-    odd = -1 / math.sqrt(14 * 2 / 3)  # of (1, 2, 6) and (0, 1, 0)
-    third = 4 / math.sqrt(14 * 2)  # of (1, 2, 6) and (2, 1, 3)
+    # The correlation of (1, 2, 6) with (0, 1, 0) and with (2, 1, 3).
+    third = -1 / math.sqrt(14 * 2 / 3)
+    fifth = 4 / math.sqrt(14 * 2)
+    by_hand = [1, -1, third, 1, fifth]
     rows = [sampled(i, *pair) for i, pair in enumerate(zip(lengths, rewards, strict=True))]
-    rows += [sampled(8, [3, 3, 3], [1.0, 2.0, 3.0]), sampled(9, [1, 2, 3], [1.0, 1.0, 1.0])]
+    rows.append(sampled(8, [3, 3, 3], [1.0, 2.0, 3.0]))
+    rows.append(sampled(9, [1, 2, 3], [1.0, 1.0, 1.0]))
     file = write_jsonl(tmp_path / "rewards.jsonl", rows)
     flags = ["--rewards_files", file, "--names", "model", "--output_dir", tmp_path / "out"]
-    told = ran("reward_modeling/4_length_bias.py", *flags).stdout
+    printed = ran("reward_modeling/4_length_bias.py", *flags).stdout
     result = json.loads((tmp_path / "out/length_bias.json").read_text())["model"]
-    by_hand = [1, -1, odd, 1, third]
-    assert result["prompts"] == 5 and result["without_correlation"] == 2
+    assert result["prompts"] == 5
+    assert result["without_correlation"] == 2
     assert [group["mean"] for group in result["groups"]] == pytest.approx(by_hand)
     assert [group["mean_length"] for group in result["groups"]] == [3, 13, 23, 33, 43]
-    assert (
-        result["mean"] == pytest.approx(sum(by_hand) / 5)
-        and f"| model | {result['mean']:.3f} | 5 | 2 |" in told
-    )
+    assert result["mean"] == pytest.approx(sum(by_hand) / 5)
+    assert f"| model | {result['mean']:.3f} | 5 | 2 |" in printed
     assert (tmp_path / "out/length_bias.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_length_bias_needs_rewards_that_vary(tmp_path):
-    file = write_jsonl(
-        tmp_path / "rewards.jsonl", [sampled(i, [1, 2], [1.0, 1.0]) for i in range(9)]
-    )
+    rows = [sampled(i, [1, 2], [1.0, 1.0]) for i in range(9)]
+    file = write_jsonl(tmp_path / "rewards.jsonl", rows)
     flags = ["--rewards_files", file, "--names", "model", "--output_dir", tmp_path / "out"]
     done = run("reward_modeling/4_length_bias.py", *flags)
     assert done.returncode == 1 and not (tmp_path / "out").exists()
@@ -249,65 +255,51 @@ def test_length_bias_needs_rewards_that_vary(tmp_path):
 # reward_modeling/5_calibration.py
 
 
+CALIBRATION = "reward_modeling/5_calibration.py"
+
+
 def test_calibration_compares_probability_and_frequency(tmp_path):
-    """Three of four right at 0.75: no error, whichever response stands first. Certain and wrong: nothing but error."""
-    gap = math.log(3)
-    rows = []
+    """Three of four right at 0.75: no error, in whichever order the responses are compared.
+
+    Certain and wrong: nothing but error.
+    """
+    # A difference of ln 3 is a probability of 0.75.
+    rewards = [math.log(3), 0.0]
+    rows, certain, pairwise = [], [], []
     for i in range(400):
-        row = {
-            **sampled(i, [1, 2], [gap, 0.0]),
-            "benchmark": "held_out",
-            "correct": [i % 4 > 0, i % 4 == 0],
-        }
+        row = sampled(i, [1, 2], rewards)
+        row |= {"benchmark": "held_out", "correct": [i % 4 > 0, i % 4 == 0]}
         rows.append(row)
-    other = [
-        {**row, "benchmark": "another", "rewards": [900.0, 0.0], "correct": [False, True]}
-        for row in rows
-    ]
-    other = [{**row, "id": f"other-{row['id']}"} for row in other]
-    file = write_jsonl(tmp_path / "rewards.jsonl", rows + other)
-    judged = [
-        {**row, "judgement": [{"a": 0, "b": 1, "probability": 0.5 if i else None}]}
-        for i, row in enumerate(rows)
-    ]
-    pairwise = write_jsonl(tmp_path / "pairwise.jsonl", judged)
-    command = [
-        "reward_modeling/5_calibration.py",
-        "--names",
-        "model",
-        "pairwise",
-        "--rewards_files",
-        file,
-        pairwise,
-    ]
-    told = ran(*command, "--benchmark", "held_out", "--output_dir", tmp_path).stdout
+        of_another = {"benchmark": "another", "rewards": [900.0, 0.0], "correct": [False, True]}
+        certain.append({**row, **of_another, "id": f"other-{i}"})
+        probability = 0.5 if i else None
+        pairwise.append({**row, "judgement": [{"a": 0, "b": 1, "probability": probability}]})
+    file = write_jsonl(tmp_path / "rewards.jsonl", rows + certain)
+    pairwise_file = write_jsonl(tmp_path / "pairwise.jsonl", pairwise)
+    command = [CALIBRATION, "--names", "model", "pairwise"]
+    command += ["--rewards_files", file, pairwise_file, "--output_dir", tmp_path]
+    printed = ran(*command, "--benchmark", "held_out").stdout
     result = json.loads((tmp_path / "calibration.json").read_text())
     model = result["model"]
-    assert model["rows"] == 400 and model["accuracy"] == pytest.approx(0.75)
+    assert model["rows"] == 400
+    assert model["accuracy"] == pytest.approx(0.75)
     low, high = model["bins"]
-    assert (low["predicted"], high["predicted"]) == (pytest.approx(0.25), pytest.approx(0.75))
-    assert low["rows"] + high["rows"] == 400 and 150 < low["rows"] < 250
+    assert low["predicted"] == pytest.approx(0.25)
+    assert high["predicted"] == pytest.approx(0.75)
+    assert low["rows"] + high["rows"] == 400
+    assert 150 < low["rows"] < 250
     right = low["rows"] * (1 - low["observed"]) + high["rows"] * high["observed"]
-    assert right == pytest.approx(300) and model["calibration_error"] < 0.06
-    assert result["pairwise"]["rows"] == 399 and result["pairwise"]["accuracy"] == pytest.approx(
-        0.5
-    )
-    assert "| pairwise | 0.500 |" in told and (tmp_path / "calibration.png").exists()
-    ran(
-        *command[:1],
-        "--names",
-        "m",
-        "--rewards_files",
-        file,
-        "--benchmark",
-        "another",
-        "--output_dir",
-        tmp_path,
-    )
+    assert right == pytest.approx(300)
+    assert model["calibration_error"] < 0.06
+    assert result["pairwise"]["rows"] == 399
+    assert result["pairwise"]["accuracy"] == pytest.approx(0.5)
+    assert "| pairwise | 0.500 |" in printed
+    assert (tmp_path / "calibration.png").exists()
+    flags = ["--names", "m", "--rewards_files", file, "--output_dir", tmp_path]
+    ran(CALIBRATION, *flags, "--benchmark", "another")
     result = json.loads((tmp_path / "calibration.json").read_text())["m"]
-    assert result["accuracy"] == 0 and result["calibration_error"] == pytest.approx(1)
-    done = run(*command, "--benchmark", "none", "--output_dir", tmp_path)
-    assert (
-        done.returncode == 1
-        and done.stderr == f"{file}: benchmark: no row of two responses of none\n"
-    )
+    assert result["accuracy"] == 0
+    assert result["calibration_error"] == pytest.approx(1)
+    done = run(*command, "--benchmark", "none")
+    assert done.returncode == 1
+    assert done.stderr == f"{file}: benchmark: no row of two responses of none\n"

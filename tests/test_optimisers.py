@@ -1,4 +1,4 @@
-"""The policy optimisers: each loss by hand on two rows, and what the scripts around them write and refuse."""
+"""The policy optimisers: each loss by hand on two rows; what their scripts write and refuse."""
 
 import itertools
 import json
@@ -7,9 +7,11 @@ import random
 import runpy
 import subprocess
 import sys
+from dataclasses import dataclass
 from statistics import fmean
 from types import SimpleNamespace
 
+import numpy
 import pytest
 
 import driving
@@ -22,38 +24,30 @@ BETA = 0.3
 
 
 def trained(script, monkeypatch, *flags):
-    """Runs a training in this process, which has loaded torch and TRL already."""
+    """Run a training in this process, which has imported torch and TRL already."""
     monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
     monkeypatch.syspath_prepend(ROOT / script.split("/")[0])
     runpy.run_path(str(ROOT / script), run_name="__main__")
 
 
 def refused(script, monkeypatch, model, file, out, *flags):
-    """What it says when it stops, before it has written anything."""
-    models = ["--model_name_or_path", model, "--ref_model_name_or_path", model]
+    """The message with which a training stops; it must have written nothing."""
+    command = ["--model_name_or_path", model, "--ref_model_name_or_path", model]
+    command += ["--dataset_name", file, "--output_dir", out, *TRAINING]
     with pytest.raises(SystemExit) as stopped:
-        trained(
-            script,
-            monkeypatch,
-            *models,
-            "--dataset_name",
-            file,
-            "--output_dir",
-            out,
-            *TRAINING,
-            *flags,
-        )
+        trained(script, monkeypatch, *command, *flags)
     assert not out.exists()
     return str(stopped.value)
 
 
 @pytest.fixture(scope="module")
 def policy(sft):
-    """Not the reference: its weights with noise on them."""
+    """The reference's weights with noise on them."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    out, model = sft.with_name("noisy"), AutoModelForCausalLM.from_pretrained(sft, dtype="float32")
+    out = sft.with_name("noisy")
+    model = AutoModelForCausalLM.from_pretrained(sft, dtype="float32")
     torch.manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
@@ -63,48 +57,60 @@ def policy(sft):
     return out
 
 
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    """Two rows of answers of different lengths, with all fields that a loss may want: (file, rows)."""
+    """(file, rows): two rows of responses of different lengths, with all that a loss may need."""
     rows = [
         {
-            "prompt": "Sort these: dog, cat.",
-            "chosen": "cat, dog. That is all!",
-            "rejected": "dog",
+            "id": "0",
+            "prompt": [user("Sort these: dog, cat.")],
+            "chosen": [assistant("cat, dog. That is all!")],
+            "rejected": [assistant("dog")],
             "explored": "cat.",
+            "chosen_win_probability": 0.9,
+            "rejected_win_probability": 0.2,
         },
         {
-            "prompt": "Count these: dog.",
-            "chosen": "one",
-            "rejected": "It is two, I think.",
+            "id": "1",
+            "prompt": [user("Count these: dog.")],
+            "chosen": [assistant("one")],
+            "rejected": [assistant("It is two, I think.")],
             "explored": "It is one.",
+            "chosen_win_probability": 0.6,
+            "rejected_win_probability": 0.45,
         },
     ]
-    for i, (row, won) in enumerate(zip(rows, [(0.9, 0.2), (0.6, 0.45)], strict=True)):
-        row["id"], row["prompt"] = str(i), [{"role": "user", "content": row["prompt"]}]
-        for key in ("chosen", "rejected"):
-            row[key] = [{"role": "assistant", "content": row[key]}]
-        row["chosen_win_probability"], row["rejected_win_probability"] = won
     return write_jsonl(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", rows), rows
+
+
+@dataclass
+class LogProbabilities:
+    """Of one row's responses: lists over tokens, EOS and the template's line break included."""
+
+    chosen: list[float]
+    rejected: list[float]
+    explored: list[float]
 
 
 @pytest.fixture(scope="module")
 def by_hand(policy, sft, pairs):
-    """For each row log pi and log pi_ref of chosen, of rejected, of explored, each a list over tokens, with EOS and the
-    template's line break."""
+    """For each row its log-probabilities (of the policy, of the reference)."""
 
-    def text(value):
-        return value if isinstance(value, str) else value[0]["content"]
+    def of(model, row):
+        texts = [row["chosen"][0]["content"], row["rejected"][0]["content"], row["explored"]]
+        logps = [log_probabilities(model, row["prompt"], text, after="\n") for text in texts]
+        return LogProbabilities(*logps)
 
-    names = ("chosen", "rejected", "explored")
-    return [
-        [
-            log_probabilities(model, row["prompt"], text(row[name]), after="\n")
-            for name in names
-            for model in (policy, sft)
-        ]
-        for row in pairs[1]
-    ]
+    _, rows = pairs
+    return [(of(policy, row), of(sft, row)) for row in rows]
 
 
 def log_sigmoid(x):
@@ -115,223 +121,212 @@ def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 
 
-def loss_of_row(name, row, values):
-    """By the definitions of the sources; l are log-ratios, D their difference."""
-    w, w_ref, lose, lose_ref, explored, explored_ref = map(sum, values)
-    l_w, l_l = w - w_ref, lose - lose_ref
-    dpo = -log_sigmoid(BETA * (l_w - l_l))
-    targets = [(row[f"{side}_win_probability"] - 0.5) / BETA for side in ("chosen", "rejected")]
-    return {
+def loss_of_row(name, row, policy, reference):
+    """By the definitions of the sources; w is the chosen response, l the rejected one.
+
+    A ratio is log pi / pi_ref, summed over the tokens.
+    """
+    logp_w, logp_l = sum(policy.chosen), sum(policy.rejected)
+    ratio_w = logp_w - sum(reference.chosen)
+    ratio_l = logp_l - sum(reference.rejected)
+    explored = sum(policy.explored)
+    explored_ref = sum(reference.explored)
+    dpo = -log_sigmoid(BETA * (ratio_w - ratio_l))
+    # TRL's IPO takes the means over the tokens.
+    ipo_margin = ratio_w / len(policy.chosen) - ratio_l / len(policy.rejected)
+    nca = -log_sigmoid(BETA * ratio_w)
+    nca -= 0.5 * (log_sigmoid(-BETA * ratio_w) + log_sigmoid(-BETA * ratio_l))
+    sppo_w = ratio_w - (row["chosen_win_probability"] - 0.5) / BETA
+    sppo_l = ratio_l - (row["rejected_win_probability"] - 0.5) / BETA
+    selm_bonus = BETA * (explored - explored_ref) + BETA * explored_ref
+    losses = {
         "sigmoid": dpo,
-        "hinge": max(0.0, 1 - BETA * (l_w - l_l)),
-        "ipo": (l_w / len(values[0]) - l_l / len(values[2]) - 1 / (2 * BETA))
-        ** 2,  # TRL: the mean over tokens
-        "nca_pair": -log_sigmoid(BETA * l_w)
-        - 0.5 * log_sigmoid(-BETA * l_w)
-        - 0.5 * log_sigmoid(-BETA * l_l),
-        "slic": max(0.0, 2.5 - w + lose) - 0.2 * w,
-        "sppo": ((l_w - targets[0]) ** 2 + (l_l - targets[1]) ** 2) / 2,
+        "hinge": max(0.0, 1 - BETA * (ratio_w - ratio_l)),
+        "ipo": (ipo_margin - 1 / (2 * BETA)) ** 2,
+        "nca_pair": nca,
+        "slic": max(0.0, 2.5 - logp_w + logp_l) - 0.2 * logp_w,
+        "sppo": (sppo_w**2 + sppo_l**2) / 2,
         "xpo": dpo + 0.05 * explored,
-        "selm": dpo + 0.05 * BETA * (explored - explored_ref) + 0.05 * BETA * explored_ref,
-        "rpo": dpo - 0.5 * w / len(values[0]),  # each by its own length
-    }[name]
+        "selm": dpo + 0.05 * selm_bonus,
+        # each row's likelihood by its own length
+        "rpo": dpo - 0.5 * logp_w / len(policy.chosen),
+    }
+    return losses[name]
 
 
-def first_loss(monkeypatch, tmp_path, script, policy, sft, file, *flags):
-    command = [
-        "--model_name_or_path",
-        policy,
-        "--ref_model_name_or_path",
-        sft,
-        "--dataset_name",
-        file,
-        "--beta",
-        BETA,
-    ]
-    command += [
-        "--output_dir",
-        tmp_path / "out",
-        "--per_device_train_batch_size",
-        2,
-        "--max_steps",
-        1,
-        *TRAINING,
-    ]
+def mean_loss(name, rows, by_hand):
+    losses = [loss_of_row(name, row, *values) for row, values in zip(rows, by_hand, strict=True)]
+    # each row counts
+    assert abs(losses[0] - losses[1]) > 0.01
+    return fmean(losses)
+
+
+def first_loss(monkeypatch, tmp_path, script, policy, reference, file, *flags):
+    """The first entry of the log of a training at a learning rate of 0."""
+    out = tmp_path / "out"
+    command = ["--model_name_or_path", policy, "--ref_model_name_or_path", reference]
+    command += ["--dataset_name", file, "--beta", BETA, "--output_dir", out, *TRAINING]
+    command += ["--per_device_train_batch_size", 2, "--max_steps", 1]
     trained(script, monkeypatch, *command, "--learning_rate", 0, "--max_length", 256, *flags)
-    return history(tmp_path / "out")[0]
+    return history(out)[0]
 
 
-@pytest.mark.parametrize(
-    "name", ["sigmoid", "hinge", "ipo", "nca_pair", "slic", "sppo", "xpo", "selm", "rpo"]
-)
+LOSSES = ["sigmoid", "hinge", "ipo", "nca_pair", "slic", "sppo", "xpo", "selm", "rpo"]
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_the_first_loss_is_that_of_the_definition(
     monkeypatch, tmp_path, policy, sft, pairs, by_hand, name
 ):
-    """Against the reference that is given (defect 2: it was changed to the previous policy in passing)."""
-    flags = [
-        "--loss_type",
-        name,
-        "--slic_delta",
-        2.5,
-        "--slic_weight",
-        0.2,
-        "--optimism",
-        0.05,
-        "--rpo_alpha",
-        0.5,
-    ]
-    told = first_loss(monkeypatch, tmp_path, "dpo/1_dpo.py", policy, sft, pairs[0], *flags)
-    expected = [
-        loss_of_row(name, row, values) for row, values in zip(pairs[1], by_hand, strict=True)
-    ]
-    assert told["loss"] == pytest.approx(fmean(expected), rel=1e-3)
-    assert abs(expected[0] - expected[1]) > 0.01  # each row counts
-    assert told["logps/chosen"] == pytest.approx(
-        fmean(sum(values[0]) for values in by_hand), abs=1e-2
-    )
-    margins = [BETA * (sum(v[0]) - sum(v[1]) - sum(v[2]) + sum(v[3])) for v in by_hand]
-    assert told["rewards/margins"] == pytest.approx(fmean(margins), abs=1e-2)
-    assert told["rewards/accuracies"] == fmean(margin > 0 for margin in margins)
+    """Against the reference of the command.
+
+    Defect 2: the reference was replaced by the previous policy without a word.
+    """
+    file, rows = pairs
+    flags = ["--loss_type", name, "--slic_delta", 2.5, "--slic_weight", 0.2]
+    flags += ["--optimism", 0.05, "--rpo_alpha", 0.5]
+    log = first_loss(monkeypatch, tmp_path, "dpo/1_dpo.py", policy, sft, file, *flags)
+    assert log["loss"] == pytest.approx(mean_loss(name, rows, by_hand), rel=1e-3)
+    logps = [sum(of_policy.chosen) for of_policy, _ in by_hand]
+    assert log["logps/chosen"] == pytest.approx(fmean(logps), abs=1e-2)
+    margins = []
+    for of_policy, of_reference in by_hand:
+        chosen = sum(of_policy.chosen) - sum(of_reference.chosen)
+        rejected = sum(of_policy.rejected) - sum(of_reference.rejected)
+        margins.append(BETA * (chosen - rejected))
+    assert log["rewards/margins"] == pytest.approx(fmean(margins), abs=1e-2)
+    assert log["rewards/accuracies"] == fmean(margin > 0 for margin in margins)
 
 
 def test_the_likelihood_of_trl_is_a_mean_over_the_tokens_of_a_batch(
     monkeypatch, tmp_path, policy, sft, pairs, by_hand
 ):
+    file, rows = pairs
     flags = ["--loss_type", "sigmoid", "sft", "--loss_weights", 1, 0.5]
-    told = first_loss(monkeypatch, tmp_path, "dpo/1_dpo.py", policy, sft, pairs[0], *flags)
-    tokens = [value for values in by_hand for value in values[0]]
-    assert (
-        abs(fmean(tokens) - fmean(fmean(values[0]) for values in by_hand)) > 0.01
-    )  # which is not RPO's
-    dpo = fmean(
-        loss_of_row("sigmoid", row, values) for row, values in zip(pairs[1], by_hand, strict=True)
-    )
-    assert told["loss"] == pytest.approx(dpo - 0.5 * fmean(tokens), rel=1e-3)
+    log = first_loss(monkeypatch, tmp_path, "dpo/1_dpo.py", policy, sft, file, *flags)
+    first, second = (of_policy.chosen for of_policy, _ in by_hand)
+    over_tokens = fmean(first + second)
+    # RPO's mean is another: over rows.
+    assert abs(over_tokens - fmean([fmean(first), fmean(second)])) > 0.01
+    dpo = mean_loss("sigmoid", rows, by_hand)
+    assert log["loss"] == pytest.approx(dpo - 0.5 * over_tokens, rel=1e-3)
 
 
-def labelled(pairs, *kinds):
-    """Rows for KTO, of (place of the pair, side)."""
-    return [
-        {
-            "id": str(i),
-            "prompt": pairs[of]["prompt"],
-            "completion": pairs[of][side],
-            "label": side == "chosen",
-        }
-        for i, (of, side) in enumerate(kinds)
-    ]
+def labelled(pairs, *choices):
+    """Rows for KTO, of (number of the pair, side)."""
+    rows = []
+    for i, (number, side) in enumerate(choices):
+        prompt, completion = pairs[number]["prompt"], pairs[number][side]
+        label = side == "chosen"
+        rows.append({"id": str(i), "prompt": prompt, "completion": completion, "label": label})
+    return rows
 
 
-def loss_of_kto(policy, sft, rows, mismatched):
-    """By the definition; mismatched: (row whose prompt it is, row whose response it is)."""
+def loss_of_kto(policy, reference, rows, mismatched):
+    """(loss, z0) by the definition.
+
+    mismatched: [(row of the prompt, row of the completion)]
+    """
 
     def ratio(prompt, completion):
-        values = (
-            log_probabilities(model, prompt, completion[0]["content"], after="\n")
-            for model in (policy, sft)
-        )
-        of_policy, of_reference = map(sum, values)
-        return of_policy - of_reference
+        text = completion[0]["content"]
+        logp = sum(log_probabilities(policy, prompt, text, after="\n"))
+        return logp - sum(log_probabilities(reference, prompt, text, after="\n"))
 
-    z0 = max(0.0, fmean(ratio(rows[i]["prompt"], rows[j]["completion"]) for i, j in mismatched))
-    signs = [1 if row["label"] else -1 for row in rows]
-    ratios = [ratio(row["prompt"], row["completion"]) for row in rows]
-    return fmean(
-        1 - sigmoid(BETA * sign * (value - z0)) for sign, value in zip(signs, ratios, strict=True)
-    ), z0
+    mismatched_ratios = [ratio(rows[i]["prompt"], rows[j]["completion"]) for i, j in mismatched]
+    z0 = max(0.0, fmean(mismatched_ratios))
+    losses = []
+    for row in rows:
+        sign = 1 if row["label"] else -1
+        margin = sign * (ratio(row["prompt"], row["completion"]) - z0)
+        losses.append(1 - sigmoid(BETA * margin))
+    return fmean(losses), z0
 
 
 def test_the_loss_of_kto_takes_the_neighbours_answer_for_the_mismatch(
     monkeypatch, tmp_path, policy, sft, pairs
 ):
-    """Not the labels for the tokens, as the published code has it."""
+    """The published code took the labels for the tokens."""
     rows = labelled(pairs[1], (0, "chosen"), (1, "rejected"))
-    told = first_loss(
-        monkeypatch,
-        tmp_path,
-        "dpo/1b_kto.py",
-        policy,
-        sft,
-        write_jsonl(tmp_path / "in.jsonl", rows),
-    )
+    file = write_jsonl(tmp_path / "in.jsonl", rows)
+    log = first_loss(monkeypatch, tmp_path, "dpo/1b_kto.py", policy, sft, file)
     expected, _ = loss_of_kto(policy, sft, rows, [(0, 1), (1, 0)])
-    assert told["loss"] == pytest.approx(expected, abs=1e-4)
+    assert log["loss"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_z0_of_kto_is_of_the_whole_batch(monkeypatch, tmp_path, policy, sft, pairs):
     """Two micro-batches of two, whose own estimates differ: TRL's would be that of each."""
     rows = labelled(pairs[1], (0, "chosen"), (1, "rejected"), (0, "rejected"), (1, "chosen"))
-    rows[1]["label"] = rows[2]["label"] = True  # else one's larger loss is the other's smaller
+    # With labels of both kinds the errors of the two micro-batches would cancel.
+    rows[1]["label"] = rows[2]["label"] = True
     file = write_jsonl(tmp_path / "in.jsonl", rows)
-    random.Random(0).shuffle(rows)  # as --seed 0 does
-    both = sft, policy  # with the noise as reference z0 is above 0
-    told = first_loss(
-        monkeypatch,
-        tmp_path,
-        "dpo/1b_kto.py",
-        *both,
-        file,
-        "--gradient_accumulation_steps",
-        2,
-        "--seed",
-        0,
-    )
-    expected, z0 = loss_of_kto(*both, rows, [(0, 1), (1, 0), (2, 3), (3, 2)])
-    assert told["loss"] == pytest.approx(expected, abs=1e-4) and told["kl"] == pytest.approx(
-        z0, rel=1e-3
-    )
-    apart = [loss_of_kto(*both, half, [(0, 1), (1, 0)]) for half in (rows[:2], rows[2:])]
-    assert abs(fmean(loss for loss, _ in apart) - expected) > 5e-3, (apart, z0)
+    # as --seed 0 does
+    random.Random(0).shuffle(rows)
+    # With the noisy model as reference z0 is above 0.
+    models = sft, policy
+    flags = ["--gradient_accumulation_steps", 2, "--seed", 0]
+    log = first_loss(monkeypatch, tmp_path, "dpo/1b_kto.py", *models, file, *flags)
+    expected, z0 = loss_of_kto(*models, rows, [(0, 1), (1, 0), (2, 3), (3, 2)])
+    assert log["loss"] == pytest.approx(expected, abs=1e-4)
+    assert log["kl"] == pytest.approx(z0, rel=1e-3)
+    halves = [loss_of_kto(*models, half, [(0, 1), (1, 0)]) for half in (rows[:2], rows[2:])]
+    assert abs(fmean(loss for loss, _ in halves) - expected) > 5e-3, (halves, z0)
 
 
 def test_kto_takes_pairs_apart_and_mixes_good_with_bad(pairs, monkeypatch, tmp_path):
-    """Pairs that carry a completion are pairs too."""
+    """A row with a completion and a pair is a pair."""
     monkeypatch.syspath_prepend(ROOT / "dpo")
     unpaired = runpy.run_path(str(ROOT / "dpo/1b_kto.py"))["unpaired"]
-    file = write_jsonl(
-        tmp_path / "in.jsonl", [row | {"completion": "other", "label": 1} for row in pairs[1]]
-    )
-    labelled = unpaired([str(file)], 0)
-    expected = [
-        (r["prompt"], r[side], side == "chosen")
-        for r in pairs[1]
-        for side in ("chosen", "rejected")
-    ]
+    rows = [row | {"completion": "other", "label": 1} for row in pairs[1]]
+    file = write_jsonl(tmp_path / "in.jsonl", rows)
+    expected = []
+    for row in rows:
+        expected.append((row["prompt"], row["chosen"], True))
+        expected.append((row["prompt"], row["rejected"], False))
     random.Random(0).shuffle(expected)
-    assert [(row["prompt"], row["completion"], row["label"]) for row in labelled] == expected
+    output = [(row["prompt"], row["completion"], row["label"]) for row in unpaired([str(file)], 0)]
+    assert output == expected
+
+
+WITHOUT_REJECTED = {"id": "a", "prompt": [user("Q")], "chosen": [assistant("A")]}
+OF_NO_LABEL = {"id": "a", "prompt": [user("Q")], "completion": [assistant("A")], "label": 1}
 
 
 @pytest.mark.parametrize(
-    "rows, flags, told",
+    "rows, flags, reason",
     [
-        ([{"id": "a", "prompt": [{"role": "user", "content": "Q"}], "label": 1,
-           "completion": [{"role": "assistant", "content": "A"}]}], [], "in.jsonl:1: label: neither true nor false"),
-        ([{"id": "a", "prompt": [{"role": "user", "content": "Q"}], "chosen": [{"role": "assistant", "content": "A"}]}],
-         [], "in.jsonl:1: rejected: missing"),
-        (None, ["--per_device_train_batch_size", 1], "--per_device_train_batch_size 1: KTO takes its mismatched"),
+        ([OF_NO_LABEL], [], "in.jsonl:1: label: neither true nor false"),
+        ([WITHOUT_REJECTED], [], "in.jsonl:1: rejected: missing"),
+        (
+            None,
+            ["--per_device_train_batch_size", 1],
+            "--per_device_train_batch_size 1: KTO takes its mismatched",
+        ),
     ],
-)  # fmt: skip
-def test_kto_refuses_in_one_line(monkeypatch, tmp_path, sft, pairs, rows, flags, told):
+)
+def test_kto_refuses_in_one_line(monkeypatch, tmp_path, sft, pairs, rows, flags, reason):
     file = write_jsonl(tmp_path / "in.jsonl", rows) if rows else pairs[0]
     message = refused("dpo/1b_kto.py", monkeypatch, sft, file, tmp_path / "out", *flags)
-    assert message.removeprefix(f"{tmp_path}/").startswith(told) and len(message.splitlines()) == 1
+    assert message.removeprefix(f"{tmp_path}/").startswith(reason)
+    assert len(message.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    "loss, told",
+    "loss, reason",
     [
         (["sppo"], "in.jsonl:1: chosen_win_probability: missing"),
         (["xpo"], "in.jsonl:1: explored: missing"),
         (["sigmoid", "slic"], "--loss_type slic: not together with another loss"),
     ],
 )
-def test_a_loss_refuses_pairs_without_what_it_needs(monkeypatch, tmp_path, sft, pairs, loss, told):
+def test_a_loss_refuses_pairs_without_what_it_needs(
+    monkeypatch, tmp_path, sft, pairs, loss, reason
+):
     rows = [{key: row[key] for key in ("id", "prompt", "chosen", "rejected")} for row in pairs[1]]
     file = write_jsonl(tmp_path / "in.jsonl", rows)
-    message = refused(
-        "dpo/1_dpo.py", monkeypatch, sft, file, tmp_path / "out", "--loss_type", *loss
-    )
-    assert message.removeprefix(f"{tmp_path}/") == told
+    flags = ["--loss_type", *loss]
+    message = refused("dpo/1_dpo.py", monkeypatch, sft, file, tmp_path / "out", *flags)
+    assert message.removeprefix(f"{tmp_path}/") == reason
 
 
 @pytest.mark.parametrize(
@@ -348,55 +343,31 @@ def test_a_loss_refuses_pairs_without_what_it_needs(monkeypatch, tmp_path, sft, 
 def test_a_training_of_one_step_learns(
     monkeypatch, tmp_path, sft, reward_model, pairs, world, capsys, script, kind
 ):
-    """Its one step would be the warm-up's, at a learning rate of 0."""
+    """With a warm-up its only step would have a learning rate of 0."""
+    instructions = read_jsonl(world / "instructions.jsonl")[:8]
     files = {
         "pairs": pairs[0],
-        "instructions": tmp_path / "in.jsonl",
+        "instructions": write_jsonl(tmp_path / "in.jsonl", instructions),
         "preferences": reward_model.with_name("training.jsonl"),
     }
-    write_jsonl(files["instructions"], read_jsonl(world / "instructions.jsonl")[:8])
-    flags = [
-        "--model_name_or_path",
-        sft,
-        "--output_dir",
-        tmp_path / "out",
-        "--max_steps",
-        1,
-        "--max_length",
-        256,
-    ]
-    flags += [
-        "--per_device_train_batch_size",
-        2,
-        "--dataset_name",
-        files[kind],
-        *TRAINING,
-        "--learning_rate",
-        1e-3,
-    ]
+    out = tmp_path / "out"
+    flags = ["--model_name_or_path", sft, "--dataset_name", files[kind], "--output_dir", out]
+    flags += [*TRAINING, "--max_steps", 1, "--per_device_train_batch_size", 2]
+    flags += ["--learning_rate", 1e-3]
     if kind == "preferences":
         flags += ["--held_out_name", reward_model.with_name("held_out.jsonl")]
     if script in ("dpo/1_dpo.py", "dpo/1b_kto.py"):
         flags += ["--ref_model_name_or_path", sft]
     if script == "dpo/1c_rloo.py":
-        flags += [
-            "--reward_model_name_or_path",
-            reward_model,
-            "--num_generations",
-            2,
-            "--max_completion_length",
-            8,
-        ]
-        flags.remove("--max_length")
-        flags.remove(256)
+        flags += ["--reward_model_name_or_path", reward_model]
+        flags += ["--num_generations", 2, "--max_completion_length", 8]
+    else:
+        flags += ["--max_length", 256]
     trained(script, monkeypatch, *flags)
-    assert [entry["learning_rate"] for entry in history(tmp_path / "out") if "loss" in entry] == [
-        1e-3
-    ]
-    assert (
-        "one step in all: without warm-up, in which its learning rate would be 0"
-        in capsys.readouterr().out
-    )
+    learning_rates = [entry["learning_rate"] for entry in history(out) if "loss" in entry]
+    assert learning_rates == [1e-3]
+    message = "one step in all: without warm-up, in which its learning rate would be 0"
+    assert message in capsys.readouterr().out
 
 
 # RLOO
@@ -405,84 +376,59 @@ def test_a_training_of_one_step_learns(
 def test_the_gradient_of_rloo_is_that_of_the_definition(
     monkeypatch, tmp_path, sft, reward_model, pairs
 ):
-    """Of one prompt with two samples: each one's advantage is its score less the other's. The loss itself is 0."""
+    """Of a prompt with two samples: the advantage of each is its score less the other's.
+
+    The loss itself is 0.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.trainer import rloo_trainer
 
-    flags = [
-        "--model_name_or_path",
-        sft,
-        "--reward_model_name_or_path",
-        reward_model,
-        "--dataset_name",
-        pairs[0],
-    ]
-    flags += [
-        "--output_dir",
-        tmp_path / "out",
-        "--num_generations",
-        2,
-        "--per_device_train_batch_size",
-        2,
-        *TRAINING,
-    ]
-    flags += [
-        "--max_steps",
-        1,
-        "--learning_rate",
-        0,
-        "--max_completion_length",
-        64,
-        "--log_completions",
-        "True",
-    ]
-    kept = []
-    monkeypatch.setattr(
-        rloo_trainer, "pd", SimpleNamespace(DataFrame=kept.append)
-    )  # a table of what it sampled
-    trained("dpo/1c_rloo.py", monkeypatch, *flags, "--max_grad_norm", 1e9, "--report_to", "none")
-    told = history(tmp_path / "out")[0]
-    table = kept[0]
+    out = tmp_path / "out"
+    flags = ["--model_name_or_path", sft, "--reward_model_name_or_path", reward_model]
+    flags += ["--dataset_name", pairs[0], "--output_dir", out, *TRAINING]
+    flags += ["--per_device_train_batch_size", 2, "--num_generations", 2]
+    flags += ["--max_completion_length", 64, "--max_steps", 1, "--learning_rate", 0]
+    flags += ["--max_grad_norm", 1e9, "--log_completions", "True", "--report_to", "none"]
+    # TRL makes a table of the completions that it logs.
+    tables = []
+    monkeypatch.setattr(rloo_trainer, "pd", SimpleNamespace(DataFrame=tables.append))
+    trained("dpo/1c_rloo.py", monkeypatch, *flags)
+    log = history(out)[0]
+    table = tables[0]
     rewards = table["reward_model"]
-    tokenizer, model = (
-        AutoTokenizer.from_pretrained(sft),
-        AutoModelForCausalLM.from_pretrained(sft, dtype="float32"),
-    )
+    advantages = rewards[0] - rewards[1], rewards[1] - rewards[0]
+    samples = zip(table["prompt"], table["completion"], advantages, strict=True)
+    tokenizer = AutoTokenizer.from_pretrained(sft)
+    model = AutoModelForCausalLM.from_pretrained(sft, dtype="float32")
     objective = 0.0
-    for prompt, completion, advantage in zip(
-        table["prompt"],
-        table["completion"],
-        (rewards[0] - rewards[1], rewards[1] - rewards[0]),
-        strict=True,
-    ):
-        ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)[
-            "input_ids"
-        ]
+    for prompt, completion, advantage in samples:
+        chat = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
+        prompt_ids = chat["input_ids"]
         answer = tokenizer(completion[0]["content"], add_special_tokens=False)["input_ids"]
-        whole = ids + answer + [tokenizer.eos_token_id]
-        logps = model(torch.tensor([whole])).logits[0].log_softmax(-1)
-        objective -= (
-            advantage * sum(logps[i - 1, whole[i]] for i in range(len(ids), len(whole))) / 2
-        )
+        ids = prompt_ids + answer + [tokenizer.eos_token_id]
+        # (tokens, vocabulary): row i - 1 predicts token i
+        logps = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        logp = sum(logps[i - 1, ids[i]] for i in range(len(prompt_ids), len(ids)))
+        objective -= advantage * logp / 2
     objective.backward()
     norm = math.sqrt(sum(weight.grad.pow(2).sum().item() for weight in model.parameters()))
-    assert told["loss"] == pytest.approx(0, abs=1e-6) and told["grad_norm"] == pytest.approx(
-        norm, rel=1e-2
-    )
-    assert told["reward"] == pytest.approx(fmean(rewards), rel=1e-3)
+    assert log["loss"] == pytest.approx(0, abs=1e-6)
+    assert log["grad_norm"] == pytest.approx(norm, rel=1e-2)
+    assert log["reward"] == pytest.approx(fmean(rewards), rel=1e-3)
 
 
 # comparison/tiny
 
 
 def value(words, flag):
-    """What stands behind a flag, up to the next."""
+    """The words after a flag, up to the next flag."""
     rest = words[words.index(flag) + 1 :]
     return " ".join(itertools.takewhile(lambda word: not word.startswith("--"), rest))
 
 
-EXPECTED = {  # what the third round's training is, in words of its command
+# Of each recipe: what the command of the third round's training must hold.
+EXPECTED = {
     "dpo": {"--loss_type": "sigmoid", "--dataset_name": "OUT/iter3/pairs.jsonl"},
     "rpo": {"--loss_type": "rpo"},
     "sppo": {"--ref_model_name_or_path": "OUT/iter2/policy", "--beta": "0.1"},
@@ -502,7 +448,8 @@ EXPECTED = {  # what the third round's training is, in words of its command
     "online_dpo": {"--lr_scheduler_type": "constant", "--warmup_steps": "0"},
     "self_play": {"--ref_model_name_or_path": "OUT/iter2/policy"},
 }
-OUT = "runs/recorded"  # of a dry run
+# of a dry run
+OUT = "runs/recorded"
 
 
 def listed(checkout, *recipes, **variables):
@@ -513,16 +460,16 @@ def listed(checkout, *recipes, **variables):
 
 
 @pytest.fixture
-def found(checkout, request):
-    """The steps of a recipe of comparison/tiny."""
+def step_commands(checkout, request):
+    """{step: the words of its command} of a recipe of comparison/tiny."""
     return listed(checkout, f"comparison/tiny/{request.param}.sh", *TINY)
 
 
 TINY = "comparison/tiny.sh", "recipes/tiny.sh"
 
 
-def of(name):
-    return pytest.mark.parametrize("found", [name], indirect=True)
+def of_recipe(name):
+    return pytest.mark.parametrize("step_commands", [name], indirect=True)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -535,82 +482,85 @@ def test_a_recipe_changes_the_training_by_what_it_says(checkout, name):
 
 
 @pytest.mark.parametrize(
-    "found, policy, temperature",
+    "step_commands, policy, temperature",
     [("xpo", "sft", "1.0"), ("selm", "iter2/policy", "0.0")],
-    indirect=["found"],
+    indirect=["step_commands"],
 )
-def test_optimism_is_about_a_response_of_its_own(found, policy, temperature):
-    words = found["iter3/explored"]
+def test_optimism_is_about_a_response_of_its_own(step_commands, policy, temperature):
+    words = step_commands["iter3/explored"]
     assert value(words, "--model_name_or_path") == f"{OUT}/{policy}"
-    assert value(words, "--temperatures") == temperature and value(words, "--n") == "1"
-    assert value(found["iter3/pairs"], "--explored_file") == f"{OUT}/iter3/explored.jsonl"
+    assert value(words, "--temperatures") == temperature
+    assert value(words, "--n") == "1"
+    assert value(step_commands["iter3/pairs"], "--explored_file") == f"{OUT}/iter3/explored.jsonl"
 
 
-@of("selm")
-def test_the_learning_rate_of_selm_falls(found):
-    rates = [value(found[f"iter{t}/policy"], "--learning_rate") for t in (1, 2)]
+@of_recipe("selm")
+def test_the_learning_rate_of_selm_falls(step_commands):
+    rates = [value(step_commands[f"iter{t}/policy"], "--learning_rate") for t in (1, 2)]
     assert rates == ["1e-4", "6e-5"]
 
 
-@of("ipo_mixture")
-def test_the_enhancer_gives_half_of_the_responses(found):
-    assert value(found["iter3/mixture"], "--models") == f"{OUT}/iter2/policy {OUT}/sft"
-    main, enhancer = found["iter3/responses_main"], found["iter3/responses_enhancer"]
+@of_recipe("ipo_mixture")
+def test_the_enhancer_gives_half_of_the_responses(step_commands):
+    assert value(step_commands["iter3/mixture"], "--models") == f"{OUT}/iter2/policy {OUT}/sft"
+    main = step_commands["iter3/responses_main"]
+    enhancer = step_commands["iter3/responses_enhancer"]
     assert value(main, "--n") == value(enhancer, "--n") == "2"
     assert value(main, "--seed") != value(enhancer, "--seed")
     assert value(enhancer, "--model_name_or_path") == f"{OUT}/iter3/mixture"
 
 
-@of("dpa")
-def test_dpa_asks_in_a_direction(found):
-    directions = found["iter3/directed"]
+@of_recipe("dpa")
+def test_dpa_asks_in_a_direction(step_commands):
+    directions = step_commands["iter3/directed"]
     assert value(directions, "--system_prompt") == "{helpfulness}, {verbosity}."
-    assert value(found["iter3/responses"], "--prompts_file") == f"{OUT}/iter3/directed.jsonl"
-    assert value(found["iter3/best"], "--helpfulness") == "correct manner"
-    assert found["iter3/policy"][1] == "sft/2_finetune.py"
+    responses = step_commands["iter3/responses"]
+    assert value(responses, "--prompts_file") == f"{OUT}/iter3/directed.jsonl"
+    assert value(step_commands["iter3/best"], "--helpfulness") == "correct manner"
+    assert step_commands["iter3/policy"][1] == "sft/2_finetune.py"
 
 
-@of("self_rewarding")
-def test_the_policy_of_the_round_judges_itself(found):
-    assert value(found["iter3/rewards"], "--model_name_or_path") == f"{OUT}/iter2/policy"
+@of_recipe("self_rewarding")
+def test_the_policy_of_the_round_judges_itself(step_commands):
+    assert value(step_commands["iter3/rewards"], "--model_name_or_path") == f"{OUT}/iter2/policy"
 
 
-@of("rloo")
-def test_rloo_trains_on_prompts(found):
-    words = found["iter1/policy"]
+@of_recipe("rloo")
+def test_rloo_trains_on_prompts(step_commands):
+    words = step_commands["iter1/policy"]
     assert value(words, "--dataset_name") == f"{OUT}/iter1/prompts.jsonl"
     assert value(words, "--per_device_train_batch_size") == "256"
-    assert "iter1/responses" not in found
+    assert "iter1/responses" not in step_commands
 
 
 @pytest.mark.parametrize(
-    "found, size",
+    "step_commands, size",
     [("offline_dpo", "950"), ("offline_mixed", "300")],
-    indirect=["found"],
+    indirect=["step_commands"],
 )
-def test_offline_pairs_are_those_of_others(found, size):
-    words = found["offline_pairs"]
+def test_offline_pairs_are_those_of_others(step_commands, size):
+    words = step_commands["offline_pairs"]
     assert value(words, "--size") == size
     assert value(words, "--datasets") == f"{OUT}/world/preferences.jsonl"
 
 
-@of("self_play")
-def test_self_play_has_the_prompts_of_the_instructions(found):
-    assert value(found["iter3/prompts"], "--datasets") == f"{OUT}/instructions.jsonl"
-    assert value(found["iter3/pairs"], "--instructions_file") == f"{OUT}/instructions.jsonl"
-    assert "iter3/rewards" not in found
+@of_recipe("self_play")
+def test_self_play_has_the_prompts_of_the_instructions(step_commands):
+    assert value(step_commands["iter3/prompts"], "--datasets") == f"{OUT}/instructions.jsonl"
+    assert value(step_commands["iter3/pairs"], "--instructions_file") == f"{OUT}/instructions.jsonl"
+    assert "iter3/rewards" not in step_commands
 
 
-@of("sppo")
-def test_sppo_has_win_probabilities(found):
-    assert "--win_probabilities" in found["iter3/pairs"]
+@of_recipe("sppo")
+def test_sppo_has_win_probabilities(step_commands):
+    assert "--win_probabilities" in step_commands["iter3/pairs"]
 
 
-@of("uncertain")
-def test_uncertain_pairs_know_the_earlier_ones(found):
+@of_recipe("uncertain")
+def test_uncertain_pairs_know_the_earlier_ones(step_commands):
     earlier = f"{OUT}/iter1/pairs.jsonl {OUT}/iter2/pairs.jsonl"
-    assert value(found["iter3/pairs"], "--earlier_files") == earlier
-    assert "--earlier_files" not in found["iter1/pairs"]
+    assert value(step_commands["iter3/pairs"], "--earlier_files") == earlier
+    assert "--earlier_files" not in step_commands["iter1/pairs"]
 
 
 @pytest.mark.parametrize(
@@ -618,10 +568,11 @@ def test_uncertain_pairs_know_the_earlier_ones(found):
     [("sppo", "iter2/policy"), ("selm", "iter2/policy"), ("xpo", "sft")],
 )
 def test_an_optimiser_has_the_reference_of_its_source(checkout, name, reference):
-    """Without a recipe of its own, too; what is set wins."""
+    """Without a recipe of its own, too; a variable that the user sets wins."""
     words = listed(checkout, "recipes/tiny.sh", OPTIMISER=name)["iter3/policy"]
     assert value(words, "--ref_model_name_or_path") == f"{OUT}/{reference}"
-    words = listed(checkout, "recipes/tiny.sh", OPTIMISER=name, REFERENCE="initial")["iter3/policy"]
+    variables = {"OPTIMISER": name, "REFERENCE": "initial"}
+    words = listed(checkout, "recipes/tiny.sh", **variables)["iter3/policy"]
     assert value(words, "--ref_model_name_or_path") == f"{OUT}/sft"
 
 
@@ -656,7 +607,8 @@ def test_an_optimiser_has_the_reference_of_its_source(checkout, name, reference)
 )
 def test_the_driver_refuses_what_does_not_go_together(checkout, variables, message):
     done = dry_run(checkout, **variables)
-    assert done.returncode == 1 and done.stderr.startswith(f"run_loop.sh: {message}"), done.stderr
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith(f"run_loop.sh: {message}"), done.stderr
 
 
 def test_of_several_recipes_the_first_that_sets_a_variable_wins(checkout, tmp_path):
@@ -671,10 +623,9 @@ def test_of_several_recipes_the_first_that_sets_a_variable_wins(checkout, tmp_pa
 
 
 def row(name, responses, **more):
-    prompt = [{"role": "user", "content": f"Question {name}?"}]
     return {
         "id": name,
-        "prompt": prompt,
+        "prompt": [user(f"Question {name}?")],
         "responses": responses,
         "finish_reasons": ["stop"] * len(responses),
         **more,
@@ -682,35 +633,28 @@ def row(name, responses, **more):
 
 
 def test_the_best_response_becomes_the_assistants_turn(tmp_path):
-    """Not the user's, as the published code of RAFT has it; a response that was cut off or is empty is no example."""
-    rows = [
-        row(
-            "a",
-            ["short", "longer answer", "mid"],
-            rewards=[1.0, 1.5, 1.2],
-            policy="p",
-            temperatures=[1.0, 0.7, 0.7],
-        ),
-        row("b", ["x", "y", " "], rewards=[2.0, 3.0, 4.0]),
-        row("c", ["x", "y", ""], rewards=[2.0, 3.0, 1.0]),
-    ]
-    rows[1]["finish_reasons"] = ["stop", "length", "stop"]
-    rows[2]["finish_reasons"] = ["length", "length", "stop"]
-    file, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    """Not the user's, as in the published code of RAFT.
+
+    A truncated or empty response is no example.
+    """
+    first = row("a", ["short", "longer answer", "mid"], rewards=[1.0, 1.5, 1.2])
+    first |= {"temperatures": [1.0, 0.7, 0.7], "policy": "p"}
+    second = row("b", ["x", "y", " "], rewards=[2.0, 3.0, 4.0])
+    second["finish_reasons"] = ["stop", "length", "stop"]
+    third = row("c", ["x", "y", ""], rewards=[2.0, 3.0, 1.0])
+    third["finish_reasons"] = ["length", "length", "stop"]
+    file = write_jsonl(tmp_path / "in.jsonl", [first, second, third])
+    out = tmp_path / "out.jsonl"
     command = ["annotation/2b_best.py", "--rewards_file", file, "--output_file", out]
     done = ran(*command, "--for_training", "--length_penalty", 0.1)
     a, b = read_jsonl(out)
-    assert a["messages"] == [*rows[0]["prompt"], {"role": "assistant", "content": "mid"}]
-    assert (a["responses"], a["rewards"], a["temperatures"], a["policy"]) == (
-        ["mid"],
-        [1.2],
-        [0.7],
-        "p",
-    )
-    assert (
-        b["responses"] == ["x"]
-        and "rows in: 3, dropped, truncated or empty: 1, rows out: 2" in done.stdout
-    )
+    assert a["messages"] == [*first["prompt"], assistant("mid")]
+    assert a["responses"] == ["mid"]
+    assert a["rewards"] == [1.2]
+    assert a["temperatures"] == [0.7]
+    assert a["policy"] == "p"
+    assert b["responses"] == ["x"]
+    assert "rows in: 3, dropped, truncated or empty: 1, rows out: 2" in done.stdout
     ran(*command)
     assert [r["responses"] for r in read_jsonl(out)] == [["longer answer"], [" "], ["y"]]
 
@@ -718,403 +662,381 @@ def test_the_best_response_becomes_the_assistants_turn(tmp_path):
 def test_self_play_sets_the_instructions_answer_above_the_policys_own(tmp_path):
     rows = [row("a", ["own"]), row("b", ["the answer"]), row("c", ["cut"])]
     rows[2]["finish_reasons"] = ["length"]
-    answers = [
-        {"id": r["id"], "messages": [*r["prompt"], {"role": "assistant", "content": "the answer"}]}
-        for r in rows
-    ]
-    files = (
-        write_jsonl(tmp_path / "in.jsonl", answers),
-        write_jsonl(tmp_path / "responses.jsonl", rows),
-    )
-    command = [
-        "annotation/2c_self_play.py",
-        "--output_file",
-        tmp_path / "out.jsonl",
-        "--instructions_file",
-        files[0],
-    ]
-    done = ran(*command, "--responses_file", files[1])
+    examples = []
+    for r in rows:
+        examples.append({"id": r["id"], "messages": [*r["prompt"], assistant("the answer")]})
+    instructions = write_jsonl(tmp_path / "in.jsonl", examples)
+    responses = write_jsonl(tmp_path / "responses.jsonl", rows)
+    out = tmp_path / "out.jsonl"
+    command = ["annotation/2c_self_play.py", "--instructions_file", instructions]
+    command += ["--responses_file", responses, "--output_file", out]
+    done = ran(*command)
     assert "rows in: 3, dropped, identical: 1, dropped, truncated: 1, rows out: 1" in done.stdout
-    (pair,) = read_jsonl(tmp_path / "out.jsonl")
-    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("the answer", "own")
+    (pair,) = read_jsonl(out)
+    assert pair["chosen"][0]["content"] == "the answer"
+    assert pair["rejected"][0]["content"] == "own"
     rows[1]["prompt"] = rows[0]["prompt"]
-    done = run(*command, "--responses_file", write_jsonl(files[1], rows))
-    assert done.returncode == 1 and done.stderr == f"{files[1]}:2: id: 'b' is not of {files[0]}\n"
+    write_jsonl(responses, rows)
+    done = run(*command)
+    assert done.returncode == 1
+    assert done.stderr == f"{responses}:2: id: 'b' is not of {instructions}\n"
 
 
 def test_the_responses_of_two_policies_are_put_together(tmp_path):
     a = [row(name, [name * 2, name * 3], temperatures=[1.0, 0.7], policy="main") for name in "xy"]
     b = [row(name, [name], temperatures=[1.0], policy="enhancer") for name in "xy"]
     files = write_jsonl(tmp_path / "a.jsonl", a), write_jsonl(tmp_path / "b.jsonl", b)
-    command = [
-        "generation/2b_merge.py",
-        "--output_file",
-        tmp_path / "out.jsonl",
-        "--responses_files",
-        *files,
-    ]
+    out = tmp_path / "out.jsonl"
+    command = ["generation/2b_merge.py", "--output_file", out, "--responses_files", *files]
     ran(*command)
-    x, y = read_jsonl(tmp_path / "out.jsonl")
-    assert x["responses"] == ["xx", "xxx", "x"] and y["temperatures"] == [1.0, 0.7, 1.0]
-    assert x["policies"] == ["main", "main", "enhancer"] and len(y["finish_reasons"]) == 3
+    x, y = read_jsonl(out)
+    assert x["responses"] == ["xx", "xxx", "x"]
+    assert y["temperatures"] == [1.0, 0.7, 1.0]
+    assert x["policies"] == ["main", "main", "enhancer"]
+    assert len(y["finish_reasons"]) == 3
     write_jsonl(files[1], b[::-1])
-    told = f"{files[1]}:1: id: not the prompts of {files[0]} in their order\n"
-    assert run(*command).stderr == told
+    message = f"{files[1]}:1: id: not the prompts of {files[0]} in their order\n"
+    assert run(*command).stderr == message
     write_jsonl(files[1], b[:1])
-    assert run(*command).stderr == told.replace(":1:", ":2:")
+    assert run(*command).stderr == message.replace(":1:", ":2:")
 
 
 def test_weights_are_averaged(tmp_path, policy, sft, base):
     from safetensors.torch import load_file
 
-    command = ["dpo/2_interpolate.py", "--output_dir", tmp_path / "out", "--models", policy, sft]
+    out = tmp_path / "out"
+    command = ["dpo/2_interpolate.py", "--output_dir", out, "--models", policy, sft]
     ran(*command, "--weights", 0.25, 0.75)
-    ours, first, second = (
-        load_file(model / "model.safetensors") for model in (tmp_path / "out", policy, sft)
-    )
-    for name, value in ours.items():
+    first = load_file(policy / "model.safetensors")
+    second = load_file(sft / "model.safetensors")
+    for name, value in load_file(out / "model.safetensors").items():
         assert value.allclose(0.25 * first[name] + 0.75 * second[name], atol=1e-6)
-    assert log_probabilities(tmp_path / "out", [{"role": "user", "content": "Hello"}], "It is one.")
+    assert log_probabilities(out, [user("Hello")], "It is one.")
     done = run(*command, "--weights", 0.5, 0.6)
-    assert done.returncode == 2 and "--weights: 2 with the sum 1.1 for 2 models" in done.stderr
+    assert done.returncode == 2
+    assert "--weights: 2 with the sum 1.1 for 2 models" in done.stderr
 
 
 def test_pairs_carry_what_sppo_and_xpo_read(tmp_path):
-    rewarded = write_jsonl(
-        tmp_path / "in.jsonl", [row("a", ["best", "mid", "worst"], rewards=[2.0, 1.0, -1.0])]
-    )
+    scored = row("a", ["best", "mid", "worst"], rewards=[2.0, 1.0, -1.0])
+    rewarded = write_jsonl(tmp_path / "in.jsonl", [scored])
     explored = write_jsonl(tmp_path / "explored.jsonl", [row("a", ["other"])])
-    command = [
-        "annotation/2_pairs.py",
-        "--rewards_file",
-        rewarded,
-        "--output_file",
-        tmp_path / "out.jsonl",
-    ]
+    out = tmp_path / "out.jsonl"
+    command = ["annotation/2_pairs.py", "--rewards_file", rewarded, "--output_file", out]
     ran(*command, "--win_probabilities", "--explored_file", explored)
-    (pair,) = read_jsonl(tmp_path / "out.jsonl")
+    (pair,) = read_jsonl(out)
     assert pair["chosen_win_probability"] == pytest.approx((sigmoid(1) + sigmoid(3)) / 2)
     assert pair["rejected_win_probability"] == pytest.approx((sigmoid(-3) + sigmoid(-2)) / 2)
     assert pair["explored"] == "other"
     done = run(*command, "--explored_file", write_jsonl(explored, [row("b", ["other"])]))
-    assert done.returncode == 1 and done.stderr == f"{explored}: id: 'a' of {rewarded} is missing\n"
+    assert done.returncode == 1
+    assert done.stderr == f"{explored}: id: 'a' of {rewarded} is missing\n"
 
 
 def test_a_direction_stands_in_the_system_prompt_and_decides_what_is_best(tmp_path):
-    """By standardised parts: at 45 degrees the longest, at -45 the shortest of those that help as much."""
-    made = [row(name, ["bad", "good", "good and long"]) for name in "abcdefgh"]
+    """By standardised parts: 45 degrees choose the longest, -45 the shortest of equal help."""
+    rows = [row(name, ["bad", "good", "good and long"]) for name in "abcdefgh"]
     directed = tmp_path / "directed.jsonl"
     command = ["generation/1b_directions.py", "--output_file", directed]
-    command += ["--prompts_file", write_jsonl(tmp_path / "in.jsonl", made)]
+    command += ["--prompts_file", write_jsonl(tmp_path / "in.jsonl", rows)]
     ran(*command, "--angles", -45, 45)
     texts = {-45: "helpfulness*71 + verbosity*-71.", 45: "helpfulness*71 + verbosity*71."}
     scored, angles = [], {}
-    for one in read_jsonl(directed):
-        angles[one["id"]] = round(math.degrees(math.atan2(*one["direction"][::-1])))
-        assert one["system"].endswith(f"weighted rating = {texts[angles[one['id']]]}")
+    for prompt in read_jsonl(directed):
+        x, y = prompt["direction"]
+        angle = round(math.degrees(math.atan2(y, x)))
+        assert prompt["system"].endswith(f"weighted rating = {texts[angle]}")
         objectives = [
             {"help": 0.0, "kind": 1.0, "length": 0.1},
             {"help": 5.0, "kind": 2.0, "length": 0.3},
+            {"help": 5.0, "kind": 2.0, "length": 0.4},
         ]
-        objectives += [{"help": 5.0, "kind": 2.0, "length": 0.4}]
-        scored.append({**one, "rewards": [0.0, 1.0, 1.0], "objectives": objectives})
+        scored.append({**prompt, "rewards": [0.0, 1.0, 1.0], "objectives": objectives})
+        angles[prompt["id"]] = angle
     assert set(angles.values()) == {-45, 45}
     scored[0]["finish_reasons"] = ["length"] * 3
-    for one in scored[1:4]:  # the least verbose, and nothing to learn from
-        one["responses"][0], one["objectives"][0] = "", {"help": 5.0, "kind": 2.0, "length": -9.0}
-    best = [
-        "annotation/2e_directional.py",
-        "--output_file",
-        tmp_path / "best.jsonl",
-        "--verbosity",
-        "length",
-    ]
-    best += ["--rewards_file", write_jsonl(tmp_path / "scored.jsonl", scored), "--helpfulness"]
+    # An empty response is the least verbose, but teaches nothing.
+    for scored_row in scored[1:4]:
+        scored_row["responses"][0] = ""
+        scored_row["objectives"][0] = {"help": 5.0, "kind": 2.0, "length": -9.0}
+    file = write_jsonl(tmp_path / "scored.jsonl", scored)
+    out = tmp_path / "best.jsonl"
+    best = ["annotation/2e_directional.py", "--rewards_file", file, "--output_file", out]
+    best += ["--verbosity", "length", "--helpfulness"]
     done = ran(*best, "help", "kind")
     assert "rows in: 8, dropped, truncated or empty: 1, rows out: 7" in done.stdout
-    for one in read_jsonl(tmp_path / "best.jsonl"):
-        assert [turn["role"] for turn in one["messages"]] == ["system", "user", "assistant"]
-        assert (
-            one["messages"][2]["content"] == {-45: "good", 45: "good and long"}[angles[one["id"]]]
-        )
-    told = run(*best, "none").stderr
-    assert told == f"{tmp_path}/scored.jsonl:1: objectives: none is called 'none'\n"
+    for example in read_jsonl(out):
+        system, question, response = example["messages"]
+        assert (system["role"], question["role"]) == ("system", "user")
+        expected = {-45: "good", 45: "good and long"}[angles[example["id"]]]
+        assert response == assistant(expected)
+    assert run(*best, "none").stderr == f"{file}:1: objectives: none is called 'none'\n"
     del scored[0]["direction"]
-    write_jsonl(tmp_path / "scored.jsonl", scored)
-    assert run(*best, "help").stderr == f"{tmp_path}/scored.jsonl:1: direction: missing\n"
+    write_jsonl(file, scored)
+    assert run(*best, "help").stderr == f"{file}:1: direction: missing\n"
     ran(*command, "--angles", -45, "--system_prompt", "{verbosity} and {helpfulness}{}")
-    assert {one["system"] for one in read_jsonl(directed)} == {"-71 and 71{}"}
+    assert {prompt["system"] for prompt in read_jsonl(directed)} == {"-71 and 71{}"}
     done = run(*command, "--system_prompt", "{helpfulness}")
-    assert done.returncode == 2 and done.stderr.endswith(
-        "error: --system_prompt: {verbosity} is missing\n"
-    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: --system_prompt: {verbosity} is missing\n")
 
 
 def test_judgements_name_the_better_response_on_either_side(tmp_path, world):
     preferences = write_jsonl(tmp_path / "in.jsonl", read_jsonl(world / "preferences.jsonl")[:40])
-    command = [
-        "sft/1b_judgements.py",
-        "--preferences_file",
-        preferences,
-        "--output_file",
-        tmp_path / "out.jsonl",
-    ]
+    out = tmp_path / "out.jsonl"
+    command = ["sft/1b_judgements.py", "--preferences_file", preferences, "--output_file", out]
     ran(*command)
-    judgements = {
-        r["id"].removeprefix("judgement-"): r["messages"]
-        for r in read_jsonl(tmp_path / "out.jsonl")
-    }
+    judgements = {}
+    for judgement in read_jsonl(out):
+        judgements[judgement["id"].removeprefix("judgement-")] = judgement["messages"]
     sides = set()
     for pair in read_jsonl(preferences):
-        question, answer = (turn["content"] for turn in judgements[pair["id"]])
-        texts = [pair[name][0]["content"] for name in ("chosen", "rejected")]
-        a, b = texts if answer == "A" else texts[::-1]
-        asked = pair["prompt"][0]["content"]
-        assert (
-            question
-            == f"[CONTEXT] \n\n<turn> user\n {asked}\n [RESPONSE A] {a} [RESPONSE B] {b} \n"
-        )
-        sides.add(answer)
+        question, side = (turn["content"] for turn in judgements[pair["id"]])
+        a, b = pair["chosen"][0]["content"], pair["rejected"][0]["content"]
+        if side == "B":
+            a, b = b, a
+        expected = f"[CONTEXT] \n\n<turn> user\n {pair['prompt'][0]['content']}\n"
+        assert question == f"{expected} [RESPONSE A] {a} [RESPONSE B] {b} \n"
+        sides.add(side)
     assert sides == {"A", "B"}
     ran(*command, "--size", 7)
-    assert len(read_jsonl(tmp_path / "out.jsonl")) == 7
+    assert len(read_jsonl(out)) == 7
     done = run(*command, "--size", 41)
-    assert (
-        done.returncode == 1 and done.stderr == f"{preferences}: 41 pairs asked for, 40 are there\n"
-    )
+    assert done.returncode == 1
+    assert done.stderr == f"{preferences}: 41 pairs asked for, 40 are there\n"
 
 
-def test_the_pair_of_most_information_is_chosen(tmp_path, reward_model, world):
-    """By numpy over the hidden states of each sequence alone; the second row's choice depends on the first's."""
-    import numpy
+def features(reward_model, rows):
+    """(rows, responses, hidden size): last hidden states, centred and scaled to a mean norm of 1.
+
+    Each sequence is run alone.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(reward_model)
     model = AutoModelForSequenceClassification.from_pretrained(reward_model, dtype="float32").eval()
-    texts = ["one", "It is two.", "The answer is one. I am glad to help!", "three", "two, two"]
-    made = [row(name, texts, rewards=[float(len(t)) for t in texts]) for name in "abcd"]
-    made[1]["finish_reasons"][3] = "length"
-    made[3]["responses"] = ["same"] * 5
-    file, phi = write_jsonl(tmp_path / "in.jsonl", made), []
-    for one in made:
-        for text in one["responses"]:
-            chat = tokenizer.apply_chat_template(
-                [*one["prompt"], {"role": "assistant", "content": text}], tokenize=False
-            )
-            ids = torch.tensor([tokenizer(chat, add_special_tokens=False)["input_ids"]])
+    phi = []
+    for scored in rows:
+        for text in scored["responses"]:
+            chat = [*scored["prompt"], assistant(text)]
+            text = tokenizer.apply_chat_template(chat, tokenize=False)
+            ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
             with torch.inference_mode():
                 phi.append(model.base_model(ids).last_hidden_state[0, -1].double().numpy())
     phi = numpy.array(phi) - numpy.mean(phi, axis=0)
     phi /= numpy.linalg.norm(phi, axis=1).mean()
-    sigma, expected = 0.1 * numpy.eye(phi.shape[1]), {}
-    for i in range(3):
-        of_row, best = phi[5 * i : 5 * i + 5], 2
-        others = [j for j in range(5) if j != best and made[i]["finish_reasons"][j] != "length"]
-        inverse = numpy.linalg.inv(sigma)
-        norms = {
-            j: (of_row[best] - of_row[j]) @ inverse @ (of_row[best] - of_row[j]) for j in others
-        }
-        other = max(norms, key=norms.get)
-        sigma += numpy.outer(of_row[best] - of_row[other], of_row[best] - of_row[other])
-        expected["abc"[i]] = (texts[other], norms[other] ** 0.5)
+    return phi.reshape(len(rows), -1, phi.shape[1])
+
+
+def most_informative(sigma, phi, best, others):
+    """(the other response, the uncertainty of its pair with the best); sigma is updated."""
+    inverse = numpy.linalg.inv(sigma)
+    variances = {}
+    for other in others:
+        difference = phi[best] - phi[other]
+        variances[other] = difference @ inverse @ difference
+    other = max(variances, key=variances.get)
+    sigma += numpy.outer(phi[best] - phi[other], phi[best] - phi[other])
+    return other, math.sqrt(variances[other])
+
+
+def information(printed):
+    """The log-determinant over the ridge's that the script prints."""
+    return float(printed.split("ridge: ")[1].split(",")[0])
+
+
+def test_the_pair_of_most_information_is_chosen(tmp_path, reward_model, world):
+    """With numpy. The choice for the second row depends on the first's."""
+    texts = ["one", "It is two.", "The answer is one. I am glad to help!", "three", "two, two"]
+    best = 2
+    others = {"a": [0, 1, 3, 4], "b": [0, 1, 4], "c": [0, 1, 3, 4]}
+    rows = [row(name, texts, rewards=[float(len(t)) for t in texts]) for name in "abcd"]
+    rows[1]["finish_reasons"][3] = "length"
+    rows[3]["responses"] = ["same"] * 5
+    file = write_jsonl(tmp_path / "in.jsonl", rows)
+    phi = dict(zip("abcd", features(reward_model, rows), strict=True))
+    sigma = 0.1 * numpy.eye(phi["a"].shape[1])
     out = tmp_path / "out.jsonl"
-    command = [
-        "annotation/2d_uncertain_pairs.py",
-        "--model_name_or_path",
-        reward_model,
-        "--rewards_file",
-        file,
-    ]
-    done = ran(*command, "--ridge", 0.1, "--output_file", out)
-    assert (
-        "rows in: 4, dropped, identical or truncated: 1, rows out: 3, earlier pairs: 0"
-        in done.stdout
-    )
-    for pair in read_jsonl(out):
-        text, uncertainty = expected[pair["id"]]
-        assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == (texts[2], text)
+    command = ["annotation/2d_uncertain_pairs.py", "--model_name_or_path", reward_model]
+    command += ["--rewards_file", file, "--ridge", 0.1]
+    done = ran(*command, "--output_file", out)
+    counts = "rows in: 4, dropped, identical or truncated: 1, rows out: 3, earlier pairs: 0"
+    assert counts in done.stdout
+    pairs = {pair["id"]: pair for pair in read_jsonl(out)}
+    assert list(pairs) == ["a", "b", "c"]
+    for name, pair in pairs.items():
+        other, uncertainty = most_informative(sigma, phi[name], best, others[name])
+        assert pair["chosen"][0]["content"] == texts[best]
+        assert pair["rejected"][0]["content"] == texts[other]
         assert pair["uncertainty"] == pytest.approx(uncertainty, rel=1e-3)
     gained = numpy.linalg.slogdet(sigma / 0.1)[1]
-    assert float(done.stdout.split("ridge: ")[1].split(",")[0]) == pytest.approx(gained, abs=0.02)
+    assert information(done.stdout) == pytest.approx(gained, abs=0.02)
 
-    # The next round asks what these pairs have not told: the same rows give other pairs, of less uncertainty.
+    # In the next round these pairs are known: the same rows give other, less uncertain pairs.
     again = tmp_path / "again.jsonl"
-    done = ran(*command, "--ridge", 0.1, "--earlier_files", out, "--output_file", again)
+    done = ran(*command, "--earlier_files", out, "--output_file", again)
     assert "rows out: 3, earlier pairs: 3" in done.stdout
-    for i, pair in enumerate(read_jsonl(again)):
-        of_row = phi[5 * i : 5 * i + 5]
-        differences = {texts[j]: of_row[2] - of_row[j] for j in (0, 1, 3, 4) if (i, j) != (1, 3)}
-        norms = {text: d @ numpy.linalg.inv(sigma) @ d for text, d in differences.items()}
-        other = max(norms, key=norms.get)
-        assert pair["rejected"][0]["content"] == other
-        assert pair["uncertainty"] == pytest.approx(norms[other] ** 0.5, rel=1e-3)
-        assert pair["uncertainty"] < expected[pair["id"]][1]
-        sigma += numpy.outer(differences[other], differences[other])
+    next_pairs = read_jsonl(again)
+    assert [pair["id"] for pair in next_pairs] == ["a", "b", "c"]
+    for pair in next_pairs:
+        name = pair["id"]
+        other, uncertainty = most_informative(sigma, phi[name], best, others[name])
+        assert pair["rejected"][0]["content"] == texts[other]
+        assert pair["uncertainty"] == pytest.approx(uncertainty, rel=1e-3)
+        assert pair["uncertainty"] < pairs[name]["uncertainty"]
     gained = numpy.linalg.slogdet(sigma / 0.1)[1]
-    assert float(done.stdout.split("ridge: ")[1].split(",")[0]) == pytest.approx(gained, abs=0.02)
+    assert information(done.stdout) == pytest.approx(gained, abs=0.02)
 
 
 # comparison
 
 
 def test_best_of_n_takes_the_best_of_the_first_n_and_its_divergence_is_exact(tmp_path):
-    """Four samples of three texts, shares 1/2, 1/4, 1/4 from the worst on: of two, 1/4, 5/16, 7/16."""
-    samples = row(
-        "a", ["w", "b", "w", "m"], rewards=[0.0, 2.0, 0.0, 1.0], true_rewards=[0.0, 1.0, 0.0, 2.0]
-    )
+    """Four samples of three texts, from the worst on 1/2, 1/4 and 1/4 of all samples.
+
+    The best of two is each of them in 1/4, 5/16 and 7/16 of all cases.
+    """
+    samples = row("a", ["w", "b", "w", "m"], rewards=[0.0, 2.0, 0.0, 1.0])
+    samples["true_rewards"] = [0.0, 1.0, 0.0, 2.0]
+    file = write_jsonl(tmp_path / "in.jsonl", [samples])
     out = tmp_path / "out.jsonl"
-    command = [
-        "comparison/1_best_of_n.py",
-        "--rewards_file",
-        write_jsonl(tmp_path / "in.jsonl", [samples]),
-    ]
+    command = ["comparison/1_best_of_n.py", "--rewards_file", file]
     done = ran(*command, "--n", 2, "--output_file", out)
     (best,) = read_jsonl(out)
-    assert best["responses"] == ["b"] and best["true_rewards"] == [1.0]
+    assert best["responses"] == ["b"]
+    assert best["true_rewards"] == [1.0]
     kl = sum(p * math.log(p / q) for p, q in ((0.25, 0.5), (0.3125, 0.25), (0.4375, 0.25)))
-    assert best["kl"] == [pytest.approx(kl)] and kl < math.log(2) - 0.5
-    assert f"KL {kl:.4f} nats, at most {math.log(2) - 0.5:.4f}" in done.stdout
+    bound = math.log(2) - 0.5
+    assert best["kl"] == [pytest.approx(kl)]
+    assert kl < bound
+    assert f"KL {kl:.4f} nats, at most {bound:.4f}" in done.stdout
     done = run(*command, "--n", 5, "--output_file", out)
-    assert done.returncode == 1 and done.stderr.endswith(
-        "in.jsonl:1: responses: 4, too few for the best of 5\n"
-    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("in.jsonl:1: responses: 4, too few for the best of 5\n")
+
+
+def write_answers(run, policy, true_rewards, rewards, text="four"):
+    """What a run of compare.sh leaves of a policy's evaluation: a row for each test prompt."""
+    rows = []
+    for i, (true_reward, reward) in enumerate(zip(true_rewards, rewards, strict=True)):
+        answer = row(f"{i}", [text], rewards=[float(reward)], true_rewards=[float(true_reward)])
+        rows.append({**answer, "correct": [1.0], "kl": [0.5], "split": "test"})
+    folder = run / "eval" / policy
+    folder.mkdir(parents=True)
+    write_jsonl(folder / "kl.jsonl", rows)
+
+
+def write_log_history(policy, entries):
+    policy.mkdir(parents=True)
+    (policy / "trainer_state.json").write_text(json.dumps({"log_history": entries}))
 
 
 def test_the_comparison_is_of_the_last_round_with_its_cost(tmp_path):
-    """Two prompts, a win and a tie against the fine-tuned policy in one seed, two wins in another. Both ties and the
-    first seed twice is drawn once in 64 times."""
-    for seed, true in ((0, [2.0, 1.0]), (1, [2.0, 3.0])):
-        for name, policy, rewards in (
-            ("base", "sft", [1.0, 1.0]),
-            ("dpo", "iter1", [0, 0]),
-            ("dpo", "iter2", true),
-        ):
-            made = [
-                row(
-                    f"{i}",
-                    ["four"],
-                    rewards=[r + 1],
-                    true_rewards=[r],
-                    correct=[1.0],
-                    kl=[0.5],
-                    split="test",
-                )
-                for i, r in enumerate(rewards)
-            ]
-            folder = tmp_path / f"seed{seed}" / name / "eval" / policy
-            folder.mkdir(parents=True)
-            write_jsonl(folder / "kl.jsonl", made)
-        run_of, log = tmp_path / f"seed{seed}/dpo", tmp_path / f"seed{seed}/dpo/log"
-        (run_of / "iter1/policy").mkdir(parents=True)
-        outside = {"reward_model": 100, "eval/iter1/answers": 100}
-        for step, seconds in ({"iter1/pairs": 11, "iter2/pairs": 7} | outside).items():
-            file = log / f"{step}.seconds"
+    """Two prompts: a win and a tie against the fine-tuned policy in a seed, two wins in another.
+
+    The bootstrap draws the tie twice and the first seed twice in 1 of 64 samples.
+    """
+    # What stands outside the rounds costs nothing.
+    seconds = {"iter1/pairs": 11, "iter2/pairs": 7, "reward_model": 100, "eval/iter1/answers": 100}
+    for seed, true_rewards in ((0, [2, 1]), (1, [2, 3])):
+        dpo = tmp_path / f"seed{seed}/dpo"
+        write_answers(tmp_path / f"seed{seed}/base", "sft", [1, 1], rewards=[2, 2])
+        write_answers(dpo, "iter1", [0, 0], rewards=[1, 1])
+        write_answers(dpo, "iter2", true_rewards, rewards=[r + 1 for r in true_rewards])
+        for step, duration in seconds.items():
+            file = dpo / f"log/{step}.seconds"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(f"{seconds}\n")
-        told = {"log_history": [{"num_tokens": 10.0}, {"num_tokens": 30.0}, {"loss": 1.0}]}
-        (run_of / "iter1/policy/trainer_state.json").write_text(json.dumps(told))
-        write_jsonl(
-            run_of / "iter1/responses.jsonl", [row("0", ["a", "b"], response_tokens=[3, 4])]
-        )
+            file.write_text(f"{duration}\n")
+        entries = [{"num_tokens": 10.0}, {"num_tokens": 30.0}, {"loss": 1.0}]
+        write_log_history(dpo / "iter1/policy", entries)
+        responses = row("0", ["a", "b"], response_tokens=[3, 4])
+        write_jsonl(dpo / "iter1/responses.jsonl", [responses])
     ran("comparison/2_table.py", "--directory", tmp_path)
     text = (tmp_path / "COMPARISON.md").read_text()
     assert 'SEEDS="0 1" bash comparison/compare.sh' in text
-    assert (
-        "| dpo | 2 | 0.875 | 0.625 to 1.000 | 2.000 | 3.000 | 1.000 | 4.0 | 0.50 | 18 | 7 | 30 |"
-        in text
-    )
+    cells = "dpo | 2 | 0.875 | 0.625 to 1.000 | 2.000 | 3.000 | 1.000 | 4.0 | 0.50 | 18 | 7 | 30"
+    assert f"| {cells} |" in text
     assert "| sft | 2 | 0.500 | 0.500 to 0.500 | 1.000 |" in text
     assert "does not improve" not in text
-    assert (tmp_path / "kl.png").stat().st_size > 5000 and (tmp_path / "compute.png").exists()
+    assert (tmp_path / "kl.png").stat().st_size > 5000
+    assert (tmp_path / "compute.png").exists()
     done = run("comparison/2_table.py", "--directory", tmp_path / "none")
-    assert done.returncode == 1 and done.stderr.endswith("none: no run of compare.sh is there\n")
+    assert done.returncode == 1
+    assert done.stderr.endswith("none: no run of compare.sh is there\n")
 
 
 def test_the_comparison_names_what_it_knows():
-    done = subprocess.run(
-        ["bash", ROOT / "comparison/compare.sh", "dpo", "ppo"], capture_output=True, text=True
-    )
-    told = "compare.sh: ppo: all, short, claims, explorations, or some of dpo offline_dpo ipo"
-    assert done.returncode == 1 and done.stderr.startswith(told) and not done.stdout
-    known = done.stderr.split("some of ")[1].split()
+    command = ["bash", ROOT / "comparison/compare.sh", "dpo", "ppo"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    message = "compare.sh: ppo: all, short, claims, explorations, or some of dpo offline_dpo ipo"
+    assert done.returncode == 1
+    assert done.stderr.startswith(message)
+    assert not done.stdout
+    names = done.stderr.split("some of ")[1].split()
     recipes = {path.stem for path in ROOT.glob("comparison/tiny/*.sh")}
-    assert set(known) == recipes | {"best_of_n", "interpolation", "alignment_tax"}
+    assert set(names) == recipes | {"best_of_n", "interpolation", "alignment_tax"}
 
 
-def made_run(directory, seed, name, policy, true, proxy=None, text="four"):
-    """What a run of compare.sh leaves of one policy: a row a test prompt."""
-    made = [
-        row(
-            f"{i}",
-            [text],
-            rewards=[float(p)],
-            true_rewards=[float(t)],
-            correct=[1.0],
-            kl=[0.5],
-            split="test",
-        )
-        for i, (t, p) in enumerate(zip(true, proxy or true, strict=True))
-    ]
-    folder = directory / f"seed{seed}" / name / "eval" / policy
-    folder.mkdir(parents=True)
-    write_jsonl(folder / "kl.jsonl", made)
+def write_run(run, true_rewards, text, pairs_file, pairs, chosen_reward):
+    """A run of a recipe of comparison/tiny, of three rounds."""
+    write_answers(run, "iter3", true_rewards, true_rewards, text)
+    (run / "settings").write_text("DPO_BETA=0.3\n")
+    chosen_rewards = [0.0, 0.9, *[chosen_reward] * 3]
+    entries = [{"rewards/chosen": value} for value in chosen_rewards]
+    write_log_history(run / "iter3/policy", entries)
+    write_jsonl(run / pairs_file, [{}] * pairs)
 
 
 def test_a_claim_holds_fails_or_is_undecided_by_its_interval(tmp_path):
-    """Forty prompts a seed: offline DPO wins eight of ten, iterative DPO nine of ten; random pairs as often, but on
-    other prompts; best against random always. The penalised answers are shorter and lose as rarely."""
+    """Forty prompts a seed: offline DPO wins eight of ten, iterative DPO nine of ten.
+
+    Random pairs win as often, but on other prompts; best against random wins always. The responses
+    of the length penalty are shorter and lose as rarely.
+    """
     base = [0.0, 1.0] * 20
     wins = {"offline_dpo": 32, "dpo": 36, "random_random": 36, "best_random": 40, "concise": 36}
     for seed in (0, 1):
-        made_run(tmp_path, seed, "base", "sft", base)
+        folder = tmp_path / f"seed{seed}"
+        write_answers(folder / "base", "sft", base, base)
         for name, won in wins.items():
-            true = [b + (1 if i < won else -1) for i, b in enumerate(base)]
-            if name == "random_random":
-                true = true[::-1] if seed else true
-            made_run(
-                tmp_path, seed, name, "iter3", true, text="or" if name == "concise" else "four"
-            )
-            run_of = tmp_path / f"seed{seed}" / name
-            (run_of / "iter3/policy").mkdir(parents=True)
-            (run_of / "settings").write_text("DPO_BETA=0.3\n")
-            write_jsonl(
-                run_of / ("offline_pairs.jsonl" if name == "offline_dpo" else "iter3/pairs.jsonl"),
-                [{}] * won,
-            )
-            log = [
-                {"rewards/chosen": value}
-                for value in (0.0, 0.9, *[-0.6 if name == "offline_dpo" else 0.6] * 3)
-            ]
-            (run_of / "iter3/policy/trainer_state.json").write_text(
-                json.dumps({"log_history": log})
-            )
-    made_run(tmp_path, 0, "self_play", "iter3", [b - (i < 9) for i, b in enumerate(base)])
+            rewards = [b + (1 if i < won else -1) for i, b in enumerate(base)]
+            if name == "random_random" and seed == 1:
+                rewards = rewards[::-1]
+            run_folder = folder / name
+            if name == "offline_dpo":
+                write_run(run_folder, rewards, "four", "offline_pairs.jsonl", won, -0.6)
+            else:
+                text = "or" if name == "concise" else "four"
+                write_run(run_folder, rewards, text, "iter3/pairs.jsonl", won, 0.6)
+    losing = [b - (i < 9) for i, b in enumerate(base)]
+    write_answers(tmp_path / "seed0/self_play", "iter3", losing, losing)
     for policy, value in (("sft", 0.5), ("iter3", 0.48)):
-        (tmp_path / f"seed1/dpo/academic/{policy}").mkdir(parents=True)
-        scores = json.dumps({"tasks": {"tiny_answers": {"value": value}}})
-        (tmp_path / f"seed1/dpo/academic/{policy}/academic.json").write_text(scores)
+        folder = tmp_path / f"seed1/dpo/academic/{policy}"
+        folder.mkdir(parents=True)
+        scores = {"tasks": {"tiny_answers": {"value": value}}}
+        (folder / "academic.json").write_text(json.dumps(scores))
     ran("comparison/2_table.py", "--directory", tmp_path)
     text = (tmp_path / "COMPARISON.md").read_text()
-    assert (
-        text.count("does not improve") == 1
-        and "- self_play does not improve: its target is what" in text
-    )
+    assert text.count("does not improve") == 1
+    assert "- self_play does not improve: its target is what" in text
     done = ran("comparison/3_claims.py", "--directory", tmp_path)
     assert (tmp_path / "CLAIMS.md").read_text().endswith(done.stdout)
-    told = {
-        line.split(" | ")[1].removeprefix("compare.sh "): line
-        for line in done.stdout.splitlines()[2:]
-    }
-    verdicts = {runs: line.rsplit("| ", 1)[1].removesuffix(" |") for runs, line in told.items()}
-    assert verdicts["dpo offline_dpo"] == "holds" and verdicts["dpo concise"] == "holds"
-    assert verdicts["dpo best_random"] == "fails" and verdicts["dpo random_random"] == "undecided"
+    printed, verdicts = {}, {}
+    for line in done.stdout.splitlines()[2:]:
+        runs = line.split(" | ")[1].removeprefix("compare.sh ")
+        printed[runs] = line
+        verdicts[runs] = line.rsplit("| ", 1)[1].removesuffix(" |")
+    assert verdicts["dpo offline_dpo"] == "holds"
+    assert verdicts["dpo concise"] == "holds"
+    assert verdicts["dpo best_random"] == "fails"
+    assert verdicts["dpo random_random"] == "undecided"
     assert verdicts["dpo long"] == verdicts["far"] == verdicts["best_of_n"] == "not run"
-    assert (
-        "| 1 | iter3 - sft, each seed: tiny_answers: -0.020 | holds |" in told["dpo alignment_tax"]
-    )
-    assert verdicts["offline_dpo"] == "holds" and "iter3 -2.00 -2.00" in told["offline_dpo"]
+    cells = "1 | iter3 - sft, each seed: tiny_answers: -0.020 | holds"
+    assert f"| {cells} |" in printed["dpo alignment_tax"]
+    assert verdicts["offline_dpo"] == "holds"
+    assert "iter3 -2.00 -2.00" in printed["offline_dpo"]
     assert verdicts["dpo"] == "fails"
-    assert "win rate, dpo - offline_dpo: +0.100 (" in told["dpo offline_dpo"]
-    assert "; pairs: dpo 36, offline_dpo 32 | holds |" in told["dpo offline_dpo"]
-    assert "length, concise - dpo: -2.000 (-2.000 to -2.000)" in told["dpo concise"]
+    assert "win rate, dpo - offline_dpo: +0.100 (" in printed["dpo offline_dpo"]
+    assert "; pairs: dpo 36, offline_dpo 32 | holds |" in printed["dpo offline_dpo"]
+    assert "length, concise - dpo: -2.000 (-2.000 to -2.000)" in printed["dpo concise"]

@@ -1,16 +1,21 @@
-"""What README, docs, docstrings and the driver say can be run as it stands: scripts, flags, files, variables."""
+"""The commands on all pages and in all docstrings can be run: scripts, flags, files, variables."""
 
 import ast
+import atexit
 import functools
 import itertools
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
+import record_dry_runs
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
@@ -21,12 +26,15 @@ PROGRAMS = sorted(
     for path in folder.rglob("[0-9]*_*.py")
 )
 SPEED = sorted(f"speed/{path.name}" for path in ROOT.glob("speed/*.py"))
-UNDERSTOOD = [*PROGRAMS, *SPEED, "preflight/budget.py"]  # their --help lists their flags
+# The --help of these lists their flags.
+UNDERSTOOD = [*PROGRAMS, *SPEED, "preflight/budget.py"]
 ARGPARSE = [script for script in PROGRAMS if "arguments.Parser" in (ROOT / script).read_text()]
 EVERY_ANNOTATOR = "reward_model preference_model armorm llm_judge verifier"
 OUTPUTS = ("--output_file", "--output_files", "--output_dir", "--held_out_file")
-PLACEHOLDERS = ("my", "FILE", "NAME")  # how names begin that stand for a user's files, or for any
-UPSTREAM = {"run_loop2.sh", "gen_data.json", "gen_data.jsonl"}  # files of the published code
+# Names that begin so stand for a user's files, or for any file.
+PLACEHOLDERS = ("my", "FILE", "NAME")
+# files of the published code
+UPSTREAM = {"run_loop2.sh", "gen_data.json", "gen_data.jsonl"}
 
 
 def text_of(name):
@@ -48,30 +56,32 @@ SOURCES = sources()
 
 @functools.cache
 def flags_of(script):
-    """The flags in the list of options that --help prints; its description, the docstring, names flags too."""
-    told = run(script, "--help")
-    assert told.returncode == 0, told.stderr
-    options = told.stdout.partition("\noptions:\n")[2]
-    return set(
-        re.findall(
-            r"--\w+", " ".join(line for line in options.splitlines() if re.match(r"  -", line))
-        )
-    )
+    """The flags in the list of options of --help, not those in its description, the docstring."""
+    done = run(script, "--help")
+    assert done.returncode == 0, done.stderr
+    _, _, options = done.stdout.partition("\noptions:\n")
+    flags = set()
+    for line in options.splitlines():
+        if line.startswith("  -"):
+            flags |= set(re.findall(r"--\w+", line))
+    return flags
+
+
+@functools.cache
+def fresh_checkout():
+    """Here a run of the default recipe, with other settings, may lie in runs/tiny."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    return record_dry_runs.copy_checkout(folder)
 
 
 @functools.cache
 def dry_run(**variables):
     """The commands of the default recipe with those variables."""
-    own = [name for name in os.environ if name not in variables_of_the_driver()]
-    environment = (
-        {name: os.environ[name] for name in own}
-        | {"DRY_RUN": "yes", "CHECK": "no", "GPUS": "0"}
-        | variables
-    )
-    command = ["bash", "run_loop.sh"]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    ).stdout
+    variables = {"GPUS": "0", "OUT": "runs/tiny", **variables}
+    done = record_dry_runs.dry_run(fresh_checkout(), **variables)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def all_annotators():
@@ -80,27 +90,23 @@ def all_annotators():
 
 @functools.cache
 def variables_of_the_driver():
-    """{name: (default, kind)} of every `setting` line of driver/variables.sh, outside a job of Slurm."""
-    show = 'for n in "${SETTINGS[@]}"; do printf "%s\\t%s\\t%s\\n" "$n" "${default_of[$n]}" "${kind_of[$n]}"; done'
-    command = [
-        "env",
-        "-u",
-        "SLURM_JOB_NUM_NODES",
-        "bash",
-        "-c",
-        f"source driver/variables.sh; {show}",
-    ]
-    lines = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    found = {
-        name: (default, kind.split())
-        for name, default, kind in (line.split("\t") for line in lines)
-    }
-    assert list(found) == re.findall(
-        r"^setting ([A-Z_0-9]+) ", text_of("driver/variables.sh"), re.MULTILINE
-    )
-    return found
+    """{name: (default, kind)} of every `setting` line of driver/variables.sh, outside Slurm."""
+    script = """\
+unset SLURM_JOB_NUM_NODES
+source driver/variables.sh
+for name in "${SETTINGS[@]}"; do
+  printf "%s\\t%s\\t%s\\n" "$name" "${default_of[$name]}" "${kind_of[$name]}"
+done
+"""
+    command = ["bash", "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    variables = {}
+    for line in done.stdout.splitlines():
+        name, default, kind = line.split("\t")
+        variables[name] = (default, kind.split())
+    text = text_of("driver/variables.sh")
+    assert list(variables) == re.findall(r"^setting ([A-Z_0-9]+) ", text, re.MULTILINE)
+    return variables
 
 
 def fences(page, language=r"\w*"):
@@ -108,7 +114,7 @@ def fences(page, language=r"\w*"):
 
 
 def shell_of(page):
-    """What a page gives to copy: the shell's fences, in RESULTS.md the indented lines."""
+    """The commands of a page: the shell's fences, in RESULTS.md the indented lines."""
     if page == "RESULTS.md":
         return "\n".join(re.findall(r"^    .*", text_of(page), re.MULTILINE))
     return "\n".join(fences(page, "bash"))
@@ -119,22 +125,26 @@ def docstring(script):
 
 
 ASSIGNMENT = r"""\w+=("[^"]*"|'[^']*'|\S*)"""
+COMMAND = re.compile(
+    rf"\s*({ASSIGNMENT}\s+)*(python|bash|source|sbatch|torchrun|accelerate launch) (?!-m)"
+)
 
 
 def commands(text):
-    """({variable: value}, script, its words) of every line that starts a script, however it is continued."""
+    """({variable: value}, script, its words) of every command that runs a script."""
     for line in text.replace("\\\n", " ").splitlines():
-        if not re.match(
-            rf"\s*({ASSIGNMENT}\s+)*(python|bash|source|sbatch|torchrun|accelerate launch) (?!-m)",
-            line,
-        ):
+        if not COMMAND.match(line):
             continue
         words = [word for word in shlex.split(line, comments=True) if word != "&"]
-        start = next(i for i, word in enumerate(words) if "=" not in word)
-        script = next(
-            i for i, word in enumerate(words) if re.search(r"\.(py|sh|sbatch)$", word) and i > start
-        )
-        yield dict(word.split("=", 1) for word in words[:start]), words[script], words[script + 1 :]
+        variables = {}
+        while "=" in words[0]:
+            name, _, value = words.pop(0).partition("=")
+            variables[name] = value
+        # The first word is the program, such as python.
+        script = 1
+        while not words[script].endswith((".py", ".sh", ".sbatch")):
+            script += 1
+        yield variables, words[script], words[script + 1 :]
 
 
 def tables(text):
@@ -157,65 +167,75 @@ def test_the_pages_have_commands():
     }
 
 
-@pytest.mark.parametrize(
-    "source", [*PAGES, "RESULTS.md", "run_loop.sh", "common/shards.py", *PROGRAMS]
-)
+SOURCES_OF_COMMANDS = [*PAGES, "RESULTS.md", "run_loop.sh", "common/shards.py", *PROGRAMS]
+
+
+@pytest.mark.parametrize("source", SOURCES_OF_COMMANDS)
 def test_commands_name_scripts_and_flags_that_exist(source):
-    """What can be copied can be run: from a page, the docstring of a script, the driver's dry run."""
+    """A command can be copied from a page, a script's docstring or the driver's dry run."""
     if source.endswith(".md"):
         text = shell_of(source)
+    elif source == "run_loop.sh":
+        text = all_annotators()
     else:
-        text = all_annotators() if source == "run_loop.sh" else docstring(source)
-    found = list(commands(text))
-    assert found or source.startswith("docs/"), "no command"
-    for variables, script, words in found:
+        text = docstring(source)
+    copied = list(commands(text))
+    assert copied or source.startswith("docs/"), "no command"
+    for variables, script, words in copied:
         assert (ROOT / script).is_file(), script
-        given = {word.split("=")[0] for word in words if word.startswith("--")}
-        assert given <= (flags_of(script) if script in UNDERSTOOD else set()), script
+        flags = {word.split("=")[0] for word in words if word.startswith("--")}
+        assert flags <= (flags_of(script) if script in UNDERSTOOD else set()), script
         if script == "run_loop.sh":
             assert variables.keys() <= variables_of_the_driver().keys()
         elif script.endswith(".sh"):
             assert all(name in text_of(script) for name in variables), script
     if source in PROGRAMS or source == "common/shards.py":
-        assert source in [script for _, script, _ in found], (
-            "a docstring shows its own script's command"
-        )
+        scripts = [script for _, script, _ in copied]
+        assert source in scripts, "a docstring shows its own script's command"
 
 
 def plain(path):
-    """A path below a run's directory, whatever the run's name and the iteration."""
+    """A path below a run's directory, without the run's name and the number of the iteration."""
     return re.sub(r"iter\d+", "iterN", re.sub(r"^runs/\w+/?", "", path))
 
 
 def outputs_of(script, words):
     """The paths that a command writes."""
-    found, flag = [], ""
+    outputs, flag = [], ""
     for word in words:
-        flag = word if word.startswith("--") else flag
-        if flag in OUTPUTS and word != flag:
-            found.append(word)
+        if word.startswith("--"):
+            flag = word
+        elif flag in OUTPUTS:
+            outputs.append(word)
     if script.endswith("1_data.py"):
-        found += [
-            f"{found[0]}/{name}"
-            for name in re.findall(r"^    (\w+\.jsonl)", docstring(script), re.MULTILINE)
-        ]
-    return found
+        # It writes into a directory the files that its docstring lists.
+        names = re.findall(r"^    (\w+\.jsonl)", docstring(script), re.MULTILINE)
+        outputs += [f"{outputs[0]}/{name}" for name in names]
+    return outputs
 
 
 def made_by(text):
-    return {path for _, script, words in commands(text) for path in outputs_of(script, words)}
+    """The paths that all commands of a text write."""
+    paths = set()
+    for _, script, words in commands(text):
+        paths |= set(outputs_of(script, words))
+    return paths
 
 
 @pytest.mark.parametrize("source", PROGRAMS)
 def test_docstrings_read_files_that_are_made(source):
-    """Defect 14: one command wrote a .json file, the next read a .jsonl file. Every path is one of the driver's."""
-    made = {"settings", "log", "results.json"}
-    made |= {"model", "data"}  # what recipes/smollm2/ makes before its run
-    made |= {plain(path) for path in made_by(all_annotators())}
-    assert {"world/prompts.jsonl", "sft", "iterN/pairs.jsonl", "eval/iterN/kl.jsonl", ""} <= made
+    """Defect 14: one command wrote a .json file, the next read a .jsonl file.
+
+    Every path is one of the driver's.
+    """
+    outputs = {plain(path) for path in made_by(all_annotators())}
+    outputs |= {"settings", "log", "results.json"}
+    # recipes/smollm2/ makes these before its run.
+    outputs |= {"model", "data"}
+    assert {"world/prompts.jsonl", "sft", "iterN/pairs.jsonl", "eval/iterN/kl.jsonl", ""} <= outputs
     for _, script, words in commands(docstring(source)):
         paths = {plain(word) for word in words if word.startswith("runs/")}
-        assert paths <= made, script
+        assert paths <= outputs, script
 
 
 def directory_of(variables):
@@ -226,21 +246,24 @@ def directory_of(variables):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_read_what_is_there_by_then(page):
-    """What `bash run_loop.sh` has made, or an earlier command of the page; defect 14 as well."""
-    there = made_by(dry_run()) | {"runs/tiny/settings", "runs/tiny/log", "runs/tiny/results.json"}
-    folders = set()  # below which anything may be there
+    """They read what `bash run_loop.sh` or an earlier command of the page has made (defect 14)."""
+    existing = made_by(dry_run())
+    existing |= {"runs/tiny/settings", "runs/tiny/log", "runs/tiny/results.json"}
+    # Below these directories every file may exist.
+    folders = set()
     for variables, script, words in commands(shell_of(page)):
-        written = outputs_of(script, words)
         paths = [path for path in words if path.startswith("runs/")]
-        if script == "common/shards.py":  # joins NAME.0-of-2 and so on
+        written = outputs_of(script, words)
+        if script == "common/shards.py":
+            # It joins NAME.0-of-2 and so on into NAME, its second argument.
             written = paths[1:2]
         values = " ".join(variables.values()).split()
-        for path in [*paths, *(value for value in values if value.startswith("runs/"))]:
-            known = path in there or path in written or path == variables.get("OUT")
-            assert known or any(path.startswith(f"{folder}/") for folder in folders), (
-                f"{script}: {path}"
-            )
-        there |= set(written)
+        paths += [value for value in values if value.startswith("runs/")]
+        for path in paths:
+            if path not in existing and path not in written and path != variables.get("OUT"):
+                below = [folder for folder in folders if path.startswith(f"{folder}/")]
+                assert below, f"{script}: {path}"
+        existing |= set(written)
         folders |= {path for path in written if not os.path.splitext(path)[1]}
         if script == "run_loop.sh" and "DRY_RUN" not in variables:
             folders |= {directory_of(variables)} - {"runs/tiny"}
@@ -248,7 +271,7 @@ def test_the_commands_of_a_page_read_what_is_there_by_then(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_leave_the_default_run_as_it_is(page):
-    """Copied one after the other they overwrite nothing below runs/tiny, and leave no variable behind."""
+    """Copied one after the other they overwrite nothing below runs/tiny and export no variable."""
     text = shell_of(page)
     assert not re.search(r"^\s*export ", text, re.MULTILINE)
     for variables, script, words in commands(text):
@@ -261,18 +284,16 @@ def test_the_commands_of_a_page_leave_the_default_run_as_it_is(page):
 
 
 def test_one_directory_has_one_experiment_on_all_pages():
-    """A run refuses other settings than those that it was made with."""
-    found = {}
+    """A run refuses other settings than its first."""
+    settings = {}
     for page in PAGES:
         for variables, script, _ in commands(shell_of(page)):
             if script == "run_loop.sh":
-                settings = {
-                    name: value
-                    for name, value in variables.items()
-                    if name not in ("FROM", "TO", "DRY_RUN")
-                }
-                assert found.setdefault(directory_of(variables), settings) == settings, page
-    assert len(found) > 5
+                directory = directory_of(variables)
+                for name in ("FROM", "TO", "DRY_RUN"):
+                    variables.pop(name, None)
+                assert settings.setdefault(directory, variables) == variables, page
+    assert len(settings) > 5
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -284,15 +305,15 @@ def test_a_judge_is_started_before_it_is_asked(page):
 
 
 def test_recipes_on_the_pages_have_known_variables():
-    found = {}
+    here_document = re.compile(r"^cat > (\S+) <<'EOF'\n(.*?)^EOF$", re.DOTALL | re.MULTILINE)
+    recipes = {}
     for page in PAGES:
-        for file, text in re.findall(
-            r"^cat > (\S+) <<'EOF'\n(.*?)^EOF$", shell_of(page), re.DOTALL | re.MULTILINE
-        ):
+        for file, text in here_document.findall(shell_of(page)):
             names = re.findall(r"^([A-Z_0-9]+)=", text, re.MULTILINE)
-            assert names and set(names) <= variables_of_the_driver().keys()
-            assert found.setdefault(file, text) == text, "one name, one recipe"
-    assert "recipes/my.sh" in found
+            assert names
+            assert set(names) <= variables_of_the_driver().keys()
+            assert recipes.setdefault(file, text) == text, "one name, one recipe"
+    assert "recipes/my.sh" in recipes
 
 
 # Files and links
@@ -317,11 +338,14 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_that_a_page_names_exists(page):
-    """A script by its path, or by its name alone; a data file is one that some script speaks of; a user's is my...."""
-    text = re.sub(r"\[[^\]]*\]\(([^)]*)\)", r"\1", text_of(page))  # of a link its target
-    for path in set(
-        re.findall(r"[\w./*?-]+\.(?:py|sh|md|txt|toml|yaml|cff|html|jsonl|json)\b", text)
-    ):
+    """A script is named by its path or its name alone; a data file stands in some script.
+
+    A user's file is my....
+    """
+    # Of a link take its target.
+    text = re.sub(r"\[[^\]]*\]\(([^)]*)\)", r"\1", text_of(page))
+    files = re.compile(r"[\w./*?-]+\.(?:py|sh|md|txt|toml|yaml|cff|html|jsonl|json)\b")
+    for path in set(files.findall(text)):
         path = path.removeprefix("../").removeprefix("./")
         name = path.split("/")[-1]
         if name.startswith(PLACEHOLDERS) or name in UPSTREAM or path.startswith("runs/my_"):
@@ -345,9 +369,8 @@ def test_the_readme_leads_to_every_page():
 
 
 def test_the_readme_quotes_the_loop():
-    (loop,) = re.findall(
-        r"^for \(\(t = 1;[^\n]*do\n.*?^done\n", text_of("run_loop.sh"), re.DOTALL | re.MULTILINE
-    )
+    loops = re.compile(r"^for \(\(t = 1;[^\n]*do\n.*?^done\n", re.DOTALL | re.MULTILINE)
+    (loop,) = loops.findall(text_of("run_loop.sh"))
     assert loop in fences("README.md", "bash")
 
 
@@ -355,9 +378,9 @@ def test_the_readme_quotes_the_loop():
 
 
 def test_the_table_of_variables_is_the_drivers():
-    """Each has a row of its own, in this order, with its default and all values that it may have."""
-    rows = [cells for cells in tables(text_of("docs/variables.md").partition("\n## The run\n")[2])]
-    rows = [cells for cells in rows if re.fullmatch(r"`[A-Z_0-9]+`", cells[0])]
+    """Each has a row of its own, in the driver's order, with its default and its allowed values."""
+    _, _, text = text_of("docs/variables.md").partition("\n## The run\n")
+    rows = [cells for cells in tables(text) if re.fullmatch(r"`[A-Z_0-9]+`", cells[0])]
     assert [cells[0].strip("`") for cells in rows] == list(variables_of_the_driver())
     for name, default, meaning in rows:
         name = name.strip("`")
@@ -365,27 +388,22 @@ def test_the_table_of_variables_is_the_drivers():
         assert default == expected, name
         assert meaning, name
         if kind and kind[0] not in ("whole", "count", "number", "numbers", "real"):
-            for value in kind[kind[0] == "some" :]:
-                assert re.search(rf"(?<!\w){re.escape(value)}(?!\w)", f"{default} {meaning}"), (
-                    f"{name}: {value}"
-                )
+            values = kind[1:] if kind[0] == "some" else kind
+            for value in values:
+                word = rf"(?<!\w){re.escape(value)}(?!\w)"
+                assert re.search(word, f"{default} {meaning}"), f"{name}: {value}"
 
 
 def test_variables_that_pages_name_are_the_drivers():
     """In the form NAME=value, in the text as well as in commands."""
-    known = variables_of_the_driver().keys() | {
-        "RECIPE",
-        "OPENAI_BASE_URL",
-        "JOBS",
-        "SEEDS",
-        "VLLM_CPU_KVCACHE_SPACE",
-    }
+    others = {"RECIPE", "REQUIREMENTS", "OPENAI_BASE_URL", "JOBS", "SEEDS", "VLLM_CPU_KVCACHE_SPACE"}
     for page in PAGES:
-        if page == "docs/variables.md":  # it has the earlier names, too
+        # That page has the earlier names, too.
+        if page == "docs/variables.md":
             continue
         text = re.sub(r"^```python\n.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
-        named = set(re.findall(r"(?<![\w$])([A-Z][A-Z_0-9]{2,})=", text)) - {"NAME"}
-        assert named <= known, page
+        names = set(re.findall(r"(?<![\w$])([A-Z][A-Z_0-9]{2,})=", text)) - {"NAME"}
+        assert names <= variables_of_the_driver().keys() | others, page
 
 
 def test_the_table_of_optimisers_is_the_drivers():
@@ -393,14 +411,11 @@ def test_the_table_of_optimisers_is_the_drivers():
     for file in ROOT.glob("driver/optimisers/*.sh"):
         row = rows[file.stem]
         text = file.read_text()
-        ignored = [
-            name
-            for line in re.findall(r"^ignores (.*)", text, re.MULTILINE)
-            for name in line.split()
-        ]
+        ignored = " ".join(re.findall(r"^ignores (.*)", text, re.MULTILINE)).split()
         defaults = re.findall(r"^ *default ([A-Z_]+) ", text, re.MULTILINE)
-        for name in [*ignored, *(name for name in defaults if name != "PROMPTS_PER_ITERATION")]:
-            assert name in row, f"{file.stem}: {name}"
+        for name in [*ignored, *defaults]:
+            if name != "PROMPTS_PER_ITERATION" or name in ignored:
+                assert name in row, f"{file.stem}: {name}"
 
 
 def test_the_messages_on_the_page_of_troubles_are_the_scripts():
@@ -419,16 +434,15 @@ def test_the_messages_on_the_page_of_troubles_are_the_scripts():
 
 
 def test_the_table_of_memory_and_hours_is_what_the_budget_prints():
-    lines = [
-        line for line in ran("preflight/budget.py").stdout.splitlines() if line.startswith("|")
-    ]
+    printed = ran("preflight/budget.py").stdout
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
     assert len(lines) > 10
     assert "\n".join(lines) in text_of("docs/scale.md")
 
 
 @pytest.mark.parametrize("page", [*PAGES, "RESULTS.md"])
 def test_the_rows_of_a_table_have_as_many_cells_as_its_head(page):
-    """GitHub cuts a row at its head's width; a bar in a cell, in code as well, begins a new one."""
+    """GitHub cuts a row at its head's width; a bar in a cell, also in code, begins a new cell."""
     for table in re.findall(r"(?:^\|.*\n)+", text_of(page), re.MULTILINE):
         head, rule, *rows = table.splitlines()
         assert re.fullmatch(r"[|\- :]+", rule), head
@@ -448,14 +462,12 @@ def test_every_defect_that_a_test_speaks_of_is_explained():
 @pytest.fixture
 def ideas(tmp_path):
     """The files that the page shows."""
-    text = text_of("docs/your_own_idea.md")
-    found = re.findall(
-        r"`(my_\w+\.(?:py|sh))`:\n\n```\w+\n(.*?)^```", text, re.DOTALL | re.MULTILINE
-    )
-    for name, code in found:
+    file = re.compile(r"`(my_\w+\.(?:py|sh))`:\n\n```\w+\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    files = file.findall(text_of("docs/your_own_idea.md"))
+    for name, code in files:
         assert len(code.splitlines()) <= 30
         (tmp_path / name).write_text(code)
-    assert len(found) == 3
+    assert len(files) == 3
     return tmp_path
 
 
@@ -467,8 +479,9 @@ def test_the_examples_make_rows(ideas):
         "prompt": prompt,
         "responses": texts,
         "finish_reasons": ["stop", "stop", "stop", "length"],
+        "temperatures": [1.0] * 4,
+        "policy": "p",
     }
-    row |= {"temperatures": [1.0] * 4, "policy": "p"}
     write_jsonl(ideas / "responses.jsonl", [row, row | {"id": "b", "responses": ["Same."] * 4}])
 
     def start(*command):
@@ -479,35 +492,33 @@ def test_the_examples_make_rows(ideas):
     rewards = read_jsonl(ideas / "rewards.jsonl")
     assert rewards[0]["rewards"] == pytest.approx([0.88, 0.97, -0.01, -0.26])
     (pair,) = read_jsonl(ideas / "pairs.jsonl")
-    assert pair["id"] == "a" and pair["prompt"] == prompt
-    assert [pair[side][0]["content"] for side in ("chosen", "rejected")] == ["So.", "Long enough."]
-    ran(
-        "annotation/2_pairs.py",
-        "--rewards_file",
-        ideas / "rewards.jsonl",
-        "--output_file",
-        ideas / "others.jsonl",
-    )
+    assert pair["id"] == "a"
+    assert pair["prompt"] == prompt
+    assert pair["chosen"][0]["content"] == "So."
+    assert pair["rejected"][0]["content"] == "Long enough."
+    flags = ["--rewards_file", ideas / "rewards.jsonl", "--output_file", ideas / "others.jsonl"]
+    ran("annotation/2_pairs.py", *flags)
 
 
 def test_the_driver_takes_the_examples(ideas):
-    own = dry_run(
+    printed = dry_run(
         OUT="runs/my_ideas",
         ANNOTATOR=f"{ideas}/my_scorer.py",
         PAIRING=f"{ideas}/my_pairing.py",
         OPTIMISER=f"{ideas}/my_schedule.sh",
     )
-    assert (
-        own.count("my_scorer.py --responses_file") == own.count("my_pairing.py --rewards_file") == 3
-    )
-    trainings = [words for _, script, words in commands(own) if script == "dpo/1_dpo.py"]
-    last_beta = [
-        [b for a, b in itertools.pairwise(words) if a == "--beta"][-1] for words in trainings
-    ]
-    assert last_beta == ["0.3", "0.15", "0.075"]
-    with pytest.raises(subprocess.CalledProcessError) as error:
-        dry_run(OUT="runs/my_ideas", OPTIMISER=f"{ideas}/my_schedule.sh", ITERATIONS="1")
-    assert "one round has no schedule" in error.value.stderr
+    assert printed.count("my_scorer.py --responses_file") == 3
+    assert printed.count("my_pairing.py --rewards_file") == 3
+    betas = []
+    for _, script, words in commands(printed):
+        if script == "dpo/1_dpo.py":
+            # Of two equal flags the last counts.
+            flags = dict(itertools.pairwise(words))
+            betas.append(flags["--beta"])
+    assert betas == ["0.3", "0.15", "0.075"]
+    variables = {"OPTIMISER": f"{ideas}/my_schedule.sh", "ITERATIONS": "1"}
+    refused = record_dry_runs.dry_run(fresh_checkout(), **variables)
+    assert refused.returncode == 1 and "one round has no schedule" in refused.stderr
 
 
 # --help
@@ -515,9 +526,9 @@ def test_the_driver_takes_the_examples(ideas):
 
 @pytest.mark.parametrize("script", ARGPARSE)
 def test_help_is_answered_before_anything_heavy_is_imported(script):
-    told = ran("-X", "importtime", script, "--help")
-    imported = {line.split("|")[-1].strip().split(".")[0] for line in told.stderr.splitlines()}
+    done = ran("-X", "importtime", script, "--help")
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert {"argparse", "common"} <= imported
     heavy = "torch transformers vllm datasets trl numpy pandas matplotlib accelerate"
     assert not imported & set(heavy.split())
-    assert docstring(script).splitlines()[0] in told.stdout
+    assert docstring(script).splitlines()[0] in done.stdout

