@@ -352,7 +352,8 @@ def test_disk_is_what_a_training_writes(tmp_path, world):
     """
     script = tmp_path / "unpublished.py"
     script.write_text(
-        "import runpy, sys, rows\n"
+        "import runpy, sys\n"
+        "from common import rows\n"
         "rows.publish = lambda *_: sys.exit('not published')\n"
         "sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
