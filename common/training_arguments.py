@@ -124,6 +124,8 @@ def words_with_config(words):
     if "--config" not in words:
         return words
     index = words.index("--config")
+    if index + 1 == len(words):
+        raise ValueError("--config: no file")
     path = words[index + 1]
     with open(path, encoding="utf-8") as file:
         settings = yaml.safe_load(file)

@@ -78,13 +78,23 @@ def check_losses(training_args):
     """Exit unless --loss_type names losses of TRL, or a single loss of losses.py."""
     known_losses = [*losses.EXTRA_FIELDS, *losses.TRL_LOSSES]
     for name in training_args.loss_type:
-        if name in losses.EXTRA_FIELDS and len(training_args.loss_type) > 1:
-            sys.exit(f"--loss_type {name}: not together with another loss")
+        if name in losses.EXTRA_FIELDS:
+            check_loss_of_ours(name, training_args)
     for name in training_args.loss_type:
         if name not in known_losses:
             sys.exit(f"--loss_type {name}: none of {' '.join(known_losses)}")
     if training_args.beta <= 0:
         sys.exit(f"--beta: {training_args.beta} is not above 0")
+
+
+def check_loss_of_ours(name, training_args):
+    """Exit for options of TRL that losses.py does not implement."""
+    if len(training_args.loss_type) > 1:
+        sys.exit(f"--loss_type {name}: not together with another loss")
+    if not training_args.precompute_ref_log_probs:
+        sys.exit(f"--precompute_ref_log_probs False: not with --loss_type {name}")
+    if training_args.truncation_mode != "keep_start":
+        sys.exit(f"--truncation_mode {training_args.truncation_mode}: not with --loss_type {name}")
 
 
 def read_pairs(paths, extra_fields):

@@ -135,9 +135,17 @@ def is_ours(script):
 
 
 def code_hash(script):
-    """The hash of a script's code with that of the modules of this project that it imports."""
-    files = sorted(f"{file.name}\n{code(file.read_bytes())}" for file in source_files(script))
-    return hashlib.sha256("\n".join(files).encode()).hexdigest()
+    """The hash of a script's code with that of the modules of this project that it imports.
+
+    Files beside them that they name count as well: the judge's prompts, say.
+    """
+    sources = []
+    for file in source_files(script):
+        content = file.read_bytes()
+        sources.append(f"{file.name}\n{code(content)}")
+        for path in named_files(file.parent, ast.parse(content)):
+            sources.append(f"{path.name}\n{hashlib.sha256(path.read_bytes()).hexdigest()}")
+    return hashlib.sha256("\n".join(sorted(sources)).encode()).hexdigest()
 
 
 def source_files(script):
@@ -168,8 +176,14 @@ def imported_modules(tree):
                 yield f"{node.module}.{name.name}"
 
 
+def named_files(folder, tree):
+    """The files of a folder whose names stand as texts in a tree."""
+    names = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    return [path for path in folder.iterdir() if path.is_file() and path.name in names]
+
+
 def module_files(folder, module):
-    """Yields the file of a module or package, if it is in a folder."""
+    """Yield the file of a module or package, if it is in a folder."""
     stem = folder.joinpath(*module.split("."))
     for path in (stem.with_suffix(".py"), stem / "__init__.py"):
         if path.is_file():

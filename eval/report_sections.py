@@ -165,13 +165,13 @@ def bias_sections(measures):
     if calibration:
         header.append("calibration error")
     table = []
-    # Both measures are of the same annotators; either may not have been run.
-    for annotator in length_bias or calibration:
+    # Either measure may not have been run, or not of every annotator.
+    for annotator in length_bias | calibration:
         line = [annotator]
         if length_bias:
-            line.append(cell(length_bias[annotator]["mean"]))
+            line.append(cell(length_bias.get(annotator, {}).get("mean")))
         if calibration:
-            line.append(cell(calibration[annotator]["calibration_error"]))
+            line.append(cell(calibration.get(annotator, {}).get("calibration_error")))
         table.append(line)
     note = (
         "length correlation: Pearson's, of reward and length over the responses to a prompt, mean "

@@ -66,10 +66,10 @@ def read_question(row, where):
         prompt = row["prompt"]
         if not isinstance(prompt, list):
             prompt = [{"role": "user", "content": prompt}]
-        # v2 has lists of texts; v1 a text, and preferences messages.
-        is_v2 = isinstance(row["chosen"], list) and isinstance(row["chosen"][0], str)
         chosen = row["chosen"]
         rejected = row["rejected"]
+        # v2 has lists of texts; v1 a text, and preferences messages.
+        is_v2 = are_texts(chosen) and are_texts(rejected)
         if not is_v2:
             chosen = [text_of(chosen)]
             rejected = [text_of(rejected)]
@@ -92,6 +92,10 @@ def read_question(row, where):
     return question
 
 
+def are_texts(value):
+    return isinstance(value, list) and isinstance(value[0], str)
+
+
 def text_of(value):
     """A text, or the content of the last message; another content raises a TypeError."""
     if not isinstance(value, str):
@@ -107,6 +111,8 @@ def benchmark_of(question, dataset):
         benchmark = "v1"
     else:
         benchmark = Path(dataset).stem
+        if benchmark in ("v1", "v2"):
+            sys.exit(f"{dataset}: {question.subset!r} is no subset of RewardBench {benchmark}")
     sections = {"v1": SECTION_OF.get(question.subset), "v2": question.subset}
     return benchmark, question.section or sections.get(benchmark, "all")
 

@@ -201,7 +201,7 @@ def capybara(row, seen, min_margin):
 def summarization(row, seen, min_margin):
     """openai/summarize_from_feedback, comparisons: info {subreddit, title, post, or else article},
     summaries [{text}], choice (0 or 1)."""
-    info = row["info"]
+    info = row.get("info")
     summaries = listed(row, "summaries")
     if not isinstance(info, dict) or len(summaries) != 2:
         raise ValueError("summaries: not two, or no info about what they sum up")

@@ -327,7 +327,8 @@ def main():
     print(tables.markdown(HEAD, []))
     for name, shape in args.shapes.items():
         # The model is removed afterwards: "random-" tells it from a directory of the user's.
-        model = Path(args.directory) / f"random-{Path(name).name}"
+        # The trainings run in the checkout, wherever this was called.
+        model = Path(args.directory).resolve() / f"random-{Path(name).name}"
         for stage, lora_rank in itertools.product(args.stages, [0, LORA_RANK]):
             cells = cells_of_training(args, name, shape, stage, lora_rank, model, total_mib)
             print(tables.markdown_line(cells), flush=True)

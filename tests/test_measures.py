@@ -187,8 +187,12 @@ def test_held_out_pairs_are_measured_by_source(tmp_path):
             published("Chemistry", ["a"], ["b", "c", "d"]),
             "subset: 'Chemistry' is not one of the benchmark's",
         ),
+        (
+            {"prompt": "?", "chosen": ["a"], "rejected": "bcd"},
+            "chosen: a pair has prompt, chosen and rejected",
+        ),
     ],
-    ids=["no pair", "no subset of v2"],
+    ids=["no pair", "no subset of v2", "a list and a text"],
 )
 def test_rows_of_no_benchmark(tmp_path, row, reason):
     file = write_jsonl(tmp_path / "data.jsonl", [published("math-prm"), row])

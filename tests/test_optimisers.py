@@ -317,6 +317,14 @@ def test_kto_refuses_in_one_line(monkeypatch, tmp_path, sft, pairs, rows, flags,
         (["sppo"], "in.jsonl:1: chosen_win_probability: missing"),
         (["xpo"], "in.jsonl:1: explored: missing"),
         (["sigmoid", "slic"], "--loss_type slic: not together with another loss"),
+        (
+            ["rpo", "--precompute_ref_log_probs", "False"],
+            "--precompute_ref_log_probs False: not with --loss_type rpo",
+        ),
+        (
+            ["slic", "--truncation_mode", "keep_end"],
+            "--truncation_mode keep_end: not with --loss_type slic",
+        ),
     ],
 )
 def test_a_loss_refuses_pairs_without_what_it_needs(

@@ -739,6 +739,10 @@ BAD = {
     "Summarization": [
         (changed("Summarization", choice=-1), "choice: -1 is none of 0, 1"),
         (
+            changed("Summarization", info=None),
+            "summaries: not two, or no info about what they sum up",
+        ),
+        (
             changed("Summarization", summaries=[]),
             "summaries: not two, or no info about what they sum up",
         ),

@@ -206,6 +206,17 @@ def test_the_script_of_the_worlds_judge_counts_where_it_is_asked(run):
     assert state.startswith("stale: script.py or a module")
 
 
+def test_a_file_beside_a_script_that_it_names_counts_as_the_script(run):
+    (run / "helper.py").write_text('PROMPTS = "prompts.toml"\n')
+    (run / "prompts.toml").write_text("text = 1\n")
+    make(run, first(run))
+    (run / "other.toml").write_text("text = 1\n")
+    assert records(run, "states", first(run)) == ["fresh"]
+    (run / "prompts.toml").write_text("text = 2\n")
+    (state,) = records(run, "states", first(run))
+    assert state.startswith("stale: script.py or a module")
+
+
 def test_a_script_of_the_project_that_has_finished_is_believed_where_the_driver_was_killed(run):
     """A file gets its name when it is complete. Of two files both must be new."""
     out = run / "out/first/rows.jsonl"
