@@ -1,14 +1,15 @@
 """Best-of-n at inference time, and its KL to the policy that it samples from.
 
-The KL is exact for the distribution that a prompt's samples make up. With p(y) the share of a
-response and F(y) the share of samples that score no higher, the best of n is y with probability
-F(y)^n - (F(y) - p(y))^n. The KL is at most log n - (n - 1) / n (guidebook), and less where
-responses repeat, as they do here. Responses with the same score are ordered by their text.
+The best response is that with the highest "rewards"; of equal rewards the last by text. The KL is
+exact for the empirical distribution of a prompt's samples, all of them. With p(y) the share of a
+response and F(y) the share of samples that rank no higher, the best of n is y with probability
+F(y)^n - (F(y) - p(y))^n. The KL is at most log n - (n - 1) / n, and less where responses repeat, as
+they do in the tiny world.
 
 Reads:  --rewards_file, {"id", "responses", "finish_reasons", "rewards", "true_rewards", ...}, many
-        samples a prompt
-Writes: --output_file, the same rows with the best of the first n samples alone in each field of the
-        responses, and "kl", [nats]. A judgement is left out.
+        samples per prompt
+Writes: --output_file, the same rows, in which every field of the responses has the best of the
+        first n samples alone, and "kl", a list of one number, nats. "judgement" is dropped.
 
     python comparison/1_best_of_n.py --n 8 --rewards_file my_samples.jsonl \
         --output_file my_best_of_8.jsonl
@@ -27,11 +28,12 @@ def divergence(responses, rewards, n):
     counts = Counter(zip(rewards, responses, strict=True))
     below = 0
     kl = 0.0
-    for scored_response in sorted(counts):
+    for scored_response in sorted(counts):  # by reward, then by text
         count = counts[scored_response]
-        # F(y)^n - (F(y) - p(y))^n
-        best_of_n = ((below + count) / total) ** n - (below / total) ** n
-        kl += best_of_n * math.log(best_of_n / (count / total))
+        # F(y)^n - (F(y) - p(y))^n; it underflows to 0 where n is large, and p log p goes to 0
+        probability = ((below + count) / total) ** n - (below / total) ** n
+        if probability > 0:
+            kl += probability * math.log(probability / (count / total))
         below += count
     return kl
 
@@ -45,13 +47,13 @@ def main():
 
     best_rows = []
     for row in rows.read(args.rewards_file, "rewards"):
-        samples = len(row["responses"])
-        if args.n > samples:
-            rows.refuse(row, f"responses: {samples}, too few for the best of {args.n}")
-        rewards = row["rewards"]
-        best = max(range(args.n), key=rewards.__getitem__)
+        sample_count = len(row["responses"])
+        if args.n > sample_count:
+            rows.refuse(row, f"responses: {sample_count}, too few for the best of {args.n}")
+        scored = list(zip(row["rewards"], row["responses"], strict=True))
+        best = max(range(args.n), key=scored.__getitem__)
         best_row = rows.with_responses(row, [best])
-        best_row["kl"] = [divergence(row["responses"], rewards, args.n)]
+        best_row["kl"] = [divergence(row["responses"], row["rewards"], args.n)]
         best_rows.append(best_row)
     rows.write(args.output_file, best_rows)
 

@@ -6,8 +6,9 @@ minus that of the rejected one.
 In the paper every round starts from the previous policy (--model_name_or_path) and keeps the
 initial policy pi_0 as reference (--ref_model_name_or_path). The reference's log-probabilities are
 computed once, before training. Responses are trained on verbatim, thoughts included, even where
-the chat template would rewrite them. Sequences longer than --max_length are cut. Pairs whose two
-sides are equal after the cut are dropped. The script counts both.
+the chat template would rewrite them. Sequences longer than --max_length are cut. A pair is dropped
+if its prompt leaves no room, if its two sides are equal after the cut, or if a thought does not fit
+the prompt's template. All are counted.
 
 The defaults are the paper's. Every other flag of TRL's DPOConfig (--loss_type, --beta, ...) and
 ModelConfig passes through. Besides TRL's losses --loss_type takes slic, sppo, xpo, selm and rpo,
@@ -53,12 +54,13 @@ class Config(DPOConfig):
     learning_rate: float = field(default=5e-7, metadata={"help": "peak learning rate (paper 3.3)"})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule (paper 3.3)"})
     warmup_steps: float = field(
-        default=0.03, metadata={"help": "steps, or below 1 their share (paper 3.3)"}
+        default=0.03, metadata={"help": "steps, or their share if below 1 (paper 3.3)"}
     )
-    num_train_epochs: float = field(default=2, metadata={"help": "epochs a round (paper 3.3)"})
+    num_train_epochs: float = field(default=2, metadata={"help": "epochs per round (paper 3.3)"})
     beta: float = field(default=0.1, metadata={"help": "KL coefficient, the paper's eta (3.3)"})
     max_length: int = field(
-        default=2048, metadata={"help": "tokens; longer responses are cut (published code)"}
+        default=2048,
+        metadata={"help": "tokens of prompt and response; longer ones are cut (published code)"},
     )
     precompute_ref_log_probs: bool = field(default=True, metadata={"help": "once for all epochs"})
     logging_first_step: bool = field(
@@ -75,14 +77,13 @@ class Config(DPOConfig):
 
 
 def check_losses(training_args):
-    """Exit unless --loss_type names losses of TRL, or a single loss of losses.py."""
+    """Exit unless --loss_type names losses of TRL, or one of losses.py, and beta is above 0."""
     known_losses = [*losses.EXTRA_FIELDS, *losses.TRL_LOSSES]
-    for name in training_args.loss_type:
-        if name in losses.EXTRA_FIELDS:
-            check_loss_of_ours(name, training_args)
     for name in training_args.loss_type:
         if name not in known_losses:
             sys.exit(f"--loss_type {name}: none of {' '.join(known_losses)}")
+        if name in losses.EXTRA_FIELDS:
+            check_loss_of_ours(name, training_args)
     if training_args.beta <= 0:
         sys.exit(f"--beta: {training_args.beta} is not above 0")
 
@@ -143,21 +144,21 @@ def tokenise_pair(pair, extra_fields, tokenizer, end):
     The extra fields of the loss are copied, except "explored", which becomes "explored_ids". None
     if a response has a thought that does not fit the prompt: see chats.prompt_and_response.
     """
-    responses = {"chosen_ids": pair["chosen"], "rejected_ids": pair["rejected"]}
+    messages_by_field = {"chosen_ids": pair["chosen"], "rejected_ids": pair["rejected"]}
     example = {}
     for name in extra_fields:
         if name == "explored":
-            responses["explored_ids"] = [{"role": "assistant", "content": pair["explored"]}]
+            messages_by_field["explored_ids"] = [{"role": "assistant", "content": pair["explored"]}]
         else:
             example[name] = pair[name]
-    for name, messages in responses.items():
+    for name, messages in messages_by_field.items():
         texts = chats.prompt_and_response(
             tokenizer, end, pair["prompt"], messages, pair.at("prompt")
         )
-        if texts is not None:
-            example["prompt_ids"], example[name] = chats.encode(tokenizer, *texts)
-    if not example.keys() >= responses.keys():
-        return None
+        if texts is None:
+            return None
+        # The prompt's tokens are the same for each response.
+        example["prompt_ids"], example[name] = chats.encode(tokenizer, *texts)
     return example
 
 
@@ -189,12 +190,11 @@ def outcome_of_cut(example, training_args):
 
 def refuse_empty(data, training_args, counts, pairs):
     """Exit: no pair is left to train on."""
-    start = f"{data.dataset_name[0]}: no"
     limit = f"--max_length {training_args.max_length}"
     if counts["too long"] == len(pairs):
-        sys.exit(f"{start} prompt leaves room within {limit}")
+        sys.exit(f"{data.dataset_name[0]}: no prompt leaves room within {limit}")
     sys.exit(
-        f"{start} pair is left within {limit}: "
+        f"{data.dataset_name[0]}: no pair is left within {limit}: "
         f"prompts that leave no room: {counts['too long']}, "
         f"responses that do not differ there: {counts['equal']}, "
         f"thoughts that do not fit the prompt: {counts['thought']}"
@@ -211,7 +211,7 @@ def stored_dataset(examples, training_args):
     """
     from datasets import Dataset
 
-    # "checkpoint-": such a folder is removed when the model gets its final name.
+    # output_dir is unfinished until training.finish renames it and removes folders "checkpoint-*".
     folder = f"{training_args.output_dir}/checkpoint-pairs"
     with training_args.main_process_first(local=False):
         if not os.path.exists(f"{folder}/dataset_info.json"):
@@ -240,11 +240,11 @@ def build_trainer(data, training_args, model_args, tokenizer, examples):
     collator = None
     if training_args.loss_type[0] in losses.EXTRA_FIELDS:
         trainer_class = losses.PairTrainer
-        filler = tokenizer.pad_token_id
-        if filler is None:
-            filler = tokenizer.eos_token_id
-        collator = losses.Collator(filler, training_args.max_length)
-        # Else the extra fields, which are no arguments of the model, would not reach the collator.
+        pad_token_id = tokenizer.pad_token_id
+        if pad_token_id is None:
+            pad_token_id = tokenizer.eos_token_id
+        collator = losses.Collator(pad_token_id, training_args.max_length)
+        # Else the extra fields, which model.forward does not take, would not reach the collator.
         training_args.remove_unused_columns = False
     policy, reference = load_models(data, training_args, model_args)
     with training.building(tokenizer):

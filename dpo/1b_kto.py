@@ -3,13 +3,14 @@
 Each response is desirable or undesirable. With l = log pi/pi_ref of a response, and
 z0 = max(0, the mean l of mismatched prompts and responses), the loss is
 
-    w (1 - sigmoid(beta (l - z0)))  for a desirable response,
-    w (1 - sigmoid(beta (z0 - l)))  for an undesirable one.
+    w (1 - sigmoid(beta (l - z0)))  for a desirable response, w = --desirable_weight,
+    w (1 - sigmoid(beta (z0 - l)))  for an undesirable one, w = --undesirable_weight.
 
-z0 is of the global batch, over all gradient accumulation steps.
+z0 is estimated over the global batch, that is over all gradient accumulation steps and processes.
 
-Responses are trained on verbatim and cut to --max_length. A prompt that leaves no room for a
-response is dropped. The script counts both. Every other flag of TRL's KTOConfig and ModelConfig
+Responses are trained on verbatim; prompt and response are cut to --max_length. A prompt that leaves
+no room for a response, or whose template does not fit the response's thought, is dropped. All are
+counted. Every other flag of TRL's KTOConfig and ModelConfig
 passes through. A killed run resumes from its last checkpoint (--save_steps) when the same command
 is given again.
 
@@ -39,7 +40,7 @@ class Data:
     dataset_name: list[str] = field(
         metadata={"help": "JSONL files of labelled responses or of pairs"}
     )
-    ref_model_name_or_path: str = field(metadata={"help": "reference policy pi_0"})
+    ref_model_name_or_path: str = field(metadata={"help": "reference policy pi_ref"})
     chat_template_kwargs: str | None = field(
         default=None, metadata={"help": training_arguments.TEMPLATE_HELP}
     )
@@ -52,10 +53,12 @@ class Config(KTOConfig):
     )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule, as DPO's"})
     warmup_steps: float = field(
-        default=0.03, metadata={"help": "steps, or below 1 their share, as DPO's"}
+        default=0.03, metadata={"help": "steps, or their share if below 1, as DPO's"}
     )
-    num_train_epochs: float = field(default=2, metadata={"help": "epochs a round, as DPO's"})
-    max_length: int = field(default=2048, metadata={"help": "tokens; longer responses are cut"})
+    num_train_epochs: float = field(default=2, metadata={"help": "epochs per round, as DPO's"})
+    max_length: int = field(
+        default=2048, metadata={"help": "tokens of prompt and response; longer ones are cut"}
+    )
     precompute_ref_log_probs: bool = field(default=True, metadata={"help": "once for all epochs"})
 
 
@@ -65,12 +68,13 @@ class Config(KTOConfig):
 def unpaired(paths, seed):
     """The labelled responses of these files, shuffled.
 
-    KTO takes neighbours as mismatched, and the two sides of a pair must not be neighbours.
+    KTO takes neighbours as mismatched: the two sides of a pair should rarely be neighbours.
     """
     labelled = []
     for path in paths:
         fields = next(rows.read(path)).keys()
-        # A pair may carry a completion too: it is a pair all the same.
+        # A pair may carry a completion too: it is a pair all the same. Rows of neither form are
+        # read as pairs, whose reader names the field that is missing.
         is_pair = {"chosen", "rejected"} <= fields
         if is_pair or "completion" not in fields:
             for row in rows.read(path, "preferences"):
@@ -84,9 +88,9 @@ def unpaired(paths, seed):
 
 
 def labelled_response(row, completion, label):
-    labelled = rows.Row(prompt=row["prompt"], completion=completion, label=label)
-    labelled.place = row.place
-    return labelled
+    result = rows.Row(prompt=row["prompt"], completion=completion, label=label)
+    result.place = row.place  # for messages
+    return result
 
 
 def tokenise(labelled, tokenizer, max_length):
@@ -107,8 +111,7 @@ def tokenise(labelled, tokenizer, max_length):
                 counts["too long"] += 1
                 continue
             if len(prompt_ids) + len(completion_ids) > max_length:
-                # The trainer's collator cuts it.
-                counts["cut"] += 1
+                counts["cut"] += 1  # by the trainer's collator
         examples.append(
             {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "label": row["label"]}
         )
@@ -128,6 +131,10 @@ def refuse_empty(data, training_args, counts):
 
 
 def check_arguments(training_args):
+    if training_args.beta <= 0:
+        sys.exit(f"--beta: {training_args.beta} is not above 0")
+    if training_args.loss_type != "kto":  # apo_zero_unpaired has no z0
+        return
     if not training_args.precompute_ref_log_probs and training_args.gradient_accumulation_steps > 1:
         sys.exit(
             "--precompute_ref_log_probs False: z0 of the global batch needs the reference's "
@@ -141,32 +148,36 @@ def check_arguments(training_args):
 
 
 class TokenKTOTrainer(KTOTrainer):
-    """TRL's KTOTrainer on tokenised responses.
-
-    A prompt is mismatched with the response of its neighbour in the micro-batch, as TRL does it.
-    """
+    """TRL's KTOTrainer on tokenised responses, to which it adds the mismatched ones."""
 
     def _prepare_dataset(self, dataset, processing_class, args, name):
         if not self.calculate_KL:
             return dataset
-        return dataset.map(
-            mismatched_responses, batched=True, batch_size=args.per_device_train_batch_size
-        )
+        responses = list(dataset["completion_ids"])
+        mismatched = mismatched_responses(responses, args.per_device_train_batch_size)
+        return dataset.add_column("KL_completion_ids", mismatched)
 
 
-def mismatched_responses(batch):
-    completions = batch["completion_ids"]
-    return {"KL_completion_ids": [completions[-1], *completions[:-1]]}
+def mismatched_responses(responses, batch_size):
+    """For each response that of a neighbour in its batch of rows, as TRL does it."""
+    mismatched = []
+    for first in range(0, len(responses), batch_size):
+        batch = responses[first : first + batch_size]
+        if len(batch) == 1:
+            # The last row alone would be matched with itself.
+            batch = responses[first - 1 : first]
+        mismatched += [batch[-1], *batch[:-1]]
+    return mismatched
 
 
 class GlobalBatchKTOTrainer(TokenKTOTrainer):
     """One z0 for all micro-batches of a step.
 
-    TRL estimates z0 from each micro-batch alone; from two rows a device it is hardly an estimate.
+    TRL estimates z0 from each micro-batch alone; with two rows per device that is very noisy.
     """
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """Draws a step's micro-batches and computes the mean l of their mismatched responses."""
+        """Draw a step's micro-batches and compute the mean l of their mismatched responses."""
         import torch
 
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -180,7 +191,8 @@ class GlobalBatchKTOTrainer(TokenKTOTrainer):
         return batches, count
 
     def _compute_kl_logps(self, model, batch):
-        # TRL subtracts ref_KL_logps again, takes the mean over processes, and clamps it at 0.
+        # TRL subtracts ref_KL_logps again, so that each row's l is the step's mean; then it takes
+        # the mean over processes and clamps it at 0.
         return batch["ref_KL_logps"] + self.mean_log_ratio
 
 
@@ -205,7 +217,7 @@ def build_trainer(policy, reference, training_args, model_args, tokenizer, examp
     from datasets import Dataset
     from trl import get_peft_config
 
-    # With one micro-batch a step, or a loss without z0, TRL's own estimate does.
+    # With one micro-batch per step, or a loss without z0, TRL's own estimate is enough.
     trainer_class = TokenKTOTrainer
     if training_args.gradient_accumulation_steps > 1 and training_args.loss_type == "kto":
         trainer_class = GlobalBatchKTOTrainer
@@ -222,10 +234,8 @@ def build_trainer(policy, reference, training_args, model_args, tokenizer, examp
 
 def main():
     data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
-    if training_args.beta <= 0:
-        sys.exit(f"--beta: {training_args.beta} is not above 0")
-    labelled = unpaired(data.dataset_name, training_args.seed)
     check_arguments(training_args)
+    labelled = unpaired(data.dataset_name, training_args.seed)
     example = (labelled[0].at("prompt"), labelled[0]["prompt"])
     policy, reference = load_models(data, training_args, model_args, example)
     tokenizer = models.tokenizer(

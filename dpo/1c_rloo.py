@@ -1,9 +1,9 @@
 """On-policy reinforcement learning without pairs, by TRL's RLOOTrainer (arXiv 2402.14740).
 
 The policy samples --num_generations responses to a prompt, and the reward model scores them. The
-policy gradient takes the mean score of a prompt's other responses as baseline. --beta weights the
-KL to the reference, which is the policy that the training starts from. Every other flag of TRL's
-RLOOConfig and ModelConfig passes through. A killed run resumes from its last checkpoint
+policy gradient's baseline is leave-one-out: the mean score of the prompt's other responses. --beta
+weights the KL to the reference, which is the policy that the training starts from. Every other flag
+of TRL's RLOOConfig and ModelConfig passes through. A killed run resumes from its last checkpoint
 (--save_steps) when the same command is given again.
 
 Reads:  --dataset_name, one or more files of {"id", "prompt"}; --reward_model_name_or_path, a
@@ -27,20 +27,22 @@ from common import chats, models, rows, training, training_arguments
 @dataclass
 class Data:
     dataset_name: list[str] = field(metadata={"help": "JSONL files of prompts"})
-    reward_model_name_or_path: str = field(metadata={"help": "reward model, one score a sequence"})
+    reward_model_name_or_path: str = field(
+        metadata={"help": "reward model, one score per sequence"}
+    )
 
 
 @dataclass
 class Config(RLOOConfig):
     num_generations: int = field(
-        default=4, metadata={"help": "responses a prompt (arXiv 2402.14740, 4)"}
+        default=4, metadata={"help": "responses per prompt (arXiv 2402.14740, 4)"}
     )
     max_completion_length: int = field(
-        default=2048, metadata={"help": "tokens a response at most, as paper 3.3"}
+        default=2048, metadata={"help": "most tokens of a response (arXiv 2405.07863, 3.3)"}
     )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule, as DPO's"})
     warmup_steps: float = field(
-        default=0.03, metadata={"help": "steps, or below 1 their share, as DPO's"}
+        default=0.03, metadata={"help": "steps, or their share if below 1, as DPO's"}
     )
 
 
@@ -62,7 +64,7 @@ def load_policy_tokenizer(training_args, model_args, example):
         padding_side="left",
         chat_template_kwargs=json.dumps(template_arguments),
     )
-    # The arguments are part of the template now: TRL need not pass them again.
+    # The arguments are part of the template now: None keeps TRL from passing them again.
     training_args.chat_template_kwargs = None
     models.check(AutoModelForCausalLM, model_args.model_name_or_path, tokenizer)
     end = chats.turn_end(tokenizer)
@@ -115,7 +117,7 @@ def main():
         data.reward_model_name_or_path, example, dtype
     )
     final_path, checkpoint = training.begin(training_args)
-    # TRL loads the policy itself, by these arguments.
+    # TRL loads the policy itself, with these arguments.
     training_args.model_init_kwargs = {"dtype": dtype}
     attention = training.attention(training_args, model_args)
     if attention:
@@ -123,7 +125,7 @@ def main():
     trainer = build_trainer(
         prompts, tokenizer, reward_model, reward_tokenizer, training_args, model_args
     )
-    # TRL has loaded the policy without looking at its weights.
+    # TRL has loaded the policy itself, without our check for NaN.
     models.check_finite(model_args.model_name_or_path, trainer.model)
     training.train(trainer, checkpoint)
     if trainer.is_world_process_zero():

@@ -1,10 +1,11 @@
-"""Average the weights of policies that were trained for different ends.
+"""Average the parameters of policies that were trained for different objectives.
 
-The method is that of rewarded soups (arXiv 2306.04488).
+The method is that of rewarded soups (arXiv 2306.04488): the policies have been fine-tuned from the
+same model.
 
 Reads:  --models, Hugging Face model directories of one architecture with one vocabulary
-Writes: --output_dir, the model whose every weight is the weighted mean by --weights, and the
-        tokenizer of the first model
+Writes: --output_dir, the average, weighted by --weights, in the precision and with the
+        configuration of the last model, and the tokenizer of the first
 
     python dpo/2_interpolate.py --models runs/tiny/iter3/policy runs/tiny/sft --weights 0.5 0.5 \
         --output_dir my_mixture
@@ -22,7 +23,7 @@ def parse_arguments():
         "--weights",
         type=arguments.real(),
         nargs="+",
-        help="one for each (default: equal); they sum to 1",
+        help="one per model, with the sum 1 (default: equal)",
     )
     parser.add_output("--output_dir", "model", required=True)
     args = parser.parse_args()
@@ -31,7 +32,7 @@ def parse_arguments():
     if len(args.weights) != len(args.models) or abs(sum(args.weights) - 1) > 1e-6:
         parser.error(
             f"--weights: {len(args.weights)} with the sum {sum(args.weights):g} for "
-            f"{len(args.models)} models; give 1"
+            f"{len(args.models)} models; the sum has to be 1"
         )
     return args
 
@@ -58,6 +59,7 @@ def shapes(state):
 
 
 def save(model, tokenizer, output_dir):
+    """Publish the model whole, or the one that a killed run of this command has finished."""
     partial = outputs.partial_name(output_dir, rows.this_command([output_dir]))
     with model_outputs.lock_model(partial, output_dir):
         if not model_outputs.recover_model(partial, output_dir):

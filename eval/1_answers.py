@@ -1,20 +1,20 @@
-"""Answer the questions of benchmarks with vLLM, each in the benchmark's own format of answers.
+"""Answer the questions of benchmarks with vLLM, in each benchmark's own answer format.
 
 The benchmarks are AlpacaEval 2, MT-Bench (two turns) and Arena-Hard v0.1. MT-Bench samples writing
-and roleplay at temperature 0.7, stem and humanities at 0.1; everything else is greedy. The engine
-gets the tokens of the chat, in which the template alone adds BOS. The seed of a sampled answer
-follows from --seed and the question: the same policy gives the same answers.
+and roleplay at temperature 0.7, stem and humanities at 0.1; everything else is greedy (see
+conversations.py). vLLM gets token ids: BOS comes from the chat template alone. The seed of a
+sampled answer follows from --seed and the question: the same policy gives the same answers.
 
-A turn gets the room that its chat leaves; without room the answer is empty, and counted. The judges
-see what follows the thoughts; a truncated thought is no answer. Finished answers survive a kill:
-the same command resumes.
+A turn has at most the tokens that the context leaves. Where it leaves none, the answer is empty,
+and counted. The judges see what follows the thoughts: where generation stops inside a thought, the
+answer is empty. Finished answers survive a kill: the same command resumes.
 
 Reads:  --questions_files, one for each benchmark, by default the published ones: MT-Bench
         {"question_id", "category", "turns"}, Arena-Hard {"uid", "category", "prompt"}, AlpacaEval a
         list of {"instruction", "dataset"?}
 Writes: --output_files, one for each: MT-Bench {"question_id", "answer_id", "model_id", "choices",
         "tstamp"}, Arena-Hard {"uid", "ans_id", "model", "messages", "tstamp"}, AlpacaEval a list of
-        {"instruction", "output", "generator"}
+        {"instruction", "output", "generator", "dataset"?}
 
     python eval/1_answers.py --benchmarks mt_bench --model_name_or_path runs/tiny/iter3/policy \
         --model_name iter3 --output_files my_mt_bench/answers.jsonl
@@ -36,9 +36,7 @@ def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--benchmarks", nargs="+", required=True, choices=[*MAX_NEW_TOKENS])
     parser.add_argument("--model_name_or_path", required=True)
-    parser.add_argument(
-        "--model_name", help="name in the tables (default: as --model_name_or_path)"
-    )
+    parser.add_argument("--model_name", help="name in the tables (default: --model_name_or_path)")
     parser.add_argument(
         "--questions_files", nargs="+", help="(default: the benchmarks', at a pinned commit)"
     )
@@ -107,7 +105,11 @@ def read_benchmarks(args):
 # Answering
 
 
-def start_policy(args, tokenizer, end, benchmarks):
+def start_policy(args, tokenizer, turn_end, benchmarks):
+    """The policy in vLLM's engine, with the context that the longest conversation needs.
+
+    It is sized by all benchmarks, finished ones too, so that a resumed run has the same engine.
+    """
     context = engines.longest(args.model_name_or_path, args.max_model_len)
     lengths = []
     for benchmark in benchmarks:
@@ -121,12 +123,12 @@ def start_policy(args, tokenizer, end, benchmarks):
         tensor_parallel_size=args.tensor_parallel_size,
         seed=args.seed,
     )
-    return conversations.Policy(engine, tokenizer, end, context, args.seed)
+    return conversations.Policy(engine, tokenizer, turn_end, context, args.seed)
 
 
 def answer_benchmark(policy, benchmark, chunk_size):
     """Answer the questions that are not in the writer yet, chunk by chunk."""
-    todo = [name for name in benchmark.questions if name not in benchmark.writer.done]
+    todo = [key for key in benchmark.questions if key not in benchmark.writer.done]
     start = time.time()
     warned = False
     for first in range(0, len(todo), chunk_size):
@@ -134,7 +136,8 @@ def answer_benchmark(policy, benchmark, chunk_size):
         questions = {question_id: benchmark.questions[question_id] for question_id in chunk}
         answered = conversations.converse(policy, questions, benchmark.max_new_tokens)
         benchmark.writer.add(answered)  # survives a kill from here on
-        warned = warned or warn_of_truncation(benchmark, answered)
+        if not warned:
+            warned = warn_of_truncation(benchmark, answered)
         done = first + len(chunk)
         seconds_left = (time.time() - start) / done * (len(todo) - done)
         progress.show(f"{done} of {len(todo)} questions, {seconds_left:.0f} s left")
@@ -156,7 +159,7 @@ def warn_of_truncation(benchmark, answered):
 
 
 def finish_reasons_of(answered):
-    """Of all turns of these rows."""
+    """The finish reason of every turn of these rows."""
     finish_reasons = []
     for row in answered:
         finish_reasons += row["ends"]
@@ -166,11 +169,9 @@ def finish_reasons_of(answered):
 # Writing
 
 
-def in_benchmark_format(benchmark, question, answers, model, question_id):
-    """The row of one question; its id is made from the answers."""
-    content = json.dumps([model, question_id, answers])
-    answer_id = hashlib.sha256(content.encode()).hexdigest()[:22]
-    if benchmark == "alpaca_eval":
+def in_benchmark_format(benchmark_name, question, answers, model, question_id):
+    """The row of one question."""
+    if benchmark_name == "alpaca_eval":
         row = {
             "instruction": question["instruction"],
             "output": answers[0],
@@ -180,7 +181,10 @@ def in_benchmark_format(benchmark, question, answers, model, question_id):
             if key in question:
                 row[key] = question[key]
         return row
-    if benchmark == "mt_bench":
+    # The same answers have the same id.
+    content = json.dumps([model, question_id, answers])
+    answer_id = hashlib.sha256(content.encode()).hexdigest()[:22]
+    if benchmark_name == "mt_bench":
         return {
             "question_id": question["question_id"],
             "answer_id": answer_id,
@@ -201,7 +205,7 @@ def in_benchmark_format(benchmark, question, answers, model, question_id):
     }
 
 
-def publish(benchmark, model):
+def write_output_file(benchmark, model):
     """Write the output file from the rows of the writer, and print its counts."""
     writer = benchmark.writer
     # Rows of this run, and of a killed one that it resumed.
@@ -235,20 +239,20 @@ def main():
 
     path = args.model_name_or_path
     tokenizer = models.tokenizer(path, chat_template_kwargs=args.chat_template_kwargs)
-    end = chats.turn_end(tokenizer)
+    turn_end = chats.turn_end(tokenizer)
     models.check(AutoModelForCausalLM, path, tokenizer)
 
     command = rows.this_command(args.output_files)
     for benchmark in benchmarks:
         benchmark.writer = rows.Writer(benchmark.output_file, command)
-    # vLLM takes a while to start: it is left out where only publishing was interrupted.
+    # vLLM takes a while to start: it is not started if all answers are there already.
     unfinished = [b for b in benchmarks if len(b.writer.done) < len(b.questions)]
     if unfinished:
-        policy = start_policy(args, tokenizer, end, benchmarks)
+        policy = start_policy(args, tokenizer, turn_end, benchmarks)
         for benchmark in unfinished:
             answer_benchmark(policy, benchmark, args.chunk_size)
     for benchmark in benchmarks:
-        publish(benchmark, args.model_name or path)
+        write_output_file(benchmark, args.model_name or path)
 
 
 if __name__ == "__main__":

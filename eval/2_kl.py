@@ -1,14 +1,13 @@
-"""Estimate KL(pi || pi_0) on a policy's own samples (eq. 2).
+"""Estimate KL(pi || pi_0) on a policy's own samples (arXiv 2405.07863, eq. 2).
 
 The estimate is the mean of log pi(y|x) - log pi_0(y|x) over y ~ pi. It is unbiased for samples at
 temperature 1; a single response's value may be negative. Log-probabilities are sums over the
-response's tokens and, unless it was truncated, the token that ended it. The tokens are those of the
-response's text as the tokenizer reads it, which can differ from the tokens that were sampled.
+response's tokens and, unless it was truncated, the token that ended it. Responses are tokenised
+again from their text, so that the tokens can differ from those that were sampled.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", "end_tokens"?, ...}
-        sampled from --model_name_or_path; without "end_tokens" a response ended as the chat
-        template ends a turn. A row's "system" prompt is before the policy's prompt, not before
-        pi_0's
+        sampled from --model_name_or_path; "end_tokens" default to the chat template's end of a
+        turn. A row's "system" prompt is prepended for the policy only: pi_0 knows no directions
 Writes: --output_file, the same rows with "kl" in nats, one for each response
 
     python eval/2_kl.py --model_name_or_path runs/tiny/iter1/policy \
@@ -18,6 +17,7 @@ Writes: --output_file, the same rows with "kl" in nats, one for each response
 """
 
 import math
+import sys
 import time
 from dataclasses import dataclass
 
@@ -61,20 +61,28 @@ class Sequence:
 
 
 def load_tokenizer(args, example):
-    """The policy's tokenizer, once both models are known to be sound. example: a row."""
+    """The policy's tokenizer, after a check that both models load. example: a row."""
     from transformers import AutoModelForCausalLM
 
     prompt = (example.at("prompt"), example["prompt"])
+    tokenizers = {}
     for path in (args.ref_model_name_or_path, args.model_name_or_path):
         tokenizer = models.tokenizer(path, prompt, chat_template_kwargs=args.chat_template_kwargs)
         models.check(AutoModelForCausalLM, path, tokenizer)
+        tokenizers[path] = tokenizer
+    tokenizer = tokenizers[args.model_name_or_path]
+    reference_ids = tokenizers[args.ref_model_name_or_path].get_vocab()
+    for token, token_id in tokenizer.get_vocab().items():
+        # The policy's token ids go through both models.
+        if reference_ids.get(token, token_id) != token_id:
+            sys.exit(f"{args.ref_model_name_or_path}: {token!r} is another token than the policy's")
     return tokenizer
 
 
 def sequences_of(answered, tokenizer, path, with_system):
     """A Sequence for every response of all rows.
 
-    with_system: a row's "system" prompt stands before its prompt. path: the tokenizer's.
+    with_system: a row's "system" prompt stands before its prompt. path: named by messages.
     """
     end = chats.turn_end(tokenizer)
     vocabulary = tokenizer.get_vocab()
@@ -88,14 +96,15 @@ def sequences_of(answered, tokenizer, path, with_system):
         for response, finish_reason, end_token in zip(
             row["responses"], row["finish_reasons"], end_tokens, strict=True
         ):
-            prompt_ids, ids = chats.encode(tokenizer, prompt, response)
+            prompt_ids, response_ids = chats.encode(tokenizer, prompt, response)
             end_id = vocabulary.get(end_token) if end_token else end.token_id
             if end_token and end_id is None:
                 rows.refuse(row, f"end_tokens: {end_token!r} is no token of {path}")
             # A truncated response was ended by no token.
             if finish_reason != "length" and end_id is not None:
-                ids = [*ids, end_id]
-            sequences.append(Sequence(len(sequences), prompt_ids + ids, len(prompt_ids)))
+                response_ids = [*response_ids, end_id]
+            token_ids = prompt_ids + response_ids
+            sequences.append(Sequence(len(sequences), token_ids, len(prompt_ids)))
     return sequences
 
 
@@ -119,7 +128,7 @@ def log_probabilities(path, sequences, dtype, batch_tokens):
 
 
 def batch_log_probabilities(model, batch):
-    """Of the responses of a batch of sequences: a list of floats."""
+    """The summed log-probability of each response of a batch, a list of floats."""
     import torch
 
     token_ids = [torch.tensor(sequence.token_ids) for sequence in batch]
@@ -154,13 +163,12 @@ def main():
         args.ref_model_name_or_path, sequences, args.dtype, args.batch_tokens
     )
 
-    # Sampled from the policy: their mean over x and y is the KL.
-    ratios = [policy - ref for policy, ref in zip(of_policy, of_reference, strict=True)]
-    first = 0  # response of the row
+    log_ratios = [policy - ref for policy, ref in zip(of_policy, of_reference, strict=True)]
+    offset = 0  # of the row's first response
     for row in answered:
         count = len(row["responses"])
-        row["kl"] = ratios[first : first + count]
-        first += count
+        row["kl"] = log_ratios[offset : offset + count]
+        offset += count
         if not all(map(math.isfinite, row["kl"])):
             rows.refuse(row, f"kl: {row['kl']} are not all finite")
     rows.write(args.output_file, answered)

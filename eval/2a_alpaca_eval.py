@@ -1,19 +1,19 @@
 """AlpacaEval 2: a judge compares each answer with the reference's (paper 4.1).
 
-Prompt, answer order (it follows from the question), parsing and metrics come from the alpaca-eval
+Prompt, answer order (random, seeded by the question), parsing and metrics come from the alpaca-eval
 package. The judge is any server that speaks OpenAI's protocol; a key is read from OPENAI_API_KEY.
 
-A verdict is weighted by the log-probabilities of the reply's single token; with --no_logprobs it is
-the last line of the reply, after the judge's thoughts. A judge that thinks needs --no_logprobs. A
-reply without a verdict and a request that the server refuses are counted, never guessed: the win
-rates are those of the judged rows, and the table says how many. Equal answers are a draw, without a
-request. Replies are kept as they arrive: after an interruption the same command resumes, and no
-request is paid for twice.
+The preference is the probability of the reply's single token, from its log-probabilities. With
+--no_logprobs, which a judge that thinks first needs, it is read from the last line of the reply,
+after the thoughts. A reply without a verdict and a request that the server refuses are counted,
+never guessed: the win rates are those of the judged rows, and the table says how many. Equal
+answers are a draw, without a request. Replies are kept as they arrive: after an interruption the
+same command resumes, and no request is paid for twice.
 
 The length-controlled win rate is the package's own regression. It needs the 805 official questions
 in their order, and df_gamed.csv of the hub dataset tatsu-lab/alpaca_eval; without them it is left
-out. That file comes from the published judge and reference, whatever yours are. --annotations asks
-no judge: it reads published judgements, or those of an earlier run.
+out. That file was fitted on the published judge and reference, whatever yours are. --annotations
+needs no judge: it reads published judgements, or those of an earlier run.
 
 Reads:  --model_outputs and --reference_outputs, lists of {"instruction", "output", "generator",
         "dataset"?}: an answer to each of the reference's instructions, in any order; or
@@ -41,9 +41,11 @@ import judging
 import published
 from common import arguments, outputs, tables
 
-# The digest of the 805 official instructions, as a list of JSON.
+# SHA-256 of json.dumps of the 805 official instructions.
 OFFICIAL = "c5770d532bf3f697768ed9a57a05d8b58b2617321ca65070620f059676e7c99a"
+# Written in any case; annotations.json, which --annotations may name, only with a judge.
 FILES = ("alpaca_eval.json", "replies.jsonl", "refused.jsonl")
+# Of df_gamed.csv: difficulty and statistics of each question, for the length-controlled rate.
 GAMED_COLUMNS = [
     "model",
     "index",
@@ -64,9 +66,7 @@ def parse_arguments():
     parser.add_argument(
         "--reference_outputs", help="(default: gpt4_1106_preview's, at a pinned commit)"
     )
-    parser.add_argument(
-        "--annotations", help="judgements that are there already, in place of a judge"
-    )
+    parser.add_argument("--annotations", help="existing judgements, in place of a judge")
     parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
     parser.add_argument("--gamed_file", help="df_gamed.csv (default: from the hub, or its cache)")
     parser.add_argument(
@@ -131,7 +131,10 @@ def is_preference(value):
 
 
 def read_inputs(args):
-    """(reference, answers), {instruction: row} each; --annotations takes the place of answers."""
+    """(reference, answers), {instruction: row} each, of the same instructions.
+
+    --annotations takes the place of answers; the reference is then for their order alone.
+    """
     if args.annotations:
         source = args.annotations
         answers = read_annotations(source)
@@ -180,8 +183,8 @@ def check_gamed(path, count):
         reason = getattr(error, "strerror", None) or error
         sys.exit(f"{path}: not AlpacaEval's df_gamed.csv ({reason})")
     # Several models have a line for each question; those of the first are read.
-    lines = frame.drop_duplicates("index").index
-    if list(lines) != list(range(count)):
+    first_lines = frame.drop_duplicates(subset="index")
+    if list(first_lines.index) != list(range(count)):
         sys.exit(f"{path}: index: the first {count} lines are not one for each question")
 
 
@@ -227,7 +230,7 @@ def summarise(args, annotations, metrics, no_length_control):
         "judged": count_judged(annotations),
         "length_controlled_winrate": None,
         "lc_standard_error": None,
-        **metrics,
+        **metrics,  # in place of the two above, if there are any
         "no_length_controlled_winrate": no_length_control,
         "avg_length": mean_length(annotations, "output_2"),
         "reference_avg_length": mean_length(annotations, "output_1"),
@@ -247,8 +250,8 @@ def describe_unjudged(judgements):
     """What the last line says of the rows that are not judged."""
     annotations = judgements.annotations
     refused = len(judgements.refused)
-    silent = len(annotations) - count_judged(annotations) - refused
-    text = f"without verdict: {silent}, requests refused: {refused}"
+    without_verdict = len(annotations) - count_judged(annotations) - refused
+    text = f"without verdict: {without_verdict}, requests refused: {refused}"
     examples = judgements.refused + judgements.unparsable
     if examples:
         text += f", such as {examples[0]!r}"
@@ -278,7 +281,7 @@ def cell(value):
 
 
 def silence_package():
-    """Before its import: it logs every request, and every verdict that it cannot read."""
+    """To be called before its import: it logs each request and each unreadable verdict."""
     logging.disable()
     warnings.simplefilter("ignore")
     os.environ["TQDM_DISABLE"] = "1"

@@ -1,14 +1,15 @@
 """The paper's academic benchmarks by lm-eval, with the chat template (paper, Tables 3 and 6).
 
-GSM8K 8-shot (gsm8k_cot), MMLU 5, HumanEval 0 (humaneval_instruct), TruthfulQA 0 (truthfulqa_mc2),
-ARC-challenge 25, MBPP 0 (mbpp_instruct); examples are earlier turns of the chat. HumanEval and MBPP
-run programs that the model wrote: only with --run_generated_code, in the sandbox of eval/sandbox.py
-(bubblewrap). Any other task of lm-eval, or of YAML files in --include_path, can be named; it has
-its own number of examples, and its first metric counts.
+GSM8K 8-shot (gsm8k_cot), MMLU 5-shot, HumanEval 0-shot (humaneval_instruct), TruthfulQA 0-shot
+(truthfulqa_mc2), ARC-challenge 25-shot, MBPP 0-shot (mbpp_instruct); few-shot examples are earlier
+turns of the chat. HumanEval and MBPP run programs that the model wrote: only with
+--run_generated_code, in the sandbox of eval/sandbox.py (bubblewrap). Any other task of lm-eval, or
+of YAML files in --include_path, can be named, with its own number of examples; its first metric is
+reported.
 
-An answer has at least 1024 tokens, or --max_gen_toks; the share of truncated answers stands beside
-each score. A finished task is not repeated for the same model and settings: after an interruption
-the same command resumes.
+The limit of an answer is 1024 tokens, the task's own if that is more, or --max_gen_toks; the share
+of truncated answers stands beside each score. A finished task is not repeated for the same model
+and settings: after an interruption the same command resumes.
 
 Reads:  --model_name_or_path; the tasks' data sets, from the hub or from where the files of
         --include_path say
@@ -103,10 +104,10 @@ def selected_tasks(args):
     tasks = args.tasks or list(ACADEMIC)
     if args.run_generated_code:
         return tasks
-    programs = [task for task in CODE if task in tasks]
-    if not programs:
+    code_tasks = [task for task in CODE if task in tasks]
+    if not code_tasks:
         return tasks
-    reason = f"{', '.join(programs)}: {sandbox.REFUSED}"
+    reason = f"{', '.join(code_tasks)}: {sandbox.REFUSED}"
     if args.tasks:
         sys.exit(reason)
     print(f"left out: {reason}")
@@ -124,7 +125,7 @@ def library_versions():
 
 
 def fingerprint(args, versions):
-    """Names the model and all settings that a score depends on."""
+    """A hash of the model's files and of all settings that a score depends on."""
     sizes = f"{args.max_model_len} {args.max_gen_toks} {args.chat_template_kwargs} {args.seed}"
     settings = f"{args.backend} {args.dtype} {sizes} {versions}"
     return rows.fingerprint([settings, args.model_name_or_path, args.include_path or ""])
@@ -155,8 +156,8 @@ class Evaluator:
 
 
 def load(args, names):
-    """The Evaluator of these tasks. What cannot be loaded ends the program, the cheapest first."""
-    # vLLM divides by the time that its progress bar has taken, which is none if bars are off.
+    """The Evaluator of these tasks; exits on what cannot be loaded, the cheap checks first."""
+    # vLLM divides by the time that its progress bar has taken, which is 0 if bars are off.
     os.environ.pop("TQDM_DISABLE", None)
     # Seconds between two updates of a bar: in a log every update is a line.
     os.environ.setdefault("TQDM_MININTERVAL", "0.1" if sys.stderr.isatty() else "30")
@@ -170,7 +171,7 @@ def load(args, names):
     task_manager, tasks = lm_eval_loading.tasks(names, args)
 
     settings = {"dtype": dtype, "max_length": args.max_model_len}
-    # Thoughts may hold what else ends an answer.
+    # A stop string inside a thought must not end the answer.
     has_thoughts = "</think>" in str(tokenizer.chat_template)
     settings["think_end_token"] = "</think>" if has_thoughts else None
     with models.refused(path):
@@ -178,7 +179,7 @@ def load(args, names):
             model, truncated = lm_eval_loading.transformers_model(path, args.batch_size, settings)
         else:
             model, truncated = lm_eval_loading.vllm_model(path, args.tensor_parallel_size, settings)
-    # Ours holds --chat_template_kwargs, and no clock.
+    # Our template has --chat_template_kwargs applied, and a fixed date.
     model.tokenizer.chat_template = tokenizer.chat_template
     return Evaluator(model, truncated, task_manager, tasks)
 
@@ -196,7 +197,7 @@ def run_tasks(evaluator, args, made_by, start):
     for task in evaluator.tasks:
         try:
             result, samples = evaluate(evaluator, task, args)
-        except Exception as error:  # the others may do better
+        except Exception as error:  # one that fails does not stop the others
             errors.append(f"{task} ({repr(error)[:300]})")
             continue
         rows.write(folder / task / "samples.jsonl", samples)
@@ -211,13 +212,13 @@ def evaluate(evaluator, task, args):
     from lm_eval.utils import handle_non_serializable
 
     loaded = evaluator.tasks[task]
-    # vLLM gives an answer the room that its prompt leaves; transformers has to be told before.
+    # vLLM gives an answer the room that its prompt leaves; transformers needs the limit in advance.
     context = evaluator.model.max_length if args.backend == "hf" else None
     limited_names = answer_limits.limited_by_user(args.include_path)
     answer_limits.set_limits(loaded["tasks"], args.max_gen_toks, limited_names, context)
     paper_task = ACADEMIC.get(task, OTHER_TASK)
     evaluator.truncated.clear()
-    # A group such as mmlu is evaluated as a whole.
+    # A group such as mmlu is evaluated as one task.
     loaded_task = loaded["groups"].get(task) or loaded["tasks"][task]
     evaluation = lm_eval.simple_evaluate(
         evaluator.model,
@@ -257,8 +258,10 @@ def summarise(evaluation, task, metric, truncated):
 
 
 def in_words(result):
-    text = f"{result['value']:.4f} ± {result['stderr'] or 0:.4f} ({result['metric']})"
-    text += f", {result['n']} questions"
+    text = f"{result['value']:.4f}"
+    if result["stderr"] is not None:
+        text += f" ± {result['stderr']:.4f}"
+    text += f" ({result['metric']}), {result['n']} questions"
     if result["truncated"] is not None:
         text += f", {100 * result['truncated']:.1f}% of the answers cut off"
     return text
@@ -293,6 +296,7 @@ def main():
 
     errors = []
     if todo:
+        # lm_eval_loading has the code tasks run their programs in the sandbox.
         if args.run_generated_code and (reason := sandbox.unusable()):
             sys.exit(f"--run_generated_code: {reason}")
         evaluator = load(args, todo)

@@ -1,11 +1,11 @@
 """Write a model card into the directory of each policy of a run: recipe, data, scores, judge.
 
-The card, README.md, begins with what the Hugging Face hub reads. It is overwritten when the command
-is given again; a README.md that no script wrote is kept as README.old.md. The directory keeps its
+The card, README.md, begins with the Hugging Face hub's YAML front matter. It is overwritten on a
+rerun; a README.md that is no card of ours is kept as README.old.md. The directory keeps its
 modification time, since the policy in it has not changed.
 
-Reads:  --results_file, results.json of 3_report.py; --policies, model directories; one called
-        policy has the name of its parent
+Reads:  --results_file, results.json of 3_report.py; --policies, model directories. A policy is
+        called as its directory, or, if that is "policy", as its parent
 Writes: README.md in each of them
 
     python eval/4_model_cards.py --results_file runs/tiny/results.json \
@@ -145,10 +145,10 @@ def read_results(file):
 
 def card_of(directory, results, results_file):
     """The card of the policy in a directory; a directory of another model ends the program."""
-    named = directory.absolute()
-    if directory.name == "policy":
-        named = named.parent
-    policy = named.name
+    named_directory = directory.absolute()
+    if named_directory.name == "policy":
+        named_directory = named_directory.parent
+    policy = named_directory.name
     policies = list(results["policies"])
     if not (directory / "config.json").exists() or policy not in policies:
         sys.exit(f"{directory}: not the directory of one of {', '.join(policies)}")
@@ -160,20 +160,20 @@ def card_of(directory, results, results_file):
 
 
 def write_card(directory, text):
-    """Write README.md; one that no script wrote is kept. The directory keeps its times."""
+    """Write README.md; one that is no card of ours is kept. The directory keeps its times."""
     times = os.stat(directory)
     file = directory / "README.md"
     if file.is_dir():
         sys.exit(f"{file}: a directory")
     if file.exists() and not model_outputs.is_our_card(file):
-        kept = next(name for name in kept_names(directory) if not name.exists())
-        os.replace(file, kept)
-        print(f"{file}: not a card of a script, kept as {kept.name}")
+        backup = next(name for name in backup_names(directory) if not name.exists())
+        os.replace(file, backup)
+        print(f"{file}: not a card of a script, kept as {backup.name}")
     outputs.write_text(file, text)
     os.utime(directory, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def kept_names(directory):
+def backup_names(directory):
     """README.old.md, README.old2.md and so on."""
     yield directory / "README.old.md"
     for number in itertools.count(2):

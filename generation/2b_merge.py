@@ -2,9 +2,9 @@
 
 Reads:  --responses_files, {"id", "prompt", "responses", ...}, all with the same prompts in the same
         order
-Writes: --output_file, the rows of the first file with the responses of all files, one file after
-        another, in each field of the responses, and "policies", the policy of each response. Other
-        fields are those of the first file.
+Writes: --output_file, the first file's rows; every per-response list is the concatenation over the
+        files, in their order. Other fields come from the first file. "policies" is the policy of
+        each response.
 
     python generation/2b_merge.py --responses_files my_main.jsonl my_enhancer.jsonl \
         --output_file my_responses.jsonl
@@ -16,17 +16,24 @@ import sys
 from common import arguments, rows
 
 
-def check_same_prompt(parts, files, number):
-    """End the program unless the rows of that number, one of each file, have the same prompt."""
-    first = parts[0]
+def check_lengths(parts, files, number):
+    """Exit unless each file has a row of that number. parts: one row per file, None for none."""
     for file, part in zip(files, parts, strict=True):
-        # A file that is shorter than the others has no such row.
-        if part is None or part["id"] != first["id"] or part["prompt"] != first["prompt"]:
-            sys.exit(f"{file}:{number}: id: not the prompts of {files[0]} in their order")
+        if part is None:
+            longer = next(name for name, row in zip(files, parts, strict=True) if row)
+            sys.exit(f"{file}: {number - 1} rows, {longer} has more")
 
 
-def entries(row, field):
-    """What a row holds for each of its responses in a field that the first file's row has."""
+def check_same_prompt(parts, files):
+    """Exit unless the rows, one per file, have the same prompt."""
+    first = parts[0]
+    for part in parts:
+        if part["id"] != first["id"] or part["prompt"] != first["prompt"]:
+            rows.refuse(part, f"id: not the prompts of {files[0]} in their order")
+
+
+def per_response_list(row, field):
+    """The list of a row in a per-response field that the first file's row has."""
     value = row.get(field)
     if not isinstance(value, list) or len(value) != len(row["responses"]):
         rows.refuse(
@@ -36,13 +43,13 @@ def entries(row, field):
 
 
 def merged_row(parts):
-    """The rows of one prompt, one of each file, as one row."""
+    """The rows of one prompt, one per file, as one row."""
     first = parts[0]
     merged = dict(first)
     for field in rows.per_response(first):
         merged[field] = []
         for part in parts:
-            merged[field] += entries(part, field)
+            merged[field] += per_response_list(part, field)
     policies = []
     for part in parts:
         policies += [part.get("policy")] * len(part["responses"])
@@ -51,12 +58,15 @@ def merged_row(parts):
 
 
 def merge(files, split):
-    """Yield the merged rows. split: only those whose "split" it is; None for all."""
+    """Yield None for each row of another split than `split`, and the merged rows of all others."""
     readers = [rows.read(file, "responses") for file in files]
     for number, parts in enumerate(itertools.zip_longest(*readers), 1):
-        check_same_prompt(parts, files, number)
+        check_lengths(parts, files, number)
+        check_same_prompt(parts, files)
         if not split or parts[0].get("split") == split:
             yield merged_row(parts)
+        else:
+            yield None
 
 
 def main():
@@ -69,13 +79,18 @@ def main():
     args = parser.parse_args()
 
     # Two passes over the files: a bad row ends the program before one is written.
-    total = sum(1 for _ in merge(args.responses_files, args.split))
-    if not total:
+    rows_in = 0
+    rows_out = 0
+    for row in merge(args.responses_files, args.split):
+        rows_in += 1
+        rows_out += row is not None
+    if not rows_out:
         sys.exit(f"{args.responses_files[0]}: split: no row of {args.split!r}")
-    rows.write(args.output_file, merge(args.responses_files, args.split))
+    merged = merge(args.responses_files, args.split)
+    rows.write(args.output_file, (row for row in merged if row is not None))
     print(
-        f"{args.output_file} rows in each: {total}, files: {len(args.responses_files)}, "
-        f"rows out: {total}"
+        f"{args.output_file} rows in each: {rows_in}, files: {len(args.responses_files)}, "
+        f"rows out: {rows_out}"
     )
 
 

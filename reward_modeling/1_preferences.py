@@ -1,7 +1,9 @@
-"""Turn preference data into rows for reward modeling, and hold out prompts (paper 2.1, B.1).
+"""Turn preference data into rows for reward modeling, and hold out a part of them.
+
+RLHF Workflow, arXiv 2405.07863, sections 2.1 and B.1.
 
 Reads:  --datasets, any of
-            mix1, mix2              the paper's two mixtures, from the hub
+            mix1, mix2              its two mixtures, from the hub
             standard                mix2 as its authors publish it, Table 5's 848,965 pairs, from
                                     the hub
             names of hub datasets   NAME, or NAME:DIRECTORY in it (Anthropic/hh-rlhf:harmless-base)
@@ -19,14 +21,15 @@ Reads:  --datasets, any of
 Writes: --output_file, {"id", "prompt", "chosen", "rejected", "source", "margin"?} in messages.
         margin is the difference of absolute scores, in the points of the set. Other keys of TRL's
         rows pass through.
-        --held_out_file, if given, the same for a share of the prompts. No prompt is in both files;
-        conversations that open with the same question go to the same file.
-        A table like the paper's Table 5 beside --output_file, with the suffix .md
+        --held_out_file, if given, the same for a share of the opening questions: conversations
+        that open with the same question go to the same file, so no prompt is in both files.
+        A table like Table 5 beside --output_file, with the suffix .md
 
-Every comparison of a prompt's answers counts. Dropped, and counted by source: ties, small margins,
-SHP's score ratios of 2 or less and pairs beyond 5 a post, labels that the row's own scores or
-another pair contradict, empty turns, roles out of order, identical answers, tool calls. The input
-is read twice, so that only digests of the pairs are held in memory.
+All pairs of a prompt's answers count: k ranked answers give k(k-1)/2 pairs. Dropped, and counted by
+source: ties, small margins, SHP's score ratios of 2 or less and pairs beyond 5 per post, labels
+that the row's own scores or another pair contradict, empty turns, roles out of order, identical
+answers, tool calls. The input is read twice, so that memory holds digests of the pairs, not the
+pairs.
 
     python reward_modeling/1_preferences.py --datasets runs/tiny/world/preferences.jsonl \
         --output_file runs/tiny/preferences.jsonl \
@@ -48,8 +51,11 @@ from common import arguments, duplicates, models, outputs, rows, tables
 HEAD = "| source | prompts |"  # of the table
 PARTS = ("prompt", "chosen", "rejected")
 BATCH = 5000  # pairs that are written, and whose tokens are counted, at once
-# Of a pair whose first answer (1) and second answer (2) are each chosen somewhere.
-BOTH_ORDERS = 1 | 2
+# Which answer of a pair is chosen, the two sorted by their texts. A bit for each answer: if rows
+# contradict each other, both bits are set.
+FIRST_CHOSEN = 1
+SECOND_CHOSEN = 2
+BOTH_ORDERS = FIRST_CHOSEN | SECOND_CHOSEN
 
 
 # Statistics
@@ -126,11 +132,11 @@ def length_counter(tokenizer_name):
 
 @dataclass
 class Digests:
-    """What a pair is known by: 12 bytes each, since there may be millions of pairs."""
+    """Hashes that identify a pair: 12 bytes each, since there may be millions of pairs."""
 
     prompt: bytes
     pair: bytes  # the same whichever answer is chosen
-    order: int  # 1 or 2: which answer is chosen, the answers sorted by their texts
+    order: int  # FIRST_CHOSEN or SECOND_CHOSEN
     opening: bytes  # of the conversation's first question
 
 
@@ -140,7 +146,7 @@ def digests(row):
     return Digests(
         prompt=duplicates.digest(prompt),
         pair=duplicates.digest([prompt, *sorted([chosen, rejected])]),
-        order=2 if chosen < rejected else 1,
+        order=FIRST_CHOSEN if chosen < rejected else SECOND_CHOSEN,
         opening=duplicates.digest(duplicates.key(first_question)),
     )
 
@@ -153,34 +159,36 @@ def stripped(messages):
 class Pairs:
     """The usable pairs by their digests."""
 
-    orders: Counter  # {pair: 1, 2, or BOTH_ORDERS if rows contradict each other}
-    openings: dict  # {pair: opening}
+    orders: Counter  # {pair: FIRST_CHOSEN, SECOND_CHOSEN or BOTH_ORDERS}
+    openings: dict  # {pair: opening question}
 
 
 def read_pairs(args, statistics):
     """Read all rows: which pairs there are, and which are stated in both orders."""
     pairs = Pairs(orders=Counter(), openings={})
-    ids = set()
+    ids = set()  # digests
     for source, row, reason in preference_rows.comparisons(
         args.datasets, args.split, args.min_margin, statistics.counts
     ):
-        # The table has the sources in the order of their first pair, kept or dropped.
+        # Creates the source's entry: the table lists the sources in the order of their first pair,
+        # kept or dropped.
         statistics.sources[source]
         if reason:
             statistics.drop(source, reason)
             continue
-        known_by = digests(row)
-        pairs.openings[known_by.pair] = known_by.opening
-        pairs.orders[known_by.pair] |= known_by.order
-        if row["id"] in ids:
+        keys = digests(row)
+        pairs.openings[keys.pair] = keys.opening
+        pairs.orders[keys.pair] |= keys.order
+        id_digest = duplicates.digest(row["id"])
+        if id_digest in ids:
             names = ", ".join(args.datasets)
             sys.exit(f"{args.output_file}: id: {row['id']!r} stands on two rows of {names}")
-        ids.add(row["id"])
+        ids.add(id_digest)
     return pairs
 
 
 def draw_openings(pairs, args, counts):
-    """{opening: True if held out} of --size opening questions.
+    """{opening question: True if held out} of --size opening questions.
 
     A split by opening question keeps every comparison of a held-out prompt, and the later turns of
     its conversation, out of training.
@@ -190,7 +198,8 @@ def draw_openings(pairs, args, counts):
     random.Random(args.seed).shuffle(openings)
     if len(openings) < args.size:
         sys.exit(
-            f"{args.output_file}: {args.size} prompts asked for, {len(openings)} are left "
+            f"{args.output_file}: {args.size} opening questions asked for, "
+            f"{len(openings)} are left "
             f"({dict(counts)})"
         )
     openings = openings[: args.size or None]
@@ -213,25 +222,30 @@ class DrawnPair(NamedTuple):
     is_held_out: bool
 
 
-def drawn_pairs(args, pairs, is_held_out, statistics):
+def drawn_pairs(args, pairs, held_out_by_opening, statistics):
     """Read all rows again: yield a DrawnPair of each that is written, count the others.
 
-    is_held_out: {drawn opening: whether it is held out}.
+    held_out_by_opening: {drawn opening question: True if held out}.
     """
-    total = statistics.counts["rows in"]
+    # The first reading has counted the rows: its count is the total of the progress lines, and
+    # these counts are thrown away.
     for source, row, _ in preference_rows.comparisons(
-        args.datasets, args.split, args.min_margin, Counter(), total
+        args.datasets,
+        args.split,
+        args.min_margin,
+        counts=Counter(),
+        total=statistics.counts["rows in"],
     ):
         if not row:
             continue
-        known_by = digests(row)
-        if pairs.orders[known_by.pair] == BOTH_ORDERS:
+        keys = digests(row)
+        if pairs.orders[keys.pair] == BOTH_ORDERS:
             statistics.drop(source, "contradicted by another pair")
-        elif known_by.opening not in is_held_out:
+        elif keys.opening not in held_out_by_opening:
             statistics.drop(source, "not drawn")
         else:
-            statistics.sources[source].prompts.add(known_by.prompt)
-            yield DrawnPair(source, row, is_held_out[known_by.opening])
+            statistics.sources[source].prompts.add(keys.prompt)
+            yield DrawnPair(source, row, held_out_by_opening[keys.opening])
 
 
 def write_pairs(stream, writers, lengths, statistics):
@@ -265,20 +279,20 @@ def parse_arguments():
         "--held_out",
         type=arguments.real(0, 1),
         default=0.05,
-        help="share of the prompts to hold out",
+        help="share of the opening questions to hold out",
     )
     parser.add_argument(
         "--min_margin",
         type=arguments.real(0),
         help="smallest difference of absolute scores to keep, in the points of the set; 0 drops "
-        "only ties (default: 0.5 for the named schemas, paper B.1, without a number; 0 for the "
-        "others, in points not known here)",
+        "only ties (default: 0.5 for the named schemas (the paper's B.1 gives no number), 0 for "
+        "others, whose scale is unknown)",
     )
     parser.add_argument(
         "--size",
         type=arguments.whole(0),
         default=0,
-        help="prompts to draw, with all their pairs (0: all)",
+        help="opening questions to draw, with all their pairs (0: all)",
     )
     parser.add_argument("--tokenizer_name", help="whose tokens the table counts (default: words)")
     parser.add_argument("--seed", type=arguments.SEED, default=0)
@@ -300,14 +314,14 @@ def main():
 
     # The rows do not fit into memory, their digests do: so they are read twice.
     pairs = read_pairs(args, statistics)
-    is_held_out = draw_openings(pairs, args, counts)
+    held_out_by_opening = draw_openings(pairs, args, counts)
 
     table_file = outputs.table_beside(args.output_file, HEAD)
     writers = {}
     if args.held_out_file:
         writers[True] = rows.Writer(args.held_out_file)
     writers[False] = rows.Writer(args.output_file)
-    stream = drawn_pairs(args, pairs, is_held_out, statistics)
+    stream = drawn_pairs(args, pairs, held_out_by_opening, statistics)
     write_pairs(stream, writers, lengths, statistics)
 
     total = statistics.total()

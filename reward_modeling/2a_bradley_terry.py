@@ -1,10 +1,10 @@
-"""Train a Bradley-Terry reward model with TRL's RewardTrainer (paper 2.1).
+"""Train a Bradley-Terry reward model with TRL's RewardTrainer (arXiv 2405.07863, 2.1).
 
-The loss is -log sigmoid(r_chosen - r_rejected). The defaults are the paper's; every other flag of
+The loss is -log sigmoid(r_chosen - r_rejected). The defaults are that paper's; every other flag of
 TRL's RewardConfig and ModelConfig passes through. The score is read at the last token that is not
-padding, so a tokenizer that pads with a token that ends a chat gets a pad token of its own. Pairs
-longer than --max_length are dropped and counted. A run that was killed continues from its last
-checkpoint (--save_steps) when the same command is given again.
+padding: if the pad token also ends chats (EOS, end of turn), a new pad token is added. Pairs longer
+than --max_length are dropped and counted. A run that was killed continues from its last checkpoint
+(--save_steps) when the same command is given again.
 
 Reads:  --dataset_name and --held_out_name, {"id", "prompt", "chosen", "rejected"} from
         1_preferences.py;
@@ -52,21 +52,10 @@ class Config(RewardConfig):
     max_length: int = field(
         default=4096, metadata={"help": "tokens; longer pairs are dropped (published code)"}
     )
+    # Must stay False: group_by_length needs the length column.
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "True loses what group_by_length goes by"}
     )
-
-
-def equal_batches(held_out, training_args):
-    """The held-out rows that fill batches of one size on every process; sets that size.
-
-    TRL's eval_accuracy is the mean over batches: only with equal batches is it the mean over rows.
-    """
-    processes = training_args.world_size
-    held_out = held_out[: len(held_out) // processes * processes]
-    while len(held_out) % (training_args.per_device_eval_batch_size * processes):
-        training_args.per_device_eval_batch_size -= 1
-    return held_out
 
 
 def load_model(tokenizer, training_args, model_args):
@@ -85,12 +74,14 @@ def load_model(tokenizer, training_args, model_args):
 
 def set_padding(tokenizer, model):
     """Pad with a token that never ends a chat: the score is read at the last other token."""
-    unfit = (None, tokenizer.eos_token_id, models.last_of_a_chat(tokenizer))
-    if tokenizer.pad_token_id in unfit:
+    ends_chats = (tokenizer.eos_token_id, models.last_of_a_chat(tokenizer))
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends_chats:
         tokenizer.add_special_tokens({"pad_token": "[PAD]"})
         embeddings = model.get_input_embeddings().num_embeddings
+        # Never shrink an embedding that is padded beyond the vocabulary.
         model.resize_token_embeddings(max(len(tokenizer), embeddings))
     model.config.pad_token_id = tokenizer.pad_token_id
+    # The configuration of a multimodal model keeps it in that of its language model.
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
 
@@ -127,7 +118,7 @@ def new_trainer(model, tokenizer, training_args, model_args, pairs, held_out):
 
 
 def report_dropped(name, pairs, kept, trainer):
-    """Say how many pairs of a file were too long; none left ends the program."""
+    """Print how many pairs of a file TRL has dropped; exit if no pair remains."""
     if not len(kept):
         sys.exit(f"{name}: no pair has at most --max_length {trainer.args.max_length} tokens")
     if trainer.is_world_process_zero():
@@ -135,26 +126,50 @@ def report_dropped(name, pairs, kept, trainer):
         print(f"{name} rows in: {len(pairs)}, {dropped}, rows out: {len(kept)}")
 
 
+def trim_to_equal_batches(name, trainer):
+    """Trim held_out to a multiple of the processes and lower per_device_eval_batch_size until all
+    eval batches are equal.
+
+    TRL's eval_accuracy is the mean over batches: only with equal batches is it the mean over rows.
+    name: the file of the held-out rows, for messages.
+    """
+    held_out = trainer.eval_dataset
+    processes = trainer.args.world_size
+    size = len(held_out) // processes * processes
+    trimmed = len(held_out) - size
+    if not size:
+        sys.exit(f"{name}: {trimmed} pairs remain for {processes} processes")
+    if trimmed and trainer.is_world_process_zero():
+        print(f"{name} dropped, so that all {processes} processes have as many rows: {trimmed}")
+    trainer.eval_dataset = held_out.select(range(size))
+    while size % (trainer.args.per_device_eval_batch_size * processes):
+        trainer.args.per_device_eval_batch_size -= 1
+
+
 def main():
     data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     pairs, held_out = training_pairs.read(data)
-    held_out = equal_batches(held_out, training_args)
 
     from transformers import set_seed
 
+    # (place for messages, messages to try the template on)
+    example = (pairs[0].at("prompt"), pairs[0]["prompt"])
     tokenizer = models.tokenizer(
         model_args.model_name_or_path,
-        (pairs[0].at("prompt"), pairs[0]["prompt"]),
+        example,
         chat_template_kwargs=data.chat_template_kwargs,
     )
-    # The scoring head starts at random.
+    # The scoring head is randomly initialised.
     set_seed(training_args.seed)
     model = load_model(tokenizer, training_args, model_args)
+    # From here on output_dir is a partial folder; training.finish renames it to `final`.
     final, checkpoint = training.begin(training_args)
     set_padding(tokenizer, model)
     trainer = new_trainer(model, tokenizer, training_args, model_args, pairs, held_out)
     report_dropped(data.dataset_name, pairs, trainer.train_dataset, trainer)
     report_dropped(data.held_out_name, held_out, trainer.eval_dataset, trainer)
+    # Only now is it known which held-out pairs are not too long.
+    trim_to_equal_batches(data.held_out_name, trainer)
     training.train(trainer, checkpoint)
     trainer.evaluate()
     training.finish(trainer, final)

@@ -1,9 +1,9 @@
-"""Train a pairwise preference model with TRL's SFTTrainer (paper 2.1).
+"""Train a pairwise preference model with TRL's SFTTrainer (arXiv 2405.07863, 2.1).
 
 The model reads "[CONTEXT] ... [RESPONSE A] ... [RESPONSE B] ..." as a user's turn; the next token,
 A or B, names the better response. Which response is A is drawn for each pair, so that a side means
 nothing. A comparison of more than --max_length tokens would lose its end, which is the answer: it
-is dropped and counted. The defaults are the paper's; every other flag of TRL's SFTConfig and
+is dropped and counted. The defaults are that paper's; every other flag of TRL's SFTConfig and
 ModelConfig passes through. A run that was killed continues from its last checkpoint (--save_steps)
 when the same command is given again.
 
@@ -52,17 +52,17 @@ class Config(SFTConfig):
     packing: bool = field(
         default=True, metadata={"help": "pack comparisons into blocks of max_length (paper 2.1)"}
     )
-    max_length: int = field(default=3072, metadata={"help": "tokens a block (paper 2.1)"})
+    max_length: int = field(default=3072, metadata={"help": "tokens per block (paper 2.1)"})
 
 
 def comparison_text(row, tokenizer, seed):
-    """The text of one comparison with its answer, the sides drawn by the row's id."""
+    """The text of one comparison with its answer, the sides drawn by seed and row id."""
     chosen = row["chosen"][-1]["content"]
     rejected = row["rejected"][-1]["content"]
-    # By seed and id, so that it is the same in whatever order the rows are.
+    # A generator for each row, so that the draw does not depend on the order of the rows.
     better = random.Random(f"{seed} {row['id']}").choice("AB")
     a, b = (chosen, rejected) if better == "A" else (rejected, chosen)
-    # Both responses follow the same earlier turns.
+    # chosen[:-1] equals rejected[:-1]: the earlier turns are shared.
     context = row["prompt"] + row["chosen"][:-1]
     messages = comparisons.question(context, a, b)
     messages.append({"role": "assistant", "content": better})
@@ -70,10 +70,10 @@ def comparison_text(row, tokenizer, seed):
 
 
 def as_examples(pairs, name, tokenizer, answer_length, training_args):
-    """{"input_ids", "labels"} of the comparisons that are not too long; none ends the program.
+    """{"input_ids", "labels"} of the comparisons that are not too long; exit if all are.
 
     The loss is on the last answer_length tokens: the answer and what the template writes after it.
-    name: of the pairs' file.
+    name: the file of the pairs, for messages.
     """
     texts = [comparison_text(row, tokenizer, training_args.seed) for row in pairs]
     examples = []
@@ -81,8 +81,9 @@ def as_examples(pairs, name, tokenizer, answer_length, training_args):
         if len(ids) <= training_args.max_length:
             labels = [chats.NO_LOSS] * (len(ids) - answer_length) + ids[-answer_length:]
             examples.append({"input_ids": ids, "labels": labels})
-    dropped = f"dropped, too long: {len(pairs) - len(examples)}"
-    print(f"{name} rows in: {len(pairs)}, {dropped}, rows out: {len(examples)}")
+    if training_args.process_index == 0:
+        dropped = f"dropped, too long: {len(pairs) - len(examples)}"
+        print(f"{name} rows in: {len(pairs)}, {dropped}, rows out: {len(examples)}")
     if not examples:
         limit = f"--max_length {training_args.max_length} tokens"
         sys.exit(f"{name}: no comparison has at most {limit}")
@@ -91,12 +92,11 @@ def as_examples(pairs, name, tokenizer, answer_length, training_args):
 
 def load_tokenizer(data, path, row):
     """The tokenizer, and the number of tokens from the answer to the end of a chat."""
-    example = comparisons.question(row["prompt"], "first", "second")
-    tokenizer = models.tokenizer(
-        path,
-        (row.at("prompt"), example),
-        chat_template_kwargs=data.chat_template_kwargs,
-    )
+    question = comparisons.question(row["prompt"], "first", "second")
+    # (place for messages, messages to try the template on)
+    example = (row.at("prompt"), question)
+    tokenizer = models.tokenizer(path, example, chat_template_kwargs=data.chat_template_kwargs)
+    # The ids of A and B themselves are needed by annotation only.
     _, answer_length = chats.choice(tokenizer)
     return tokenizer, answer_length
 
@@ -127,9 +127,11 @@ def main():
     encoding = (tokenizer, answer_length, training_args)
     train = as_examples(pairs, data.dataset_name, *encoding)
     evaluation = as_examples(held_out, data.held_out_name, *encoding)
+    # From here on output_dir is a partial folder; training.finish renames it to `final`.
     final, checkpoint = training.begin(training_args)
-    # No chats to look through: the templates have been applied already.
-    with training.building(tokenizer, lambda: ()):
+    # The examples are token ids, so TRL renders no chat that its template could refuse. TRL 1.16.0
+    # keeps their labels, with packing too.
+    with training.building(tokenizer):
         trainer = SFTTrainer(
             model,
             training_args,

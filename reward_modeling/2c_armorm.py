@@ -1,10 +1,12 @@
 """Train ArmoRM: a regression head for each rated objective, then a gate that weighs them by prompt.
 
-Wang et al. 2024, arXiv 2406.12845; the settings are those of their code. Three steps:
+Wang et al. 2024, arXiv 2406.12845; the settings are those of their code. A chat is usable if it
+fits the context and holds the tokens that end its prompt; others are counted. Three steps:
 
 1. Heads, on the frozen backbone's hidden state at the end of the response: ridge regressions
    without intercept on ratings scaled to [0, 1]. Missing ratings are left out; alpha is chosen on a
-   fifth of the rows. Ratings of held-out prompts are not learned: they give the correlations.
+   fifth of the rows. Ratings whose prompt is in the held-out file are left out of the fit; each
+   head's correlation is measured on them.
 2. Correction for length: r'_i = r_i - lambda_i r_verbosity, with the smallest lambda_i that brings
    the Spearman correlation of r'_i with r_verbosity to 0.03 or less.
 3. Gate, on the hidden state at the end of the prompt: loss -log sigmoid(R_chosen - R_rejected),
@@ -46,13 +48,16 @@ class Data:
         metadata={"help": "JSONL file of preferences for the accuracy; shares no prompt"}
     )
     verbosity: str = field(
-        default="verbosity", metadata={"help": "the objective that the others are freed from"}
+        default="verbosity",
+        metadata={
+            "help": "objective that stands for length; its correlation with the others is removed"
+        },
     )
     gate_size: int = field(
         default=1024, metadata={"help": "width of the gate's three hidden layers"}
     )
     batch_tokens: int = field(
-        default=2048, metadata={"help": "tokens a batch of the backbone, padding included"}
+        default=2048, metadata={"help": "tokens per batch of the backbone, padding included"}
     )
 
 
@@ -61,7 +66,7 @@ class Config(TrainingArguments):
     learning_rate: float = field(default=1e-3, metadata={"help": "peak learning rate of the gate"})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule of the gate"})
     max_steps: int = field(default=2000, metadata={"help": "steps of the gate"})
-    per_device_train_batch_size: int = field(default=1024, metadata={"help": "pairs a step"})
+    per_device_train_batch_size: int = field(default=1024, metadata={"help": "pairs per step"})
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "the pairs are tensors, not columns"}
     )
@@ -81,7 +86,9 @@ def read_ratings(data):
 
 def load_tokenizer(path, row):
     """The tokenizer, and the token ids with which its template ends every prompt."""
-    tokenizer = models.tokenizer(path, (row.at("prompt"), row["prompt"]))
+    # (place for messages, messages to try the template on)
+    example = (row.at("prompt"), row["prompt"])
+    tokenizer = models.tokenizer(path, example)
     if tokenizer.pad_token is None:
         sys.exit(f"{path}: its tokenizer has no pad token")
     pattern = objectives.gate_pattern(tokenizer, path)
@@ -107,6 +114,7 @@ def new_model(language_model, objective_names, gate_pattern, gate_size):
         gate_size=gate_size,
         dtype=language_model.dtype,
     )
+    # ArmoRM() builds a random backbone, which the trained one replaces.
     model = ArmoRM(config)
     model.model = language_model
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -122,20 +130,20 @@ class Backbone:
     folder: Path
 
     def features_of(self, chats, name):
-        """As objectives.features_of. name: of the file that keeps them."""
+        """As objectives.features_of; the features are kept in the file checkpoint-NAME.pt."""
         # It is deleted when the model is published, like all checkpoints.
         file = self.folder / f"checkpoint-{name}.pt"
         return objectives.features_of(self.model, self.tokenizer, chats, self.batch_tokens, file)
 
     def pair_features(self, pairs, name):
-        """The PairFeatures of those pairs of which both chats are usable."""
+        """The PairFeatures of those pairs of which both chats are usable; exit if there is none."""
         import numpy as np
         import torch
 
         from armorm_gate import PairFeatures
 
         features = self.features_of(list(training.compared_chats(pairs)), name)
-        # Of each pair (2, hidden size), at the end of the prompt and of the response.
+        # Each entry is (2, hidden size): [end of the prompt, end of the response].
         chosen = []
         rejected = []
         lengths = []
@@ -146,12 +154,16 @@ class Backbone:
             chosen.append(first)
             rejected.append(second)
             lengths.append([len(row[side][-1]["content"]) for side in ("chosen", "rejected")])
+        if not chosen:
+            file = pairs[0].place.rpartition(":")[0]
+            sys.exit(f"{file}: no pair has two usable chats")
         chosen = torch.stack(chosen)
         rejected = torch.stack(rejected)
         return PairFeatures(
             prompt=chosen[:, 0],
             chosen=chosen[:, 1],
             rejected=rejected[:, 1],
+            # From (pairs, 2) to all chosen responses, then all rejected ones.
             lengths=np.array(lengths).T.ravel(),
         )
 
@@ -173,7 +185,7 @@ def fit_heads(backbone, ratings, held_out):
     is_held_out = []
     for i in usable:
         prompt = ratings.rows[i]["messages"][:-1]
-        is_held_out.append(str(prompt) in held_out_prompts)
+        is_held_out.append(training_pairs.prompt_key(prompt) in held_out_prompts)
     table = np.array(ratings.table)[usable]
     return objectives.fit_heads(responses, table, np.array(is_held_out), ratings.objectives)
 
@@ -181,7 +193,8 @@ def fit_heads(backbone, ratings, held_out):
 def remove_verbosity(model, heads, pairs, names, verbosity):
     """Fill the model's correction matrix; {objective: lambda}.
 
-    pairs: PairFeatures. Column i of the matrix takes lambda_i times the verbosity from objective i.
+    pairs: PairFeatures. The corrected rewards are rewards @ matrix. The matrix starts as the
+    identity; its column i then takes lambda_i times the verbosity from objective i.
     """
     rewards = pairs.responses().numpy() @ heads.T  # (responses, objectives)
     verbosity_index = names.index(verbosity)
@@ -202,7 +215,7 @@ def train_gate(gate, pairs, training_args, checkpoint):
 
     from armorm_gate import PairDataset
 
-    # PairDataset gives batches already: there is nothing to collate.
+    # PairDataset's __getitems__ gives the loader a batch in one piece: there is nothing to collate.
     trainer = Trainer(
         gate,
         training_args,
@@ -230,7 +243,8 @@ def main():
     ratings = read_ratings(data)
     names = ratings.objectives
     pairs, held_out = training_pairs.read(data)
-    # With several GPUs at hand Trainer would make the batch as many times larger.
+    # This script is a single process. With several GPUs at hand Trainer would use DataParallel, and
+    # make the batch as many times larger.
     training_args._n_gpu = 1
 
     import torch
@@ -243,6 +257,7 @@ def main():
     set_seed(training_args.seed)
     language_model = models.load(AutoModel, path, tokenizer, dtype=model_args.dtype or "float32")
     final, checkpoint = training.begin(training_args)
+    # training.begin has set output_dir to a partial folder, which rows.publish renames to `final`.
     unfinished = Path(training_args.output_dir)
     model = new_model(language_model, names, pattern, data.gate_size)
     backbone = Backbone(model, tokenizer, data.batch_tokens, unfinished)

@@ -1,4 +1,6 @@
-"""Measure annotators on RewardBench v1 and v2, or on any preference pairs (paper, Table 1).
+"""Measure annotators on RewardBench v1 and v2, or on any preference pairs.
+
+RLHF Workflow, arXiv 2405.07863, Table 1.
 
 In two steps: --datasets writes the pairs as responses, which any script of annotation/ can score;
 --rewards_files reads the scored rows, one file for each annotator, and makes one table. So every
@@ -9,15 +11,17 @@ Reads:  --datasets, allenai/reward-bench, allenai/reward-bench-2, or JSONL files
         "section" if it has one, and in its "subset" or "source".
         --rewards_files with --names and --bench_file, the file that was annotated
 Writes: --output_file, {"id", "prompt", "responses", "finish_reasons", "correct": [bool x n],
-        "subset", "section", "benchmark"}. A prompt of v2's Ties is split into rows of four; the
-        last row is filled up with the first responses.
+        "subset", "section", "benchmark", "group": the id of the question, "answer"?}. A prompt of
+        v2's Ties is split into rows of four; the last row is filled up with the first responses.
+        The second step takes the extremes of all its rewards, which a repeated response does not
+        change.
         --output_dir, rewardbench.json with every number, rewardbench.md with the printed tables
 
 v1: a pair counts if the chosen response has the higher reward. A section is the mean of its
-subsets, weighed by their official sizes (PRM's as 984). v2: the right one of four must have the
-highest reward; equal rewards share. Ties have a formula of their own, which needs rewards that
-compare beyond four responses, so pairwise annotators have no score there. The score is the mean of
-the sections.
+subsets, weighted by subset size, as officially; math-prm counts as 984. v2: the right one of four
+must have the highest reward; equal rewards share. Ties have a formula of their own, which needs
+rewards that compare beyond four responses, so pairwise annotators have no score there. The score is
+the mean of the sections.
 
     python reward_modeling/3_rewardbench.py --output_file runs/tiny/measures/bench.jsonl \
         --datasets runs/tiny/world/bench.jsonl runs/tiny/preferences_held_out.jsonl
@@ -34,12 +38,20 @@ from statistics import fmean
 
 import annotator_names
 from common import arguments, outputs, rows, tables
-from rewardbench_rules import PUBLISHED, ROWS_OF, SECTION_OF, SIZES, V2, measure_all
+from rewardbench_rules import (
+    PUBLISHED,
+    SECTION_OF,
+    V1_ROWS,
+    V1_WEIGHTS,
+    V2_SECTIONS,
+    measure_all,
+)
 
 FILES = ("rewardbench.md", "rewardbench.json")
 # Fields of a bench row that an annotator must leave as they are.
 BENCH_FIELDS = ("benchmark", "section", "subset", "correct", "group")
 V2_RESPONSES = 4  # of a row
+V1_SIZE = sum(V1_ROWS.values())  # 2985 rows
 
 
 # First step: rows to be annotated
@@ -62,22 +74,21 @@ class Question:
 
 def read_question(row, where):
     """The Question of a row of RewardBench or of preferences. where: DATASET:NUMBER."""
-    try:
-        prompt = row["prompt"]
-        if not isinstance(prompt, list):
-            prompt = [{"role": "user", "content": prompt}]
-        chosen = row["chosen"]
-        rejected = row["rejected"]
-        # v2 has lists of texts; v1 a text, and preferences messages.
-        is_v2 = are_texts(chosen) and are_texts(rejected)
-        if not is_v2:
-            chosen = [text_of(chosen)]
-            rejected = [text_of(rejected)]
-        subset = row.get("subset", row.get("source", "-"))
-        question = Question(prompt, chosen, rejected, subset, row.get("section"), is_v2)
-        responses = question.responses()
-    except (KeyError, TypeError, IndexError):
-        sys.exit(f"{where}: chosen: a pair has prompt, chosen and rejected")
+    if not {"prompt", "chosen", "rejected"} <= row.keys():
+        refuse_pair(where)
+    prompt = row["prompt"]
+    if not isinstance(prompt, list):
+        prompt = [{"role": "user", "content": prompt}]
+    chosen = row["chosen"]
+    rejected = row["rejected"]
+    # v2 has lists of texts; v1 a text, and preferences messages.
+    is_v2 = are_texts(chosen) and are_texts(rejected)
+    if not is_v2:
+        chosen = [text_of(chosen, where)]
+        rejected = [text_of(rejected, where)]
+    subset = row.get("subset", row.get("source", "-"))
+    question = Question(prompt, chosen, rejected, subset, row.get("section"), is_v2)
+    responses = question.responses()
     as_responses = {
         "id": "-",
         "prompt": prompt,
@@ -92,15 +103,25 @@ def read_question(row, where):
     return question
 
 
+def refuse_pair(where):
+    sys.exit(f"{where}: chosen: a pair has prompt, chosen and rejected")
+
+
 def are_texts(value):
-    return isinstance(value, list) and isinstance(value[0], str)
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str)
 
 
-def text_of(value):
-    """A text, or the content of the last message; another content raises a TypeError."""
+def text_of(value, where):
+    """A text, or the content of the last message; anything else is refused."""
+    text = value
     if not isinstance(value, str):
-        value = value[-1]["content"]
-    return value + ""
+        try:
+            text = value[-1]["content"]
+        except (KeyError, TypeError, IndexError):
+            refuse_pair(where)
+    if not isinstance(text, str):
+        refuse_pair(where)
+    return text
 
 
 def benchmark_of(question, dataset):
@@ -125,12 +146,7 @@ def bench_rows(dataset):
     for number, row in enumerate(rows.load(dataset, split), 1):
         question = read_question(row, f"{dataset}:{number}")
         benchmark, section = benchmark_of(question, dataset)
-        # Files of preferences may have any sections and subsets.
-        if question.is_v2:
-            is_known = section in V2
-        else:
-            is_known = benchmark == "v1" or not is_v1_on_the_hub
-        if not is_known:
+        if not is_known_subset(question, benchmark, section, is_v1_on_the_hub):
             reason = f"{question.subset!r} is not one of the benchmark's"
             sys.exit(f"{dataset}:{number}: subset: {reason}")
         labels = {}
@@ -142,6 +158,13 @@ def bench_rows(dataset):
         labels["benchmark"] = benchmark
         labels["group"] = str(row.get("id", number))
         yield from rows_of_question(question, labels)
+
+
+def is_known_subset(question, benchmark, section, is_v1_on_the_hub):
+    """Whether the benchmark has the question's subset; files of preferences may have any."""
+    if question.is_v2:
+        return section in V2_SECTIONS
+    return benchmark == "v1" or not is_v1_on_the_hub
 
 
 def rows_of_question(question, labels):
@@ -176,8 +199,8 @@ def write_bench(datasets, output_file):
     v1_sizes = Counter(row["subset"] for row in bench if row["benchmark"] == "v1")
     incomplete = []
     for subset, size in v1_sizes.items():
-        if size != ROWS_OF[subset]:
-            incomplete.append(f"{subset}: {size} of {ROWS_OF[subset]}")
+        if size != V1_ROWS[subset]:
+            incomplete.append(f"{subset}: {size} of {V1_ROWS[subset]}")
     summary = f"{output_file} rows out: {len(bench)} ({by_benchmark})"
     if incomplete:
         summary += f"; not whole: {', '.join(incomplete)}"
@@ -211,7 +234,7 @@ def check_bench_row(row):
     if benchmark == "v1":
         expected = [SECTION_OF.get(subset)]
     elif benchmark == "v2":
-        expected = V2
+        expected = V2_SECTIONS
     if section not in expected or (section == "Ties") != (subset == "Ties"):
         rows.refuse(row, f"section: {section!r} is not that of {subset!r} in {benchmark}")
     if subset != "Ties" and len(set(map(bool, row["correct"]))) != 2:
@@ -244,10 +267,11 @@ def all_tables(results):
 
 
 def section_table(benchmark, annotators):
-    """A line for each annotator, and for the published models where v1 is complete."""
-    first_annotator = next(iter(annotators.values()))
-    sections = list(first_annotator["sections"])
-    official_order = {"v1": list(SIZES), "v2": V2}.get(benchmark, sections)
+    """A line for each annotator; below them, if the bench has all rows of v1, published scores."""
+    sections = {}  # of any annotator; a dictionary keeps the order in which they are first met
+    for numbers in annotators.values():
+        sections |= dict.fromkeys(numbers["sections"])
+    official_order = {"v1": V1_WEIGHTS, "v2": V2_SECTIONS}.get(benchmark, sections)
     sections = [section for section in official_order if section in sections]
     lines = []
     for name, numbers in annotators.items():
@@ -255,9 +279,11 @@ def section_table(benchmark, annotators):
         measured_rows = sum(numbers["rows"].values())
         rows_cell = f"{measured_rows} of {sum(numbers['of'].values())}"
         lines.append([name, *scores, percent(numbers["score"]), rows_cell])
-    if benchmark == "v1" and len(sections) == len(SIZES):
+    # The bench is the same for all annotators; published models have a score in every section.
+    bench_sizes = next(iter(annotators.values()))["of"]
+    if bench_sizes == V1_ROWS and sections == list(V1_WEIGHTS):
         for name, scores in PUBLISHED.items():
-            lines.append([name, *scores, f"{fmean(scores):.1f}", "2985"])
+            lines.append([name, *scores, f"{fmean(scores):.1f}", V1_SIZE])
     return tables.markdown(["annotator", *sections, "score", "rows"], lines)
 
 
@@ -306,7 +332,7 @@ def parse_arguments():
     second_step = [args.rewards_files, args.names, args.bench_file, args.output_dir]
     if args.datasets or not all(second_step):
         flags = "--rewards_files, --names, --bench_file and --output_dir"
-        parser.error(f"--datasets and --output_file, or {flags}")
+        parser.error(f"either --datasets and --output_file, or {flags}")
     annotator_names.check(parser, args)
     return args
 

@@ -1,4 +1,6 @@
-"""Show how the rewards of n responses to one prompt follow their lengths (paper 2.2, Figure 3).
+"""Show how the rewards of n responses to one prompt correlate with their lengths.
+
+RLHF Workflow, arXiv 2405.07863, section 2.2, Figure 3.
 
 For each prompt: Pearson's correlation of reward and length (characters). Prompts are grouped by the
 mean length of their responses. A prompt whose rewards or lengths do not vary has no correlation: it
@@ -24,9 +26,12 @@ import annotator_names
 from common import arguments, outputs, rows, tables
 
 FILES = ("length_bias.png", "length_bias.json")
-MAX_GROUPS = 5  # of prompts; equal in number, by the mean length of the responses
+# Quintiles: groups of equally many prompts, by the mean length of their responses.
+MAX_GROUPS = 5
 BINS = 10  # of the correlation, from -1 to 1
-MAX_SHARE = 0.6  # of a group's prompts; larger shares have the same colour
+# One colour scale for all panels, so that they compare; larger shares of a group's prompts have the
+# colour of this one.
+MAX_SHARE = 0.6
 
 
 @dataclass
@@ -47,8 +52,9 @@ def measure(file):
     without_correlation = 0
     for row in rows.read(file, "rewards"):
         lengths = np.array([len(text) for text in row["responses"]], float)
-        # Without variance there is no correlation.
-        if lengths.std() and np.std(row["rewards"]):
+        # Constant values have no correlation. Rounding may give them a standard deviation above 0,
+        # but never a range.
+        if np.ptp(lengths) > 0 and np.ptp(row["rewards"]) > 0:
             mean_lengths.append(lengths.mean())
             correlations.append(np.corrcoef(lengths, row["rewards"])[0, 1])
         else:
@@ -89,7 +95,7 @@ def heat_map(axes, name, bias):
         correlations = bias.correlations[group].clip(-1, 1)
         shares.append(np.histogram(correlations, edges)[0] / len(group))
         labels.append(f"{bias.mean_lengths[group].mean():.0f}")
-    # Rows from below: the first group has the shortest responses.
+    # With the origin below, the first group, of the shortest responses, is the lowest row.
     image = axes.imshow(
         shares,
         cmap="viridis",
@@ -123,7 +129,10 @@ def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_files", nargs="+", required=True)
     parser.add_argument(
-        "--names", nargs="+", required=True, help="of the annotators, in that order"
+        "--names",
+        nargs="+",
+        required=True,
+        help="names of the annotators, in the order of the files",
     )
     parser.add_output("--output_dir", "folder", FILES, type=Path, required=True)
     args = parser.parse_args()

@@ -1,9 +1,10 @@
 """Compare an annotator's win probabilities with the raters' preferences: a reliability plot.
 
-It reads bench rows of two responses, of which 3_rewardbench.py knows the preferred one. The
-probability that the first response wins is the preference model's own, or sigmoid(r_1 - r_2), the
-Bradley-Terry model's (paper, Definition 2). Which response is first is drawn for each row: were it
-always the preferred one, any confidence would seem right.
+It reads bench rows of two responses from 3_rewardbench.py, which marks the preferred response in
+"correct". The probability that the first response wins is the pairwise annotator's own, or
+sigmoid(r_1 - r_2), the Bradley-Terry model's (arXiv 2405.07863, Definition 2). Half of the rows,
+drawn by their ids, are swapped: the bench lists the preferred response first, and without swapping
+the observed rate would be 1 in every bin.
 
 Reads:  --rewards_files, annotated bench rows of one or several annotators, named by --names; only
         rows of --benchmark count
@@ -40,12 +41,12 @@ STYLES = [
 @dataclass
 class Prediction:
     win_probability: float  # of the first response
-    wins: float  # 1 if raters preferred it, otherwise 0
+    first_preferred: float  # 1 if raters preferred it, otherwise 0
 
     def accuracy(self):
         if self.win_probability == 0.5:
             return 0.5
-        return float((self.win_probability > 0.5) == (self.wins > 0.5))
+        return float((self.win_probability > 0.5) == (self.first_preferred > 0.5))
 
 
 def predictions(file, benchmark):
@@ -58,23 +59,26 @@ def predictions(file, benchmark):
         win_probability = probability_of_first(row)
         if win_probability is None:
             continue
-        wins = float(row["correct"][0])
+        first_preferred = float(row["correct"][0])
         # By the row's id, so that it is the same for every annotator.
         is_swapped = random.Random(row["id"]).random() < 0.5
         if is_swapped:
             win_probability = 1 - win_probability
-            wins = float(row["correct"][1])
-        result.append(Prediction(win_probability, wins))
+            first_preferred = float(row["correct"][1])
+        result.append(Prediction(win_probability, first_preferred))
     if not result:
         sys.exit(f"{file}: benchmark: no row of two responses of {benchmark}")
     return result
 
 
 def probability_of_first(row):
-    """P(response 1 wins), None where a pairwise annotator gave none."""
-    for comparison in row.get("judgement") or []:
-        if "probability" in comparison:
-            return comparison["probability"]
+    """P(the first response wins), None where a pairwise annotator gave none."""
+    for entry in row.get("judgement") or []:
+        # Pairwise annotators write {"a": 0, "b": 1, "probability"}: their rewards are win rates, not
+        # scores. Ratings, {"response", "rating"}, are scores: as for reward models, the probability
+        # is the sigmoid of their difference.
+        if "a" in entry:
+            return entry.get("probability")
     difference = row["rewards"][0] - row["rewards"][1]
     # Beyond 700 exp overflows; the probability is 0 or 1 long before.
     limited = max(-700, min(700, difference))
@@ -84,7 +88,9 @@ def probability_of_first(row):
 def measure(predicted):
     """{"accuracy", "calibration_error", "rows", "bins"} of an annotator's Predictions."""
     bins = reliability_bins(predicted)
-    errors = [part["rows"] * abs(part["predicted"] - part["observed"]) for part in bins]
+    errors = []
+    for counts in bins:
+        errors.append(counts["rows"] * abs(counts["predicted"] - counts["observed"]))
     return {
         "accuracy": fmean(prediction.accuracy() for prediction in predicted),
         "calibration_error": sum(errors) / len(predicted),
@@ -95,17 +101,17 @@ def measure(predicted):
 
 def reliability_bins(predicted):
     """Mean predicted and observed win rate of each bin that has rows."""
-    members = [[] for _ in range(BINS)]
+    members_by_bin = [[] for _ in range(BINS)]
     for prediction in predicted:
         # A probability of 1 belongs to the last bin.
         index = min(int(prediction.win_probability * BINS), BINS - 1)
-        members[index].append(prediction)
+        members_by_bin[index].append(prediction)
     bins = []
-    for part in members:
-        if part:
-            mean_probability = fmean(prediction.win_probability for prediction in part)
-            win_rate = fmean(prediction.wins for prediction in part)
-            bins.append({"predicted": mean_probability, "observed": win_rate, "rows": len(part)})
+    for members in members_by_bin:
+        if members:
+            mean_probability = fmean(member.win_probability for member in members)
+            win_rate = fmean(member.first_preferred for member in members)
+            bins.append({"predicted": mean_probability, "observed": win_rate, "rows": len(members)})
     return bins
 
 
@@ -118,8 +124,8 @@ def draw(results):
     axes.plot([0, 1], [0, 1], color="#777", linestyle="--", linewidth=1)
     for i, (name, result) in enumerate(results.items()):
         color, marks = STYLES[i % len(STYLES)]
-        predicted = [part["predicted"] for part in result["bins"]]
-        observed = [part["observed"] for part in result["bins"]]
+        predicted = [counts["predicted"] for counts in result["bins"]]
+        observed = [counts["observed"] for counts in result["bins"]]
         label = f"{name}, error {result['calibration_error']:.3f}"
         axes.plot(predicted, observed, marks, color=color, label=label)
     axes.set(
@@ -137,7 +143,10 @@ def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--rewards_files", nargs="+", required=True)
     parser.add_argument(
-        "--names", nargs="+", required=True, help="of the annotators, in that order"
+        "--names",
+        nargs="+",
+        required=True,
+        help="names of the annotators, in the order of the files",
     )
     parser.add_argument(
         "--benchmark", default="preferences_held_out", help="rows of this benchmark count"

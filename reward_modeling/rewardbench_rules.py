@@ -4,9 +4,9 @@ import math
 from collections import Counter
 from statistics import fmean
 
-# v1's subsets by section, with the official sizes, by which subsets are weighed. math-prm has 447
-# rows; its official size makes it count as much as the six subsets of code together.
-SIZES = {
+# v1's subsets by section, with the official sizes, by which subsets are weighted. math-prm has 447
+# rows; its official size, 984, makes it count as much as the six subsets of code together.
+V1_WEIGHTS = {
     "Chat": {
         "alpacaeval-easy": 100,
         "alpacaeval-length": 95,
@@ -39,10 +39,13 @@ SIZES = {
         "hep-rust": 164,
     },
 }
-SECTION_OF = {subset: section for section, subsets in SIZES.items() for subset in subsets}
-ROWS_OF = {subset: size for subsets in SIZES.values() for subset, size in subsets.items()}
-ROWS_OF["math-prm"] = 447
-V2 = ["Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties"]
+SECTION_OF = {}  # {v1's subset: its section}
+V1_ROWS = {}  # {v1's subset: its number of rows}
+for _section, _subsets in V1_WEIGHTS.items():
+    SECTION_OF |= dict.fromkeys(_subsets, _section)
+    V1_ROWS |= _subsets
+V1_ROWS["math-prm"] = 447
+V2_SECTIONS = ["Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties"]
 # Scores of v1's sections from the paper's Table 1; ArmoRM, which is not in it, from the leaderboard
 # in the authors' slides.
 PUBLISHED = {
@@ -73,7 +76,7 @@ def measure(scored, benchmark, sizes):
         rows_by_subset = grouped(section_rows, "subset")
         means = {name: fmean(map(success, part)) for name, part in rows_by_subset.items()}
         if benchmark == "v1":
-            weights = SIZES[section]
+            weights = V1_WEIGHTS[section]
         else:
             weights = {name: len(part) for name, part in rows_by_subset.items()}
         total = sum(weights[name] for name in means)

@@ -15,5 +15,10 @@ def read(data):
 
 
 def prompts_of(pairs):
-    """Prompts as texts, which can be members of a set."""
-    return {str(row["prompt"]) for row in pairs}
+    """The keys of the pairs' prompts."""
+    return {prompt_key(row["prompt"]) for row in pairs}
+
+
+def prompt_key(messages):
+    """What equal prompts have in common, a member of sets: other keys of messages do not count."""
+    return tuple((message["role"], message["content"]) for message in messages)

@@ -66,6 +66,20 @@ def test_near_duplicates_go_and_the_first_stays(tmp_path):
     assert len(cleaned(tmp_path, rows, "--similarity", 2)[0]) == 150
 
 
+def test_near_duplicates_at_a_low_similarity_are_found(tmp_path):
+    """With 8 of 100 words changed, 74 of 122 runs of three words are shared: 0.6."""
+    first, near = [], []
+    for i in range(50):
+        words = text(i, 100).split()
+        first.append(question(f"first-{i}", " ".join(words)))
+        words[5:95:12] = ["changed"] * 8
+        near.append(question(f"near-{i}", " ".join(words)))
+    remaining, _, _ = cleaned(tmp_path, first + near, "--similarity", 0.5)
+    assert remaining[:50] == [row["id"] for row in first]
+    assert len(remaining) <= 53
+    assert len(cleaned(tmp_path, first + near)[0]) == 100
+
+
 def test_what_overlaps_a_benchmark_goes_and_is_reported(tmp_path):
     """13 words in a row, in a question or an answer; a shorter question only as a whole turn."""
     long, short = text(1, 40), "What is the capital of France?"
@@ -132,6 +146,32 @@ def test_preferences_are_cleaned_by_their_prompts_and_chosen_answers(tmp_path):
         row["chosen"] = row["rejected"] = [{"role": "assistant", "content": answer}]
     file = write_jsonl(tmp_path / "bench.jsonl", [{"question": answers[1]}])
     assert cleaned(tmp_path, rows, "--evaluation_files", file)[0] == ["0", "2"]
+
+
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_a_preference_with_a_bad_side_is_no_prompt(tmp_path, side):
+    row = question("a", "good")
+    row["chosen"] = row["rejected"] = [{"role": "assistant", "content": "answer"}]
+    file = write_jsonl(tmp_path / "in.jsonl", [row | {side: "answer"}])
+    done = run("data/1_clean.py", "--input_file", file, "--output_file", tmp_path / "out.jsonl")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{file}:1: {side}: not one or more messages")
+
+
+def test_of_a_benchmarks_messages_only_the_users_turns_are_questions(tmp_path):
+    system, asked, answered = text(1, 20), text(2, 20), text(3, 20)
+    turns = [
+        {"role": "system", "content": system},
+        {"role": "user", "content": "First?"},
+        {"role": "assistant", "content": answered},
+        {"role": "user", "content": asked},
+    ]
+    file = write_jsonl(tmp_path / "bench.jsonl", [{"id": "b", "prompt": turns}])
+    contents = [system, asked, answered, "first"]
+    rows = [question(str(i), content) for i, content in enumerate(contents)]
+    remaining, table, _ = cleaned(tmp_path, rows, "--evaluation_files", file)
+    assert remaining == ["0", "2"]
+    assert f"| {file} | 2 | 2 |" in table
 
 
 def test_no_row_left(tmp_path):

@@ -273,6 +273,15 @@ def test_z0_of_kto_is_of_the_whole_batch(monkeypatch, tmp_path, policy, sft, pai
     assert abs(fmean(loss for loss, _ in halves) - expected) > 5e-3, (halves, z0)
 
 
+def test_no_response_of_kto_is_its_own_mismatch(monkeypatch):
+    """A last batch of one row takes the response before it."""
+    monkeypatch.syspath_prepend(ROOT / "dpo")
+    mismatched = runpy.run_path(str(ROOT / "dpo/1b_kto.py"))["mismatched_responses"]
+    responses = [[1], [2], [3], [4], [5]]
+    assert mismatched(responses, 2) == [[2], [1], [4], [3], [4]]
+    assert mismatched(responses, 3) == [[3], [1], [2], [5], [4]]
+
+
 def test_kto_takes_pairs_apart_and_mixes_good_with_bad(pairs, monkeypatch, tmp_path):
     """A row with a completion and a pair is a pair."""
     monkeypatch.syspath_prepend(ROOT / "dpo")
@@ -922,6 +931,19 @@ def test_best_of_n_takes_the_best_of_the_first_n_and_its_divergence_is_exact(tmp
     done = run(*command, "--n", 5, "--output_file", out)
     assert done.returncode == 1
     assert done.stderr.endswith("in.jsonl:1: responses: 4, too few for the best of 5\n")
+
+
+def test_best_of_n_takes_the_last_of_equal_rewards_by_text_and_any_n(tmp_path):
+    """As its divergence ranks them. Of 400 samples the worst is the best of 400 hardly ever."""
+    responses = [f"{i:03}" for i in range(400)]
+    samples = row("a", responses[::-1], rewards=[1.0] * 400)
+    file = write_jsonl(tmp_path / "in.jsonl", [samples])
+    out = tmp_path / "out.jsonl"
+    ran("comparison/1_best_of_n.py", "--rewards_file", file, "--n", 400, "--output_file", out)
+    (best,) = read_jsonl(out)
+    assert best["responses"] == ["399"]
+    bound = math.log(400) - 399 / 400
+    assert bound - 0.1 < best["kl"][0] < bound
 
 
 def write_answers(run, policy, true_rewards, rewards, text="four"):

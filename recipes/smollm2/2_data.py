@@ -5,10 +5,12 @@ Reads:  --gsm8k_train and --gsm8k_test, GSM8K's {"question", "answer"}, and --hh
         publishers at a pinned commit (6 MB, MIT)
 Writes, in --output_dir:
     instructions.jsonl  {"question", "answer"}, without GSM8K's calculator annotations (<<6*7=42>>)
-    prompts.jsonl       {"id", "prompt", "source", "answer"}: other questions, with the final number
+    prompts.jsonl       {"id", "prompt", "source", "answer"}: questions disjoint from the
+                        instructions', with the final number
     evaluation.jsonl    the same with "split", "validation" or "test", of GSM8K's test set
     preferences.jsonl   {"chosen", "rejected"}, transcripts
-    bench.jsonl         {"id", "prompt", "chosen", "rejected", "section", "subset"}: other pairs
+    bench.jsonl         {"id", "prompt", "chosen", "rejected", "section", "subset"}: pairs disjoint
+                        from the preferences
 
 Left out and counted: questions of more than --max_calculations, rows of more than --max_characters,
 pairs that differ in more than the last answer or repeat an opening.
@@ -34,7 +36,7 @@ GSM8K_COMMIT = "3101c7d5072418e28b9008a6636bde82a006892c"
 GSM8K = f"{GITHUB}/openai/grade-school-math/{GSM8K_COMMIT}/grade_school_math/data"
 HH_COMMIT = "354e5c3cb8960630860dd5774a6ac2a58313bf4d"
 HH_RLHF = f"{GITHUB}/anthropics/hh-rlhf/{HH_COMMIT}/harmless-base/test.jsonl.gz"
-CALCULATION = re.compile("<<[^>]*>>")  # GSM8K's calculator annotation, one a step of the solution
+CALCULATION = re.compile("<<[^>]*>>")  # GSM8K's calculator annotation, one per step
 TURN = re.compile(r"\n\n(Human|Assistant):")
 ROLES = {"Human": "user", "Assistant": "assistant"}
 
@@ -210,8 +212,8 @@ def main():
     test = short_questions(gsm8k_test, args.max_calculations, args.max_characters)
     pairs = short_pairs(hh_rlhf, args.max_characters)
 
-    # Two files that share no row come from one draw. The order of the draws decides what a seed
-    # gives.
+    # Drawn once per source and then sliced, so that no two files share a row. The order of the draws
+    # decides what a seed gives.
     train_size = args.instructions + args.prompts
     train_questions = draw(rng, train, train_size, "--instructions and --prompts")
     test_size = args.validation + args.test
@@ -226,13 +228,13 @@ def main():
         "preferences": drawn_pairs[: args.preferences],
         "bench": bench_rows(drawn_pairs[args.preferences :]),
     }
-    for name, content in files.items():
-        rows.write(Path(args.output_dir, f"{name}.jsonl"), content)
+    for name, file_rows in files.items():
+        rows.write(Path(args.output_dir, f"{name}.jsonl"), file_rows)
 
     rows_in = len(gsm8k_train) + len(gsm8k_test) + len(hh_rlhf)
     fitting = len(train) + len(test) + len(pairs)
-    rows_out = sum(len(content) for content in files.values())
-    sizes = ", ".join(f"{name} {len(content)}" for name, content in files.items())
+    rows_out = sum(map(len, files.values()))
+    sizes = ", ".join(f"{name} {len(file_rows)}" for name, file_rows in files.items())
     print(
         f"{args.output_dir} rows in: {rows_in}, "
         f"dropped, too long or not to be compared: {rows_in - fitting}, "

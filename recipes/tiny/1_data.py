@@ -1,7 +1,10 @@
-"""Make the data of the tiny world. All question sets are disjoint.
+"""Make the data of the tiny world: short questions from templates, with a right and a wrong answer.
 
-The base model's corpus is drawn apart and avoids the held-out questions alone (evaluation and
-bench), as a web corpus would.
+Such as {"kind": "add", "text": "What is 2 plus 3?", "answer": "5", "wrong": "6"}: `kind` is the
+template's, `wrong` a plausible wrong answer (world.py). No question is in two of instructions,
+preferences, prompts, evaluation and bench; the ratings are of the preferences' questions, the
+benchmarks of the evaluation's test questions. The base model's corpus is drawn independently and
+excludes only the held-out questions (evaluation and bench), as a web corpus would.
 
 Writes, in --output_dir:
     corpus.jsonl        {"text"}, plain questions and answers, 5% of them wrong: what the base model
@@ -114,13 +117,16 @@ def assistant(text):
     return [{"role": "assistant", "content": text}]
 
 
+# The weights below are those of world.STYLES: bare, sentence, reasoned, rambling.
+
+
 def corpus_rows(rng, size, held_out):
     """held_out: texts of questions that the base model must not see."""
     documents = []
     while len(documents) < size:
         question = world.question(rng)
         if question["text"] not in held_out:
-            answer = world.answered(question, rng, wrong=0.05, weights=[3, 3, 3, 1])
+            answer = world.answered(question, rng, wrong_rate=0.05, weights=[3, 3, 3, 1])
             documents.append({"text": f"Question: {question['text']}\nAnswer:\n{answer}"})
     return documents
 
@@ -128,7 +134,7 @@ def corpus_rows(rng, size, held_out):
 def instruction_rows(rng, questions):
     instructions = []
     for question, row in with_rows(questions, "sft"):
-        answer = world.answered(question, rng, wrong=0.35, weights=[5, 3, 1, 2])
+        answer = world.answered(question, rng, wrong_rate=0.35, weights=[5, 3, 1, 2])
         messages = row["prompt"] + assistant(answer)
         instructions.append({"id": row["id"], "messages": messages, "source": row["source"]})
     return instructions
@@ -141,7 +147,7 @@ def preference_rows(rng, questions):
         style = rng.choice(world.STYLES)
         right = style(question, question["answer"], rng)
         wrong = style(question, question["wrong"], rng)
-        any_answer = world.answered(question, rng, wrong=0.5, weights=[1, 1, 1, 1])
+        any_answer = world.answered(question, rng, wrong_rate=0.5, weights=[1, 1, 1, 1])
         # The first pair teaches what is right, the second also how it is said.
         pairs = [(right, wrong), (rng.choice([right, wrong]), any_answer)]
         for i, (first, second) in enumerate(pairs):
@@ -163,7 +169,7 @@ def preference_rows(rng, questions):
 def rating_rows(rng, questions):
     rated = []
     for question, row in with_rows(questions, "rating"):
-        text = world.answered(question, rng, wrong=0.5, weights=[1, 1, 1, 0])
+        text = world.answered(question, rng, wrong_rate=0.5, weights=[1, 1, 1, 0])
         sentences = rng.choice([0, rng.randint(0, 10)])
         text = world.with_filler(text, sentences, rng)
         ratings = true_reward.parts(text, question["answer"])
@@ -242,6 +248,7 @@ def main():
     rows.write(out / "ratings.jsonl", ratings)
     rows.write(out / "bench.jsonl", bench)
     rows.write(out / "prompts.jsonl", prompt_rows(questions["prompts"], "prompt"))
+    # A generator of its own: the benchmarks' draws depend on no size of the files above.
     benchmark_rng = random.Random(f"{args.seed} benchmarks")
     benchmark_sizes = benchmark_sets.write(out / "benchmarks", questions["test"], benchmark_rng)
     # The last, because a world that has evaluation.jsonl is complete.

@@ -15,8 +15,7 @@ from transformers import TrainingArguments
 
 from common import rows, training, training_arguments
 
-# What a pairwise preference model reads around the texts. Each gets a token of its own, in place of
-# ten.
+# Markers in the preference model's input, single tokens instead of about ten each.
 MARKERS = ["[CONTEXT]", "[RESPONSE A]", "[RESPONSE B]", "<turn> user"]
 ANSWER = "Answer:\n"  # what a document's answer begins with
 BLOCK = 128  # tokens of a training example, which holds several documents
@@ -35,7 +34,7 @@ CHAT_TEMPLATE = """\
 
 
 @dataclass
-class World:
+class Shape:
     dataset_name: str = field(metadata={"help": "JSONL file of {text}"})
     vocab_size: int = field(default=640, metadata={"help": "tokens of the byte-pair vocabulary"})
     hidden_size: int = field(default=128, metadata={"help": "width of the model, in heads of 32"})
@@ -91,16 +90,16 @@ def train_tokenizer(texts, vocab_size):
     return tokenizer
 
 
-def new_model(tokenizer, world):
-    """A Llama with random weights; world: the script's arguments."""
+def new_model(tokenizer, shape):
+    """A Llama with random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    heads = world.hidden_size // HEAD_SIZE
+    heads = shape.hidden_size // HEAD_SIZE
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=world.hidden_size,
-        intermediate_size=2 * world.hidden_size,
-        num_hidden_layers=world.num_hidden_layers,
+        hidden_size=shape.hidden_size,
+        intermediate_size=2 * shape.hidden_size,
+        num_hidden_layers=shape.num_hidden_layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,
         max_position_embeddings=MAX_LENGTH,
@@ -127,10 +126,12 @@ def make_blocks(tokenizer, texts):
     input_ids = []
     labels = []
     for question, document in zip(question_ids, document_ids, strict=True):
+        # A question's tokens are the first ones of its document: the pre-tokenizer splits at the line
+        # feed that ends the question.
         start = len(question)
         input_ids += document
         labels += [IGNORED] * start + document[start:]
-    # What remains after the last whole block is left out.
+    # What remains after the last full block is left out.
     starts = range(0, len(input_ids) - BLOCK + 1, BLOCK)
     return Dataset.from_dict(
         {
@@ -141,19 +142,20 @@ def make_blocks(tokenizer, texts):
 
 
 def main():
-    world, training_args = training_arguments.parse(World, Config)
-    if world.hidden_size % HEAD_SIZE:
-        sys.exit(f"--hidden_size: {world.hidden_size} is not a multiple of {HEAD_SIZE}")
-    texts = read_texts(world.dataset_name)
+    shape, training_args = training_arguments.parse(Shape, Config)
+    if shape.hidden_size % HEAD_SIZE:
+        sys.exit(f"--hidden_size: {shape.hidden_size} is not a multiple of {HEAD_SIZE}")
+    texts = read_texts(shape.dataset_name)
+    # From here on output_dir is a partial folder; training.finish renames it to `final`.
     final, checkpoint = training.begin(training_args)
 
     from transformers import Trainer, set_seed
 
     set_seed(training_args.seed)
     # The rest of the corpus has the same words.
-    tokenizer = train_tokenizer(texts[:20_000], world.vocab_size)
+    tokenizer = train_tokenizer(texts[:20_000], shape.vocab_size)
     trainer = Trainer(
-        new_model(tokenizer, world),
+        new_model(tokenizer, shape),
         training_args,
         train_dataset=make_blocks(tokenizer, texts),
         processing_class=tokenizer,

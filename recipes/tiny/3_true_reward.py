@@ -1,6 +1,7 @@
-"""Add the true reward of true_reward.py to scored responses; only the tiny world knows it.
+"""Add the true reward of true_reward.py to responses; only the tiny world knows it.
 
-Reads:  --rewards_file, {"id", "prompt", "responses", "answer", ...}
+Reads:  --rewards_file, {"id", "prompt", "responses", "answer", "rewards"?, ...}: the rewards are
+        optional
 Writes: --output_file, the same rows with "true_rewards" and "correct" (0 or 1), one for each
         response
 

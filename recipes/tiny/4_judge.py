@@ -1,4 +1,6 @@
-"""Serve the tiny world's judge: it speaks OpenAI's protocol and judges by the true reward r*.
+"""Serve the tiny world's judge: it speaks OpenAI's protocol and judges by r*.
+
+r* is the world's true reward (true_reward.py).
 
 The judge reads the prompts of annotation/judge_prompts.toml, of AlpacaEval (the alpaca-eval
 package's) and of the tiny world's MT-Bench and Arena-Hard (benchmark_files/). It finds question and
@@ -53,14 +55,17 @@ class Verdict:
     logprobs: dict[str, float]  # of the tokens that might stand there
 
 
-def rated(reward):
+def rating_verdict(reward):
     """[[7]]"""
     rating = str(min(10, max(1, round(1 + 3 * reward))))
     return Verdict(["[[", rating, "]]"], 1, {rating: 0.0})
 
 
-def compared(first, second):
-    """[[A]], [[B]], or [[C]] for a tie."""
+def pairwise_verdict(first, second):
+    """[[A]], [[B]], or [[C]] for a tie.
+
+    The rater of this world knows no tie: C has no log-probability, those of A and B are equal.
+    """
     winner = "C"
     if first > second:
         winner = "A"
@@ -69,14 +74,14 @@ def compared(first, second):
     return Verdict(["[[", winner, "]]"], 1, win_logprobs(first, second, "A", "B"))
 
 
-def named(first, second):
+def alpaca_eval_verdict(first, second):
     """The name of the better answer, m or M, as AlpacaEval asks for it; m for a tie."""
     logprobs = win_logprobs(first, second, "m", "M")
     winner = max(logprobs, key=logprobs.get)
     return Verdict([winner], 0, logprobs)
 
 
-def graded(first, second):
+def arena_hard_verdict(first, second):
     """[[A>>B]] and so on, as Arena-Hard asks for it."""
     gap = first - second
     sign = ">>" if abs(gap) >= 1 else ">"
@@ -124,21 +129,22 @@ def read_forms():
     alpaca_file = Path(find_spec("alpaca_eval").origin).parent / ALPACA_EVAL
     alpaca = alpaca_file.read_text(encoding="utf-8")
     # The file has a system turn too; the judge is sent the user's turn.
-    alpaca = alpaca.split("<|im_start|>user\n")[1].removesuffix("<|im_end|>").strip()
+    _, alpaca = alpaca.split("<|im_start|>user\n")
+    alpaca = alpaca.strip().removesuffix("<|im_end|>").strip()
     arena_file = BENCHMARKS / "arena_hard_prompts.yaml"
     arena = yaml.safe_load(arena_file.read_text(encoding="utf-8"))["prompt_template"][0]
     forms = [
-        compile_form(ours["pairwise"], "prompt", ("answer_a", "answer_b"), compared),
-        compile_form(ours["rating"], "prompt", ("answer",), rated),
-        compile_form(alpaca, "instruction", ("output_1", "output_2"), named),
-        compile_form(arena, "question_1", ("answer_1", "answer_2"), graded),
+        compile_form(ours["pairwise"], "prompt", ("answer_a", "answer_b"), pairwise_verdict),
+        compile_form(ours["rating"], "prompt", ("answer",), rating_verdict),
+        compile_form(alpaca, "instruction", ("output_1", "output_2"), alpaca_eval_verdict),
+        compile_form(arena, "question_1", ("answer_1", "answer_2"), arena_hard_verdict),
     ]
     for row in rows.read(BENCHMARKS / "mt_bench_prompts.jsonl"):
         # Of a conversation the second turn is judged.
         turn = "_2" if "multi-turn" in row["name"] else ""
         question = f"question{turn}"
         answer = f"answer{turn}"
-        forms.append(compile_form(row["prompt_template"], question, (answer,), rated))
+        forms.append(compile_form(row["prompt_template"], question, (answer,), rating_verdict))
     return forms
 
 
@@ -170,9 +176,11 @@ class Judge:
         """The answer to a request, as vLLM's server gives it."""
         try:
             model = request["model"]
-            text = request["messages"][-1]["content"] + ""
+            text = request["messages"][-1]["content"]
         except (LookupError, TypeError):
-            raise Refused(400, "a model and messages with a text are needed") from None
+            text = None
+        if not isinstance(text, str):
+            raise Refused(400, "a model and messages with a text are needed")
         if model != MODEL:
             raise Refused(404, f"The model `{model}` does not exist.")
         verdict = self.verdict(text)
@@ -182,8 +190,10 @@ class Judge:
             "finish_reason": "stop",
         }
         if request.get("logprobs"):
-            content = logprobs_content(verdict, request.get("top_logprobs") or 0)
-            choice["logprobs"] = {"content": content}
+            top_logprobs = request.get("top_logprobs") or 0
+            if not isinstance(top_logprobs, int) or top_logprobs < 0:
+                raise Refused(400, f"top_logprobs: {top_logprobs!r} is not a whole number")
+            choice["logprobs"] = {"content": logprobs_content(verdict, top_logprobs)}
         words = len(text.split())
         return {
             "id": "chatcmpl-judge",
@@ -205,7 +215,7 @@ def logprobs_content(verdict, top_logprobs):
     for i, token in enumerate(verdict.tokens):
         logprobs = verdict.logprobs if i == verdict.position else {token: 0.0}
         likeliest_first = sorted(logprobs, key=lambda name: -logprobs[name])
-        # A tie, C, is a verdict without a probability of its own.
+        # The C of a tie has no log-probability: see pairwise_verdict.
         entry = logprob_entry(token, logprobs.get(token, -9999.0))
         entry["top_logprobs"] = []
         for name in likeliest_first[:top_logprobs]:

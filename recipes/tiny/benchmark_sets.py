@@ -46,7 +46,7 @@ def write(out, questions, rng):
 
 def baseline_answer(question, rng):
     """The answer to compare policies with: better than the instructions', far from perfect."""
-    return world.answered(question, rng, wrong=0.2, weights=[3, 3, 2, 1])
+    return world.answered(question, rng, wrong_rate=0.2, weights=[3, 3, 2, 1])
 
 
 def write_alpaca_eval(out, questions, rng):

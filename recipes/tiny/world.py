@@ -192,8 +192,8 @@ def with_filler(text, sentences, rng):
 STYLES = [bare, sentence, reasoned, rambling]
 
 
-def answered(q, rng, wrong, weights):
-    """An answer to q: wrong with that probability, in one of STYLES drawn with these weights."""
-    answer = q["wrong"] if rng.random() < wrong else q["answer"]
+def answered(q, rng, wrong_rate, weights):
+    """An answer to q, wrong with that probability. weights: of STYLES, one of which is drawn."""
+    answer = q["wrong"] if rng.random() < wrong_rate else q["answer"]
     (style,) = rng.choices(STYLES, weights)
     return style(q, answer, rng)
