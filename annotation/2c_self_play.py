@@ -38,9 +38,11 @@ def main():
     pairs = []
     dropped = Counter()
     for row in rows.read(args.responses_file, "responses", n=0):
-        conversation = conversations.get(row["id"], [])
-        if conversation[:-1] != row["prompt"]:
+        conversation = conversations.get(row["id"])
+        if conversation is None:
             rows.refuse(row, f"id: {row['id']!r} is not of {args.instructions_file}")
+        if conversation[:-1] != row["prompt"]:
+            rows.refuse(row, f"prompt: not that of {row['id']!r} in {args.instructions_file}")
         reference = conversation[-1]
         response = first_untruncated(row)
         if response is None:

@@ -1,8 +1,8 @@
 """The claims of the paper and the guidebook, tested on the runs of compare.sh in the tiny world.
 
 A claim of a difference holds where its 95% interval (bootstrap over seeds and prompts) lies on the
-claimed side of 0, fails where it lies on the other, and is undecided else; "costs little" is a win
-rate of at most 0.03 less. A claim of several parts holds if all do and fails if one does.
+claimed side of 0, fails where it lies on the other, and is undecided otherwise; "costs little" is a
+win rate of at most 0.03 less. A claim of several parts holds if all do and fails if one does.
 
 Reads:  --directory, seedS/NAME/ of compare.sh; claims whose runs are not there are "not run"
 Writes: in it CLAIMS.md
@@ -36,8 +36,10 @@ from common import arguments, outputs, tables
 @dataclass
 class Claim:
     text: str  # what is claimed, and where
-    runs: list[str]  # names of compare.sh that it needs
-    parts: Callable  # of Runs: the list of its parts
+    needs: list[str]  # names of runs of compare.sh
+    # Takes the Runs, gives (what was seen, verdict) of each part. A run is named alone, for its
+    # last policy, or with a policy.
+    parts: Callable[[comparing.Runs], list[tuple[str, str]]]
 
 
 CLAIMS = [
@@ -152,22 +154,22 @@ def seeds_by_run(runs):
     return seeds
 
 
-def line(claim, runs, seeds_of):
+def claim_cells(claim, runs, seeds_of):
     """The cells of the table for one claim."""
     # A comparison is of the seeds that all its runs have.
-    seeds = set.intersection(*(seeds_of.get(name, set()) for name in claim.runs))
+    seeds = set.intersection(*(seeds_of.get(name, set()) for name in claim.needs))
     seen = []
     verdicts = []
     if seeds:
         for part_seen, part_verdict in claim.parts(runs):
             seen.append(part_seen)
             verdicts.append(part_verdict)
-    command = f"compare.sh {' '.join(claim.runs)}"
-    return [claim.text, command, len(seeds), "; ".join(seen), together(verdicts)]
+    command = f"compare.sh {' '.join(claim.needs)}"
+    return [claim.text, command, len(seeds), "; ".join(seen), combined_verdict(verdicts)]
 
 
-def together(verdicts):
-    """The verdict on a claim of several parts; one whose runs are not there has none."""
+def combined_verdict(verdicts):
+    """The verdict on a claim of several parts, or "not run"."""
     if not verdicts:
         return "not run"
     if FAILS in verdicts:
@@ -188,7 +190,7 @@ def main():
     seeds_of = seeds_by_run(runs)
     lines = ["| claim | command | seeds | seen | verdict |", "|---|---|---|---|---|"]
     for claim in CLAIMS:
-        lines.append(tables.markdown_line(line(claim, runs, seeds_of)))
+        lines.append(tables.markdown_line(claim_cells(claim, runs, seeds_of)))
     table = "\n".join(lines)
     # The page explains the verdicts in the words of the docstring's second paragraph.
     about = " ".join(__doc__.split("\n\n")[1].split())

@@ -3,8 +3,8 @@
 The judge reads the official prompts (Zheng et al. 2023) at temperature 0: single-v1 for the first
 turn, single-v1-multi-turn for the second, and their single-math forms, with a reference answer, for
 maths, reasoning and coding. The score is the mean over both turns of the first number in [[n]], or
-else in [n], as the official scorer reads it. What the judge thinks before </think> is no verdict. A
-reply without a number between 1 and 10 is counted, never guessed (score -1, as in the official
+else in [n], as the official scorer reads it. The judge's thoughts, before </think>, hold no rating.
+A reply without a number between 1 and 10 is counted, never guessed (score -1, as in the official
 scorer). Replies are kept as they arrive: after an interruption the same command resumes, and no
 request is paid for twice. A key is read from OPENAI_API_KEY.
 
@@ -92,34 +92,34 @@ def make_prompts(inputs, answers_file):
     Turns count from 1.
     """
     prompt_by_turn = {}
-    for name, question in inputs.questions.items():
+    for question_id, question in inputs.questions.items():
         reference = None
         if needs_reference(question):
-            reference = inputs.references.get(name)
+            reference = inputs.references.get(question_id)
             if reference is None:
-                where = f"question {name} ({question['category']})"
+                where = f"question {question_id} ({question['category']})"
                 sys.exit(f"{inputs.references_source}: {where} has no reference")
         for turn in range(1, len(question["turns"]) + 1):
             try:
-                prompt_by_turn[name, turn] = make_prompt(
-                    question, inputs.answers[name], reference, inputs.prompts, turn
+                prompt_by_turn[question_id, turn] = make_prompt(
+                    question, inputs.answers[question_id], reference, inputs.prompts, turn
                 )
-            # The last two are of a bad template.
+            # ValueError and AttributeError come from a bad template.
             except (LookupError, TypeError, ValueError, AttributeError) as error:
-                where = f"question {name}, turn {turn}"
+                where = f"question {question_id}, turn {turn}"
                 sys.exit(f"{answers_file}: {where}: no answer, or no prompt for it ({error})")
     return prompt_by_turn
 
 
 def make_prompt(question, answer, reference, prompts, turn):
     """The Prompt by which a turn is judged; reference: an answer, or None."""
-    questions = question["turns"]
-    answers = answer["choices"][0]["turns"]
+    question_turns = question["turns"]
+    answer_turns = answer["choices"][0]["turns"]
     # The prompts of the first turn have fields without a number.
-    texts = {"question": questions[0], "answer": answers[0]}
+    texts = {"question": question_turns[0], "answer": answer_turns[0]}
     for i in range(turn):
-        texts[f"question_{i + 1}"] = questions[i]
-        texts[f"answer_{i + 1}"] = answers[i]
+        texts[f"question_{i + 1}"] = question_turns[i]
+        texts[f"answer_{i + 1}"] = answer_turns[i]
         if reference:
             texts[f"ref_answer_{i + 1}"] = reference["choices"][0]["turns"][i]
     name = "single-math-v1" if reference else "single-v1"
@@ -150,16 +150,16 @@ def make_judgments(choices, prompt_by_turn, answers, judge_model):
     """Rows in the official format; choices: what the judge replied to each turn."""
     reply_by_turn = judging.without_thoughts(choices)
     judgments = []
-    for (name, turn), choice in choices.items():
-        prompt = prompt_by_turn[name, turn]
+    for (question_id, turn), choice in choices.items():
+        prompt = prompt_by_turn[question_id, turn]
         judgments.append(
             {
-                "question_id": name,
-                "model": answers[name]["model_id"],
+                "question_id": question_id,
+                "model": answers[question_id]["model_id"],
                 "judge": [judge_model, prompt.name],
                 "user_prompt": prompt.messages[1]["content"],
-                "judgment": choice and choice["text"],
-                "score": rating(reply_by_turn[name, turn]),
+                "judgment": choice["text"] if choice else None,  # None: refused
+                "score": rating(reply_by_turn[question_id, turn]),
                 "turn": turn,
                 "tstamp": time.time(),
             }

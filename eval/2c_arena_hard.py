@@ -1,13 +1,13 @@
-"""Arena-Hard v0.1: a judge compares each answer with a baseline's, on both sides (paper 4.1).
+"""Arena-Hard v0.1: a judge compares each answer with a baseline's, in both orders (paper 4.1).
 
 The judge reads the official prompt at temperature 0; the last verdict of a reply counts, in [[A>B]]
 or else in [A>B], as the official scorer reads it. The judge's thoughts, before </think>, hold no
-verdict. [[A>>B]] and [[B>>A]] count as three games, [[A=B]] as half a win. The score is the mean
-over all games, which against one baseline is the Bradley-Terry win rate; its 95% interval comes
-from 100 bootstraps of the games, as the official scorer makes it. A question whose two games do not
-both have a verdict is left out and counted, never guessed. Replies are kept as they arrive: after
-an interruption the same command resumes, and no request is paid for twice. A key is read from
-OPENAI_API_KEY.
+verdict. A game is one reply of the judge, two per question; [[A>>B]] and [[B>>A]] count three
+times, [[A=B]] as half a win. The score is the mean over all games, which against one baseline is
+the Bradley-Terry win rate; its 95% interval comes from 100 bootstraps of the games, as the official
+scorer makes it. A question whose two games do not both have a verdict is left out and counted,
+never guessed. Replies are kept as they arrive: after an interruption the same command resumes, and
+no request is paid for twice. A key is read from OPENAI_API_KEY.
 
 Reads:  --answers_file from 1_answers.py; --questions_file, --baseline_file (gpt-4-0314's answers)
         and --prompts_file {"system_prompt", "prompt_template"}, by default the published ones
@@ -30,7 +30,7 @@ import judging
 import published
 from common import arguments, judge, outputs, rows, tables
 
-# Results of the answer shown as A, one for each game that the verdict counts as: 1 is a win.
+# Results of the answer shown as A: 1 for a win, 0 for a loss, as often as the verdict counts.
 WINS = {
     "A>>B": [1, 1, 1],
     "A>B": [1],
@@ -46,8 +46,10 @@ WINS = {
 FILES = ("judgments.jsonl", "arena_hard.json", "replies.jsonl", "refused.jsonl")
 BOOTSTRAPS = 100
 REPLY_TOKENS = 4096
-GAMES = (0, 1)
-BASELINE_FIRST, MODEL_FIRST = GAMES  # which answer is shown as A
+# Which answer is shown as A.
+BASELINE_FIRST = 0
+MODEL_FIRST = 1
+GAMES = (BASELINE_FIRST, MODEL_FIRST)
 
 
 def parse_arguments():
@@ -95,9 +97,9 @@ def read_prompt(path):
 
     try:
         settings = yaml.safe_load(published.local(path).read_text(encoding="utf-8"))
-        system = settings["system_prompt"] + ""  # an error for what is no text
+        system = settings["system_prompt"] + ""  # a TypeError if it is no text
         template = settings["prompt_template"][0] + ""
-        template.format(question_1="", answer_1="", answer_2="")
+        template.format(question_1="", answer_1="", answer_2="")  # fails on other fields
     except OSError as error:
         sys.exit(f"{path}: {error.strerror}")
     except (
@@ -191,7 +193,7 @@ def summarise(wins, model, baseline, judge_model, question_count):
     import numpy as np
 
     games = np.concatenate(wins).astype(float)  # of all questions
-    # Single games are drawn again, as the official scorer does, though two share a question.
+    # Games are resampled individually, as the official scorer does, though two share a question.
     generator = np.random.default_rng(0)
     means = [generator.choice(games, len(games)).mean() for _ in range(BOOTSTRAPS)]
     low, high = np.quantile(means, [0.025, 0.975])
@@ -235,8 +237,8 @@ def main():
 
     options = {"temperature": 0, "max_completion_tokens": args.max_tokens or REPLY_TOKENS}
     requests = {}
-    for game, messages in messages_by_game.items():
-        requests[game] = {"messages": messages, **options}
+    for key, messages in messages_by_game.items():  # (uid, game)
+        requests[key] = {"messages": messages, **options}
     choices, refused = judging.ask(args, requests, args.output_dir / "replies.jsonl")
 
     judgments = make_judgments(

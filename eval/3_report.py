@@ -1,24 +1,27 @@
 """Compare the policies of one run: every metric in results.json, and two reports to read.
 
-Metrics are means over the answers to the test split (section 4 of the paper). The validation split
-chooses the best policy, the output of Algorithm 2, from all policies; the baseline is chosen where
-no round is better. The setting VALIDATION says by what: by true_reward, by reward_model (the proxy
-reward less LENGTH_PENALTY a character), or by the rewards of another annotator, who has seen the
-answers of all policies side by side (--validation_file). Without the setting the true reward
-chooses where it is known, else the proxy. Without true_rewards and correct (all recipes but the
-tiny world's), or without rewards, the metrics that need them are null; in tables they are "-".
+Metrics are means over the answers to the test split (section 4 of the paper). The best policy, the
+output of Algorithm 2, is chosen from all policies on the validation split; of equal ones the
+earlier, the baseline first. The setting VALIDATION names the criterion:
 
-Reads:  --answers, a file for each policy in a directory of the policy's name, {"id", "prompt",
+    true_reward     known in the tiny world only; the default where it is known
+    reward_model    the proxy reward minus LENGTH_PENALTY per character; the default otherwise
+    an annotator    the rewards that it gave to the answers of all policies (--validation_file)
+
+Without true_rewards and correct (all recipes but the tiny world's), or without rewards, the metrics
+that need them are null; in tables they are "-".
+
+Reads:  --answers, one file per policy, in a directory of the policy's name, {"id", "prompt",
         "source"?, "split": "validation" or "test", "responses", "finish_reasons", "kl",
         "rewards"? (the proxy), "true_rewards"?, "correct"?}
-        --training, model directories with trainer_state.json; one called policy has the name of
+        --training, model directories with trainer_state.json; a directory "policy" is called as
         its parent
         --settings, lines NAME=value as a shell reads them, with RECIPE and SEED
         --log_dir, files STEP.seconds, such as iter2/pairs.seconds
         --validation_file, the annotated rows of generation/2b_merge.py, with "rewards" in the order
         of --answers
-        --measures, the .json files of reward_modeling/3_rewardbench.py and of the scripts after it,
-        with figures beside them
+        --measures, the .json files of reward_modeling/3_rewardbench.py, 4_length_bias.py and
+        5_calibration.py, with figures beside them
         --benchmarks, POLICY/BENCHMARK/BENCHMARK.json, the results of eval/2a_alpaca_eval.py to
         2d_academic.py
 Writes: --output_dir, results.json, report.md and report.html (one file, no scripts)
@@ -42,11 +45,12 @@ from common import arguments, outputs, rows
 FILES = ("report.md", "report.html", "results.json")
 
 
-def choice(scores, settings, args):
-    """Who chooses the best policy, and how: {"by", "scores", "penalty", "is_proxy"}.
+def selection(scores, settings, args):
+    """The criterion of the best policy: {"by", "scores", "penalty", "is_proxy"}.
 
-    by: true_reward, proxy_reward, or the annotator; scores: {policy: value}; penalty: of the proxy
-    reward, for a character; is_proxy: the policies were trained for what chooses them.
+    scores: all metrics of each policy. In the result, by: true_reward, proxy_reward, or the
+    annotator; scores: {policy: value of the criterion}; penalty: subtracted from the proxy reward
+    per character; is_proxy: whether the policies were optimised for the criterion.
     """
     chooser = settings.get("VALIDATION")
     if not chooser:
@@ -68,7 +72,7 @@ def choice(scores, settings, args):
         if not args.validation_file:
             sys.exit(f"{args.settings}: VALIDATION: {chooser}, which needs --validation_file")
         values = rewards_by_policy(args.validation_file, list(scores))
-    is_proxy = trained_for(chooser, settings)
+    is_proxy = optimised_for(chooser, settings)
     return {"by": by, "scores": values, "penalty": penalty, "is_proxy": is_proxy}
 
 
@@ -89,10 +93,10 @@ def rewards_by_policy(path, names):
     return means
 
 
-def trained_for(chooser, settings):
-    """Whether the policies were trained for the rewards of what chooses the best of them."""
+def optimised_for(chooser, settings):
+    """Whether the policies were trained for the rewards of the one that chooses the best."""
     optimisers = settings.get("OPTIMISER", "").split()
-    # RLOO asks the reward model itself, whatever the annotator.
+    # RLOO queries the reward model itself, whatever the annotator.
     if chooser == "reward_model" and "rloo" in optimisers:
         return True
     # These two learn from pairs that no annotator has seen.
@@ -103,13 +107,11 @@ def trained_for(chooser, settings):
 def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument(
-        "--answers", nargs="+", required=True, help="one file a policy, the baseline first"
+        "--answers", nargs="+", required=True, help="one file per policy, the baseline first"
     )
     parser.add_argument("--training", nargs="+", required=True, help="model directories")
     parser.add_argument("--settings", required=True, help="variables of the run")
-    parser.add_argument(
-        "--log_dir", type=Path, required=True, help="may be without any .seconds files"
-    )
+    parser.add_argument("--log_dir", type=Path, required=True, help="may have no .seconds files")
     parser.add_argument(
         "--validation_file", help="rewards of the chooser that the setting VALIDATION names"
     )
@@ -142,7 +144,7 @@ def main():
         validation = report_answers.of_split(answers, "validation")
         scores[name] = report_metrics.measure(test[name])
         scores[name]["validation"] = report_metrics.measure(validation)
-    chosen = choice(scores, settings, args)
+    chosen = selection(scores, settings, args)
     results = {
         "recipe": settings["RECIPE"],
         "seed": int(settings["SEED"]),

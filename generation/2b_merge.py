@@ -12,6 +12,7 @@ Writes: --output_file, the first file's rows; every per-response list is the con
 
 import itertools
 import sys
+from collections import Counter
 
 from common import arguments, rows
 
@@ -57,16 +58,19 @@ def merged_row(parts):
     return merged
 
 
-def merge(files, split):
-    """Yield None for each row of another split than `split`, and the merged rows of all others."""
+def merge(files, split, counts):
+    """Yield the merged rows. split: only those whose "split" it is; None for all.
+
+    counts: of rows in each file, and of rows out.
+    """
     readers = [rows.read(file, "responses") for file in files]
     for number, parts in enumerate(itertools.zip_longest(*readers), 1):
         check_lengths(parts, files, number)
         check_same_prompt(parts, files)
+        counts["rows in each"] += 1
         if not split or parts[0].get("split") == split:
+            counts["rows out"] += 1
             yield merged_row(parts)
-        else:
-            yield None
 
 
 def main():
@@ -79,18 +83,15 @@ def main():
     args = parser.parse_args()
 
     # Two passes over the files: a bad row ends the program before one is written.
-    rows_in = 0
-    rows_out = 0
-    for row in merge(args.responses_files, args.split):
-        rows_in += 1
-        rows_out += row is not None
-    if not rows_out:
+    counts = Counter()
+    for _ in merge(args.responses_files, args.split, counts):
+        pass
+    if not counts["rows out"]:
         sys.exit(f"{args.responses_files[0]}: split: no row of {args.split!r}")
-    merged = merge(args.responses_files, args.split)
-    rows.write(args.output_file, (row for row in merged if row is not None))
+    rows.write(args.output_file, merge(args.responses_files, args.split, Counter()))
     print(
-        f"{args.output_file} rows in each: {rows_in}, files: {len(args.responses_files)}, "
-        f"rows out: {rows_out}"
+        f"{args.output_file} rows in each: {counts['rows in each']}, "
+        f"files: {len(args.responses_files)}, rows out: {counts['rows out']}"
     )
 
 

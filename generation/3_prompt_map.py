@@ -1,10 +1,10 @@
-"""Draw a map of a prompt set, coloured by source and by topic, as the paper's Figure 5.
+"""Plot a map of a prompt set, coloured by source and by topic, as the paper's Figure 5.
 
 The words of each prompt are weighted by TF-IDF, reduced to 50 dimensions (latent semantic
 analysis), and from there to 2 by t-SNE. Topics are the clusters of k-means in the 50 dimensions,
 named by the words with the largest weights in their centre.
 
-Reads:  --prompts_file, rows {"id", "prompt", "source"?}, of which at most --size are drawn
+Reads:  --prompts_file, rows {"id", "prompt", "source"?}, a random sample of at most --size
 Writes: --output_file, a PNG
         a table of the topics beside it, with the suffix .md: words and number of prompts
 
@@ -21,10 +21,12 @@ from pathlib import Path
 
 from common import arguments, outputs, rows, tables
 
+# The first line of our table: a file that begins otherwise is not overwritten.
 TABLE_HEAD = "| topic |"
 DIMENSIONS = 50
+PERPLEXITY = 30  # of t-SNE, scikit-learn's default
 WORDS_PER_TOPIC = 4
-# Of the ten colours of matplotlib's cycle the last is for all other sources together.
+# Matplotlib's cycle has ten colours: one per source, and one for all other sources together.
 COLOURED_SOURCES = 9
 
 
@@ -46,7 +48,7 @@ def parse_arguments():
     parser.add_argument("--prompts_file", required=True)
     parser.add_output("--output_file", suffixes=[".md"], type=Path, required=True)
     parser.add_argument(
-        "--size", type=arguments.whole(1), default=5000, help="prompts to draw at most"
+        "--size", type=arguments.whole(1), default=5000, help="prompts to sample at most"
     )
     parser.add_argument("--topics", type=arguments.whole(2), default=8)
     parser.add_argument("--seed", type=arguments.SEED, default=0)
@@ -89,16 +91,22 @@ def make_map(texts, args):
     reduced = svd.transform(weights)
     clusters = KMeans(args.topics, n_init=4, random_state=args.seed).fit(reduced)
     topics = []
-    # Back from the dimensions of a centre to the weights of the words.
+    # From the dimensions of a centre back to the weights of the words.
     for centre in svd.inverse_transform(clusters.cluster_centers_):
         heaviest = (-centre).argsort()[:WORDS_PER_TOPIC]
         topics.append(" ".join(words[heaviest]))
-    points = TSNE(init="pca", random_state=args.seed).fit_transform(reduced)
+    # The perplexity, a number of neighbours, has to be below the number of texts.
+    perplexity = min(PERPLEXITY, len(texts) - 1)
+    tsne = TSNE(perplexity=perplexity, init="pca", random_state=args.seed)
+    points = tsne.fit_transform(reduced)
     return PromptMap(topics, clusters.labels_.tolist(), points)
 
 
-def draw_panel(axes, points, labels, title):
-    """A point for each prompt, (prompts, 2), in the colour of its label."""
+def plot_panel(axes, points, labels, title):
+    """One point per prompt, in the colour of its label, by the number of its prompts.
+
+    points: (prompts, 2).
+    """
     for i, (label, count) in enumerate(Counter(labels).most_common()):
         has_label = [other == label for other in labels]
         x, y = points[has_label].T
@@ -114,7 +122,7 @@ def draw_panel(axes, points, labels, title):
     )
 
 
-def draw_map(prompts, prompt_map):
+def plot_map(prompts, prompt_map):
     """The figure: the map twice, by source and by topic."""
     from matplotlib.figure import Figure
 
@@ -124,8 +132,8 @@ def draw_map(prompts, prompt_map):
     topics = [prompt_map.topics[label] for label in prompt_map.labels]
     figure = Figure(figsize=(13, 6.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    draw_panel(left, prompt_map.points, sources, f"{len(prompts)} prompts by source")
-    draw_panel(right, prompt_map.points, topics, f"{len(prompts)} prompts by topic")
+    plot_panel(left, prompt_map.points, sources, f"{len(prompts)} prompts by source")
+    plot_panel(right, prompt_map.points, topics, f"{len(prompts)} prompts by topic")
     return figure
 
 
@@ -134,15 +142,15 @@ def main():
     start = time.time()
     prompts = read_prompts(args.prompts_file)
     size = min(args.size, len(prompts))
-    # K-means of fewer than ten prompts a topic would say nothing.
+    # K-means of fewer than ten prompts per topic would say nothing.
     if size < 10 * args.topics:
         sys.exit(
             f"{args.prompts_file}: {size} prompts, --topics {args.topics} needs {10 * args.topics}"
         )
     table_file = outputs.table_beside(args.output_file, TABLE_HEAD)
-    drawn = random.Random(args.seed).sample(prompts, size)
-    prompt_map = make_map([prompt.text for prompt in drawn], args)
-    outputs.write_figure(args.output_file, draw_map(drawn, prompt_map), dpi=120)
+    sample = random.Random(args.seed).sample(prompts, size)
+    prompt_map = make_map([prompt.text for prompt in sample], args)
+    outputs.write_figure(args.output_file, plot_map(sample, prompt_map), dpi=120)
 
     lines = []
     for label, count in Counter(prompt_map.labels).most_common():

@@ -74,9 +74,9 @@ def predictions(file, benchmark):
 def probability_of_first(row):
     """P(the first response wins), None where a pairwise annotator gave none."""
     for entry in row.get("judgement") or []:
-        # Pairwise annotators write {"a": 0, "b": 1, "probability"}: their rewards are win rates, not
-        # scores. Ratings, {"response", "rating"}, are scores: as for reward models, the probability
-        # is the sigmoid of their difference.
+        # Pairwise annotators write {"a": 0, "b": 1, "probability"}: their rewards are win rates,
+        # not scores. Ratings, {"response", "rating"}, are scores: as for reward models, the
+        # probability is the sigmoid of their difference.
         if "a" in entry:
             return entry.get("probability")
     difference = row["rewards"][0] - row["rewards"][1]

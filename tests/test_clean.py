@@ -236,6 +236,8 @@ def test_a_map_shows_sources_and_finds_topics(tmp_path):
     done = run(*command, "--size", 10)
     assert done.returncode == 1
     assert done.stderr == f"{file}: 10 prompts, --topics 2 needs 20\n"
+    # Fewer than the 30 neighbours of t-SNE's perplexity.
+    assert "shown: 20, " in ran(*command, "--size", 20).stdout
 
 
 GERMAN = "Der Himmel ist am Abend rot, "

@@ -6,6 +6,7 @@ import math
 import runpy
 import shutil
 from statistics import fmean
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from common import chats, comparisons
+from common.rows import read as read_rows
 from conftest import TRAINING, train
 from test_models import history, ids_of, in_two_shards, loaded
 
@@ -24,7 +26,38 @@ def held_out_of(reward_model):
     return ["--held_out_name", reward_model.with_name("held_out.jsonl")]
 
 
+# reward_modeling/2a_bradley_terry.py
+
+
+def test_held_out_pairs_that_are_too_long_leave_equal_batches(sft, reward_model, tmp_path):
+    """Of ten pairs one is dropped; five and four in a batch would give another accuracy."""
+    held_out = read_jsonl(reward_model.with_name("held_out.jsonl"))[1:]
+    held_out[0]["chosen"][0]["content"] = "word " * 300
+    file = write_jsonl(tmp_path / "held_out.jsonl", held_out)
+    flags = ["--model_name_or_path", sft, "--held_out_name", file, "--max_length", 256]
+    flags += ["--dataset_name", reward_model.with_name("training.jsonl")]
+    flags += "--max_steps 20 --per_device_train_batch_size 16 --learning_rate 1e-3".split()
+    done = train("reward_modeling/2a_bradley_terry.py", tmp_path / "out", *flags)
+    assert f"{file} rows in: 10, dropped, too long: 1, rows out: 9\n" in done.stdout
+    right = 9 * history(tmp_path / "out")[-1]["eval_accuracy"]
+    assert 0 < right < 9
+    assert right == pytest.approx(round(right))
+
+
 # reward_modeling/2b_preference_model.py
+
+
+def test_one_process_of_several_prints_the_counts(sft, world, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "reward_modeling"))
+    as_examples = runpy.run_path(str(ROOT / "reward_modeling/2b_preference_model.py"))[
+        "as_examples"
+    ]
+    pairs = list(read_rows(world / "preferences.jsonl", "preferences"))[:3]
+    tokenizer, _ = loaded(sft)
+    for process in range(2):
+        process_args = SimpleNamespace(seed=0, max_length=512, process_index=process)
+        assert len(as_examples(pairs, "FILE", tokenizer, 3, process_args)) == 3
+    assert capsys.readouterr().out == "FILE rows in: 3, dropped, too long: 0, rows out: 3\n"
 
 
 @pytest.fixture(scope="module")
@@ -626,6 +659,19 @@ def test_ratings_that_cannot_be_learned(reward_model, world, tmp_path, change, r
     assert done.returncode == 1
     assert not (tmp_path / "out").exists()
     assert done.stderr.splitlines()[-1] in (f"{file}: {reason}", f"{file}:{reason}")
+
+
+def test_pairs_of_which_none_is_usable(reward_model, world, tmp_path):
+    """Each has a chat that is longer than the context; the other one is usable."""
+    pairs = read_jsonl(reward_model.with_name("held_out.jsonl"))
+    for row in pairs:
+        row["chosen"][0]["content"] = "word " * 600
+    file = write_jsonl(tmp_path / "held_out.jsonl", pairs)
+    flags = ["--max_steps", 1, "--held_out_name", file]
+    done = learn(tmp_path / "out", reward_model, world / "ratings.jsonl", *flags)
+    assert done.returncode == 1
+    assert not (tmp_path / "out").exists()
+    assert done.stderr.splitlines()[-1] == f"{file}: no pair has two usable chats"
 
 
 def test_the_verbosity_must_be_rated(reward_model, world, tmp_path):

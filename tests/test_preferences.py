@@ -511,6 +511,16 @@ def test_a_pair_that_is_preferred_in_both_orders_is_dropped_twice(tmp_path):
     assert "dropped, contradicted by another pair: 6, " in printed
 
 
+def test_the_order_of_a_pair_names_the_chosen_answer(monkeypatch):
+    """Of the answers sorted by their texts."""
+    monkeypatch.syspath_prepend(str(ROOT / "reward_modeling"))
+    module = runpy.run_path(str(ROOT / SCRIPT))
+    row = {"prompt": [user("q")], "chosen": [assistant("a")], "rejected": [assistant("b")]}
+    swapped = {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
+    assert module["digests"](row).order == module["FIRST_CHOSEN"]
+    assert module["digests"](swapped).order == module["SECOND_CHOSEN"]
+
+
 def test_the_held_out_share_no_prompt_with_training_across_datasets(tmp_path):
     """Defect 13: a prompt goes to one side, whatever dataset it comes from.
 

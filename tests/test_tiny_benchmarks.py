@@ -5,6 +5,9 @@ import math
 import os
 import runpy
 import shutil
+import tomllib
+import urllib.error
+import urllib.request
 from statistics import fmean
 
 import pytest
@@ -53,6 +56,21 @@ def judge(script, url, out, *flags):
     ran(*command, "--output_dir", out, env={**ENVIRONMENT, "HF_HUB_OFFLINE": "1"})
     (result,) = [path for path in out.glob("*.json") if path.stem in script]
     return json.loads(result.read_text())
+
+
+@pytest.mark.parametrize("top_logprobs", ["five", 1.5, [5], -1])
+def test_the_judge_refuses_a_number_of_logprobs_that_is_none(sets, top_logprobs):
+    _, right, url = sets
+    question = next(iter(right))
+    prompt = tomllib.loads((ROOT / "annotation/judge_prompts.toml").read_text())["rating"]
+    text = prompt.replace("{prompt}", f"user: {question}").replace("{answer}", "No.")
+    body = {"model": "true_reward", "messages": [{"role": "user", "content": text}]}
+    body |= {"logprobs": True, "top_logprobs": top_logprobs}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{url}/chat/completions", json.dumps(body).encode())
+    assert refused.value.code == 400
+    message = json.load(refused.value)["error"]["message"]
+    assert message == f"top_logprobs: {top_logprobs!r} is not a whole number"
 
 
 def test_alpaca_eval(sets, tmp_path):

@@ -76,8 +76,8 @@ def load_model(gguf, wheel):
         )
     models.check_report(wheel, report, new_head=False)
     config = dequantised.config
-    # transformers refuses to save a model that it has dequantised. So the weights go into a new one,
-    # whose configuration no longer says that they are quantised.
+    # transformers refuses to save a model that it has dequantised. So the weights go into a new
+    # one, whose configuration no longer says that they are quantised.
     del config.quantization_config
     model = LlamaForCausalLM(config)
     model.load_state_dict(dequantised.state_dict())

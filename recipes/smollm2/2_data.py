@@ -212,8 +212,8 @@ def main():
     test = short_questions(gsm8k_test, args.max_calculations, args.max_characters)
     pairs = short_pairs(hh_rlhf, args.max_characters)
 
-    # Drawn once per source and then sliced, so that no two files share a row. The order of the draws
-    # decides what a seed gives.
+    # Drawn once per source and then sliced, so that no two files share a row. The order of the
+    # draws decides what a seed gives.
     train_size = args.instructions + args.prompts
     train_questions = draw(rng, train, train_size, "--instructions and --prompts")
     test_size = args.validation + args.test

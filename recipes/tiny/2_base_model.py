@@ -126,8 +126,8 @@ def make_blocks(tokenizer, texts):
     input_ids = []
     labels = []
     for question, document in zip(question_ids, document_ids, strict=True):
-        # A question's tokens are the first ones of its document: the pre-tokenizer splits at the line
-        # feed that ends the question.
+        # A question's tokens are the first ones of its document: the pre-tokenizer splits at the
+        # line feed that ends the question.
         start = len(question)
         input_ids += document
         labels += [IGNORED] * start + document[start:]
