@@ -1,18 +1,16 @@
 """Score every response with a reward model (paper 3.3, Algorithm 2).
 
 The tokens that a row's responses share, mostly its prompt, go through the model once. What follows
-them goes through in batches of similar length, with at most --batch_tokens tokens including padding
-(with the shared tokens that each attends to, at most 8 times as many). Batch size changes a score
-by rounding only (below 1e-4 in float32). Memory does not grow with the file. Finished rows survive
-a kill: the same command goes on from there. A model with its own code (--trust_remote_code), such
-as ArmoRM, which weights objectives, computes each prompt again for each of its responses.
+them goes through in batches of similar length, of at most --batch_tokens tokens with padding
+(reward_scorer.py). Batch size changes a score by rounding only (below 1e-4 in float32). Memory does
+not grow with the file. Finished rows survive a kill: the same command resumes. A model with code of
+its own (--trust_remote_code), ArmoRM say, computes each prompt again for each of its responses.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...}
 Writes: --output_file, the same rows with "rewards", one for each response, and "annotator"; for
         ArmoRM also "objectives", [{name: value} for each response], and "gate", {name: weight}.
-        Two kinds of rows are dropped and counted: those in which the prompt with a response is
-        longer than the model's context, and those with a response that the model's own code
-        refuses.
+        Rows in which prompt and response exceed the model's context are dropped and counted, and
+        so are those with a response that the model's own code refuses.
 
     python annotation/1a_reward_model.py --model_name_or_path runs/tiny/reward_model --n 8 \
         --responses_file runs/tiny/iter1/responses.jsonl \
@@ -33,7 +31,11 @@ from common.progress import Progress
 
 
 def annotate(row, outputs, objective_names):
-    """Add what the model gives for the responses of a row: rewards, and ArmoRM's objectives."""
+    """Add what the model gives for the responses of a row: rewards, and ArmoRM's objectives.
+
+    outputs: {name: value} of each response; ArmoRM's code has "score", and in "rewards" its
+    objectives; a sequence classifier has "logits".
+    """
     row["rewards"] = []
     for output in outputs:
         reward = output["score"] if "score" in output else output["logits"][0]
@@ -58,9 +60,9 @@ def score_rows(args, scorer, writer, progress):
     while chunk := list(itertools.islice(todo, args.chunk_size)):
         finished = []
         for row, outputs in zip(chunk, scorer.outputs(chunk), strict=True):
-            if outputs is None:
+            if outputs is None:  # a sequence is too long
                 dropped["too long"] += 1
-            elif None in outputs:
+            elif None in outputs:  # the model's own code refused a response
                 dropped["refused"] += 1
             else:
                 annotate(row, outputs, objective_names)
@@ -77,7 +79,7 @@ def read_rows(args):
 
 
 def check_rows(args):
-    """(number of this shard's rows, example of a chat or None): all rows are checked."""
+    """Check all rows. Returns the number of this shard's rows, and a chat as example, or None."""
     total = 0
     example = None
     for row in read_rows(args):
@@ -102,18 +104,18 @@ def parse_arguments():
     parser.add_argument(
         "--n",
         type=arguments.whole(0),
-        help="responses of every row (default: as the first; 0: any)",
+        help="responses per row (default: as many as the first row has; 0: any number)",
     )
     parser.add_argument(
         "--batch_tokens",
         type=arguments.whole(1),
-        help="tokens a batch, padding included (default: by device and memory)",
+        help="tokens per batch, padding included (default: by device and memory)",
     )
     parser.add_argument(
         "--dtype",
         choices=arguments.DTYPES,
         default="float32",
-        help="of weights and activations: float32, bfloat16",
+        help="of weights and activations",
     )
     parser.add_argument(
         "--chunk_size", type=arguments.whole(1), default=512, help="rows between two writes to disk"

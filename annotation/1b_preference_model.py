@@ -1,15 +1,15 @@
-"""Compare responses with a pairwise preference model: P(A is better), the mean of both orders
-(paper 2.1).
+"""Compare responses with a pairwise preference model, in both orders (paper 2.1).
 
-The question is the published model's, character by character, without BOS (common/comparisons.py).
+P(A is better) is the probability of the letter A against B, the mean of both orders. The question
+is that of the published model (RLHFlow/pair-preference-model-LLaMA3-8B) letter by letter, without
+BOS: common/comparisons.py.
 
 --method tournament finds the best and the worst of n by a linear tournament: each response meets
 the best so far, then the others meet the worst so far. The best gets reward 1, the worst 0, the
 rest 0.5; all get 0.5 where no comparison had a winner. --method all_pairs compares each with each;
 the reward is the mean win probability. Comparisons of similar length go through the model together,
 in batches of at most --batch_tokens tokens including padding; batch size changes a probability by
-rounding only (below 1e-4 in float32). Finished rows survive a kill: the same command goes on from
-there.
+rounding only (below 1e-4 in float32). Finished rows survive a kill: the same command resumes.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...}
 Writes: --output_file, the same rows with "rewards", one for each response, "annotator" and
@@ -34,7 +34,7 @@ from common.progress import Progress
 
 
 def all_pairs(n):
-    """A generator as tournament.linear, where each meets each; rewards: mean win probabilities."""
+    """Yield each match (i, j), be sent P(i beats j), return the mean win probabilities."""
     rewards = [0.0] * n
     for i, j in itertools.combinations(range(n), 2):
         probability = yield i, j
@@ -68,6 +68,7 @@ class PreferenceModel:
         self.tokenizer = load_tokenizer(args, example)
         # Token ids of A and B, and the number of tokens from the letter to the end of the chat.
         self.letter_ids, self.answer_length = chats.choice(self.tokenizer)
+        # comparisons.text renders without BOS.
         self.render = models.render if args.bos else comparisons.text
         self.model = load_model(args, self.tokenizer)
         self.context = self.model.config.get_text_config().max_position_embeddings
@@ -78,15 +79,15 @@ class PreferenceModel:
         """P(first is better) of each Comparison; None where it is longer than the context."""
         # Both orders of all comparisons are batched together, by length.
         swapped = [comparison.swapped() for comparison in compared]
-        p_first_shown = self.probabilities_of_a([*compared, *swapped])
-        in_order = p_first_shown[: len(compared)]
-        in_swapped_order = p_first_shown[len(compared) :]
+        p_shown_first = self.probabilities_of_a([*compared, *swapped])
+        p_first = p_shown_first[: len(compared)]
+        p_second = p_shown_first[len(compared) :]
         probabilities = []
-        for p_as_a, p_other_as_a in zip(in_order, in_swapped_order, strict=True):
-            if p_as_a is None or p_other_as_a is None:
+        for first, second in zip(p_first, p_second, strict=True):
+            if first is None or second is None:
                 probabilities.append(None)
             else:
-                probabilities.append((p_as_a + 1 - p_other_as_a) / 2)
+                probabilities.append((first + 1 - second) / 2)
         return probabilities
 
     def probabilities_of_a(self, compared):
@@ -116,14 +117,14 @@ class PreferenceModel:
         return [ids[: -self.answer_length] for ids in token_ids]
 
     def p_a_of_batch(self, prompts):
-        """P(A) of B prompts."""
+        """P(A) of each prompt."""
         # Padded on the left: the token after the last position is the letter in every row.
         inputs = self.tokenizer.pad(
             {"input_ids": prompts}, padding_side="left", return_tensors="pt"
         )
         inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         outputs = self.model(**inputs.to(self.model.device), logits_to_keep=1)
-        logits = outputs.logits[:, -1, self.letter_ids].float()  # [B, 2]
+        logits = outputs.logits[:, -1, self.letter_ids].float()  # [prompts, 2]
         return logits.softmax(-1)[:, 0].tolist()
 
 
@@ -166,7 +167,10 @@ class Contest:
         return Comparison(self.row, self.row["responses"][i], self.row["responses"][j])
 
     def advance(self, probability):
-        """Record P(i beats j) of the current match; is there another one? Else set the rewards."""
+        """Record P(i beats j) of the current match; after the last one, set the rewards.
+
+        Returns whether another match follows.
+        """
         i, j = self.match
         if not math.isfinite(probability):
             rows.refuse(
@@ -244,10 +248,10 @@ def parse_arguments():
     parser.add_argument(
         "--n",
         type=arguments.whole(0),
-        help="responses of every row (default: as the first; 0: any)",
+        help="responses per row (default: as many as the first row has; 0: any number)",
     )
     parser.add_argument(
-        "--method", choices=[*METHODS], default="tournament", help="which responses meet"
+        "--method", choices=[*METHODS], default="tournament", help="which pairs are compared"
     )
     parser.add_argument(
         "--bos",
@@ -260,13 +264,13 @@ def parse_arguments():
     parser.add_argument(
         "--batch_tokens",
         type=arguments.whole(1),
-        help="tokens a batch, padding included (default: by device and memory)",
+        help="tokens per batch, padding included (default: by device and memory)",
     )
     parser.add_argument(
         "--dtype",
         choices=arguments.DTYPES,
         default="float32",
-        help="of weights and activations: float32, bfloat16",
+        help="of weights and activations",
     )
     parser.add_argument(
         "--chunk_size", type=arguments.whole(1), default=512, help="rows between two writes to disk"

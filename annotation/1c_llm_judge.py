@@ -1,21 +1,21 @@
-"""Let a language model judge the responses, on any server that speaks OpenAI's protocol (paper,
-Table 1: prompting).
+"""Let a language model on an OpenAI-compatible server judge the responses (paper, Table 1).
 
-The judge's prompts stand in judge_prompts.toml. Three methods:
+The judge's prompts are in judge_prompts.toml. Three methods:
 
     rating       a number for each response, its reward
     tournament   pairwise: each response meets the best so far, then the others meet the worst so
                  far; the best gets reward 1, the worst 0, the rest 0.5, and all 0.5 where no
                  comparison had a winner
-    all_pairs    pairwise: each meets each; the reward is the mean win probability
+    all_pairs    pairwise: each meets each; the reward is the mean win probability over the valid
+                 comparisons of a response
 
-A pairwise comparison shows both orders and takes the mean. The verdict is read after the judge's
-thoughts (</think>); raise --max_tokens where they are cut off. A reply without one clear verdict
-is counted and never guessed; a comparison counts if both its replies have one. A row is dropped and
-counted if a response has no rating, if the tournament lacks a comparison, or if a response is in no
-valid comparison. A request that the server refuses costs its row (common/judge.py says which errors
-end the run). Replies are on disk as they arrive: after any interruption the same command goes on
-and pays for no reply twice. The API key is read from OPENAI_API_KEY.
+A pair is compared in both orders, and the results are averaged. The verdict is read after the
+judge's thoughts (</think>); raise --max_tokens where they are cut off. A reply without one clear
+verdict, and a request that the server refuses, are counted and never guessed; they invalidate their
+rating or comparison. A row is dropped and counted if a response has no rating, if the tournament
+lacks a comparison, or if a response is in no valid comparison. common/judge.py says which errors
+end the run. Replies are on disk as they arrive: after an interruption the same command resumes and
+pays for no reply twice. The API key is read from OPENAI_API_KEY.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", ...}; the judge sees
         prompt and responses only
@@ -45,7 +45,7 @@ from common import arguments, judge, rows, shards, thoughts
 from common.progress import Progress
 
 WINS = {"A": 1, "B": 0, "C": 0.5}  # of the response that is shown first
-# A run that is resumed may change these: they say how the server is reached, not what it is asked.
+# A resumed run may change these: they say how the server is reached, not what the requests hold.
 RUNTIME_FLAGS = ("judge_url", "concurrency", "timeout", "max_retries", "max_refused")
 
 
@@ -57,7 +57,7 @@ class Reply:
 
 @dataclass
 class Verdict:
-    value: float | None  # the rating, or the win of the response shown first; None: not clear
+    value: float | None  # the rating, or the win of the response shown first; None: unclear
     reply: str  # the judge's text, or why the server refused the request
 
 
@@ -127,18 +127,19 @@ def prompt_kind(method):
     return "rating" if method == "rating" else "pairwise"
 
 
-def most_requests(method, n):
+def max_requests(method, n):
     """Requests that a row of n responses needs at most."""
     if method == "rating":
         return n
+    # Of a tournament: n - 1 for the best, n - 2 for the worst.
     comparisons = 2 * n - 3 if method == "tournament" else n * (n - 1) // 2
     return 2 * comparisons  # both orders
 
 
 def parse_verdict(reply, kind, scale):
     """The rating, or the win of the response shown first; None without one clear verdict."""
-    # A reply that was cut off before any </think> may be all thought: the judge's chat template may
-    # hold the <think>, so that its absence tells nothing.
+    # A truncated reply without </think> may be all thought, even without <think>: the judge's chat
+    # template may have written it.
     answer = thoughts.without_thoughts(reply.text, unfinished=reply.cut_off)
     if kind == "rating":
         verdicts = set(judge.ratings(answer, *scale))
@@ -160,17 +161,17 @@ class Annotator:
         self.journal = journal
         self.earlier_replies = earlier_replies
         self.requests = 0
-        self.unparsable = []  # how replies without a verdict begin
+        self.unparsable = []  # the first 200 characters of replies without a verdict
 
     async def annotate(self, row):
-        """The row with its rewards, None where it is to be dropped."""
+        """The row with its "rewards", None if it is to be dropped."""
         ask = functools.partial(self.ask, row)
         rewards, judgement = await self.method(len(row["responses"]), ask)
         annotation = {"rewards": rewards, "annotator": self.judge_name, "judgement": judgement}
         return {**row, **annotation}
 
     async def ask(self, row, *shown):
-        """The Verdict on the responses of a row that have these indexes, one or two."""
+        """The Verdict on one response of a row, or on two in that order; shown: their indexes."""
         key = " ".join(map(str, (row["id"], *shown)))
         reply = self.earlier_replies.pop(key, None)
         if reply is None:
@@ -178,7 +179,7 @@ class Annotator:
             if not choice:
                 return Verdict(None, f"refused: {reason}")
             reply = Reply(choice["text"], choice.get("finish_reason") == "length")
-            self.keep(key, row, reply)
+            self.record(key, row, reply)
         value = parse_verdict(reply, self.kind, self.prompts["scale"])
         if value is None:
             self.unparsable.append(reply.text[:200])
@@ -194,12 +195,12 @@ class Annotator:
             "max_completion_tokens": self.max_tokens,
         }
 
-    def keep(self, key, row, reply):
+    def record(self, key, row, reply):
         entry = {"id": key, "row": row["id"], "reply": reply.text, "cut_off": reply.cut_off}
         self.journal.add([entry])
         self.requests += 1
 
-    def losses(self):
+    def failures(self):
         return (
             f"replies without verdict: {len(self.unparsable)}, "
             f"requests refused: {len(self.client.refused)}"
@@ -209,6 +210,7 @@ class Annotator:
 async def annotate_rows(annotator, args, writer, progress):
     """Write the annotated rows in the order of the file; returns the rows that are dropped."""
     todo = (row for row in read_rows(args) if row["id"] not in writer.done)
+    # A task starts when it is taken from here.
     tasks = (asyncio.create_task(annotator.annotate(row)) for row in todo)
     # Enough rows at once to keep every slot of the judge busy; memory does not grow with the file.
     running = deque(itertools.islice(tasks, 2 * args.concurrency))
@@ -217,7 +219,8 @@ async def annotate_rows(annotator, args, writer, progress):
     while running:
         row = await running.popleft()
         if annotator.client.stopped:
-            # No new row starts. Those under way end at their next request.
+            # No new row starts. Those under way end at their next request; the replies so far
+            # are in the journal.
             continue
         running.extend(itertools.islice(tasks, 1))
         if row["rewards"]:
@@ -244,7 +247,7 @@ def count_responses(args):
 
 
 def run_fingerprint(args):
-    """What names the unfinished files of this run: all that decides its output."""
+    """A hash of all settings that decide the output; it is part of the unfinished files' names."""
     settings = [str(value) for name, value in vars(args).items() if name not in RUNTIME_FLAGS]
     return rows.fingerprint(settings)
 
@@ -279,7 +282,7 @@ def parse_arguments():
     parser.add_argument(
         "--n",
         type=arguments.whole(0),
-        help="responses of every row (default: as the first; 0: any)",
+        help="responses per row (default: as many as the first row has; 0: any number)",
     )
     parser.add_argument(
         "--method", choices=[*METHODS], default="rating", help="what the judge is asked"
@@ -304,7 +307,7 @@ def main():
     earlier_replies = replies_of_earlier_run(journal, writer.done)
 
     remaining = [n for name, n in response_counts.items() if name not in writer.done]
-    requests = sum(most_requests(args.method, n) for n in remaining) - len(earlier_replies)
+    requests = sum(max_requests(args.method, n) for n in remaining) - len(earlier_replies)
     print(
         f"{args.judge_model} at {args.judge_url}: "
         f"at most {requests} requests for {len(remaining)} rows",
@@ -321,7 +324,7 @@ def main():
         )
 
     write_dropped(Path(f"{args.output_file}.dropped.jsonl"), dropped)
-    losses = annotator.losses()
+    losses = annotator.failures()
     if response_counts and len(dropped) == len(response_counts) and args.num_shards == 1:
         example = (client.refused + annotator.unparsable)[0]
         sys.exit(f"{args.responses_file}: no row is left; {losses}, such as {example!r}")

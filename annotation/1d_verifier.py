@@ -1,17 +1,15 @@
-"""Reward 1 for a right final answer and 0 for any other: the verifiable signal, for prompts with a
-known answer.
+"""Reward 1 for a correct final answer, 0 for any other: for prompts with a known answer.
 
-A response's thoughts, up to </think>, are not part of its answer; a thought that was cut off has no
-answer. Two methods:
+A response's thoughts, up to </think>, are not part of its answer; a response that was truncated
+inside its thoughts has none. Two methods:
 
-    math   compares as mathematics (math-verify: 0.5 is \\frac{1}{2}). The final answer is the last
-           \\boxed{}, or what follows "the answer is", or the last expression. Where "answer" is a
-           letter, such as B or (B), the option that the response chooses counts; between two
-           options it never guesses.
-    exact  compares texts, without regard to case and surrounding blanks; it needs a --pattern.
+    math   compares as mathematics (math-verify: 0.5 equals \\frac{1}{2}). The final answer is the
+           last \\boxed{}, or what follows "the answer is", or the last expression. Where "answer"
+           is a letter, such as B or (B), the option that the response chooses counts; a response
+           that names two is wrong.
+    exact  compares texts, without regard to case and surrounding whitespace; it needs a --pattern.
 
-Rows are independent: --shard splits them among processes, and a run that was killed goes on where
-it stopped.
+Rows are independent: --shard splits them among processes, and a killed run resumes.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", "answer"} from
         generation/2_responses.py
@@ -24,7 +22,7 @@ Writes: --output_file, the same with "rewards" (1.0 or 0.0 each) and "annotator"
 import itertools
 import sys
 
-import regex
+import regex  # not re: it has a timeout
 
 import final_answer
 from common import arguments, entrances, rows, shards, thoughts
@@ -38,28 +36,29 @@ class Verifier:
     """Decides which responses of a row are right.
 
     pattern: a compiled regex whose group is the final answer, or None. thoughts_opened: the chat
-    template opens the thoughts of all responses. mathematics: {answer: as math-verify reads it}.
+    template writes <think>, so that responses hold </think> alone. parsed_answers: {answer: as
+    math-verify reads it}.
     """
 
-    def __init__(self, method, pattern, thoughts_opened, mathematics):
+    def __init__(self, method, pattern, thoughts_opened, parsed_answers):
         self.method = method
         self.pattern = pattern
         self.thoughts_opened = thoughts_opened
-        self.mathematics = mathematics
-        self.only_thoughts = 0  # responses without an answer after their thoughts
+        self.parsed_answers = parsed_answers
+        self.without_answer = 0  # responses that have nothing after their thoughts
 
     def annotate(self, row):
         """Add "rewards" and "annotator" to a row."""
         row["rewards"] = []
         for response, finish_reason in zip(row["responses"], row["finish_reasons"], strict=True):
-            row["rewards"].append(float(self.is_right(row, response, finish_reason)))
+            row["rewards"].append(float(self.is_correct(row, response, finish_reason)))
         row["annotator"] = "verifier"
 
-    def is_right(self, row, response, finish_reason):
+    def is_correct(self, row, response, finish_reason):
         cut_off = finish_reason == "length"
         text = thoughts.without_thoughts(response, unfinished=self.thoughts_opened and cut_off)
         if response.strip() and not text.strip():
-            self.only_thoughts += 1
+            self.without_answer += 1
             return False
         if self.pattern:
             text = self.last_match(row, text)
@@ -68,7 +67,7 @@ class Verifier:
         answer = row["answer"]
         if self.method == "exact":
             return text.strip().casefold() == answer.strip().casefold()
-        return self.is_right_mathematics(text, answer)
+        return self.is_equal(text, answer)
 
     def last_match(self, row, text):
         """What the group of the pattern matches last, or None."""
@@ -82,8 +81,12 @@ class Verifier:
             )
         return matches[-1] if matches else None
 
-    def is_right_mathematics(self, text, answer):
-        """Is the final answer of a text the known answer, a letter or mathematics?"""
+    def is_equal(self, text, answer):
+        """Is the final answer of a text the known answer?
+
+        An option's letter is compared as such. Else the final answer, boxed, stated or the whole
+        text, is right if it has the same words, or if math-verify says that it is equal.
+        """
         from math_verify import parse, verify
 
         if letter := final_answer.option(answer):
@@ -97,11 +100,18 @@ class Verifier:
             candidate = stated
         if final_answer.same_words(candidate, answer):
             return True
-        # math-verify takes the last expression of a text, and reads bare LaTeX in part or not at
-        # all: a formula that is stated without a box is given to it alone, as LaTeX.
-        if boxed is None and stated and final_answer.is_formula(stated):
-            text = f"${stated.strip('$')}$"
-        return verify(self.mathematics[answer], parse(text))
+        return verify(self.parsed_answers[answer], parse(self.as_latex(text, boxed, stated)))
+
+    def as_latex(self, text, boxed, stated):
+        """What math-verify is given: it takes the last expression of a text.
+
+        Bare LaTeX it reads in part or not at all. So a formula that is stated without a box, or
+        that the pattern has found, is given to it alone, between dollars.
+        """
+        formula = text if self.pattern and boxed is None else stated
+        if boxed is None and formula and final_answer.is_formula(formula):
+            return f"${formula.strip('$ ')}$"
+        return text
 
 
 def read_rows(args):
@@ -126,15 +136,15 @@ def parse_answers(answers, file):
     """{answer: as math-verify reads it} of those that are not the letter of an option."""
     from math_verify import parse
 
-    mathematics = {}
-    for name, answer in answers.items():
-        if answer in mathematics or final_answer.option(answer):
+    parsed_answers = {}
+    for row_id, answer in answers.items():
+        if answer in parsed_answers or final_answer.option(answer):
             continue
         # Bare LaTeX is read in part, or not at all.
-        mathematics[answer] = parse(f"${answer}$")
-        if not mathematics[answer]:
-            sys.exit(f"{file}: id {name!r}: answer: {answer!r} is not mathematics")
-    return mathematics
+        parsed_answers[answer] = parse(f"${answer}$")
+        if not parsed_answers[answer]:
+            sys.exit(f"{file}: id {row_id!r}: answer: {answer!r} is not mathematics")
+    return parsed_answers
 
 
 def parse_arguments():
@@ -145,7 +155,7 @@ def parse_arguments():
     parser.add_argument(
         "--n",
         type=arguments.whole(0),
-        help="responses of every row (default: as the first; 0: any)",
+        help="responses per row (default: as many as the first row has; 0: any number)",
     )
     parser.add_argument(
         "--method", choices=["math", "exact"], default="math", help="how answers are compared"
@@ -175,10 +185,10 @@ def main():
     # The file is read twice: here to check it all, then in chunks, so that memory does not grow.
     answers, thoughts_opened = check_rows(args)
     total = len(answers)
-    mathematics = {}
+    parsed_answers = {}
     if args.method == "math":
-        mathematics = parse_answers(answers, args.responses_file)
-    verifier = Verifier(args.method, pattern, thoughts_opened, mathematics)
+        parsed_answers = parse_answers(answers, args.responses_file)
+    verifier = Verifier(args.method, pattern, thoughts_opened, parsed_answers)
 
     writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
     progress = Progress(total, "rows", finished_before=len(writer.done))
@@ -194,7 +204,7 @@ def main():
     print(
         f"{args.output_file} rows in: {total}, finished before: {len(writer.done)}, "
         f"rows out: {total}, "
-        f"responses without an answer after their thoughts: {verifier.only_thoughts}, "
+        f"responses without an answer after their thoughts: {verifier.without_answer}, "
         f"{progress.seconds():.1f} s"
     )
 

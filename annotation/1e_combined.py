@@ -1,15 +1,15 @@
-"""Combine annotators: the weighted sum of their standardised scores for every response (paper 2.1:
-several objectives).
+"""Combine annotators by a weighted sum of their standardised scores (paper 2.1).
 
 Each annotator's rewards are brought to mean 0 and standard deviation 1 over all responses of its
 file before they are weighted, so that a weight means the same for scores, probabilities and
-verdicts. Rewards that are all equal, of a verifier that finds nothing right, prefer no response:
-they add 0, and a line says so.
+verdicts. Rewards that are all equal, those of a verifier that finds nothing right say, prefer no
+response: they add 0, and a line says so.
 
 Reads:  --rewards_files, files of {"id", "prompt", "responses", "finish_reasons", "rewards",
         "annotator"} over the same rows; rows that one of them lacks are dropped and counted
-Writes: --output_file, the rows of the first file with "rewards", the sum, "annotator", the weights
-        and names, and "objectives", [{annotator: standardised score} for each response]
+Writes: --output_file, the rows of the first file, with "rewards": the sum; "annotator": the weights
+        and names; "objectives": [{annotator: standardised score} for each response]. What the first
+        annotator said beside its rewards, "judgement" and "gate", is removed
 
     python annotation/1e_combined.py --rewards_files runs/both/iter1/rewards_armorm.jsonl \
         runs/both/iter1/rewards_verifier.jsonl --weights 1 0.5 \
@@ -32,24 +32,26 @@ class Annotator:
     deviation: float  # of its rewards; 0: it prefers no response
 
 
-def read_rewards(file, first_file, responses_by_id):
+def read_rewards(file, hash_by_id):
     """({id: rewards}, the annotator's name) of a file.
 
-    responses_by_id: {id: hash of the responses} of the files so far; the responses of a row must be
-    the same in all files.
+    hash_by_id: {id: hash of the responses} of the files so far; the responses of a row must be the
+    same in all files.
     """
     rewards = {}
+    name = file
     for row in rows.read(file, "rewards"):
+        name = str(row.get("annotator", file))
         rewards[row["id"]] = row["rewards"]
         # The texts themselves would take the memory of the whole file.
-        responses = hash(tuple(row["responses"]))
-        if responses_by_id.setdefault(row["id"], responses) != responses:
-            rows.refuse(row, f"responses: not those of {first_file}")
-    return rewards, str(row.get("annotator", file))
+        digest = hash(tuple(row["responses"]))
+        if hash_by_id.setdefault(row["id"], digest) != digest:
+            rows.refuse(row, "responses: not those of an earlier file")
+    return rewards, name
 
 
 def standardise(rewards, file):
-    """({id: scores} of mean 0 and standard deviation 1 over all responses, the former deviation)"""
+    """({id: scores} of mean 0 and deviation 1 over all responses, the deviation before)."""
     all_rewards = []
     for rewards_of_row in rewards.values():
         all_rewards += rewards_of_row
@@ -68,15 +70,15 @@ def read_annotators(files, weights):
     """(an Annotator for each file, number of rows that are in any of them)"""
     annotators = []
     names = set()
-    responses_by_id = {}
+    hash_by_id = {}
     for file, weight in zip(files, weights, strict=True):
-        rewards, name = read_rewards(file, files[0], responses_by_id)
+        rewards, name = read_rewards(file, hash_by_id)
         if name in names:
-            sys.exit(f"{file}: annotator: {name} stands in another file too")
+            sys.exit(f"{file}: annotator: {name} is that of another file, too")
         names.add(name)
         scores, deviation = standardise(rewards, file)
         annotators.append(Annotator(name, weight, scores, deviation))
-    return annotators, len(responses_by_id)
+    return annotators, len(hash_by_id)
 
 
 def combined_rows(file, annotators):
@@ -93,8 +95,9 @@ def combined_rows(file, annotators):
             row["objectives"].append(scores)
             row["rewards"].append(sum(weighted))
         row["annotator"] = formula
-        # The comparisons of the first annotator do not lead to these rewards.
+        # They explain the first annotator's rewards, not these.
         row.pop("judgement", None)
+        row.pop("gate", None)
         yield row
 
 
@@ -126,7 +129,7 @@ def main():
     # Counted before they are written: if no row is left, an earlier output stays.
     rows_out = sum(1 for _ in combined_rows(first_file, annotators))
     if not rows_out:
-        sys.exit(f"{first_file}: id: no row stands in all files")
+        sys.exit(f"{first_file}: id: no row is in all files")
     rows.write(args.output_file, combined_rows(first_file, annotators))
     print(
         f"{args.output_file} rows in: {rows_in}, dropped, not in every file: {rows_in - rows_out}, "

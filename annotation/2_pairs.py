@@ -1,13 +1,14 @@
-"""Choose one pair a prompt from scored responses (paper 3.3; length penalty: eq. 9).
+"""Choose one pair per prompt from scored responses (paper 3.3; length penalty: eq. 9).
 
 The score of a response is its reward minus --length_penalty times its characters. The score decides
-which two responses are taken and which of them is called chosen. The published code takes them by
-the score but orients the pair by the bare reward, which undoes the penalty where the two disagree.
+which two responses are taken and which of them is chosen. The published code selects the two by the
+score but calls the one with the higher reward chosen, which undoes the penalty where reward and
+score disagree.
 
 Reads:  --rewards_file, {"id", "prompt", "responses", "finish_reasons", "rewards", ...}
 Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "rejected_reward",
         ...}, the rewards without penalty. Other fields pass through, except those with one entry
-        for each response.
+        for each response and "judgement", which are dropped.
             --win_probabilities     adds "chosen_win_probability" and "rejected_win_probability":
                                     the mean probability sigmoid(difference of scores) to win
                                     against the prompt's other untruncated responses (SPPO)
@@ -38,7 +39,7 @@ def parse_arguments():
     parser.add_argument(
         "--n",
         type=arguments.whole(0),
-        help="responses of every row (default: as the first; 0: any)",
+        help="responses per row (default: as many as the first row has; 0: any number)",
     )
     parser.add_argument(
         "--pairing",
@@ -50,7 +51,7 @@ def parse_arguments():
         "--length_penalty",
         type=arguments.real(),
         default=0.0,
-        help="lambda a character (eq. 9; Table 4: 0.001)",
+        help="lambda per character (eq. 9; Table 4: 0.001)",
     )
     parser.add_argument(
         "--min_margin",
@@ -92,7 +93,7 @@ def choose(row, candidates, scores, args):
 
 
 def reason_to_drop(row, chosen, rejected, scores, min_margin):
-    """Why a pair states no preference, or None."""
+    """Why a pair is dropped, or None."""
     if row["responses"][chosen] == row["responses"][rejected]:
         return "identical"
     if scores[chosen] == scores[rejected]:
@@ -113,11 +114,11 @@ def win_probability(i, candidates, scores):
 
 
 def make_pair(row, chosen, rejected):
-    """The row of a pair, in which the fields of the prompt stay."""
+    """The row of a pair: the fields of the prompt, the two responses and their rewards."""
     pair = dict(row)
     for field in rows.per_response(row):
         del pair[field]
-    # A judgement numbers the responses, which are gone.
+    # A judgement refers to the responses by their indexes.
     pair.pop("judgement", None)
     pair["chosen"] = [{"role": "assistant", "content": row["responses"][chosen]}]
     pair["rejected"] = [{"role": "assistant", "content": row["responses"][rejected]}]
@@ -131,8 +132,8 @@ def pairs(args, explored, counts):
     for row in rows.read(args.rewards_file, "rewards", n=args.n):
         counts["rows in"] += 1
         candidates = []
-        for i, reason in enumerate(row["finish_reasons"]):
-            if args.keep_truncated or reason != "length":
+        for i, finish_reason in enumerate(row["finish_reasons"]):
+            if args.keep_truncated or finish_reason != "length":
                 candidates.append(i)
         if len(candidates) < 2:
             counts["dropped, truncated"] += 1

@@ -2,13 +2,13 @@
 
 Iterated fine-tuning on them is rejection-sampling fine-tuning (RAFT, arXiv 2304.06767). The score
 of a response is its reward minus --length_penalty times its characters. Of equal scores the first
-counts.
+response is the best.
 
 Reads:  --rewards_file, {"id", "prompt", "responses", "finish_reasons", "rewards", ...}
-Writes: --output_file, the same rows with the best response alone in each field of the responses,
-        and "messages", the prompt and that response, as sft/2_finetune.py reads them. A judgement
-        is left out. With --for_training, truncated and empty responses are passed over, and rows
-        without another response are dropped and counted.
+Writes: --output_file, the same rows with every per-response field reduced to the best response's
+        entry, and "messages", the prompt and that response, as sft/2_finetune.py reads them. A
+        "judgement" is dropped. With --for_training, truncated and empty responses are skipped, and
+        rows without another response are dropped and counted.
 
     python annotation/2b_best.py --rewards_file runs/tiny/iter1/rewards.jsonl \
         --output_file my_best.jsonl
@@ -27,16 +27,16 @@ def parse_arguments():
     parser.add_argument(
         "--n",
         type=arguments.whole(0),
-        help="responses of every row (default: as the first; 0: any)",
+        help="responses per row (default: as many as the first row has; 0: any number)",
     )
     parser.add_argument(
         "--length_penalty",
         type=arguments.real(),
         default=0.0,
-        help="lambda a character (paper, eq. 9)",
+        help="lambda per character (paper, eq. 9)",
     )
     parser.add_argument(
-        "--for_training", action="store_true", help="pass over what is cut off or empty: no example"
+        "--for_training", action="store_true", help="skip truncated and empty responses"
     )
     return parser.parse_args()
 
@@ -76,13 +76,14 @@ def main():
     for row in rows.read(args.rewards_file, "rewards", n=args.n):
         rows_in += 1
         candidates = range(len(row["responses"]))
-        # sft/2_finetune.py refuses an empty turn.
         if args.for_training:
+            # sft/2_finetune.py refuses an empty turn, and a truncated one teaches to stop in
+            # mid-sentence.
             candidates = trainable(row)
         if candidates:
             best_rows.append(with_best(row, candidates, args.length_penalty))
     if not best_rows:
-        sys.exit(f"{args.rewards_file}: no whole response in {rows_in} rows")
+        sys.exit(f"{args.rewards_file}: no untruncated response in {rows_in} rows")
     rows.write(args.output_file, best_rows)
     print(
         f"{args.output_file} rows in: {rows_in}, "

@@ -18,8 +18,8 @@ from common import arguments, rows
 
 def first_untruncated(row):
     """The first response that is not truncated, or None."""
-    for response, reason in zip(row["responses"], row["finish_reasons"], strict=True):
-        if reason != "length":
+    for response, finish_reason in zip(row["responses"], row["finish_reasons"], strict=True):
+        if finish_reason != "length":
             return response
     return None
 

@@ -1,21 +1,22 @@
-"""Choose one pair a prompt by the information it gains on a linear reward (paper 3.2, enhancer).
+"""Choose one pair per prompt by the information it gains on a linear reward (paper 3.2, enhancer).
 
 The main agent's response is the best by its score. The enhancer's is the one whose features differ
-most from it in the directions that the pairs so far say least about. It maximises the uncertainty
-||phi(x, a) - phi(x, a')|| in the norm of the inverse of
+most from it in the directions that the pairs so far say least about. The choice maximises the
+uncertainty ||phi(x, a) - phi(x, a')|| in the norm of the inverse of
 
     Sigma = ridge I + the sum over the pairs so far of (phi - phi')(phi - phi')^T,
 
 which includes the pairs of earlier rounds. phi is the reward model's hidden state at the last
-token, centred on the mean of the first chunk and scaled to a mean norm of 1 there. Which of the two
-is called chosen goes by the score: reward minus --length_penalty times characters.
+token, scaled so that the first chunk's distances from their mean are 1 on average. The best
+response is the chosen one; its score is the reward minus --length_penalty times characters.
 
 Reads:  --rewards_file, {"id", "prompt", "responses", "finish_reasons", "rewards", ...}
         --model_name_or_path, the reward model
         --earlier_files, the pairs of earlier rounds, {"id", "prompt", "chosen", "rejected"}
 Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "rejected_reward",
-        "uncertainty"}. Dropped and counted: ties, and rows with fewer than two untruncated
-        responses that differ.
+        "uncertainty"}. Dropped and counted: ties, rows with fewer than two untruncated responses
+        that differ, and rows and earlier pairs in which the prompt with a response is longer than
+        the model's context.
 
     python annotation/2d_uncertain_pairs.py --model_name_or_path runs/tiny/reward_model \
         --earlier_files runs/tiny/iter1/pairs.jsonl \
@@ -38,19 +39,19 @@ def parse_arguments():
         "--earlier_files",
         nargs="*",
         default=[],
-        help="pairs of earlier rounds, whose sum Sigma holds",
+        help="pairs of earlier rounds, which Sigma includes",
     )
     parser.add_output("--output_file", required=True)
     parser.add_argument(
         "--n",
         type=arguments.whole(0),
-        help="responses of every row (default: as the first; 0: any)",
+        help="responses per row (default: as many as the first row has; 0: any number)",
     )
     parser.add_argument(
         "--length_penalty",
         type=arguments.real(),
         default=0.0,
-        help="lambda a character (paper, eq. 9)",
+        help="lambda per character (paper, eq. 9)",
     )
     parser.add_argument(
         "--ridge", type=arguments.real(above=0), default=1.0, help="weight of the identity in Sigma"
@@ -59,19 +60,19 @@ def parse_arguments():
         "--batch_tokens",
         type=arguments.whole(1),
         default=8192,
-        help="tokens a batch, padding included",
+        help="tokens per batch, padding included",
     )
     parser.add_argument(
         "--dtype",
         choices=arguments.DTYPES,
         default="float32",
-        help="of weights and activations: float32, bfloat16",
+        help="of weights and activations",
     )
     parser.add_argument(
         "--chunk_size",
         type=arguments.whole(1),
         default=512,
-        help="rows whose features are in memory together",
+        help="rows whose features are in memory together; the first chunk sets their scale",
     )
     return parser.parse_args()
 
@@ -101,18 +102,25 @@ class RewardModel:
             dtype=args.dtype,
             device_map=self.device,
         )
-        shape = self.model.config.get_text_config()
-        self.hidden_size = shape.hidden_size
-        self.max_length = shape.max_position_embeddings
+        text_config = self.model.config.get_text_config()
+        self.hidden_size = text_config.hidden_size
+        self.max_length = text_config.max_position_embeddings
 
-    def features(self, conversations):
-        """The hidden state at the last token of each, (conversations, hidden size), float64.
+    def token_ids(self, conversations):
+        """The tokens of each conversation. conversations: of each (FILE:LINE: FIELD, messages)."""
+        texts = [
+            models.render(self.tokenizer, messages, where) for where, messages in conversations
+        ]
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
 
-        conversations: of each (FILE:LINE: FIELD, messages).
-        """
+    def fit(self, token_ids):
+        """Is each of these sequences at most as long as the model's context?"""
+        return max(map(len, token_ids)) <= self.max_length
+
+    def features(self, token_ids):
+        """The hidden state at the last token of each, (sequences, hidden size), float64."""
         import torch
 
-        token_ids = self.token_ids(conversations)
         features = [None] * len(token_ids)
         indexes = range(len(token_ids))
         for batch in batches.by_length(indexes, lambda i: len(token_ids[i]), self.batch_tokens):
@@ -120,14 +128,6 @@ class RewardModel:
             for index, state in zip(batch, last_states, strict=True):
                 features[index] = state
         return torch.stack(features)
-
-    def token_ids(self, conversations):
-        """The tokens of each conversation; one longer than the model's positions is cut."""
-        texts = [
-            models.render(self.tokenizer, messages, where) for where, messages in conversations
-        ]
-        token_ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [ids[: self.max_length] for ids in token_ids]
 
     def last_states(self, token_ids):
         """The hidden state at the last token of each, (sequences, hidden size), float64."""
@@ -140,24 +140,44 @@ class RewardModel:
         with torch.inference_mode():
             # (sequences, tokens, hidden size)
             hidden = self.model.base_model(**padded).last_hidden_state.double()
-            # The padding stands on the right, so that the last token is at another place in each.
+            # The padding is on the right, so that the last token's position differs by sequence.
             last_positions = padded["attention_mask"].sum(dim=1) - 1
             sequences = torch.arange(len(token_ids), device=hidden.device)
             return hidden[sequences, last_positions]
 
     def response_features(self, chunk):
-        """For each row a tensor (responses, hidden size)."""
+        """For each row a tensor (responses, hidden size); None if a sequence does not fit."""
         conversations = []
         for row in chunk:
             for response in row["responses"]:
                 answer = {"role": "assistant", "content": response}
                 conversations.append((row.at("prompt"), [*row["prompt"], answer]))
-        responses_per_row = [len(row["responses"]) for row in chunk]
-        return self.features(conversations).split(responses_per_row)
+        # One call for the chunk: the tokenizer works in parallel.
+        token_ids = iter(self.token_ids(conversations))
+        ids_by_row = [list(itertools.islice(token_ids, len(row["responses"]))) for row in chunk]
+        fitting = [ids for ids in ids_by_row if self.fit(ids)]
+        if not fitting:
+            return [None] * len(chunk)
+        features = self.features([*itertools.chain(*fitting)])
+        of_fitting = iter(features.split([len(ids) for ids in fitting]))
+        return [next(of_fitting) if self.fit(ids) else None for ids in ids_by_row]
+
+    def pair_token_ids(self, pairs, side):
+        """The tokens of one side of each pair, "chosen" or "rejected", with its prompt."""
+        return self.token_ids([(pair.at("prompt"), pair["prompt"] + pair[side]) for pair in pairs])
+
+    def fitting_pairs(self, pairs):
+        """The pairs with two sides that fit."""
+        fitting = []
+        for pair in pairs:
+            sides = [self.pair_token_ids([pair], side)[0] for side in ("chosen", "rejected")]
+            if self.fit(sides):
+                fitting.append(pair)
+        return fitting
 
     def pair_features(self, pairs, side):
         """(pairs, hidden size). side: "chosen" or "rejected"."""
-        return self.features([(pair.at("prompt"), pair["prompt"] + pair[side]) for pair in pairs])
+        return self.features(self.pair_token_ids(pairs, side))
 
 
 # Information
@@ -166,8 +186,8 @@ class RewardModel:
 class Information:
     """What the pairs so far say about the reward: Sigma's inverse and log det(Sigma / ridge).
 
-    The scale of the features is that of the first chunk: those of a whole file may not fit into
-    memory. Their centre counts only in it, since it drops out of differences of features.
+    The scale of the features is that of the first chunk: those of the complete file may not fit
+    into memory.
     """
 
     def __init__(self, args, reward_model, first_features, earlier_pairs):
@@ -175,8 +195,12 @@ class Information:
         import torch
 
         features = torch.cat(first_features)
+        # The centre is used for the scale alone: it cancels in differences.
         centre = features.mean(dim=0)
         self.scale = (features - centre).norm(dim=1).mean()
+        # Features that are the same up to float32 rounding give no scale.
+        if self.scale <= 1e-6 * centre.norm():
+            self.scale = torch.ones_like(self.scale)
         size = reward_model.hidden_size
         identity = torch.eye(size, dtype=torch.float64, device=reward_model.device)
         sigma = args.ridge * identity
@@ -223,14 +247,17 @@ def penalised_scores(row, length_penalty):
     return scores
 
 
-def choose_pair(row, features, information, length_penalty):
-    """(pair, None), or (None, why the row is dropped). features: (responses, hidden size).
+def choose_and_add_pair(row, features, information, length_penalty):
+    """(pair, None), or (None, why the row is dropped). A pair is added to the information.
 
-    A pair is added to the information.
+    features: (responses, hidden size); None if the row does not fit into the model's context.
     """
+    if features is None:
+        return None, "too long"
     responses = row["responses"]
     scores = penalised_scores(row, length_penalty)
-    untruncated = [i for i, reason in enumerate(row["finish_reasons"]) if reason != "length"]
+    finish_reasons = row["finish_reasons"]
+    untruncated = [i for i in range(len(responses)) if finish_reasons[i] != "length"]
     best = max(untruncated, key=lambda i: scores[i], default=None)
     others = [i for i in untruncated if responses[i] != responses[best]]
     if not others:
@@ -266,17 +293,21 @@ def main():
         earlier_pairs += rows.read(file, "preferences")
     reward_model = RewardModel(args, example)
 
+    dropped = Counter()
+    fitting_pairs = reward_model.fitting_pairs(earlier_pairs)
+    if len(fitting_pairs) < len(earlier_pairs):
+        dropped["dropped, earlier pairs too long"] = len(earlier_pairs) - len(fitting_pairs)
     information = None
     pairs = []
-    dropped = Counter()
     stream = rows.read(args.rewards_file, "rewards", n=args.n)
     while chunk := list(itertools.islice(stream, args.chunk_size)):
         features = reward_model.response_features(chunk)
-        if information is None:
-            information = Information(args, reward_model, features, earlier_pairs)
+        first_features = [tensor for tensor in features if tensor is not None]
+        if information is None and first_features:
+            information = Information(args, reward_model, first_features, fitting_pairs)
         # One row after another: each choice depends on the pairs chosen before it.
         for row, row_features in zip(chunk, features, strict=True):
-            pair, reason = choose_pair(row, row_features, information, args.length_penalty)
+            pair, reason = choose_and_add_pair(row, row_features, information, args.length_penalty)
             if reason:
                 dropped[f"dropped, {reason}"] += 1
             else:
@@ -287,7 +318,7 @@ def main():
     dropped_counts = "".join(f"{name}: {count}, " for name, count in dropped.items())
     print(
         f"{args.output_file} rows in: {rows_in}, {dropped_counts}rows out: {len(pairs)}, "
-        f"earlier pairs: {len(earlier_pairs)}, log det Sigma / ridge: {information.log_det:.2f}, "
+        f"earlier pairs: {len(fitting_pairs)}, log det Sigma / ridge: {information.log_det:.2f}, "
         f"{time.time() - start:.1f} s"
     )
 

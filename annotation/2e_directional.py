@@ -30,10 +30,10 @@ def parse_arguments():
     parser.add_argument("--rewards_file", required=True)
     parser.add_output("--output_file", required=True)
     parser.add_argument(
-        "--helpfulness", nargs="+", required=True, help="objectives of which it is the mean"
+        "--helpfulness", nargs="+", required=True, help="objectives averaged into helpfulness"
     )
     parser.add_argument(
-        "--verbosity", nargs="+", required=True, help="objectives of which it is the mean"
+        "--verbosity", nargs="+", required=True, help="objectives averaged into verbosity"
     )
     return parser.parse_args()
 
@@ -51,8 +51,11 @@ def reward_vectors(row, helpfulness, verbosity):
     return vectors
 
 
-class Standardised:
-    """Scores by reward vectors whose two parts have mean 0 and deviation 1 over all responses."""
+class DirectionalScorer:
+    """Scores responses by standardised helpfulness and verbosity.
+
+    Each of the two has mean 0 and deviation 1 over all_vectors, those of all responses.
+    """
 
     def __init__(self, all_vectors):
         parts = list(zip(*all_vectors, strict=True))
@@ -61,7 +64,7 @@ class Standardised:
         self.deviations = [pstdev(part) or 1.0 for part in parts]
 
     def score(self, vector, direction):
-        """R of a response. direction: [cos t, sin t]."""
+        """R of a response. vector: (helpfulness, verbosity); direction: [cos t, sin t]."""
         terms = []
         for i, weight in enumerate(direction):
             terms.append(weight * (vector[i] - self.means[i]) / self.deviations[i])
@@ -93,17 +96,17 @@ def main():
         rows.read(args.rewards_file, "rewards", also=("system", "direction", "objectives"))
     )
     vectors_by_row = [reward_vectors(row, args.helpfulness, args.verbosity) for row in scored]
-    standardised = Standardised(itertools.chain.from_iterable(vectors_by_row))
+    scorer = DirectionalScorer(itertools.chain.from_iterable(vectors_by_row))
 
     examples = []
     for row, vectors in zip(scored, vectors_by_row, strict=True):
-        scores = [standardised.score(vector, row["direction"]) for vector in vectors]
+        scores = [scorer.score(vector, row["direction"]) for vector in vectors]
         candidates = trainable(row)
         if candidates:
-            best = max(candidates, key=scores.__getitem__)
+            best = max(candidates, key=lambda i: scores[i])
             examples.append(example(row, row["responses"][best]))
     if not examples:
-        sys.exit(f"{args.rewards_file}: no whole response in {len(scored)} rows")
+        sys.exit(f"{args.rewards_file}: no untruncated response in {len(scored)} rows")
     rows.write(args.output_file, examples)
     print(
         f"{args.output_file} rows in: {len(scored)}, "

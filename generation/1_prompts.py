@@ -5,12 +5,15 @@ Reads:  --datasets, any of
                                     from the hub
             names of hub datasets   NAME, or NAME:FILE in it
             files                   .jsonl, .json (gzipped or not), .parquet
-        with rows in one of these forms; of several fields the first in this order counts, and other
-        keys never decide
+        with rows in one of these forms. If a row has several of these fields, the first listed is
+        used.
             {"prompt": text or messages}                    (HelpSteer, DIBT-10K)
+                as it is
             {"context_messages": messages}, {"messages"}    (RLHFlow's ready-made sets)
+                a final assistant turn is dropped
             {"conversations": [{"from", "value"}...]}       (ShareGPT)
             {"conversation": [{"input", "output"}...]}      (Capybara)
+                from the first user turn to the last one
             {"instruction", "input"?}                       (UltraFeedback, UltraInteract, Alpaca)
             {"question"}, {"problem"}                       (OpenOrca, GSM8K, MATH)
         "system" or "system_prompt", unless blank, becomes the system turn of the prompt. "input"
@@ -18,17 +21,17 @@ Reads:  --datasets, any of
         number, what follows #### in GSM8K, the last \\boxed{} of MATH's "solution" where there is
         no "answer".
         --exclude_files, prompts that must not be drawn: earlier rounds', validation, test
-Writes: --output_file, --size rows {"id", "prompt", "source", "split"?}, or all of them in their
-        order with --size 0; other keys ("answer") pass through
+Writes: --output_file, a random sample of --size rows {"id", "prompt", "source", "split"?}, or with
+        --size 0 all rows in the order of the input; other keys ("answer") pass through
         a table of counts by dataset beside it, with the suffix .md
 
-A conversation goes up to its last user turn. Two prompts are duplicates when all their turns are
-equal up to capitals, blanks and the punctuation of sentences (common/duplicates.py). Near
-duplicates, and what overlaps the benchmarks, are found by data/1_clean.py. Prompts with an empty
-turn, with tool calls or with content that is not text are dropped and counted. A duplicate id is
-replaced by one with the row's number. The input is read twice; of a row only a digest is held in
-memory. Without --output_file the prompts are only counted, and at least --at_least of them, those
-of all rounds, have to be there.
+Two prompts are duplicates when all their turns are equal up to case, whitespace and sentence
+punctuation (common/duplicates.py). Near duplicates, and what overlaps the benchmarks, are found by
+data/1_clean.py. Prompts with an empty turn, with roles out of order, with tool calls or with
+content that is not text are dropped and counted. A duplicate id is replaced by one with the row's
+number. The input is read twice; of a row only a digest is held in memory. The script exits if fewer
+than --at_least prompts are usable (what all rounds together need); without --output_file it only
+counts.
 
     python generation/1_prompts.py --datasets runs/tiny/world/prompts.jsonl --size 1000 \
         --exclude_files runs/tiny/world/evaluation.jsonl runs/tiny/iter1/prompts.jsonl \
@@ -43,8 +46,10 @@ from dataclasses import dataclass
 
 from common import arguments, duplicates, entrances, outputs, rows, tables
 
-# Of six sets (paper 3.3); as large as Table 5's and DIBT-10K together.
+# Six sets make up the prompts (paper 3.3). This published collection of them has as many rows as
+# the sets of its Table 5 and DIBT-10K together.
 PAPER = ["RLHFlow/prompt-collection-v0.1"]
+# The first line of our table: a file that begins otherwise is not overwritten.
 TABLE_HEAD = "| dataset | rows in |"
 FIELDS = ("prompt", "context_messages", "messages", *entrances.CONVERSATIONS, *entrances.QUESTIONS)
 
@@ -57,20 +62,25 @@ def parse_arguments():
         "--exclude_files", nargs="*", default=[], help="JSONL files of prompts not to draw"
     )
     parser.add_argument(
-        "--size", type=arguments.whole(0), default=20_000, help="prompts a round (paper 3.3)"
+        "--size",
+        type=arguments.whole(0),
+        default=20_000,
+        help="prompts per round (paper 3.3; 0: all)",
     )
     parser.add_argument(
-        "--splits", nargs="+", help='values of "split" to mark equal parts of the draw with'
+        "--splits", nargs="+", help="label equal parts of the sample with these splits"
     )
     parser.add_argument(
         "--at_least",
         type=arguments.whole(0),
         default=0,
-        help="prompts that have to be there to draw",
+        help="exit if fewer prompts are usable",
     )
     parser.add_output("--output_file", suffixes=[".md"])
     parser.add_argument("--seed", type=arguments.SEED, default=0)
     args = parser.parse_args()
+    if args.splits and not args.size:
+        parser.error("--splits: they label a sample, --size 0 takes all prompts")
     datasets = []
     for name in args.datasets:
         datasets += PAPER if name == "paper" else [name]
@@ -98,19 +108,19 @@ def convert(datasets, split):
         for row in rows.load(dataset, split):
             number += 1
             try:
-                name = entrances.name_of(row)
+                row_id = entrances.name_of(row)
             except ValueError as error:
                 rows.refuse(row, error)
-            if name is None or name in ids:
-                name = entrances.numbered_name(name, dataset, number)
-            ids.add(name)
-            yield convert_row(row, dataset, name)
+            if row_id is None or row_id in ids:
+                row_id = entrances.numbered_name(row_id, dataset, number)
+            ids.add(row_id)
+            yield convert_row(row, dataset, row_id)
 
 
-def convert_row(row, dataset, name):
+def convert_row(row, dataset, row_id):
     """One row as Converted; a row of no known form ends the program."""
     field = entrances.field_of(row, FIELDS)
-    prompt_row = {"id": name, "source": dataset}
+    prompt_row = {"id": row_id, "source": dataset}
     try:
         prompt_row |= other_fields(row, field)
     except ValueError as error:
@@ -125,7 +135,7 @@ def convert_row(row, dataset, name):
 
 
 def prompt_of(row, field):
-    """The messages that a field of a row gives, up to the last user turn."""
+    """The messages of a prompt in that field of a row; see the docstring above for each form."""
     if field is None:
         raise ValueError(f"none of {', '.join(FIELDS)}")
     is_text = field == "prompt" and not isinstance(row[field], list)
@@ -156,7 +166,7 @@ def other_fields(row, field):
 
 
 def reason_to_drop(prompt_row, row, field):
-    """Why a converted row cannot be drawn, or None."""
+    """Why a converted row is dropped, or None."""
     for turn in prompt_row["prompt"]:
         if not (turn["content"] or "").strip():
             return "an empty turn"
@@ -171,7 +181,7 @@ def reason_to_drop(prompt_row, row, field):
     return problem.split(" (")[0].removeprefix("prompt: ")
 
 
-# The draw
+# The sample
 
 
 def excluded_digests(files):
@@ -184,7 +194,7 @@ def excluded_digests(files):
 
 
 def usable_rows(args, counts):
-    """The numbers of the rows that can be drawn.
+    """The numbers of the rows that can be sampled.
 
     counts: {dataset: Counter of rows by what became of them}, counted here.
     """
@@ -215,15 +225,15 @@ def read_again(args, numbers):
             yield number, converted.row
 
 
-def draw(args, usable):
-    """Yield --size of the usable rows in the order of the draw, or with 0 all of them in theirs."""
+def sample(args, usable):
+    """Yield a random sample of --size usable rows, or with 0 all of them in the input's order."""
     if not args.size:
         for _, row in read_again(args, usable):
             yield row
         return
-    drawn = random.Random(args.seed).sample(usable, args.size)
-    row_by_number = dict(read_again(args, drawn))
-    for i, number in enumerate(drawn):
+    sampled_numbers = random.Random(args.seed).sample(usable, args.size)
+    row_by_number = dict(read_again(args, sampled_numbers))
+    for i, number in enumerate(sampled_numbers):
         row = row_by_number[number]
         if args.splits:
             row["split"] = args.splits[i * len(args.splits) // args.size]
@@ -264,7 +274,7 @@ def main():
             f"{dict(total)}"
         )
     table_file = outputs.table_beside(args.output_file, TABLE_HEAD)
-    rows.write(args.output_file, draw(args, usable))
+    rows.write(args.output_file, sample(args, usable))
     outputs.write_text(table_file, table(counts))
     print(
         f"{table(counts)}{args.output_file} rows in: {total.total()}, "

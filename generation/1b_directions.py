@@ -1,8 +1,8 @@
 """Give each prompt a direction in the plane of helpfulness and verbosity (arXiv 2402.18571).
 
-Directional preference alignment draws an angle t for each prompt, or uses a given one. The system
-prompt states it as round(100 cos t) for helpfulness and round(100 sin t) for verbosity.
-generation/2_responses.py puts "system" before the prompt; the annotators do not see it.
+Directional preference alignment draws an angle t for each prompt from --angles (one angle: the same
+for all). The system prompt states it as round(100 cos t) for helpfulness and round(100 sin t) for
+verbosity. generation/2_responses.py puts "system" before the prompt; the annotators do not see it.
 
 Reads:  --prompts_file, {"id", "prompt", ...}
 Writes: --output_file, the same rows with "system", the text, and "direction", [cos t, sin t]
@@ -16,7 +16,7 @@ import random
 
 from common import arguments, rows
 
-TEXT = (
+SYSTEM_PROMPT = (
     "You are a helpful assistant. Your response should maximize weighted rating = "
     "helpfulness*{helpfulness} + verbosity*{verbosity}."
 )
@@ -31,10 +31,12 @@ def parse_arguments():
         type=arguments.real(),
         nargs="+",
         default=[-45.0, 0.0, 45.0],
-        help="degrees to draw from",
+        help="degrees to draw from; one angle: the same for all",
     )
     parser.add_argument(
-        "--system_prompt", default=TEXT, help="with {helpfulness} and {verbosity} for the numbers"
+        "--system_prompt",
+        default=SYSTEM_PROMPT,
+        help="with {helpfulness} and {verbosity} for the numbers",
     )
     parser.add_argument("--seed", type=arguments.SEED, default=0)
     args = parser.parse_args()
@@ -44,7 +46,7 @@ def parse_arguments():
     return args
 
 
-def directed(row, args):
+def with_direction(row, args):
     """The row with its direction and the system prompt that states it."""
     # Seeded by the row, so that its angle does not depend on the other rows.
     rng = random.Random(f"{args.seed} {row['id']}")
@@ -60,7 +62,7 @@ def directed(row, args):
 
 def main():
     args = parse_arguments()
-    directed_rows = [directed(row, args) for row in rows.read(args.prompts_file, "prompts")]
+    directed_rows = [with_direction(row, args) for row in rows.read(args.prompts_file, "prompts")]
     rows.write(args.output_file, directed_rows)
     print(
         f"{args.output_file} rows in: {len(directed_rows)}, rows out: {len(directed_rows)}, "

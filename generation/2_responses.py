@@ -1,10 +1,11 @@
 """Sample n responses to every prompt with vLLM, n/k at each of k temperatures (paper 3.3).
 
-There is no top-k and no top-p. The engine gets the tokens of the rendered chat; only the template
-adds BOS. A response stops at the token with which the template ends a turn, or at one of the
-model's own stop tokens. Each prompt has its own seed, made from --seed and its id: its responses do
-not depend on shards or on a resumed run, except for the last bits of the engine's arithmetic, which
-depend on the rest of the batch. Finished rows survive a kill: the same command resumes.
+There is no top-k and no top-p. The chat template is rendered and tokenised here without special
+tokens, so BOS comes from the template alone. A response stops at the token with which the template
+ends a turn, or at one of the model's own stop tokens. Each prompt has its own seed, made from
+--seed and its id: its responses do not depend on shards or on a resumed run, except for the last
+bits of the engine's arithmetic, which depend on the rest of the batch. Finished rows survive a
+kill: the same command resumes.
 
 Reads:  --prompts_file, {"id", "prompt", "system"?, ...}; the engine gets "system" before the
         prompt. A prompt that leaves no room for --max_new_tokens is dropped and counted.
@@ -41,9 +42,10 @@ def parse_arguments():
     parser.add_output("--output_file", required=True)
     parser.add_argument(
         "--n",
+        # vLLM's limit of samples per request.
         type=arguments.whole(1, 16384),
         default=8,
-        help="responses a prompt (paper, Algorithm 2)",
+        help="responses per prompt (paper, Algorithm 2)",
     )
     parser.add_argument(
         "--temperatures",
@@ -56,7 +58,7 @@ def parse_arguments():
         "--max_new_tokens",
         type=arguments.whole(1),
         default=2048,
-        help="tokens a response at most (paper 3.3)",
+        help="tokens per response at most (paper 3.3)",
     )
     parser.add_argument("--chat_template_kwargs", help=arguments.TEMPLATE_HELP)
     parser.add_argument("--seed", type=arguments.SEED, default=0)
@@ -68,7 +70,7 @@ def parse_arguments():
     parser.add_argument(
         "--max_model_len",
         type=arguments.whole(1),
-        help="tokens of prompt and response at most (default: the model's)",
+        help="tokens of prompt and response at most (default: the model's context)",
     )
     parser.add_argument(
         "--tensor_parallel_size",
@@ -107,7 +109,7 @@ def prompt_ids(tokenizer, prompts):
 
 
 def load_tokenizer(args, prompts):
-    """The policy's tokenizer; a policy that does not load whole ends the program."""
+    """The policy's tokenizer; a policy with missing or broken weights ends the program."""
     from transformers import AutoModelForCausalLM
 
     example = None
@@ -127,14 +129,14 @@ def load_tokenizer(args, prompts):
 class Sampler:
     """vLLM's engine with a policy, and the settings with which it samples.
 
-    all_prompts: those of all shards, finished ones too. The engine's context is made for the
-    longest of them that leaves room, so that the engine is the same in every process.
+    all_prompts: those of all shards, finished ones too. The engine's context is as long as the
+    longest of them that leaves room needs, so that the engine is the same in every process.
     """
 
-    def __init__(self, args, tokenizer, end, all_prompts):
+    def __init__(self, args, tokenizer, turn_end, all_prompts):
         self.args = args
         self.tokenizer = tokenizer
-        self.end = end
+        self.turn_end = turn_end
         self.samples_per_temperature = args.n // len(args.temperatures)
         limit = engines.longest(args.model_name_or_path, args.max_model_len)
         # Tokens of the longest prompt that leaves room for a response.
@@ -184,7 +186,8 @@ class Sampler:
         """vLLM's settings for the requests of a prompt, one for each temperature."""
         from vllm import SamplingParams
 
-        # By the id, not by a counter: the seed does not depend on the other rows.
+        # By the id, not by a counter: the seed does not depend on the other rows. Of the digest 7
+        # digits, 28 bits: with what is added below, a seed stays below 2**31.
         digest = hashlib.sha256(f"{self.args.seed} {row['id']}".encode()).hexdigest()
         seed = int(digest[:7], 16)
         settings = []
@@ -195,7 +198,7 @@ class Sampler:
                 max_tokens=self.args.max_new_tokens,
                 # vLLM gives the n samples of a request the seeds from this one on.
                 seed=seed + index * self.samples_per_temperature,
-                stop_token_ids=[self.end.token_id] if self.end.token else None,
+                stop_token_ids=[self.turn_end.token_id] if self.turn_end.token else None,
             )
             settings.append(sampling_params)
         return settings
@@ -230,11 +233,11 @@ def count_truncated(finished):
     return sum(row["finish_reasons"].count("length") for row in finished)
 
 
-def warn_of_truncation(truncated, sampled, max_new_tokens, end):
+def warn_of_truncation(truncated, sampled, max_new_tokens, turn_end):
     print(
         f"{truncated} of {sampled} responses are cut off at --max_new_tokens {max_new_tokens}: "
-        "raise it, or look whether the model has learned to end its turns "
-        f"({end.token or 'EOS'})",
+        "raise it, or check whether the model has learned to end its turns "
+        f"({turn_end.token or 'EOS'})",
         flush=True,
     )
 
@@ -244,7 +247,7 @@ def main():
     all_prompts = list(rows.read(args.prompts_file, "prompts"))
     prompts = list(shards.own_rows(all_prompts, args))
     tokenizer = load_tokenizer(args, prompts)
-    end = chats.turn_end(tokenizer)
+    turn_end = chats.turn_end(tokenizer)
 
     writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
     remaining = [row for row in prompts if row["id"] not in writer.done]
@@ -253,7 +256,7 @@ def main():
         counts["truncated"] = count_truncated(rows.read(writer.partial))
     # A shard without prompts, or one that is finished, needs no engine.
     if remaining:
-        sampler = Sampler(args, tokenizer, end, all_prompts)
+        sampler = Sampler(args, tokenizer, turn_end, all_prompts)
 
     progress = Progress(len(remaining), "prompts")
     warned = False
@@ -265,7 +268,7 @@ def main():
         truncated = count_truncated(finished)
         sampled = args.n * len(finished)
         if 2 * truncated > sampled and not warned:
-            warn_of_truncation(truncated, sampled, args.max_new_tokens, end)
+            warn_of_truncation(truncated, sampled, args.max_new_tokens, turn_end)
             warned = True
         counts["too long"] += len(chunk) - len(fitting)
         counts["truncated"] += truncated

@@ -103,7 +103,7 @@ def make_map(texts, args):
 
 
 def plot_panel(axes, points, labels, title):
-    """One point per prompt, in the colour of its label, by the number of its prompts.
+    """One point per prompt in the colour of its label; the legend counts the prompts.
 
     points: (prompts, 2).
     """

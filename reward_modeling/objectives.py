@@ -74,7 +74,7 @@ def features_of(model, tokenizer, chats, batch_tokens, file):
     token_ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     usable, dropped = usable_chats(token_ids, model.config)
     if not usable:
-        sys.exit(f"{model.name_or_path}: {file.stem}: no chat is left ({dropped})")
+        sys.exit(f"{tokenizer.name_or_path}: {file.stem}: no chat is left ({dropped})")
 
     def length(index):
         return len(token_ids[index])

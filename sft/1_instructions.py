@@ -4,12 +4,12 @@ Reads:  --datasets, any of
             paper                   the paper's nine sets, from the hub
             names of hub datasets   NAME, or NAME:FILE in it
             files                   .jsonl, .json (gzipped or not), .parquet
-        with rows in one of these forms; of several forms the first in this order counts, and other
-        keys never decide
+        with rows in one of these forms; a row of several forms is read as the first of them,
+        whatever its other keys
             {"messages": [{"role", "content"}...]}
             {"conversations": [{"from": "human" or "gpt" or "system", "value"}...]}
                     ShareGPT, Evol-Instruct, SlimOrca; what comes before the first question or after
-                    the last answer is left out
+                    the last answer is removed
             {"conversation": [{"input", "output"}...]}
                     Capybara
             {"instruction", "input"?, "output" or "response"}
@@ -25,9 +25,9 @@ Reads:  --datasets, any of
 Writes: --output_file, {"id", "messages", "source"}; other keys pass through
         a table of counts by dataset beside it, with the suffix .md
 
-Messages keep role and content. Dropped and counted: conversations with an empty turn, with roles
-out of order or no answer at the end, with tool calls or with content that is not text, and exact
-duplicates. data/1_clean.py drops more. Of a row only a digest is held in memory.
+Only role and content of a message are kept. Dropped and counted: conversations with an empty turn,
+with roles out of order or no answer at the end, with tool calls or with content that is not text,
+and exact duplicates. data/1_clean.py drops more. Of a row only a digest is held in memory.
 
     python sft/1_instructions.py --datasets runs/tiny/world/instructions.jsonl \
         --output_file runs/tiny/instructions.jsonl
@@ -52,6 +52,7 @@ PAPER = [
     "teknium/GPTeacher-General-Instruct",
     "openbmb/UltraInteract_sft",
 ]
+# The first line of our table: a file that begins otherwise is not overwritten.
 TABLE_HEAD = "| dataset | rows in |"
 # Fields of a question and its answer.
 QUESTION_AND_ANSWER = [
@@ -78,21 +79,22 @@ def conversation(row):
         return entrances.up_to_last(turns, "assistant"), [field]
     question_field, answer_field = question_and_answer_fields(row)
     turns = question(row, question_field) + answer(row[answer_field], answer_field)
+    # "input" is a part of an instruction only, but passes through with none of these forms.
     return turns, [*entrances.used_with(question_field), answer_field, "input"]
 
 
 def question_and_answer_fields(row):
     """The first pair of fields that a row has; one with a null counts only if there is no other."""
-    with_null = None
-    for pair in QUESTION_AND_ANSWER:
-        question_field, answer_field = pair
+    first_with_null = None
+    for fields in QUESTION_AND_ANSWER:
+        question_field, answer_field = fields
         if question_field in row and answer_field in row:
             if row[question_field] is not None and row[answer_field] is not None:
-                return pair
-            with_null = with_null or pair
-    if with_null is None:
-        raise ValueError("its fields: " + ", ".join(row))
-    return with_null
+                return fields
+            first_with_null = first_with_null or fields
+    if first_with_null is None:
+        raise ValueError(f"messages: none of {', '.join(FORMS)} (its fields: {', '.join(row)})")
+    return first_with_null
 
 
 def question(row, field):
@@ -118,21 +120,18 @@ def answer(value, field):
 def convert_row(row, dataset):
     """(the row in this project's format, why it is dropped or None).
 
-    A row of no known form ends the program.
+    A row of no known form ends the program, and so does one with a turn of no known form.
     """
     try:
-        name = entrances.name_of(row)
-    except ValueError as error:
-        rows.refuse(row, error)
-    try:
-        messages, used = conversation(row)
+        row_id = entrances.name_of(row)
+        messages, used_fields = conversation(row)
         messages = entrances.with_system(messages, row)
     except entrances.Dropped as reason:
         return None, str(reason)
     except ValueError as error:
-        rows.refuse(row, f"messages: none of {', '.join(FORMS)} ({error})")
-    other_fields = entrances.rest_of(row, used)
-    instruction = {"id": name, "source": dataset, **other_fields, "messages": messages}
+        rows.refuse(row, error)
+    other_fields = entrances.rest_of(row, used_fields)
+    instruction = {"id": row_id, "source": dataset, **other_fields, "messages": messages}
     # Any id will do here: a row without one gets it when it is kept.
     problem = rows.problem(instruction | {"id": "-"}, "instructions")
     if problem is None:
@@ -142,7 +141,7 @@ def convert_row(row, dataset):
 
 
 def instructions(args, counts, start):
-    """Yield the rows of all datasets that are left.
+    """Yield the remaining rows of all datasets.
 
     counts: {dataset: Counter of rows by what became of them}, counted here.
     """
@@ -162,9 +161,9 @@ def instructions(args, counts, start):
             if digest in digests:
                 outcomes["duplicate"] += 1
                 continue
-            name = instruction["id"]
-            if name is None or name in ids:
-                instruction["id"] = entrances.numbered_name(name, dataset, number)
+            row_id = instruction["id"]
+            if row_id is None or row_id in ids:
+                instruction["id"] = entrances.numbered_name(row_id, dataset, number)
             outcomes["out"] += 1
             digests.add(digest)
             ids.add(instruction["id"])

@@ -1,11 +1,13 @@
 """Supervised fine-tuning of a base model by TRL's SFTTrainer: the initial policy pi_0 (paper 3.1).
 
 The loss is taken on the assistant's turns and on the token that ends them, with any chat template.
-Where that token is not EOS it becomes EOS. Conversations are packed into blocks without attending
-to one another. A conversation longer than --max_length is cut; if no answer of the assistant is
-left in it, it is dropped. Both are counted. The defaults are the paper's; every other flag of TRL's
-SFTConfig and ModelConfig passes through. A killed run resumes from its last checkpoint
-(--save_steps) when the same command is given again.
+Where that token is not EOS it is set as EOS. A template may alter a turn, strip earlier thoughts
+say, so that the turn cannot be found in the tokens; such turns get no loss. Conversations are
+packed into blocks without attending to one another. A conversation longer than --max_length is cut.
+One without a turn to learn, because of its length or of the template, is dropped. All of these are
+counted. The defaults are the paper's; every other flag of TRL's SFTConfig and ModelConfig passes
+through. A killed run resumes from its last checkpoint (--save_steps) when the same command is given
+again.
 
 Reads:  --dataset_name, files of {"id", "messages"} from 1_instructions.py; --model_name_or_path
 Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve
@@ -44,7 +46,7 @@ class Config(SFTConfig):
     packing: bool = field(
         default=True, metadata={"help": "pack conversations into blocks of max_length (paper 3.1)"}
     )
-    max_length: int = field(default=8192, metadata={"help": "tokens a block (paper 3.1)"})
+    max_length: int = field(default=8192, metadata={"help": "tokens per block (paper 3.1)"})
     assistant_only_loss: bool = field(
         default=True, metadata={"help": "no loss on the user's and the system's tokens"}
     )
@@ -114,26 +116,27 @@ def peft_config(model_args, new_tokens):
 def tokenised(instructions, tokenizer, training_args):
     """(examples, counts): [{"input_ids", "labels"}] of the conversations with something to learn.
 
-    counts: of conversations "rewritten" by the template or "too long", which are dropped; of those
-    that are "cut"; and of "turns" without loss, since the template rewrites them.
+    counts: of conversations "dropped, too long", and "dropped, rewritten": the template alters all
+    turns of the assistant; of those that are "cut"; and of "rewritten turns", which have no loss.
     """
-    end = chats.turn_end(tokenizer)
+    turn_end = chats.turn_end(tokenizer)
     examples = []
     counts = Counter()
     for row in instructions:
-        conversation = chats.conversation(tokenizer, end, row["messages"], row.at("messages"))
+        # Its left_out: turns of the assistant that the template alters.
+        conversation = chats.conversation(tokenizer, turn_end, row["messages"], row.at("messages"))
         if not training_args.assistant_only_loss:
             conversation.labels = list(conversation.input_ids)
             conversation.left_out = 0
-        counts["turns"] += conversation.left_out
+        counts["rewritten turns"] += conversation.left_out
         if not has_loss(conversation.labels):
-            counts["rewritten"] += 1
+            counts["dropped, rewritten"] += 1
             continue
         length = len(conversation.labels)
         kept = kept_part(length, training_args)
         labels = conversation.labels[kept]
         if not has_loss(labels):
-            counts["too long"] += 1
+            counts["dropped, too long"] += 1
             continue
         if len(labels) < length:
             counts["cut"] += 1
@@ -169,14 +172,16 @@ def main():
     examples, counts = tokenised(instructions, tokenizer, training_args)
     if not examples:
         sys.exit(
-            f"{data.dataset_name[0]}: nothing to learn: in {counts['too long']} rows no answer of "
-            f"the assistant stands within --max_length {training_args.max_length}, in "
-            f"{counts['rewritten']} the chat template rewrites it"
+            f"{data.dataset_name[0]}: nothing to learn: "
+            f"in {counts['dropped, too long']} rows no answer of the assistant stands within "
+            f"--max_length {training_args.max_length}, "
+            f"in {counts['dropped, rewritten']} the chat template rewrites it"
         )
     # The labels mask the other turns already.
     training_args.assistant_only_loss = False
-    final, checkpoint = training.begin(training_args)
-    with training.building(tokenizer, lambda: ()):
+    final_path, checkpoint = training.begin(training_args)
+    # The examples are token ids: TRL renders no chat that its template could refuse.
+    with training.building(tokenizer):
         trainer = SFTTrainer(
             model,
             training_args,
@@ -186,14 +191,14 @@ def main():
         )
     if trainer.is_world_process_zero():
         print(
-            f"{final} rows in: {len(instructions)}, "
-            f"dropped, no answer within --max_length: {counts['too long']}, "
-            f"dropped, rewritten by the chat template: {counts['rewritten']}, "
+            f"{final_path} rows in: {len(instructions)}, "
+            f"dropped, no answer within --max_length: {counts['dropped, too long']}, "
+            f"dropped, rewritten by the chat template: {counts['dropped, rewritten']}, "
             f"cut: {counts['cut']}, rows out: {len(examples)}; "
-            f"turns without loss, rewritten by the chat template: {counts['turns']}"
+            f"turns without loss, rewritten by the chat template: {counts['rewritten turns']}"
         )
     training.train(trainer, checkpoint)
-    training.finish(trainer, final)
+    training.finish(trainer, final_path)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,7 @@ def test_the_sum_of_standardised_scores(tmp_path):
         row(0, ["a", "b"], rewards=[1.0, 1.0], annotator="judge"),
     ]
     second[0]["judgement"] = [{"a": 0, "b": 1, "probability": 0.0}]
+    first[0]["gate"] = {"correctness": 1.0}
     done = combine(tmp_path, [first, second], "--weights", 2, -0.5)
     assert done.returncode == 0, done.stderr
     assert "rows in: 3, dropped, not in every file: 1, rows out: 2, " in done.stdout
@@ -107,7 +108,7 @@ def test_the_sum_of_standardised_scores(tmp_path):
     assert [r["id"] for r in combined] == ["0", "2"]
     assert combined[0]["annotator"] == "2*rm + -0.5*judge"
     for r, scores in zip(combined, [[(1, 1), (5, 1)], [(7, 0), (3, 1)]], strict=True):
-        assert "judgement" not in r
+        assert not {"judgement", "gate"} & r.keys()
         rewards = [2 * z_rm[rm] - 0.5 * z_judge[judge] for rm, judge in scores]
         assert r["rewards"] == pytest.approx(rewards)
         for objectives, (rm, judge) in zip(r["objectives"], scores, strict=True):
@@ -118,9 +119,9 @@ def test_the_sum_of_standardised_scores(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"responses": ["a", "c"]}, "1.jsonl:1: responses: not those of @/0.jsonl"),
-        ({"annotator": "rm"}, "1.jsonl: annotator: rm stands in another file too"),
-        ({"id": "9"}, "0.jsonl: id: no row stands in all files"),
+        ({"responses": ["a", "c"]}, "1.jsonl:1: responses: not those of an earlier file"),
+        ({"annotator": "rm"}, "1.jsonl: annotator: rm is that of another file, too"),
+        ({"id": "9"}, "0.jsonl: id: no row is in all files"),
         ({"rewards": [1.0]}, "1.jsonl:1: rewards: not a list with one entry for each response"),
     ],
     ids=["other responses", "one annotator twice", "no common row", "a reward is missing"],

@@ -112,18 +112,18 @@ def test_instructions_are_cleaned_and_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "row",
+    ("row", "reason"),
     [
-        {"question": "q", "solution": "a"},
-        {"instruction": 1, "output": "a"},
-        {"conversations": [{"role": "gpt"}]},
+        ({"question": "q", "solution": "a"}, "messages: none of messages, "),
+        ({"instruction": 1, "output": "a"}, "instruction: not a text"),
+        ({"conversations": [{"role": "gpt"}]}, "conversations: a turn has neither role and "),
     ],
 )
-def test_an_unknown_instruction_format_is_named(tmp_path, row):
+def test_an_unknown_instruction_format_is_named(tmp_path, row, reason):
     file = write_jsonl(tmp_path / "in.jsonl", [{"messages": [Q, A]}, row])
     flags = ["--datasets", file, "--output_file", tmp_path / "out.jsonl"]
     error = refused(tmp_path, "sft/1_instructions.py", *flags)
-    assert error.startswith(f"{file}:2: messages: none of messages, ")
+    assert error.startswith(f"{file}:2: {reason}")
 
 
 def test_no_instruction_left(tmp_path):
@@ -297,6 +297,21 @@ def test_nothing_to_hold_out_is_refused(tmp_path):
     assert "held out (" in preferences_refused(tmp_path, file, "--held_out", 0.5)
 
 
+def test_a_judgement_has_one_context(tmp_path):
+    """Two sides that differ before their last turns cannot be compared by these."""
+    pairs = [
+        {"id": "same", "prompt": [Q], "chosen": [A, Q, A], "rejected": [A, Q, B]},
+        {"id": "differ", "prompt": [Q], "chosen": [A, Q, A], "rejected": [B, Q, B]},
+    ]
+    file = write_jsonl(tmp_path / "in.jsonl", pairs)
+    out = tmp_path / "out.jsonl"
+    done = ran("sft/1b_judgements.py", "--preferences_file", file, "--output_file", out)
+    (judgement,) = read_jsonl(out)
+    assert judgement["id"] == "judgement-same"
+    assert "<turn> assistant\n a\n<turn> user\n q\n" in judgement["messages"][0]["content"]
+    assert "rows in: 2, dropped, different prompts: 1, rows out: 1" in done.stdout
+
+
 # Prompts
 
 
@@ -433,6 +448,16 @@ def test_a_draw_is_marked_with_splits(tmp_path):
     ran("generation/1_prompts.py", "--datasets", file, *flags)
     splits = [row["split"] for row in read_jsonl(tmp_path / "out.jsonl")]
     assert splits == ["validation"] * 4 + ["test"] * 3
+
+
+def test_splits_are_of_a_sample(tmp_path):
+    file = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "q"}])
+    flags = ["--datasets", file, "--output_file", tmp_path / "out.jsonl", "--size", 0]
+    done = run("generation/1_prompts.py", *flags, "--splits", "validation", "test")
+    assert done.returncode == 2
+    assert done.stderr.endswith(
+        "error: --splits: they label a sample, --size 0 takes all prompts\n"
+    )
 
 
 def test_the_same_seed_draws_the_same_prompts(tmp_path):
@@ -1028,6 +1053,14 @@ def test_an_answer_in_a_thought_is_no_answer(tmp_path):
     flags = ["--method", "exact", "--pattern", "(\\d)"]
     rows, _ = verified(tmp_path, file, *flags, name="exact.jsonl")
     assert rows[0]["rewards"] == [1, 0, 0, 1, 0, 0]
+
+
+def test_the_verifier_reads_the_latex_that_a_pattern_finds(tmp_path):
+    texts = ["RESULT \\frac{1}{2}", "RESULT \\frac{2}{1}", "RESULT 0.5", "RESULT $\\frac12$"]
+    row = scored("a", [9.0] * 4, texts, answer="0.5")
+    file = write_jsonl(tmp_path / "in.jsonl", [row])
+    rows, _ = verified(tmp_path, file, "--pattern", "RESULT (.*)")
+    assert rows[0]["rewards"] == [1, 0, 1, 1]
 
 
 @pytest.mark.parametrize(

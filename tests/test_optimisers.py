@@ -697,6 +697,8 @@ def test_self_play_sets_the_instructions_answer_above_the_policys_own(tmp_path):
     done = run(*command)
     assert done.returncode == 1
     assert done.stderr == f"{responses}:2: prompt: not that of 'b' in {instructions}\n"
+    write_jsonl(responses, [row("x", ["own"])])
+    assert run(*command).stderr == f"{responses}:1: id: 'x' is not of {instructions}\n"
 
 
 def test_the_responses_of_two_policies_are_put_together(tmp_path):

@@ -312,6 +312,35 @@ def test_a_comparison_that_would_lose_its_answer_is_dropped_and_counted(
     assert error == f"{file}: no comparison has at most --max_length 5 tokens"
 
 
+# annotation/2d_uncertain_pairs.py
+
+
+def test_uncertain_pairs_without_too_long_rows_and_with_equal_features(
+    reward_model, world, tmp_path
+):
+    """Equal features in the first chunk, here of one response, have no scale."""
+    rows = read_jsonl(world / "prompts.jsonl")[:3]
+    texts = [["7."], ["7.", "It is red.", "No."], ["7.", "word " * 600, "No."]]
+    for row, responses in zip(rows, texts, strict=True):
+        row |= {"responses": responses, "finish_reasons": ["stop"] * len(responses)}
+        row["rewards"] = [float(i) for i in range(len(responses))]
+    file = write_jsonl(tmp_path / "in.jsonl", rows)
+    long_turn = {"role": "assistant", "content": texts[2][1]}
+    pair = {"id": "long", "prompt": rows[0]["prompt"], "chosen": [long_turn]}
+    pair["rejected"] = [{"role": "assistant", "content": "7."}]
+    earlier = write_jsonl(tmp_path / "earlier.jsonl", [pair])
+    out = tmp_path / "out.jsonl"
+    flags = ["--model_name_or_path", reward_model, "--rewards_file", file, "--output_file", out]
+    flags += ["--earlier_files", earlier, "--n", 0, "--chunk_size", 1]
+    done = ran("annotation/2d_uncertain_pairs.py", *flags)
+    counts = "rows in: 3, dropped, earlier pairs too long: 1, dropped, identical or truncated: 1, "
+    counts += "dropped, too long: 1, rows out: 1, earlier pairs: 0, "
+    assert counts in done.stdout
+    (chosen,) = read_jsonl(out)
+    assert chosen["id"] == rows[1]["id"]
+    assert chosen["uncertainty"] > 0
+
+
 # reward_modeling/2c_armorm.py
 
 
@@ -672,6 +701,13 @@ def test_pairs_of_which_none_is_usable(reward_model, world, tmp_path):
     assert done.returncode == 1
     assert not (tmp_path / "out").exists()
     assert done.stderr.splitlines()[-1] == f"{file}: no pair has two usable chats"
+    rated = read_jsonl(world / "ratings.jsonl")
+    for row in rated:
+        row["messages"][-1]["content"] = "word " * 600
+    done = learn(tmp_path / "out", reward_model, write_jsonl(tmp_path / "rated.jsonl", rated))
+    counts = f"too long: {len(rated)}, without the end of a prompt: 0"
+    reason = f"checkpoint-ratings: no chat is left ({counts})"
+    assert done.stderr.splitlines()[-1] == f"{reward_model}: {reason}"
 
 
 def test_the_verbosity_must_be_rated(reward_model, world, tmp_path):
