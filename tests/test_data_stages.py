@@ -1056,8 +1056,8 @@ def test_an_answer_in_a_thought_is_no_answer(tmp_path):
 
 
 def test_the_verifier_reads_the_latex_that_a_pattern_finds(tmp_path):
-    texts = ["RESULT \\frac{1}{2}", "RESULT \\frac{2}{1}", "RESULT 0.5", "RESULT $\\frac12$"]
-    row = scored("a", [9.0] * 4, texts, answer="0.5")
+    texts = ["RESULT \\sqrt{12}", "RESULT 2\\sqrt{2}", "RESULT $\\sqrt{12}$", "RESULT 2\\sqrt{3}"]
+    row = scored("a", [9.0] * 4, texts, answer="2\\sqrt{3}")
     file = write_jsonl(tmp_path / "in.jsonl", [row])
     rows, _ = verified(tmp_path, file, "--pattern", "RESULT (.*)")
     assert rows[0]["rewards"] == [1, 0, 1, 1]
