@@ -323,7 +323,9 @@ def parse_arguments():
     parser.add_argument(
         "--rewards_files", nargs="+", help="annotated bench rows, one file for each annotator"
     )
-    parser.add_argument("--names", nargs="+", help="of the annotators, in that order")
+    parser.add_argument(
+        "--names", nargs="+", help="names of the annotators, in the order of the files"
+    )
     parser.add_argument("--bench_file", help="the bench rows that were annotated")
     parser.add_output("--output_dir", "folder", FILES, help="for the tables")
     args = parser.parse_args()

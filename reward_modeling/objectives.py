@@ -132,7 +132,7 @@ class Ratings:
 
 
 def read_ratings(path):
-    """The Ratings of a file; an objective that cannot be learned ends the program."""
+    """The Ratings of a file; exit at an objective that cannot be learned."""
     rated_rows = list(rows.read(path, "ratings"))
     objectives = {}  # a dictionary keeps the order in which they are first met
     for row in rated_rows:

@@ -142,7 +142,7 @@ TRL = Schema(name=None, fields="chosen rejected", convert=trl)
 
 
 def recognise(row):
-    """The schema of a row; one of no known format ends the program."""
+    """The schema of a row; exit at one of no known format."""
     for schema in SCHEMAS:
         if row.keys() >= set(schema.fields.split()):
             return schema

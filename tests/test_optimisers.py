@@ -718,6 +718,12 @@ def test_the_responses_of_two_policies_are_put_together(tmp_path):
     assert run(*command).stderr == message
     write_jsonl(files[1], b[:1])
     assert run(*command).stderr == f"{files[1]}: 1 rows, {files[0]} has more\n"
+    write_jsonl(files[0], a[:1])
+    write_jsonl(files[1], b)
+    assert run(*command).stderr == f"{files[0]}: 1 rows, {files[1]} has more\n"
+    a[0]["split"] = "test"
+    write_jsonl(files[0], a)
+    assert "rows in each: 2, files: 2, rows out: 1\n" in ran(*command, "--split", "test").stdout
 
 
 def test_weights_are_averaged(tmp_path, policy, sft, base):

@@ -1,5 +1,5 @@
 # Offline DPO, the paper's baseline (B.3): one round on preference data of others, no response of the policy's own.
-ignores PAIRING ENHANCER
+ignores PAIRING MIN_MARGIN ENHANCER N TEMPERATURES PROMPTS_PER_ITERATION PROMPTS_BY_ROUND HISTORY
 default ITERATIONS 1
 draws_prompts() { false; }
 draw_prompts() { :; }

@@ -1,5 +1,5 @@
 # SPIN (arXiv 2401.01335): the instructions' answers against the policy's own, by DPO; no reward at all.
-ignores PAIRING PROMPTS_BY_ROUND ANNOTATOR
+ignores PAIRING MIN_MARGIN PROMPTS_BY_ROUND ANNOTATOR ANNOTATOR_WEIGHTS
 default REFERENCE previous
 default N 1
 default TEMPERATURES 1.0

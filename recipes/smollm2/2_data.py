@@ -63,7 +63,7 @@ def parse_arguments():
 
 
 def read(source, flag, fields):
-    """The rows of a JSONL file or address, {field: text}; anything else ends the program."""
+    """The rows of a JSONL file or address, {field: text}; exit at anything else."""
     texts = []
     for number, line in enumerate(content(source, flag).splitlines(), 1):
         try:
