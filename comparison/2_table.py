@@ -1,10 +1,11 @@
 """One table of the policy optimisers that compare.sh ran in the tiny world, with two figures.
 
 Reads:  --directory, seedS/NAME/ of compare.sh, as many seeds and names as there are
-Writes: in it COMPARISON.md; comparison.json, the numbers of the table; kl.png, the gains of true
-        and proxy reward over the fine-tuned policy, in its standard deviations, against the square
-        root of KL as in arXiv 2210.10760, a point for each round; compute.png, win rate against
-        seconds
+Writes: in it COMPARISON.md, the page
+        comparison.json, the numbers of the table
+        kl.png, what true and proxy reward gain over the fine-tuned policy, in standard deviations
+        of its rewards, against the square root of KL (arXiv 2210.10760), a point per round
+        compute.png, win rate against seconds
 
     python comparison/2_table.py --directory runs/compare
 """
@@ -16,18 +17,33 @@ from statistics import fmean
 import comparing
 from common import arguments, outputs, rows, tables
 
-HEAD = ["optimiser", "seeds", "win rate", "95%", "true", "proxy", "accuracy", "length", "KL"]
-HEAD += ["s", "generated", "trained"]
-NO_GAIN = {  # the likely reason, for a row whose interval does not lie above one half
+HEAD = [
+    "optimiser",
+    "seeds",
+    "win rate",
+    "95%",
+    "true",
+    "proxy",
+    "accuracy",
+    "length",
+    "KL",
+    "s",
+    "generated",
+    "trained",
+]
+# The likely reason, for a row whose interval does not lie above one half.
+NO_GAIN = {
     "self_play": (
-        "its target is what the policy was fine-tuned on, a third of it wrong, and no reward says "
-        "so"
+        "its target is what the policy was fine-tuned on, a third of it wrong, and no reward "
+        "corrects that"
     ),
     "self_rewarding": (
         "as a judge the policy knows manner but hardly what is right, and its accuracy falls"
     ),
 }
-ANGLES = {  # of directional preference alignment: the file of the answers below a seed's directory
+# Degrees of directional preference alignment: the answers, below a seed's directory. At 0 they are
+# those of its normal evaluation.
+ANGLES = {
     -45: "directions/answers_-45/true_rewards.jsonl",
     0: "dpa/eval/iter3/kl.jsonl",
     45: "directions/answers_45/true_rewards.jsonl",
@@ -108,19 +124,21 @@ def page(runs, table):
 
 
 def explanation(prompts):
-    # A backslash joins two lines here: those of the page are longer.
-    return f"""\
-The tiny world's numbers, not to be set beside those of other models. \
-"seeds" is how many were run of a row. The last
-policy of each run (no round is chosen by validation) on {prompts} test prompts a seed, \
-one answer each at temperature
-1; the win rate by the true reward is against the fine-tuned policy's answers; \
-95% by a bootstrap over seeds and prompts
-(with one seed: prompts). s: seconds of sampling, annotating and training, \
-without evaluation and what all share; tokens
-generated and trained on (prompts included), means over seeds; \
-"-": none, or not counted. The KL of self_rewarding is to
-the policy that it starts from, which was taught to judge."""
+    """How to read the table."""
+    return (
+        "The tiny world's numbers; they cannot be compared with those of other models. A row is "
+        "the last policy of a\nrun (no round is chosen by validation); it answers "
+        f"{prompts} test prompts per seed, once each, at temperature 1.\n\n"
+        "- seeds: how many were run.\n"
+        "- win rate: against the fine-tuned policy's answers, by the true reward. 95%: by a "
+        "bootstrap over seeds and prompts;\n  with one seed, over prompts.\n"
+        "- s: seconds of sampling, annotating and training; evaluation and what all optimisers "
+        "share are not counted.\n"
+        "- generated, trained: tokens, prompts included. They and s are means over seeds.\n"
+        '- "-": none, or not counted.\n\n'
+        "The KL of self_rewarding is to the policy that it starts from, which was fine-tuned to "
+        "judge."
+    )
 
 
 def no_gain(table):
@@ -129,7 +147,7 @@ def no_gain(table):
     for row in table:
         name = row["optimiser"]
         if row["low"] <= 0.5 and name != "sft":
-            lines.append(f"- {name} does not improve: {NO_GAIN.get(name, 'why, is open')}.")
+            lines.append(f"- {name} does not improve: {NO_GAIN.get(name, 'the cause is unknown')}.")
     if not lines:
         return []
     return ["\n".join(lines)]
