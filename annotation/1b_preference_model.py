@@ -1,6 +1,6 @@
 """Compare responses with a pairwise preference model, in both orders (paper 2.1).
 
-P(A is better) is the probability of the letter A against B, the mean of both orders. The question
+P(A is better) is the softmax over the letters A and B, the mean of both orders. The question
 is that of the published model (RLHFlow/pair-preference-model-LLaMA3-8B) letter by letter, without
 BOS: common/comparisons.py.
 
@@ -34,7 +34,7 @@ from common.progress import Progress
 
 
 def all_pairs(n):
-    """Yield each match (i, j), be sent P(i beats j), return the mean win probabilities."""
+    """A generator: yields each match (i, j), is sent P(i beats j), returns the rewards."""
     rewards = [0.0] * n
     for i, j in itertools.combinations(range(n), 2):
         probability = yield i, j

@@ -44,7 +44,7 @@ import tournament
 from common import arguments, judge, rows, shards, thoughts
 from common.progress import Progress
 
-WINS = {"A": 1, "B": 0, "C": 0.5}  # of the response that is shown first
+WINS = {"A": 1, "B": 0, "C": 0.5}  # of the response that is shown first; C: a tie
 # A resumed run may change these: they say how the server is reached, not what the requests hold.
 RUNTIME_FLAGS = ("judge_url", "concurrency", "timeout", "max_retries", "max_refused")
 
@@ -114,7 +114,7 @@ async def all_pairs(n, ask):
         if probability is not None:
             wins[match["a"]].append(probability)
             wins[match["b"]].append(1 - probability)
-    if not all(wins):
+    if not all(wins):  # a response without a valid comparison
         return None, judgement
     return [sum(won) / len(won) for won in wins], judgement
 

@@ -9,6 +9,8 @@ inside its thoughts has none. Two methods:
            that names two is wrong.
     exact  compares texts, without regard to case and surrounding whitespace; it needs a --pattern.
 
+With a --pattern only what its group matches last in a response is compared.
+
 Rows are independent: --shard splits them among processes, and a killed run resumes.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", "answer"} from
@@ -105,11 +107,13 @@ class Verifier:
     def as_latex(self, text, boxed, stated):
         """What math-verify is given: it takes the last expression of a text.
 
-        Bare LaTeX it reads in part or not at all. So a formula that is stated without a box, or
-        that the pattern has found, is given to it alone, between dollars.
+        LaTeX without dollars it reads in part or not at all. So a formula that is stated without a
+        box, or that the pattern has found, is given to it alone, between dollars.
         """
-        formula = text if self.pattern and boxed is None else stated
-        if boxed is None and formula and final_answer.is_formula(formula):
+        if boxed is not None:
+            return text
+        formula = text if self.pattern else stated
+        if formula and final_answer.is_formula(formula):
             return f"${formula.strip('$ ')}$"
         return text
 

@@ -142,12 +142,15 @@ def explanation(prompts):
 
 
 def no_gain(table):
-    """A paragraph on the optimisers that do not improve the fine-tuned policy; none if all do."""
+    """A list of the optimisers without a clear gain over the fine-tuned policy, with the cause."""
     lines = []
     for row in table:
         name = row["optimiser"]
         if row["low"] <= 0.5 and name != "sft":
-            lines.append(f"- {name} does not improve: {NO_GAIN.get(name, 'the cause is unknown')}.")
+            # Its 95% interval reaches one half.
+            lines.append(
+                f"- {name} does not clearly improve: {NO_GAIN.get(name, 'the cause is unknown')}."
+            )
     if not lines:
         return []
     return ["\n".join(lines)]

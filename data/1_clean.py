@@ -157,10 +157,11 @@ class Benchmarks:
     def __init__(self, sources):
         self.question_counts = Counter()
         self.overlap_counts = Counter()
-        # {13 words of a question: its benchmark}
+        # {13 words of a question: its benchmarks}
         self.runs = {}
-        # {key of a question of fewer words: its benchmark}
+        # {key of a question of fewer words: its benchmarks}
         self.short_questions = {}
+        self.sets = {}  # {benchmark: the set of it alone}
         for source in sources:
             for question in questions_of(source):
                 self.add(question, source)
@@ -168,24 +169,26 @@ class Benchmarks:
     def add(self, question, source):
         self.question_counts[source] += 1
         words = duplicates.words(question)
+        # One object for all entries: benchmarks have millions of words.
+        only_this = self.sets.setdefault(source, frozenset([source]))
         for run in duplicates.runs(words, OVERLAP):
-            self.runs[run] = source
+            others = self.runs.get(run)
+            self.runs[run] = others | only_this if others else only_this
         if len(words) < OVERLAP and question.strip():
-            self.short_questions[duplicates.key(question)] = source
+            key = duplicates.key(question)
+            self.short_questions[key] = self.short_questions.get(key, only_this) | only_this
 
     def overlapped(self, words, turns):
-        """The benchmark that a row overlaps, or None. words: those of all its turns."""
+        """The benchmarks that a row overlaps. words: those of all its turns."""
+        found = set()
         if self.runs:
             for run in duplicates.runs(words, OVERLAP):
-                if run in self.runs:
-                    return self.runs[run]
+                found.update(self.runs.get(run, ()))
         if self.short_questions:
             for turn in turns:
                 if turn["role"] == "user":
-                    key = duplicates.key(turn["content"])
-                    if key in self.short_questions:
-                        return self.short_questions[key]
-        return None
+                    found.update(self.short_questions.get(duplicates.key(turn["content"]), ()))
+        return found
 
 
 class RowFilter:
@@ -206,8 +209,8 @@ class RowFilter:
             language = languages.language(turn["content"] for turn in turns)
             if language and language not in self.languages:
                 return "another language"
-        if benchmark := self.benchmarks.overlapped(words, turns):
-            self.benchmarks.overlap_counts[benchmark] += 1
+        if overlapped := self.benchmarks.overlapped(words, turns):
+            self.benchmarks.overlap_counts.update(overlapped)
             return "overlaps a benchmark"
         return None
 

@@ -138,7 +138,7 @@ def check_arguments(training_args):
     if not training_args.precompute_ref_log_probs and training_args.gradient_accumulation_steps > 1:
         sys.exit(
             "--precompute_ref_log_probs False: z0 of the global batch needs the reference's "
-            "log-probabilities"
+            "log-probabilities, or --gradient_accumulation_steps 1"
         )
     if training_args.per_device_train_batch_size < 2:
         sys.exit(
@@ -163,7 +163,7 @@ def mismatched_responses(responses, batch_size):
     mismatched = []
     for first in range(0, len(responses), batch_size):
         batch = responses[first : first + batch_size]
-        if len(batch) == 1:
+        if len(batch) == 1 and first > 0:
             # The last row alone would be matched with itself.
             batch = responses[first - 1 : first]
         mismatched += [batch[-1], *batch[:-1]]
@@ -244,6 +244,8 @@ def main():
     examples, counts = tokenise(labelled, tokenizer, training_args.max_length)
     if not examples:
         refuse_empty(data, training_args, counts)
+    if len(examples) == 1:
+        sys.exit(f"{data.dataset_name[0]}: one response is left, KTO needs two or more")
     final_path, checkpoint = training.begin(training_args)
     trainer = build_trainer(policy, reference, training_args, model_args, tokenizer, examples)
     training.train(trainer, checkpoint)

@@ -43,7 +43,7 @@ from common import arguments, outputs, tables
 
 # SHA-256 of json.dumps of the 805 official instructions.
 OFFICIAL = "c5770d532bf3f697768ed9a57a05d8b58b2617321ca65070620f059676e7c99a"
-# Written in any case; annotations.json, which --annotations may name, only with a judge.
+# Outputs, which are no inputs; annotations.json is not here, since --annotations may name it.
 FILES = ("alpaca_eval.json", "replies.jsonl", "refused.jsonl")
 # Of df_gamed.csv: difficulty and statistics of each question, for the length-controlled rate.
 GAMED_COLUMNS = [
@@ -230,7 +230,7 @@ def summarise(args, annotations, metrics, no_length_control):
         "judged": count_judged(annotations),
         "length_controlled_winrate": None,
         "lc_standard_error": None,
-        **metrics,  # in place of the two above, if there are any
+        **metrics,  # which may hold a length-controlled rate
         "no_length_controlled_winrate": no_length_control,
         "avg_length": mean_length(annotations, "output_2"),
         "reference_avg_length": mean_length(annotations, "output_1"),

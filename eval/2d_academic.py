@@ -296,7 +296,7 @@ def main():
 
     errors = []
     if todo:
-        # lm_eval_loading has the code tasks run their programs in the sandbox.
+        # Checked before the model is loaded: the code tasks run their programs in the sandbox.
         if args.run_generated_code and (reason := sandbox.unusable()):
             sys.exit(f"--run_generated_code: {reason}")
         evaluator = load(args, todo)

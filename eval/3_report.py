@@ -1,8 +1,8 @@
 """Compare the policies of one run: every metric in results.json, and two reports to read.
 
 Metrics are means over the answers to the test split (section 4 of the paper). The best policy, the
-output of Algorithm 2, is chosen from all policies on the validation split; of equal ones the
-earlier, the baseline first. The setting VALIDATION names the criterion:
+output of Algorithm 2, is chosen from all policies on the validation split; a tie goes to the
+earlier, first of all the baseline. The setting VALIDATION names the criterion:
 
     true_reward     known in the tiny world only; the default where it is known
     reward_model    the proxy reward minus LENGTH_PENALTY per character; the default otherwise
@@ -46,11 +46,12 @@ FILES = ("report.md", "report.html", "results.json")
 
 
 def selection(scores, settings, args):
-    """The criterion of the best policy: {"by", "scores", "penalty", "is_proxy"}.
+    """By what the best policy is chosen; scores: all metrics of each policy.
 
-    scores: all metrics of each policy. In the result, by: true_reward, proxy_reward, or the
-    annotator; scores: {policy: value of the criterion}; penalty: subtracted from the proxy reward
-    per character; is_proxy: whether the policies were optimised for the criterion.
+    Returns "by": true_reward, proxy_reward, or the annotator,
+            "scores": {policy: its value by that},
+            "penalty": what a character takes off the proxy reward,
+            "is_proxy": whether the policies were optimised for what chooses the best of them.
     """
     chooser = settings.get("VALIDATION")
     if not chooser:
@@ -96,9 +97,9 @@ def rewards_by_policy(path, names):
 def optimised_for(chooser, settings):
     """Whether the policies were trained for the rewards of the one that chooses the best."""
     optimisers = settings.get("OPTIMISER", "").split()
-    # RLOO queries the reward model itself, whatever the annotator.
-    if chooser == "reward_model" and "rloo" in optimisers:
-        return True
+    # RLOO queries the reward model itself, and no annotator.
+    if "rloo" in optimisers:
+        return chooser == "reward_model"
     # These two learn from pairs that no annotator has seen.
     annotated = "offline" not in optimisers and "self_play" not in optimisers
     return annotated and chooser in settings.get("ANNOTATOR", "").split()

@@ -191,7 +191,7 @@ def write_bench(datasets, output_file):
         bench += bench_rows(dataset)
     for row_id, count in Counter(row["id"] for row in bench).items():
         if count > 1:
-            sys.exit(f"{datasets[-1]}: id: {row_id!r} stands twice in the bench")
+            sys.exit(f"{', '.join(datasets)}: id: {row_id!r} is twice in the bench")
     rows.write(output_file, bench)
 
     sizes = Counter(row["benchmark"] for row in bench)

@@ -67,7 +67,7 @@ def predictions(file, benchmark):
             first_preferred = float(row["correct"][1])
         result.append(Prediction(win_probability, first_preferred))
     if not result:
-        sys.exit(f"{file}: benchmark: no row of two responses of {benchmark}")
+        sys.exit(f"{file}: benchmark: no row of two responses and a probability in {benchmark}")
     return result
 
 

@@ -88,7 +88,9 @@ def test_what_overlaps_a_benchmark_goes_and_is_reported(tmp_path):
         {"question_id": 2, "turns": [text(2, 13)]},
     ]
     other = tmp_path / "other.json"
-    other.write_text(json.dumps([{"instruction": text(3, 20), "output": "o"}]))
+    # The second question is one of the first benchmark, too.
+    instructions = [{"instruction": text(3, 20)}, {"instruction": text(2, 13)}]
+    other.write_text(json.dumps([{**row, "output": "o"} for row in instructions]))
     words = long.split()
     rows = [
         question("13 words", f"Please: {' '.join(words[7:20]).title()}, thanks"),
@@ -106,7 +108,7 @@ def test_what_overlaps_a_benchmark_goes_and_is_reported(tmp_path):
     assert "| t | 1 | 1 | 0 |  |" in table
     assert "| all | 7 | 3 | 4 | overlaps a benchmark: 4 |" in table
     assert f"| {files[0]} | 3 | 3 |" in table
-    assert f"| {other} | 1 | 1 |" in table
+    assert f"| {other} | 2 | 2 |" in table
     rows = [
         instruction("in the answer", "Say something", " ".join(words[20:33])),
         instruction("fine", "Say something else", "Something."),

@@ -341,4 +341,4 @@ def test_calibration_compares_probability_and_frequency(tmp_path):
     assert result["calibration_error"] == pytest.approx(1)
     done = run(*command, "--benchmark", "none")
     assert done.returncode == 1
-    assert done.stderr == f"{file}: benchmark: no row of two responses of none\n"
+    assert done.stderr == f"{file}: benchmark: no row of two responses and a probability in none\n"

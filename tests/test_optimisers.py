@@ -996,7 +996,7 @@ def test_the_comparison_is_of_the_last_round_with_its_cost(tmp_path):
     cells = "dpo | 2 | 0.875 | 0.625 to 1.000 | 2.000 | 3.000 | 1.000 | 4.0 | 0.50 | 18 | 7 | 30"
     assert f"| {cells} |" in text
     assert "| sft | 2 | 0.500 | 0.500 to 0.500 | 1.000 |" in text
-    assert "does not improve" not in text
+    assert "does not clearly improve" not in text
     assert (tmp_path / "kl.png").stat().st_size > 5000
     assert (tmp_path / "compute.png").exists()
     done = run("comparison/2_table.py", "--directory", tmp_path / "none")
@@ -1056,8 +1056,8 @@ def test_a_claim_holds_fails_or_is_undecided_by_its_interval(tmp_path):
         (folder / "academic.json").write_text(json.dumps(scores))
     ran("comparison/2_table.py", "--directory", tmp_path)
     text = (tmp_path / "COMPARISON.md").read_text()
-    assert text.count("does not improve") == 1
-    assert "- self_play does not improve: its target is what" in text
+    assert text.count("does not clearly improve") == 1
+    assert "- self_play does not clearly improve: its target is what" in text
     done = ran("comparison/3_claims.py", "--directory", tmp_path)
     assert (tmp_path / "CLAIMS.md").read_text().endswith(done.stdout)
     printed, verdicts = {}, {}

@@ -236,7 +236,7 @@ def error_content(status, message):
 
 
 class Server(ThreadingHTTPServer):
-    request_queue_size = 1024  # connections at once
+    request_queue_size = 1024  # connections waiting to be accepted
 
     def __init__(self, address, judge):
         super().__init__(address, Handler)
