@@ -16,7 +16,7 @@ Of a row only its signature is held in memory.
 
 Reads:  --input_file, rows {"id", "messages"}, {"id", "prompt", "chosen", "rejected"} or {"id",
         "prompt"}: the first of these for which the file's first row is valid, whatever its other
-        keys; but a row with "chosen" or "rejected" is no prompt. Of a preference the prompt and the
+        keys; but a row with "chosen" and "rejected" is no prompt. Of a preference the prompt and the
         chosen side are examined, the rejected side is not.
         --evaluation_files, .jsonl, .json (gzipped or not), .parquet, or names of hub datasets
         (their split test), with a question in one of "turns", "prompt", "instruction" (with its
@@ -88,7 +88,7 @@ def kind_of(row):
 
     A row that is valid for none gets the kind of its fields: reading the file then refuses it.
     """
-    has_sides = row.get("chosen") is not None or row.get("rejected") is not None
+    has_sides = row.get("chosen") is not None and row.get("rejected") is not None
     for kind in KINDS:
         # A preference with a bad side would be valid as a prompt.
         if kind == "prompts" and has_sides:
