@@ -16,8 +16,8 @@ Of a row only its signature is held in memory.
 
 Reads:  --input_file, rows {"id", "messages"}, {"id", "prompt", "chosen", "rejected"} or {"id",
         "prompt"}: the first of these for which the file's first row is valid, whatever its other
-        keys; but a row with "chosen" and "rejected" is no prompt. Of a preference the prompt and the
-        chosen side are examined, the rejected side is not.
+        keys; but a row with "chosen" and "rejected" is no prompt. Of a preference the prompt and
+        the chosen side are examined, the rejected side is not.
         --evaluation_files, .jsonl, .json (gzipped or not), .parquet, or names of hub datasets
         (their split test), with a question in one of "turns", "prompt", "instruction" (with its
         "input"), "question", "problem", "text": AlpacaEval, MT-Bench, Arena-Hard, MATH, lm-eval's.
