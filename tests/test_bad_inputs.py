@@ -1,8 +1,7 @@
 """Inputs that once ended in a traceback, were accepted silently, or destroyed files.
 
 Each case of bad_inputs/cases.jsonl holds its command (D is its folder), its files, what is right,
-and the expected exit status and message. Cases that are refused before a model is loaded run with
-the other tests; `bash tests/bad_models.sh` runs the others, which are marked slow.
+and the expected exit status and message. Most are refused before a model is loaded.
 """
 
 import hashlib
@@ -99,7 +98,6 @@ def test_it_is_answered_before_a_model_is_loaded(name, tmp_path):
     check(name, tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_A_MODEL)
 def test_it_is_answered_when_the_model_is_loaded(name, tmp_path, base, sft, reward_model):
     check(name, tmp_path, {"base": base, "sft": sft, "reward_model": reward_model})
