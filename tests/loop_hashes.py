@@ -17,12 +17,17 @@ TEXT_ONLY = ("world/", "instructions", "preferences", "iter1/prompts", "iter2/pr
 
 
 def cpu():
-    """What tells this machine's CPU from others: name, family, model."""
+    """What tells this machine's CPU from others: name, family, model, and a hash of its flags.
+
+    The flags decide which kernels are used; a virtual machine may hide some.
+    """
     fields = {}
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")
         fields.setdefault(name.strip(), value.strip())
-    return [fields.get(name) for name in ("model name", "cpu family", "model")]
+    identity = [fields.get(name) for name in ("model name", "cpu family", "model")]
+    flags = " ".join(sorted(fields.get("flags", "").split()))
+    return [*identity, hashlib.sha256(flags.encode()).hexdigest()[:12]]
 
 
 def hashes_of(run):
