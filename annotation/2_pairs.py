@@ -27,6 +27,7 @@ import time
 from collections import Counter
 
 from common import arguments, rows
+from scored_responses import penalised_scores
 
 # Above it math.exp overflows; the probability is 0 long before.
 LARGEST_EXPONENT = 700
@@ -70,14 +71,6 @@ def parse_arguments():
     )
     parser.add_argument("--seed", type=arguments.SEED, default=0, help="of the random choices")
     return parser.parse_args()
-
-
-def penalised_scores(row, length_penalty):
-    """The score of each response: its reward minus the penalty times its characters (eq. 9)."""
-    scores = []
-    for reward, response in zip(row["rewards"], row["responses"], strict=True):
-        scores.append(reward - length_penalty * len(response))
-    return scores
 
 
 def choose(row, candidates, scores, args):

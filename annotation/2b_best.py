@@ -18,6 +18,7 @@ import sys
 import time
 
 from common import arguments, rows
+from scored_responses import penalised_scores, trainable
 
 
 def parse_arguments():
@@ -39,23 +40,6 @@ def parse_arguments():
         "--for_training", action="store_true", help="skip truncated and empty responses"
     )
     return parser.parse_args()
-
-
-def penalised_scores(row, length_penalty):
-    """The score of each response: its reward minus the penalty times its characters (eq. 9)."""
-    scores = []
-    for reward, response in zip(row["rewards"], row["responses"], strict=True):
-        scores.append(reward - length_penalty * len(response))
-    return scores
-
-
-def trainable(row):
-    """Indexes of the responses that are neither truncated nor empty."""
-    indexes = []
-    for i, response in enumerate(row["responses"]):
-        if row["finish_reasons"][i] != "length" and response.strip():
-            indexes.append(i)
-    return indexes
 
 
 def with_best(row, candidates, length_penalty):

@@ -29,6 +29,7 @@ import time
 from collections import Counter
 
 from common import arguments, batches, models, rows
+from scored_responses import penalised_scores
 
 
 def parse_arguments():
@@ -237,14 +238,6 @@ class Information:
 
 
 # Pairs
-
-
-def penalised_scores(row, length_penalty):
-    """The score of each response: its reward minus the penalty times its characters (eq. 9)."""
-    scores = []
-    for reward, response in zip(row["rewards"], row["responses"], strict=True):
-        scores.append(reward - length_penalty * len(response))
-    return scores
 
 
 def choose_and_add_pair(row, features, information, length_penalty):

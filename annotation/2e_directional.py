@@ -23,6 +23,7 @@ import sys
 from statistics import fmean, pstdev
 
 from common import arguments, rows
+from scored_responses import trainable
 
 
 def parse_arguments():
@@ -69,15 +70,6 @@ class DirectionalScorer:
         for i, weight in enumerate(direction):
             terms.append(weight * (vector[i] - self.means[i]) / self.deviations[i])
         return sum(terms)
-
-
-def trainable(row):
-    """Indexes of the responses that are neither truncated nor empty."""
-    indexes = []
-    for i, response in enumerate(row["responses"]):
-        if row["finish_reasons"][i] != "length" and response.strip():
-            indexes.append(i)
-    return indexes
 
 
 def example(row, response):

@@ -302,18 +302,9 @@ def remaining_rows(stream, kind, row_filter, near_duplicates, counts, start):
 # The tables
 
 
-def tables_of_counts(counts, total, benchmarks):
+def tables_of_counts(counts, benchmarks):
     """Counts by source and reason, and by benchmark, in Markdown."""
-    outcomes_by_name = list(counts.items())
-    if len(counts) > 1:
-        outcomes_by_name.append(("all", total))
-    lines = []
-    for name, outcomes in outcomes_by_name:
-        dropped = Counter(outcomes)
-        remaining = dropped.pop("left", 0)
-        why = ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common())
-        lines.append([name, outcomes.total(), remaining, dropped.total(), why])
-    text = tables.markdown(["source", "rows in", "left", "dropped", "why"], lines) + "\n"
+    text = tables.outcomes(counts, "source", "left", "left")
     if benchmarks.question_counts:
         head = ["benchmark", "questions", "rows that overlap it"]
         lines = []
@@ -345,7 +336,7 @@ def main():
         writer.partial.unlink()
         raise
     writer.finish()
-    text = tables_of_counts(counts, total, benchmarks)
+    text = tables_of_counts(counts, benchmarks)
     outputs.write_text(table_file, text)
     print(
         f"{text}{args.output_file} rows in: {total.total()}, "

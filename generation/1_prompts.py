@@ -242,16 +242,7 @@ def sample(args, usable):
 
 def table(counts):
     """The counts of usable_rows in Markdown."""
-    outcomes_by_name = dict(counts)
-    if len(counts) > 1:
-        outcomes_by_name["all"] = sum(counts.values(), Counter())
-    lines = []
-    for name, outcomes in outcomes_by_name.items():
-        dropped = Counter(outcomes)
-        remaining = dropped.pop("left", 0)
-        why = ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common())
-        lines.append([name, outcomes.total(), remaining, dropped.total(), why])
-    return tables.markdown(["dataset", "rows in", "left", "dropped", "why"], lines) + "\n"
+    return tables.outcomes(counts, "dataset", "left", "left")
 
 
 def main():

@@ -172,16 +172,7 @@ def instructions(args, counts, start):
 
 def table(counts):
     """The counts of `instructions` in Markdown."""
-    outcomes_by_name = dict(counts)
-    if len(counts) > 1:
-        outcomes_by_name["all"] = sum(counts.values(), Counter())
-    lines = []
-    for name, outcomes in outcomes_by_name.items():
-        dropped = Counter(outcomes)
-        rows_out = dropped.pop("out", 0)
-        why = ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common())
-        lines.append([name, outcomes.total(), rows_out, dropped.total(), why])
-    return tables.markdown(["dataset", "rows in", "rows out", "dropped", "why"], lines) + "\n"
+    return tables.outcomes(counts, "dataset", "out", "rows out")
 
 
 def main():
