@@ -10,8 +10,9 @@ from test_models import loaded, score
 
 # Runs a script and prints its own peak of resident memory in KiB; rusage would include the peak of
 # the process that started it.
-PEAK = """import re, runpy, sys
+PEAK = """import os, re, runpy, sys
 del sys.argv[0]
+sys.path[0] = os.path.dirname(sys.argv[0])
 runpy.run_path(sys.argv[0], run_name="__main__")
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])"""
 TURN = [{"role": "user", "content": "Which?"}]
