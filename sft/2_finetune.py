@@ -96,17 +96,25 @@ def with_template(model, tokenizer, path):
     return model, tokenizer, new_tokens
 
 
-def peft_config(model_args, new_tokens):
+def peft_config(model_args, model, new_tokens):
     """The LoRA of --use_peft, or None.
 
-    New tokens are trained with it, at both ends of the model, as TRL does it.
+    New tokens are trained with it, at both ends of the model, as TRL does it. Where the head shares
+    the embedding's weights, the whole embedding is trained: TRL multiplies by the head's weights
+    itself, so that a change of single tokens would not reach it.
     """
     from trl import get_peft_config
 
     config = get_peft_config(model_args)
-    if config and new_tokens:
+    if not (config and new_tokens):
+        return config
+    trained_modules = config.modules_to_save or []
+    if model.config.get_text_config().tie_word_embeddings:
+        config.modules_to_save = [*trained_modules, "embed_tokens"]
+        config.ensure_weight_tying = True
+    else:
         config.trainable_token_indices = {"embed_tokens": new_tokens}
-        config.modules_to_save = [*(config.modules_to_save or []), "lm_head"]
+        config.modules_to_save = [*trained_modules, "lm_head"]
     return config
 
 
@@ -187,7 +195,7 @@ def main():
             training_args,
             train_dataset=Dataset.from_list(examples),
             processing_class=tokenizer,
-            peft_config=peft_config(model_args, new_tokens),
+            peft_config=peft_config(model_args, model, new_tokens),
         )
     if trainer.is_world_process_zero():
         print(

@@ -27,6 +27,12 @@ from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from common import engines
 from conftest import TRAINING, padded_with_eos, train
 
+CHATML = """{% for turn in messages -%}
+<|im_start|>{{ turn.role }}
+{{ turn.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
 
 @functools.cache
 def loaded(path, kind=AutoModelForCausalLM):
@@ -698,3 +704,28 @@ def test_lora_leaves_whole_models(base, sft, reward_model, policy, world, tmp_pa
         after = loaded(tmp_path / name, kind)[1].state_dict()
         assert before.keys() == after.keys()
         assert not torch.equal(before[weight], after[weight])
+
+
+def test_lora_trains_the_new_tokens_of_a_template(base, world, tmp_path):
+    """The base model's head shares the embedding's weights; the template brings two new tokens."""
+    tokenizer, model = loaded(base)
+    assert model.config.tie_word_embeddings
+    tokens = ["<|im_start|>", "<|im_end|>"]
+    tokenizer.add_tokens(tokens, special_tokens=True)
+    tokenizer.eos_token = "<|im_end|>"
+    tokenizer.chat_template = CHATML
+    tokenizer.save_pretrained(tmp_path / "chatml")
+    flags = "--use_peft --lora_r 4 --lora_target_modules all-linear".split()
+    flags += "--max_steps 2 --learning_rate 1e-2".split()
+    start = ["--model_name_or_path", base, "--chat_template_path", tmp_path / "chatml"]
+    instructions = ["--dataset_name", world / "instructions.jsonl", "--max_length", 256]
+    train("sft/2_finetune.py", tmp_path / "sft", *start, *instructions, *flags)
+
+    tokenizer, trained = loaded(tmp_path / "sft")
+    embedding = trained.get_input_embeddings().weight
+    assert trained.get_output_embeddings().weight is embedding
+    assert len(embedding) == len(tokenizer)
+    # The first step of Adam changes each weight that has a gradient by about the learning rate.
+    count = len(model.get_input_embeddings().weight)
+    change = (embedding[:count] - model.get_input_embeddings().weight).abs()
+    assert change.max() > 0.005
