@@ -151,9 +151,11 @@ given_again() { # what the caller set, for a command that repeats it
   done
 }
 
-time_left() { # time_left I: after that step, by what steps of the same kind took in this run; nothing while one is unknown
-  local i name kind seconds left=0
+# After step I: by what steps of the same kind took in this run, or by the budget's hours if none has run yet.
+time_left() { # time_left I
+  local i name kind seconds left=0 bound=about
   declare -A took=()
+  [[ ! -e $OUT/log/budget ]] || while read -r kind seconds; do took[$kind]=$seconds; done <"$OUT/log/budget"
   for ((i = 0; i <= last; i++)); do
     name=$(name_of "${step_files[i]%% *}") kind=$name
     [[ ! $name =~ ^(iter|eval)[^/]*/([^/]+/)?([^/]+)$ ]] || kind=${BASH_REMATCH[1]}/${BASH_REMATCH[3]}
@@ -161,9 +163,9 @@ time_left() { # time_left I: after that step, by what steps of the same kind too
       [[ ! -e $OUT/log/$name.seconds ]] || took[$kind]=$(<"$OUT/log/$name.seconds")
     elif [[ ${states[i]} != fresh* || -n $FROM$TO ]]; then
       seconds=${took[$kind]:-}
-      [[ -n $seconds ]] || seconds=$(cat "$OUT/log/$name.seconds" 2>/dev/null) || return 0
-      left=$((left + seconds))
+      [[ -n $seconds ]] || seconds=$(cat "$OUT/log/$name.seconds" 2>/dev/null) || bound="at least"
+      left=$((left + ${seconds:-0}))
     fi
   done
-  ((left == 0)) || echo ", about $((left / 60 + 1)) min left"
+  ((left == 0)) || echo ", $bound $((left / 60 + 1)) min left"
 }

@@ -68,7 +68,8 @@ keep_settings() { # once the first step begins: until then a wrong value can be 
 }
 
 run_preflight() { # the rows and models of others, the hub, the disk, the GPUs: what would stop the run later
-  local after="CHECK=no goes on without these checks"
+  local after="CHECK=no goes on without these checks" hours=()
   [[ $CHECK == yes ]] || after="mend what is named above"
-  env "${variables[@]}" "$python" preflight/check.py || die "$after"
+  [[ $DRY_RUN != no ]] || hours=(--hours_file "$OUT/log/budget")
+  env "${variables[@]}" "$python" preflight/check.py "${hours[@]}" || die "$after"
 }

@@ -4,13 +4,14 @@ Only names that a step reads count; steps that are skipped read none. The script
 whether a name exists, whether this account may read it and how large it is; with HF_HUB_OFFLINE=1
 it has to be in the cache. A model in a directory has to load completely and needs a chat template;
 a model on the hub is loaded by the first step that reads it. Rows of EVAL_PROMPTS need a split.
-Disk and memory are budget.py's estimates. With CHECK=no only rows are checked.
+Disk and memory are footprint.py's estimates. With CHECK=no only rows are checked.
 
 Reads:  run_loop.sh's variables from the environment (a missing one is empty);
         preflight/hub_names.md, for words that stand for several names; nvidia-smi or GPU_MEMORY,
         the GiB of a GPU; df; the hub, and the addresses of benchmarks
-Writes: nothing. Standard output says what is in order, in lines that start with #. Standard error
-        has one line for each problem; the exit status is then 1.
+Writes: --hours_file, if given: a line for each kind of step in a round, its name and its seconds as
+        computed from the GPUs. Standard output says what is in order, in lines that start with #.
+        Standard error has one line for each problem; the exit status is then 1.
 
     SFT_MODEL=RLHFlow/LLaMA3-SFT PROMPTS=RLHFlow/prompt-collection-v0.1 python preflight/check.py
 """
@@ -23,8 +24,10 @@ import sys
 import urllib.request
 from collections import Counter
 
+import disk
+import gpus
+import hours
 import hub
-import machine
 from needs import (
     ANNOTATORS,
     BELOW_OUT,
@@ -133,28 +136,42 @@ def check_models():
             print(f"# models: {variable}={path}: well")
 
 
-def check_machine_and_models():
+def report_hours(hours_by_step, file):
+    """Print the hours of a round's steps, and leave them for run_loop.sh."""
+    if not hours_by_step:
+        return
+    listed = ", ".join(f"{step} {count:.1f}" for step, count in hours_by_step.items())
+    print(f"# hours of a round, computed: {listed}")
+    if file:
+        hours.write(hours_by_step, file)
+
+
+def check_machine_and_models(hours_file):
     labels = hub_names()
     download = 0
     reachable = False  # whether the hub answers
     if labels:
         download, reachable = hub.check_names(labels)
-    machine.check_disk(download, reachable)
-    machine.check_context(reachable)
-    machine.check_gpus(reachable)
-    machine.print_batches()
+    disk.check_disk(download, reachable)
+    gpus.check_context(reachable)
+    gpu_gib = gpus.check_gpus(reachable)
+    gpus.print_batches()
+    if gpu_gib:
+        report_hours(hours.hours_by_step(gpu_gib, reachable), hours_file)
     check_judge()
     if not problems:  # it takes seconds
         check_models()
 
 
 def main():
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    )
+    parser.add_argument("--hours_file", help="for the hours of a round's steps, if they are known")
+    args = parser.parse_args()
     check_evaluation_prompts()
     if value("CHECK") != "no":
-        check_machine_and_models()
+        check_machine_and_models(args.hours_file)
     sys.exit(1 if problems else 0)
 
 

@@ -1,6 +1,6 @@
 """Measure memory, speed and FLOPs utilisation of the trainings on one GPU.
 
-The table shows the measured memory beside what preflight/budget.py computes.
+The table shows the measured memory beside what preflight/footprint.py computes.
 
 Models have the shape of published ones and random weights; rows have --sequence tokens. The scripts
 and flags are those of run_loop.sh, in bf16 with gradient checkpointing and batches of 2 rows.
@@ -17,7 +17,6 @@ import argparse
 import itertools
 import json
 import os
-import runpy
 import shutil
 import statistics
 import subprocess
@@ -28,8 +27,14 @@ from pathlib import Path
 
 from common import tables
 
+# The budget's formulas: modules without a number, but of another folder.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "preflight"))
+
+import compute
+import footprint
+import shapes
+
 ROOT = Path(__file__).resolve().parent.parent
-BUDGET = runpy.run_path(str(ROOT / "preflight/budget.py"))
 BATCH = 2  # rows
 WARM_UP = 3  # steps that are not timed
 LORA_RANK = 32
@@ -227,10 +232,10 @@ def flops_of_step(shape, stage, lora_rank, sequence):
     context = BATCH * sequence if stage == "sft" else sequence
     tokens = tokens_of_step(stage, sequence)
     has_head = stage != "reward_model"
-    flops = 3 * BUDGET["flops"](shape, tokens, context, head=has_head)
+    flops = 3 * compute.flops(shape, tokens, context, head=has_head)
     if lora_rank:
         # Frozen matrices get no gradient. Attention itself has none: context 0 leaves it out.
-        flops -= BUDGET["flops"](shape, tokens, 0, head=has_head)
+        flops -= compute.flops(shape, tokens, 0, head=has_head)
     return flops
 
 
@@ -256,7 +261,7 @@ def measured_cells(args, shape, stage, lora_rank, model):
 
 def cells_of_training(args, name, shape, stage, lora_rank, model, total_mib):
     """A row of the table; total_mib: memory of the GPU, None without one."""
-    computed = BUDGET["training"](
+    computed = footprint.training(
         shape, stage, gpus=1, sequence=args.sequence, batch=BATCH, lora_rank=lora_rank
     )["total"]
     trained = f"LoRA {lora_rank}" if lora_rank else "full"
@@ -279,7 +284,7 @@ def parse_arguments():
     parser.add_argument(
         "--directory", required=True, help="for a model at a time, and what its training saves"
     )
-    known_shapes = ", ".join(BUDGET["SHAPES"])
+    known_shapes = ", ".join(shapes.SHAPES)
     parser.add_argument(
         "--models",
         nargs="+",
@@ -313,11 +318,11 @@ def parse_arguments():
 
 
 def load_shape(name):
-    """The Shape of a model that budget.py lists, or of a model directory."""
-    if name in BUDGET["SHAPES"]:
-        return BUDGET["SHAPES"][name]
+    """The Shape of a model that preflight/shapes.py lists, or of a model directory."""
+    if name in shapes.SHAPES:
+        return shapes.SHAPES[name]
     config = json.loads(Path(name, "config.json").read_text())
-    return BUDGET["shape"](config)
+    return shapes.shape(config)
 
 
 def main():

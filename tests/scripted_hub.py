@@ -21,6 +21,7 @@ TABLE = [
 ]
 NAME = r"[\w.-]+/[\w.-]+"
 API = re.compile(rf"/api/(model|dataset)s/({NAME})(/auth-check|/revision/([^?]+))?")
+H100 = "NVIDIA H100 80GB HBM3"
 LLAMA_8B = {
     "model_type": "llama",
     "num_hidden_layers": 32,
@@ -141,15 +142,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def machine(folder, hub, gpus=(), free=100_000):
+def machine(folder, hub, gpus=(), free=100_000, gpu_name=H100):
     """The environment of a machine with that hub.
 
     gpus: MiB of each GPU; free: GiB of free disk.
     """
+    sizes = "".join(f"echo {mib}\n" for mib in gpus) or "exit 9\n"
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
     scripts = {
-        "nvidia-smi": "".join(f"echo {mib}\n" for mib in gpus) or "exit 9\n",
+        "nvidia-smi": f"case $1 in *name*) echo {gpu_name} && exit ;; esac\n{sizes}",
         "df": f'echo head\necho "/dev/disk 1 1 {free * 2**20} 1% /the disk"\n',
     }
     for tool, text in scripts.items():

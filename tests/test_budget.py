@@ -1,4 +1,4 @@
-"""preflight/budget.py against what the libraries allocate, and against computations by hand."""
+"""preflight/budget.py and its modules against what the libraries allocate, and by hand."""
 
 import dataclasses
 import json
@@ -13,10 +13,12 @@ from transformers import (
     Qwen2Config,
 )
 
-import budget
+import compute
+import footprint
+import shapes
 from commands import ran, run
 
-LLAMA = budget.SHAPES["llama3_8b"]
+LLAMA = shapes.SHAPES["llama3_8b"]
 # parameters of LLAMA
 N = 8_030_261_248
 GIB = 2**30
@@ -63,11 +65,11 @@ def config(shape, kind):
     ],
 )
 def test_parameters_of_the_published_models(name, kind, published):
-    shape = budget.SHAPES[name]
+    shape = shapes.SHAPES[name]
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config(shape, kind))
     assert shape.parameters == counted(model) == published
-    assert budget.shape(model.config.to_dict()) == shape
+    assert shapes.shape(model.config.to_dict()) == shape
 
 
 @pytest.mark.parametrize("kind", [LlamaConfig, Qwen2Config])
@@ -77,14 +79,14 @@ def test_parameters_of_any_model(kind, more):
     from peft import LoraConfig, get_peft_model
 
     model_config = kind(**TINY, **more, num_labels=1)
-    shape = budget.shape(model_config.to_dict())
+    shape = shapes.shape(model_config.to_dict())
     with torch.device("meta"):
         policy = AutoModelForCausalLM.from_config(model_config)
         reward_model = AutoModelForSequenceClassification.from_config(model_config)
-        assert budget.size(shape, "dpo") == shape.parameters == counted(policy)
-        assert budget.size(shape, "reward_model") == counted(reward_model)
+        assert shapes.size(shape, "dpo") == shape.parameters == counted(policy)
+        assert shapes.size(shape, "reward_model") == counted(reward_model)
         lora = get_peft_model(policy, LoraConfig(r=8, task_type="CAUSAL_LM"))
-    assert budget.size(shape, "dpo", 8) == counted(lora, trained=True)
+    assert shapes.size(shape, "dpo", 8) == counted(lora, trained=True)
 
 
 NOT_OURS = [{"model_type": "gpt2"}, {}, {"model_type": "llama", "hidden_size": "wide"}]
@@ -93,7 +95,7 @@ NOT_OURS = [{"model_type": "gpt2"}, {}, {"model_type": "llama", "hidden_size": "
 @pytest.mark.parametrize("wrong", NOT_OURS)
 def test_another_kind_of_model_is_refused(wrong):
     with pytest.raises(ValueError, match="model_type"):
-        budget.shape(wrong)
+        shapes.shape(wrong)
 
 
 # FLOPs
@@ -111,7 +113,7 @@ def test_flops_are_those_that_torch_counts(checkpointing):
 
     model_config = LlamaConfig(**TINY, attn_implementation="eager")
     model = AutoModelForCausalLM.from_config(model_config).train()
-    shape = budget.shape(model_config.to_dict())
+    shape = shapes.shape(model_config.to_dict())
     ids = torch.randint(1000, (2, 256))
     if checkpointing:
         model.gradient_checkpointing_enable()
@@ -119,14 +121,14 @@ def test_flops_are_those_that_torch_counts(checkpointing):
         loss = model(input_ids=ids, labels=ids, use_cache=False).loss
     with FlopCounterMode(display=False) as backward:
         loss.backward()
-    expected = budget.flops(shape, ids.numel(), 256)
+    expected = compute.flops(shape, ids.numel(), 256)
     # Weights of a layer: 64 x (64 + 32 + 32 + 64) in attention and 64 x 3 x 160 in the MLP.
     layer = 43008
     assert expected == 512 * (2 * 3 * layer + 2 * 64000 + 4 * 3 * 64 * 256)
     assert forward.get_total_flops() == pytest.approx(expected, rel=0.01)
     recomputed = 0
     if checkpointing:
-        recomputed = budget.flops(shape, ids.numel(), 256, head=False) - 512 * 2 * 3 * 160 * 64
+        recomputed = compute.flops(shape, ids.numel(), 256, head=False) - 512 * 2 * 3 * 160 * 64
     assert backward.get_total_flops() == pytest.approx(2 * expected + recomputed, rel=0.01)
 
 
@@ -135,36 +137,36 @@ def test_hours_by_hand():
 
     2 x (32 layers of 218,103,808 weights + 525,336,576 of the head) + 4 x 32 x 4096 x 16384.
     """
-    eight = budget.MACHINES["8x80"]
-    single = budget.MACHINES["1x141"]
+    eight = shapes.MACHINES["8x80"]
+    single = shapes.MACHINES["1x141"]
     work = {"tokens": 1e9, "context": 16384}
     token = 23_599_251_456
-    assert budget.flops(LLAMA, 1, 16384) == token
-    hours = budget.training_hours(LLAMA, "sft", eight, **work)
+    assert compute.flops(LLAMA, 1, 16384) == token
+    hours = compute.training_hours(LLAMA, "sft", eight, **work)
     assert hours == pytest.approx(4 * token * 1e9 / (8 * 989e12 * 0.4) / 3600)
     assert hours == pytest.approx(8.285, abs=1e-3)
-    assert budget.training_hours(LLAMA, "sft", single, **work) == pytest.approx(8 * hours)
-    lora = budget.training_hours(LLAMA, "sft", eight, lora_rank=32, **work)
+    assert compute.training_hours(LLAMA, "sft", single, **work) == pytest.approx(8 * hours)
+    lora = compute.training_hours(LLAMA, "sft", eight, lora_rank=32, **work)
     assert lora / hours == pytest.approx((4 * token - 15_009_316_864) / (4 * token))
-    with_reference = budget.training_hours(LLAMA, "dpo", eight, reference_tokens=1e9, **work)
+    with_reference = compute.training_hours(LLAMA, "dpo", eight, reference_tokens=1e9, **work)
     assert with_reference / hours == pytest.approx(5 / 4)
 
     # Generation. Bytes of the cache of a sequence:
     cache = 500 * 131072
     # A step of 1024 sequences reads 16.1 GB of weights and 67.1 GB of cache: 17.3 ms at the peak
     # bandwidth, more than the 15.8 ms of computing.
-    hours = budget.generation_hours(LLAMA, single, tokens=2.4e8, context=500)
+    hours = compute.generation_hours(LLAMA, single, tokens=2.4e8, context=500)
     step = (2 * N + 1024 * cache) / 4.8e12
     assert hours == pytest.approx(2.4e8 / 1024 * step / 0.5 / 3600)
     # On 80 GB 0.92 x 79.1 - 4 - 14.96 GiB remain for the cache, 62.5 MiB a sequence: 881 of them.
-    hours = budget.generation_hours(LLAMA, eight, tokens=2.4e8, context=500)
+    hours = compute.generation_hours(LLAMA, eight, tokens=2.4e8, context=500)
     step = (2 * N + 881 * cache) / 3.35e12
     assert hours == pytest.approx(2.4e8 / 881 * step / 0.5 / 8 / 3600)
     # With a short context computing takes longer than reading.
-    hours = budget.generation_hours(LLAMA, eight, tokens=2.4e8, context=1)
-    assert hours == pytest.approx(2.4e8 * budget.flops(LLAMA, 1, 1) / (8 * 989e12 * 0.5 * 3600))
-    llama_70b = budget.SHAPES["llama3_70b"]
-    assert budget.generation_hours(llama_70b, single, tokens=1, context=500) == float("inf")
+    hours = compute.generation_hours(LLAMA, eight, tokens=2.4e8, context=1)
+    assert hours == pytest.approx(2.4e8 * compute.flops(LLAMA, 1, 1) / (8 * 989e12 * 0.5 * 3600))
+    llama_70b = shapes.SHAPES["llama3_70b"]
+    assert compute.generation_hours(llama_70b, single, tokens=1, context=500) == float("inf")
 
 
 # Memory
@@ -177,7 +179,7 @@ def sum_of_parts(parts):
 def parts(stage="dpo", gpus=8, sequence=2048, batch=2, distributed="zero3", **more):
     """{part: GiB} of a training of LLAMA."""
     settings = {"gpus": gpus, "sequence": sequence, "batch": batch, "distributed": distributed}
-    gib = budget.training(LLAMA, stage, **settings, **more)
+    gib = footprint.training(LLAMA, stage, **settings, **more)
     assert gib["total"] == pytest.approx(sum_of_parts(gib))
     assert all(value >= 0 for value in gib.values())
     return gib
@@ -244,8 +246,8 @@ def test_what_fits():
 
     Of the full trainings only the reward model's fits on a single H200, and that just.
     """
-    gib_of_80 = budget.MACHINES["8x80"].gib
-    gib_of_141 = budget.MACHINES["1x141"].gib
+    gib_of_80 = shapes.MACHINES["8x80"].gib
+    gib_of_141 = shapes.MACHINES["1x141"].gib
     for stage, sequence in (("sft", 8192), ("reward_model", 4096), ("dpo", 2048)):
         assert parts(stage, sequence=sequence)["total"] < gib_of_80 / 2
         assert parts(stage, sequence=sequence, distributed="ddp")["total"] > gib_of_80
@@ -298,8 +300,8 @@ def test_a_layer_keeps_what_is_counted(autocast):
 
     distributed = "ddp" if autocast else "zero3"
     settings = {"gpus": 1, "sequence": length, "batch": 2, "distributed": distributed}
-    shape = budget.shape(model_config.to_dict())
-    activations = budget.training(shape, "reward_model", **settings)["activations"] * GIB
+    shape = shapes.shape(model_config.to_dict())
+    activations = footprint.training(shape, "reward_model", **settings)["activations"] * GIB
     # What the budget counts beside the layer: its input, kept as a checkpoint, and the mask.
     input_bytes = rows * length * hidden * (4 if autocast else 2)
     mask_bytes = rows * length * length
@@ -310,17 +312,17 @@ def test_a_layer_keeps_what_is_counted(autocast):
 
 def test_generation_and_scoring_by_hand():
     """A token of an 8B model's cache: 2 x 32 layers x 8 heads x 128 x 2 bytes, 128 KiB."""
-    on_one_gpu = budget.generation(LLAMA, sequence=8192, tensor_parallel=1)
-    on_two_gpus = budget.generation(LLAMA, sequence=8192, tensor_parallel=2)
+    on_one_gpu = footprint.generation(LLAMA, sequence=8192, tensor_parallel=1)
+    on_two_gpus = footprint.generation(LLAMA, sequence=8192, tensor_parallel=2)
     assert on_one_gpu["weights"] == pytest.approx(14.957, abs=1e-3)
     assert on_one_gpu["cache"] == 1
     assert on_one_gpu["total"] * 0.92 == pytest.approx(14.957 + 1 + 4, abs=1e-3)
     assert on_two_gpus["weights"] == on_one_gpu["weights"] / 2
     assert on_two_gpus["cache"] == 0.5
-    scoring = budget.scoring(LLAMA)
+    scoring = footprint.scoring(LLAMA)
     assert scoring["weights"] == pytest.approx((N - 128256 * 4096 + 4096) * 2 / GIB)
     assert scoring["cache"] == 18
-    assert budget.scoring(LLAMA, batch_tokens=4096)["cache"] == 4.5
+    assert footprint.scoring(LLAMA, batch_tokens=4096)["cache"] == 4.5
 
 
 # Disk
@@ -332,16 +334,16 @@ def test_disk_by_hand():
     Two checkpoints at a time, of 2 + 12 bytes a parameter.
     """
     trained = ["sft", "reward_model", "dpo", "dpo", "dpo"]
-    disk = budget.disk(LLAMA, trained=trained, downloads=2, tokens=1e9)
+    disk = footprint.disk(LLAMA, trained=trained, downloads=2, tokens=1e9)
     assert disk["models"] * GIB == 10 * N - 2 * (128256 * 4096 - 4096)
     assert disk["checkpoints"] * GIB == 28 * N
     assert disk["downloads"] * GIB == 4 * N
     assert disk["rows"] * GIB == 1e10
     assert disk["total"] == pytest.approx(sum_of_parts(disk))
-    lora = budget.disk(LLAMA, trained=trained, distributed="ddp", lora_rank=32)
+    lora = footprint.disk(LLAMA, trained=trained, distributed="ddp", lora_rank=32)
     assert lora["models"] == 2 * disk["models"]
     assert lora["checkpoints"] < 0.5
-    assert budget.disk(LLAMA, trained=[])["total"] == 0
+    assert footprint.disk(LLAMA, trained=[])["total"] == 0
 
 
 def test_disk_is_what_a_training_writes(tmp_path, world):
@@ -370,8 +372,8 @@ def test_disk_is_what_a_training_writes(tmp_path, world):
     def size(folder):
         return sum(file.stat().st_size for file in folder.glob("*.*"))
 
-    shape = budget.shape(json.loads((partial / "config.json").read_text()))
-    disk = budget.disk(shape, trained=["sft"], distributed="ddp")
+    shape = shapes.shape(json.loads((partial / "config.json").read_text()))
+    disk = footprint.disk(shape, trained=["sft"], distributed="ddp")
     assert size(partial) == pytest.approx(disk["models"] * GIB, rel=0.02)
     assert size(checkpoint) == pytest.approx(disk["checkpoints"] / 2 * GIB, rel=0.02)
 

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-import budget
+import compute
+import footprint
+import shapes
 from commands import ROOT, run, write_jsonl
-from scripted_hub import LLAMA_8B, NAME, TABLE, machine, split
+from scripted_hub import H100, LLAMA_8B, NAME, TABLE, machine, split
 
 # smollm2.sh starts from files that its own scripts make first.
 RECIPES = sorted(path.name for path in ROOT.glob("recipes/*.sh") if path.name != "smollm2.sh")
@@ -41,9 +43,10 @@ SFT_MODEL_IS_OPEN = "# hub: SFT_MODEL=RLHFlow/LLaMA3-SFT: open"
 def check(tmp_path, hub):
     """Run the check as run_loop.sh does: (exit status, lines of what is well, problems)."""
 
-    def checked(*, gpus=(), free=100_000, recipe=None, flags=(), **variables):
-        environment = {**machine(tmp_path, hub, gpus, free), "PYTHON": sys.executable, **variables}
-        command = ["bash", "-c", AS_THE_DRIVER, "-", *flags, "preflight/check.py"]
+    def checked(*, gpus=(), gpu_name=H100, free=100_000, recipe=None, flags=(), **variables):
+        environment = machine(tmp_path, hub, gpus, free, gpu_name)
+        environment |= {"PYTHON": sys.executable, **variables}
+        command = ["bash", "-c", AS_THE_DRIVER, "-", *(flags or ["preflight/check.py"])]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
@@ -137,15 +140,15 @@ def test_every_recipe_passes(check, hub, recipe):
 
 def test_what_it_tells_of_the_papers_run(check):
     status, well, problems = check(RECIPE="recipes/llama3_8b.sh", GPUS="8", gpus=[81559] * 8)
-    shape = budget.SHAPES["llama3_8b"]
+    shape = shapes.SHAPES["llama3_8b"]
     settings = {"gpus": 8, "batch": 2, "distributed": "zero3"}
-    sft = budget.training(shape, "sft", sequence=8192, **settings)["total"]
-    rm = budget.training(shape, "reward_model", sequence=4096, **settings)["total"]
-    dpo = budget.training(shape, "dpo", sequence=2048, **settings)["total"]
-    generation = budget.generation(shape, sequence=4096)["total"]
-    scoring = budget.scoring(shape)["total"]
+    sft = footprint.training(shape, "sft", sequence=8192, **settings)["total"]
+    rm = footprint.training(shape, "reward_model", sequence=4096, **settings)["total"]
+    dpo = footprint.training(shape, "dpo", sequence=2048, **settings)["total"]
+    generation = footprint.generation(shape, sequence=4096)["total"]
+    scoring = footprint.scoring(shape)["total"]
     trained = ["sft", "reward_model", "dpo", "dpo", "dpo"]
-    disk = budget.disk(shape, trained=trained, tokens=3 * 20000 * 8 * 2048)
+    disk = footprint.disk(shape, trained=trained, tokens=3 * 20000 * 8 * 2048)
     users = {"EVALS=academic", "SFT_DATA=paper", "PREFERENCES=mix2", "variables.sh", "llama3_8b.sh"}
     datasets = 0
     for name, kind, _, used_by in TABLE:
@@ -179,6 +182,7 @@ def test_what_it_tells_of_the_papers_run(check):
         "# batches: SFT 32 = 2 a GPU x 8 GPUs x 2 steps",
         "# batches: RM 512 = 2 a GPU x 8 GPUs x 32 steps",
         "# batches: DPO 128 = 2 a GPU x 8 GPUs x 8 steps",
+        "# hours of a round, computed: iter/responses 0.1, iter/rewards 0.1, iter/policy 0.4",
     ]
 
 
@@ -486,8 +490,8 @@ def test_too_little_disk(check, hub):
     """The shape comes from the model's config.json on the hub."""
     hub.configs["RLHFlow/LLaMA3-SFT"] = LLAMA_70B
     status, _, problems = check(**QUICK, free=900)
-    shape = budget.SHAPES["llama3_70b"]
-    disk = budget.disk(shape, trained=["dpo"] * 3, tokens=3 * 20000 * 8 * 2048)
+    shape = shapes.SHAPES["llama3_70b"]
+    disk = footprint.disk(shape, trained=["dpo"] * 3, tokens=3 * 20000 * 8 * 2048)
     models, checkpoints, rows = disk["models"], disk["checkpoints"], disk["rows"]
     total = models + checkpoints + rows + 35
     assert models + checkpoints > 1024
@@ -517,11 +521,38 @@ def test_more_gpus_than_there_are(check):
     assert "# GPUs: none here, 8 asked for: not checked" in well
 
 
+def test_hours_of_a_round(check, tmp_path):
+    """By the formulas of compute.py, with the lengths of budget.py's table; a file has seconds."""
+    shape = shapes.SHAPES["llama3_8b"]
+    gpus = [81559] * 8
+    file = tmp_path / "budget"
+    flags = ["preflight/check.py", "--hours_file", file]
+    eight = shapes.Machine("", 8, 81559 / 1024, *shapes.GPU_RATES["H100"])
+    tokens = {"tokens": 20000 * 8 * 500, "context": 500}
+    pairs = {"tokens": 2 * 20000 * 1500, "context": 750, "reference_tokens": 20000 * 1500}
+    hours = {
+        "iter/responses": compute.generation_hours(shape, eight, **tokens),
+        "iter/rewards": compute.scoring_hours(shape, eight, **tokens),
+        "iter/policy": compute.training_hours(shape, "dpo", eight, **pairs),
+    }
+    status, well, _ = check(**QUICK, gpus=gpus, flags=flags)
+    assert status == 0
+    listed = ", ".join(f"{step} {count:.1f}" for step, count in hours.items())
+    assert f"# hours of a round, computed: {listed}" in well
+    seconds = [f"{step} {round(3600 * count)}" for step, count in hours.items()]
+    assert file.read_text().splitlines() == seconds
+
+    file.unlink()
+    _, well, _ = check(**QUICK, gpus=gpus, gpu_name="an unknown one", flags=flags)
+    assert not file.exists()
+    assert not [line for line in well if "hours" in line]
+
+
 def test_too_little_memory(check, hub):
     """By parts, with what to change; GPU_MEMORY wins over nvidia-smi."""
-    shape = budget.SHAPES["llama3_8b"]
+    shape = shapes.SHAPES["llama3_8b"]
     ddp = {**QUICK, "DISTRIBUTED": "ddp", "gpus": [81559] * 8}
-    gib = budget.training(shape, "dpo", gpus=8, sequence=2048, batch=2, distributed="ddp")
+    gib = footprint.training(shape, "dpo", gpus=8, sequence=2048, batch=2, distributed="ddp")
     total = gib.pop("total")
     assert total > 79.6
     parts = ", ".join(f"{name} {size:.1f}" for name, size in gib.items() if size >= 0.05)
@@ -591,9 +622,9 @@ def test_what_the_context_has_to_hold(check, hub):
 def test_without_a_known_memory_it_tells_what_is_needed(check, hub):
     hub.configs["sfairXC/FsfairX-LLaMA3-RM-v0.1"] = {"model_type": "other"}
     status, well, _ = check(**QUICK)
-    shape = budget.SHAPES["llama3_8b"]
-    dpo = budget.training(shape, "dpo", gpus=8, sequence=2048, batch=2, distributed="zero3")
-    generation = budget.generation(shape, sequence=4096)
+    shape = shapes.SHAPES["llama3_8b"]
+    dpo = footprint.training(shape, "dpo", gpus=8, sequence=2048, batch=2, distributed="zero3")
+    generation = footprint.generation(shape, sequence=4096)
     assert status == 0
     needed = f"dpo {dpo['total']:.1f}, generation {generation['total']:.1f}"
     assert f"# GPU memory: unknown, set GPU_MEMORY (GiB) to check; needed: {needed}" in well
@@ -626,8 +657,10 @@ def test_the_tiny_recipe_needs_the_standard_library_alone(check):
     flags = ["-X", "importtime"]
     always = imports(run(*flags, "-c", "").stderr.splitlines())
     # The check's own modules, and Jython's `org`, for which `copy` looks.
-    always |= {"budget", "hub", "machine", "needs", "org"}
-    status, _, lines = check(RECIPE="recipes/tiny.sh", GPUS="0", flags=flags)
+    always |= {"budget", "compute", "disk", "footprint", "gpus", "hours", "hub", "needs"}
+    always |= {"settings", "shapes", "org"}
+    command = [*flags, "preflight/check.py"]
+    status, _, lines = check(RECIPE="recipes/tiny.sh", GPUS="0", flags=command)
     assert status == 0
     assert "argparse" in imports(lines)
     assert imports(lines) - always <= sys.stdlib_module_names

@@ -830,3 +830,42 @@ def test_a_script_of_ones_own_without_the_flags_is_refused_before_the_first_step
         assert status == 1
         assert not steps(printed)
         assert f"run_loop.sh: {tmp_path}/run/iter1/rewards.jsonl: {scorer}: {reason}\n" in printed
+
+
+TIME_LEFT = """
+set -euo pipefail
+source driver/steps.sh
+source driver/engine.sh
+OUT=$1 FROM="" TO=""
+for t in 1 2; do
+  for file in responses.jsonl rewards.jsonl pairs.jsonl policy; do
+    step "$OUT/iter$t/$file" make
+  done
+done
+states=(missing missing missing missing missing missing missing missing)
+last=7
+time_left 0
+"""
+
+
+def test_time_left_goes_by_equal_steps_then_by_the_budget(tmp_path):
+    log = tmp_path / "log/iter1"
+    log.mkdir(parents=True)
+
+    def left():
+        done = subprocess.run(
+            ["bash", "-c", TIME_LEFT, "-", tmp_path], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert left() == ""
+    # A second call of responses, of 600 s as measured; what the others take is unknown.
+    (log / "responses.seconds").write_text("600\n")
+    assert left() == ", at least 11 min left\n"
+    # The measured responses count, not the computed ones.
+    (tmp_path / "log/budget").write_text("iter/responses 7000\niter/rewards 300\n")
+    assert left() == ", at least 21 min left\n"
+    with open(tmp_path / "log/budget", "a") as budget:
+        budget.write("iter/pairs 0\niter/policy 1200\n")
+    assert left() == ", about 61 min left\n"

@@ -1,0 +1,69 @@
+"""The hours of a round's steps, computed before there are any to go by. For check.py.
+
+Assumed are compute.py's shares of a GPU's peak, and the lengths of budget.py's table.
+"""
+
+import subprocess
+
+import budget
+import compute
+import shapes
+from needs import number, value
+from settings import lora_rank, policy_shape, processes, scoring_models, shape_of
+
+
+def hours_by_step(gpu_gib, reachable):
+    """{kind of step, as iter/responses: hours} of those that can be computed."""
+    rates = rates_of_gpu()
+    policy = policy_shape(reachable)
+    if not (rates and policy):
+        return {}
+    machine = shapes.Machine("this one", processes(), gpu_gib, *rates)
+    prompts = number("PROMPTS_PER_ITERATION")
+    tokens = prompts * number("N") * budget.RESPONSE_TOKENS
+    hours = {
+        "iter/responses": compute.generation_hours(
+            policy,
+            machine,
+            tokens=tokens,
+            context=budget.RESPONSE_TOKENS,
+            tensor_parallel=number("TENSOR_PARALLEL") or 1,
+        )
+    }
+    reward_model = shape_of(dict(scoring_models()).get("REWARD_MODEL", ""), reachable)
+    if value("ANNOTATOR") == "reward_model" and reward_model:
+        hours["iter/rewards"] = compute.scoring_hours(
+            reward_model, machine, tokens=tokens, context=budget.RESPONSE_TOKENS
+        )
+    if value("OPTIMISER") == "dpo":
+        pair_tokens = prompts * budget.PAIR_TOKENS
+        hours["iter/policy"] = compute.training_hours(
+            policy,
+            "dpo",
+            machine,
+            tokens=float(value("DPO_EPOCHS")) * pair_tokens,
+            context=budget.PADDED_TOKENS,
+            lora_rank=lora_rank("dpo"),
+            reference_tokens=pair_tokens,
+        )
+    return hours
+
+
+def rates_of_gpu():
+    """(bf16 FLOP/s, bytes/s) of this machine's first GPU, or None if its name is unknown."""
+    try:
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        names = subprocess.run(command, capture_output=True, text=True).stdout
+    except FileNotFoundError:
+        return None
+    for name, rates in shapes.GPU_RATES.items():
+        if name in names.partition("\n")[0]:
+            return rates
+    return None
+
+
+def write(hours, file):
+    """A line for each kind of step: its name and its seconds, for run_loop.sh."""
+    with open(file, "w", encoding="utf-8") as lines:
+        for step, count in hours.items():
+            lines.write(f"{step} {round(3600 * count)}\n")
