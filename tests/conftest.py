@@ -13,6 +13,9 @@ from scripted_hub import Hub
 
 # No test uses the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Nor the judge of whoever runs the tests.
+for name in [name for name in os.environ if name.startswith("OPENAI_")]:
+    del os.environ[name]
 # Flags of every training here; the losses of all steps are in trainer_state.json.
 TRAINING = "--bf16 False --gradient_checkpointing False --dataloader_pin_memory False".split()
 TRAINING += "--disable_tqdm True --logging_steps 1 --save_strategy no".split()

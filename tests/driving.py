@@ -54,6 +54,11 @@ def start(recipe, **variables):
         )
 
 
+def start_warm(recipe, **variables):
+    """The driver with the Python whose libraries are imported already, as compare.sh does."""
+    return start(recipe, VIRTUAL_ENV=str(warm_python().parents[1]), **variables)
+
+
 def drive(recipe, **variables):
     """(exit status, what was printed) of the driver."""
     status = start(recipe, **variables).wait()
@@ -61,11 +66,9 @@ def drive(recipe, **variables):
 
 
 def drive_warm(recipe, **variables):
-    """The same with the Python whose libraries are imported already, as compare.sh does.
-
-    Only for a driver that ends by itself.
-    """
-    return drive(recipe, VIRTUAL_ENV=str(warm_python().parents[1]), **variables)
+    """The same with the Python whose libraries are imported already, as compare.sh does."""
+    status = start_warm(recipe, **variables).wait()
+    return status, recipe.with_suffix(".log").read_text()
 
 
 def steps(printed):

@@ -1,7 +1,6 @@
 """A judge that speaks OpenAI's protocol and replies as a test says; and the tiny world's judge."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -10,8 +9,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from commands import ROOT
-
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
 
 
 class Judge(ThreadingHTTPServer):

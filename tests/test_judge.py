@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import random
 import runpy
 import signal
@@ -17,7 +18,7 @@ import pytest
 
 import scripted_judge
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
-from scripted_judge import ENVIRONMENT, tiny_judge
+from scripted_judge import tiny_judge
 
 SCRIPT = "annotation/1c_llm_judge.py"
 TRUE_REWARD = runpy.run_path(str(ROOT / "recipes/tiny/true_reward.py"))
@@ -55,13 +56,13 @@ def command(tmp_path, rows, url, *flags, name="rewards.jsonl"):
 def judged(tmp_path, rows, reply, *flags, name="rewards.jsonl"):
     """(output rows, what was printed, the texts of the judge's requests)"""
     with judge_that(reply) as judge:
-        done = ran(*command(tmp_path, rows, judge.url, *flags, name=name), env=ENVIRONMENT)
+        done = ran(*command(tmp_path, rows, judge.url, *flags, name=name))
     return read_jsonl(tmp_path / name), done.stdout, judge.asked
 
 
-def failed(tmp_path, rows, url, *flags, env=ENVIRONMENT):
+def failed(tmp_path, rows, url, *flags, **options):
     """The one line in which the script gives up; no rewards appear."""
-    done = run(*command(tmp_path, rows, url, *flags), env=env)
+    done = run(*command(tmp_path, rows, url, *flags), **options)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
     assert not (tmp_path / "rewards.jsonl").exists()
     return done.stderr
@@ -532,7 +533,7 @@ def test_a_judge_that_dies_midway_is_not_asked_again_what_it_answered(tmp_path, 
     assert "APIConnectionError" in error
     with judge_that(reply) as second:
         script = command(tmp_path, rows, second.url, *flags, "--concurrency", 3)
-        printed = ran(*script, env=ENVIRONMENT).stdout
+        printed = ran(*script).stdout
     assert len(first.answered) == 67
     assert sorted(first.answered + second.asked) == sorted(questions)
     assert len(set(questions)) == len(questions)
@@ -555,7 +556,6 @@ def test_a_kill_loses_nothing_but_what_is_under_way(tmp_path):
         process = subprocess.Popen(
             [sys.executable, *map(str, script)],
             cwd=ROOT,
-            env=ENVIRONMENT,
             stdout=subprocess.DEVNULL,
         )
         while len(judge.answered) < 70:
@@ -563,7 +563,7 @@ def test_a_kill_loses_nothing_but_what_is_under_way(tmp_path):
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        ran(*script, env=ENVIRONMENT)
+        ran(*script)
     output = read_jsonl(tmp_path / "rewards.jsonl")
     assert [row["id"] for row in output] == [row["id"] for row in rows]
     assert len(judge.asked) - len(set(judge.asked)) <= concurrency
@@ -576,11 +576,11 @@ def test_a_kill_loses_nothing_but_what_is_under_way(tmp_path):
 def test_key_and_address_may_stand_in_the_environment(tmp_path):
     with judge_that(lambda *_: "[[5]]") as judge:
         script = command(tmp_path, [answers("a")], judge.url)
-        environment = ENVIRONMENT | {"OPENAI_BASE_URL": judge.url, "OPENAI_API_KEY": "abc"}
+        environment = os.environ | {"OPENAI_BASE_URL": judge.url, "OPENAI_API_KEY": "abc"}
         ran(SCRIPT, *script[3:], env=environment)
         assert judge.keys == {"Bearer abc"}
         assert len(judge.asked) == 3
-    done = run(SCRIPT, *script[3:], env=ENVIRONMENT)
+    done = run(SCRIPT, *script[3:])
     assert done.returncode == 2
     assert "--judge_url" in done.stderr.splitlines()[-1]
 
@@ -657,7 +657,7 @@ def test_the_tiny_judge_judges_by_the_true_reward(tmp_path, world, tiny, method)
     file = write_jsonl(tmp_path / "in.jsonl", compared(world))
     out = tmp_path / "out.jsonl"
     flags = ["--judge_url", tiny, "--judge_model", "true_reward", "--method", method]
-    ran(SCRIPT, *flags, "--responses_file", file, "--output_file", out, env=ENVIRONMENT)
+    ran(SCRIPT, *flags, "--responses_file", file, "--output_file", out)
     rows = read_jsonl(out)
     assert len(rows) == 200
     for row in rows:

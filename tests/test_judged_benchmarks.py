@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import re
 import shutil
@@ -12,7 +13,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from commands import ran, read_jsonl, run, write_jsonl
-from scripted_judge import ENVIRONMENT, judge_that
+from scripted_judge import judge_that
 
 CATEGORIES = [
     "writing",
@@ -123,15 +124,15 @@ def command(script, files, tmp_path, url, *flags):
 def judged(script, files, tmp_path, reply, *flags):
     """(the result, the judgments, what was printed, the texts of the judge's requests)"""
     with judge_that(reply) as judge:
-        done = ran(*command(script, files, tmp_path, judge.url, *flags), env=ENVIRONMENT)
+        done = ran(*command(script, files, tmp_path, judge.url, *flags))
     name = script.partition("_")[2]
     result = json.loads((tmp_path / f"out/{name}.json").read_text())
     return result, read_jsonl(tmp_path / "out/judgments.jsonl"), done.stdout, judge.asked
 
 
-def refused(script, files, tmp_path, url="http://127.0.0.1:9/v1", *flags, env=ENVIRONMENT):
+def refused(script, files, tmp_path, url="http://127.0.0.1:9/v1", *flags, **options):
     """The one line in which the script gives up; there is no result."""
-    done = run(*command(script, files, tmp_path, url, "--max_retries", 0, *flags), env=env)
+    done = run(*command(script, files, tmp_path, url, "--max_retries", 0, *flags), **options)
     assert done.returncode == 1, done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert not list(tmp_path.glob("out/*.json"))
@@ -512,7 +513,7 @@ def test_the_published_files_without_a_network(tmp_path):
     files = mt_bench(tmp_path)
     del files["--prompts_file"]
     proxy = {"https_proxy": "http://127.0.0.1:9", "XDG_CACHE_HOME": str(tmp_path)}
-    error = refused("2b_mt_bench", files, tmp_path, env={**ENVIRONMENT, **proxy})
+    error = refused("2b_mt_bench", files, tmp_path, env={**os.environ, **proxy})
     assert error.startswith("https://raw.githubusercontent.com/")
     assert "fetch it elsewhere and give its path" in error
 
@@ -526,7 +527,7 @@ def test_files_from_the_hub(tmp_path):
     (tmp_path / "hub/datasets--owner--name/refs/main").write_text("1234")
     files["--questions_file"].rename(snapshot / "question.jsonl")
     files["--questions_file"] = "hf://datasets/owner/name/data/question.jsonl"
-    offline = {**ENVIRONMENT, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    offline = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub")}
     with judge_that(stars) as judge:
         ran(*command("2b_mt_bench", files, tmp_path, judge.url), env=offline)
     assert json.loads((tmp_path / "out/mt_bench.json").read_text())["judgments"] == 160

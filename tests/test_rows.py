@@ -13,8 +13,6 @@ import pytest
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from common import rows, training
 
-OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1"}
-
 
 def turn(role, content="words"):
     return {"role": role, "content": content}
@@ -195,7 +193,7 @@ WITH_A_MODEL = ["generation/2_responses.py", "annotation/1a_reward_model.py", "e
 @pytest.mark.parametrize("script", WITH_A_MODEL)
 def test_a_model_that_is_not_there(tmp_path, script):
     file = write_jsonl(tmp_path / "in.jsonl", [scored("a")])
-    error = refused(tmp_path, script, file, env=OFFLINE)
+    error = refused(tmp_path, script, file)
     assert error.startswith("no/such/model: cannot load a model from it (")
 
 
@@ -212,7 +210,7 @@ PAIR = {
 
 def training_refused(tmp_path, script, *flags):
     before = sorted(tmp_path.iterdir())
-    done = run(script, *TRAINING, "--output_dir", tmp_path / "model", *flags, env=OFFLINE)
+    done = run(script, *TRAINING, "--output_dir", tmp_path / "model", *flags)
     assert done.returncode == 1
     assert sorted(tmp_path.iterdir()) == before
     return done.stderr

@@ -13,7 +13,7 @@ from statistics import fmean
 import pytest
 
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
-from scripted_judge import ENVIRONMENT, tiny_judge
+from scripted_judge import tiny_judge
 
 TRUE_REWARD = runpy.run_path(str(ROOT / "recipes/tiny/true_reward.py"))
 ANSWERS = [
@@ -53,7 +53,7 @@ def reward(question, text, right):
 def judge(script, url, out, *flags):
     """The result that the script writes."""
     command = [script, *flags, "--judge_url", url, "--judge_model", "true_reward"]
-    ran(*command, "--output_dir", out, env={**ENVIRONMENT, "HF_HUB_OFFLINE": "1"})
+    ran(*command, "--output_dir", out)
     (result,) = [path for path in out.glob("*.json") if path.stem in script]
     return json.loads(result.read_text())
 

@@ -30,6 +30,8 @@ from pathlib import Path
 
 # None of them may start a thread that computes: a fork would lose it.
 PRELOADED = (
+    "math_verify",
+    "openai",
     "trl.trainer.dpo_trainer",
     "trl.trainer.kto_trainer",
     "trl.trainer.sft_trainer",
