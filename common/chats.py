@@ -123,12 +123,12 @@ def teach_turn_end(tokenizer, model):
 # Prompts and responses
 
 
-def prompt_text(tokenizer, messages, where):
-    """The text that a policy continues."""
-    return models.render(tokenizer, messages, where, add_generation_prompt=True)
+def prompt_text(tokenizer, messages, where, tools=None):
+    """The text that a policy continues. tools: the schemas of the tools that it may call."""
+    return models.render(tokenizer, messages, where, tools=tools, add_generation_prompt=True)
 
 
-def prompt_and_response(tokenizer, end, prompt, messages, where):
+def prompt_and_response(tokenizer, end, prompt, messages, where, tools=None):
     """(text of a prompt, text of the response through the closing).
 
     None if the two do not go together: the response's thought does not fit the prompt, or the
@@ -136,12 +136,12 @@ def prompt_and_response(tokenizer, end, prompt, messages, where):
 
     messages: the response, sampled or of a preference set; further turns may precede its last.
     """
-    text = prompt_text(tokenizer, prompt, where)
+    text = prompt_text(tokenizer, prompt, where, tools)
     full_prompt = text
     if len(messages) > 1:
-        full_prompt = prompt_text(tokenizer, [*prompt, *messages[:-1]], where)
+        full_prompt = prompt_text(tokenizer, [*prompt, *messages[:-1]], where, tools)
     content = messages[-1]["content"]
-    response = template_response(tokenizer, end, [*prompt, *messages], full_prompt, where)
+    response = template_response(tokenizer, end, [*prompt, *messages], full_prompt, where, tools)
     if response is None or not is_verbatim(response, content, end):
         response = verbatim_response(full_prompt, content, end)
     if response is None or not full_prompt.startswith(text):
@@ -158,7 +158,7 @@ def has_thought(response):
     return bool(thoughts.OPENS.search(response) or thoughts.CLOSES.search(response))
 
 
-def template_response(tokenizer, end, messages, prompt, where):
+def template_response(tokenizer, end, messages, prompt, where, tools=None):
     """What the template writes behind that prompt for the last message, through the closing.
 
     None for a response with a thought, and where the template does not write the response behind
@@ -167,7 +167,7 @@ def template_response(tokenizer, end, messages, prompt, where):
     content = messages[-1]["content"]
     if has_thought(content):
         return None
-    text = models.render(tokenizer, messages, where)
+    text = models.render(tokenizer, messages, where, tools=tools)
     if end.text:
         # What the template writes after a chat, behind the end of the last turn, is left out.
         before, separator, _ = text.rpartition(end.text)
@@ -307,16 +307,16 @@ class Conversation:
     left_out: int  # turns of the assistant that are not written as they would be sampled
 
 
-def conversation(tokenizer, end, messages, where):
+def conversation(tokenizer, end, messages, where, tools=None):
     """The Conversation of these messages; end: the tokenizer's TurnEnd.
 
     A turn of the assistant is learned if the text holds it as it would be sampled: behind the
     prompt of the messages before it, verbatim, up to the token that ends it. Other turns have no
     loss and are counted. Only the last turn may have a thought: templates take older ones out.
     """
-    text = models.render(tokenizer, messages, where)
+    text = models.render(tokenizer, messages, where, tools=tools)
     if has_thought(messages[-1]["content"]):
-        prompt = prompt_text(tokenizer, messages[:-1], where)
+        prompt = prompt_text(tokenizer, messages[:-1], where, tools)
         response = verbatim_response(prompt, messages[-1]["content"], end)
         text = prompt + (response or "")
     spans = []
@@ -324,7 +324,7 @@ def conversation(tokenizer, end, messages, where):
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        span = span_of_turn(tokenizer, end, messages[: index + 1], text, where)
+        span = span_of_turn(tokenizer, end, messages[: index + 1], text, where, tools)
         if span is None:
             left_out += 1
         else:
@@ -332,21 +332,30 @@ def conversation(tokenizer, end, messages, where):
     ids, starts = encode_parts(tokenizer, text, [first for first, _ in spans])
     labels = []
     for token_id, start in zip(ids, starts, strict=True):
-        learned = any(first <= start < last for first, last in spans)
-        labels.append(token_id if learned else NO_LOSS)
+        labels.append(token_id if within(start, spans) else NO_LOSS)
     return Conversation(ids, labels, left_out)
 
 
-def span_of_turn(tokenizer, end, messages, text, where):
+def within(position, spans):
+    """Is a position in one of the (start, end)?"""
+    return any(first <= position < last for first, last in spans)
+
+
+def span_of_turn(tokenizer, end, messages, text, where, tools=None):
     """(start, end) of the turn messages[-1] in the text of its conversation, through its end token.
 
     None if the text does not hold the turn as it would be sampled.
     """
-    prompt = prompt_text(tokenizer, messages[:-1], where)
+    prompt = prompt_text(tokenizer, messages[:-1], where, tools)
     content = messages[-1]["content"]
-    response = template_response(tokenizer, end, messages, prompt, where)
+    response = template_response(tokenizer, end, messages, prompt, where, tools)
     if response is None and has_thought(content):
         response = verbatim_response(prompt, content, end)
+    return span_behind(prompt, response, end, text)
+
+
+def span_behind(prompt, response, end, text):
+    """(start, end) of a response behind its prompt in a text, through its end token, or None."""
     if response is None:
         return None
     through_end = prompt + response.removesuffix(end.closing.removeprefix(end.text))
