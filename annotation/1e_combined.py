@@ -16,6 +16,7 @@ Writes: --output_file, the rows of the first file, with "rewards": the sum; "ann
         --output_file runs/both/iter1/rewards.jsonl
 """
 
+import json
 import sys
 import time
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ def read_rewards(file, hash_by_id):
         name = str(row.get("annotator", file))
         rewards[row["id"]] = row["rewards"]
         # The texts themselves would take the memory of the whole file.
-        digest = hash(tuple(row["responses"]))
+        digest = hash(json.dumps(row["responses"]))
         if hash_by_id.setdefault(row["id"], digest) != digest:
             rows.refuse(row, "responses: not those of an earlier file")
     return rewards, name

@@ -14,7 +14,9 @@ Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "
                                     against the prompt's other untruncated responses (SPPO)
             --explored_file         adds "explored", the response of that file's row (XPO, SELM)
         Dropped and counted: rows with fewer than two untruncated responses (a truncated one teaches
-        to stop in mid-sentence), identical pairs, ties, margins below --min_margin.
+        to stop in mid-sentence), identical pairs, ties, margins below --min_margin. right_wrong
+        calls a response right if its reward is at least 0.5, and drops rows that are all right or
+        all wrong.
 
     python annotation/2_pairs.py --rewards_file runs/tiny/iter1/rewards.jsonl \
         --output_file runs/tiny/iter1/pairs.jsonl
@@ -26,11 +28,12 @@ import sys
 import time
 from collections import Counter
 
-from common import arguments, rows
+from common import arguments, rows, trajectories
 from scored_responses import penalised_scores
 
 # Above it math.exp overflows; the probability is 0 long before.
 LARGEST_EXPONENT = 700
+RIGHT = 0.5  # the least reward of a right response
 
 
 def parse_arguments():
@@ -44,9 +47,10 @@ def parse_arguments():
     )
     parser.add_argument(
         "--pairing",
-        choices=["best_worst", "best_random", "random_random"],
+        choices=["best_worst", "best_random", "random_random", "right_wrong"],
         default="best_worst",
-        help="which two responses; best_worst is the paper's (3.3)",
+        help="which two responses; best_worst is the paper's (3.3), right_wrong a random right one "
+        "against a random wrong one (arXiv 2409.02392)",
     )
     parser.add_argument(
         "--length_penalty",
@@ -73,6 +77,26 @@ def parse_arguments():
     return parser.parse_args()
 
 
+def split(row, candidates):
+    """(right responses, wrong ones), indexes."""
+    right = [i for i in candidates if row["rewards"][i] >= RIGHT]
+    wrong = [i for i in candidates if row["rewards"][i] < RIGHT]
+    return right, wrong
+
+
+def reason_without_pair(row, candidates, pairing):
+    """Why these responses of a row make no pair, or None."""
+    if len(candidates) < 2:
+        return "truncated"
+    if pairing == "right_wrong":
+        right, wrong = split(row, candidates)
+        if not wrong:
+            return "all right"
+        if not right:
+            return "all wrong"
+    return None
+
+
 def choose(row, candidates, scores, args):
     """Which two of a row's responses make the pair: the indexes of chosen and rejected."""
     ranked = sorted(candidates, key=lambda i: scores[i], reverse=True)
@@ -82,6 +106,9 @@ def choose(row, candidates, scores, args):
         return ranked[0], ranked[-1]
     if args.pairing == "best_random":
         return ranked[0], rng.choice(ranked[1:])
+    if args.pairing == "right_wrong":
+        right, wrong = split(row, candidates)
+        return rng.choice(right), rng.choice(wrong)
     return sorted(rng.sample(candidates, 2), key=lambda i: scores[i], reverse=True)
 
 
@@ -113,8 +140,8 @@ def make_pair(row, chosen, rejected):
         del pair[field]
     # A judgement refers to the responses by their indexes.
     pair.pop("judgement", None)
-    pair["chosen"] = [{"role": "assistant", "content": row["responses"][chosen]}]
-    pair["rejected"] = [{"role": "assistant", "content": row["responses"][rejected]}]
+    pair["chosen"] = trajectories.turns(row["responses"][chosen])
+    pair["rejected"] = trajectories.turns(row["responses"][rejected])
     pair["chosen_reward"] = row["rewards"][chosen]
     pair["rejected_reward"] = row["rewards"][rejected]
     return pair
@@ -128,8 +155,9 @@ def pairs(args, explored, counts):
         for i, finish_reason in enumerate(row["finish_reasons"]):
             if args.keep_truncated or finish_reason != "length":
                 candidates.append(i)
-        if len(candidates) < 2:
-            counts["dropped, truncated"] += 1
+        reason = reason_without_pair(row, candidates, args.pairing)
+        if reason:
+            counts[f"dropped, {reason}"] += 1
             continue
         scores = penalised_scores(row, args.length_penalty)
         chosen, rejected = choose(row, candidates, scores, args)

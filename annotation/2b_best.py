@@ -17,7 +17,7 @@ Writes: --output_file, the same rows with every per-response field reduced to th
 import sys
 import time
 
-from common import arguments, rows
+from common import arguments, rows, trajectories
 from scored_responses import penalised_scores, trainable
 
 
@@ -47,8 +47,7 @@ def with_best(row, candidates, length_penalty):
     scores = penalised_scores(row, length_penalty)
     best = max(candidates, key=lambda i: scores[i])
     best_row = rows.with_responses(row, [best])
-    answer = {"role": "assistant", "content": row["responses"][best]}
-    best_row["messages"] = [*row["prompt"], answer]
+    best_row["messages"] = [*row["prompt"], *trajectories.turns(row["responses"][best])]
     return best_row
 
 

@@ -13,7 +13,7 @@ Writes: --output_file, {"id", "prompt", "chosen", "rejected"}: the reference ans
 import sys
 from collections import Counter
 
-from common import arguments, rows
+from common import arguments, rows, trajectories
 
 
 def first_untruncated(row):
@@ -47,14 +47,14 @@ def main():
         response = first_untruncated(row)
         if response is None:
             dropped["dropped, truncated"] += 1
-        elif response == reference["content"]:
+        elif trajectories.turns(response) == [reference]:
             dropped["dropped, identical"] += 1
         else:
             pair = {
                 "id": row["id"],
                 "prompt": row["prompt"],
                 "chosen": [reference],
-                "rejected": [{"role": "assistant", "content": response}],
+                "rejected": trajectories.turns(response),
             }
             pairs.append(pair)
     if not pairs:

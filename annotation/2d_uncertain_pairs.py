@@ -28,7 +28,7 @@ import sys
 import time
 from collections import Counter
 
-from common import arguments, batches, models, rows
+from common import arguments, batches, models, rows, trajectories
 from scored_responses import penalised_scores
 
 
@@ -151,8 +151,8 @@ class RewardModel:
         conversations = []
         for row in chunk:
             for response in row["responses"]:
-                answer = {"role": "assistant", "content": response}
-                conversations.append((row.at("prompt"), [*row["prompt"], answer]))
+                chat = [*row["prompt"], *trajectories.turns(response)]
+                conversations.append((row.at("prompt"), chat))
         # One call for the chunk: the tokenizer works in parallel.
         token_ids = iter(self.token_ids(conversations))
         ids_by_row = [list(itertools.islice(token_ids, len(row["responses"]))) for row in chunk]
@@ -266,8 +266,8 @@ def choose_and_add_pair(row, features, information, length_penalty):
     pair = {
         "id": row["id"],
         "prompt": row["prompt"],
-        "chosen": [{"role": "assistant", "content": responses[best]}],
-        "rejected": [{"role": "assistant", "content": responses[other]}],
+        "chosen": trajectories.turns(responses[best]),
+        "rejected": trajectories.turns(responses[other]),
         "chosen_reward": row["rewards"][best],
         "rejected_reward": row["rewards"][other],
         "uncertainty": squared_norms[most_uncertain].sqrt().item(),

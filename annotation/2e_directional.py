@@ -22,7 +22,7 @@ import itertools
 import sys
 from statistics import fmean, pstdev
 
-from common import arguments, rows
+from common import arguments, rows, trajectories
 from scored_responses import trainable
 
 
@@ -77,7 +77,7 @@ def example(row, response):
     messages = [
         {"role": "system", "content": row["system"]},
         *row["prompt"],
-        {"role": "assistant", "content": response},
+        *trajectories.turns(response),
     ]
     return {"id": row["id"], "messages": messages, "direction": row["direction"]}
 

@@ -5,7 +5,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from common import rows
+from common import rows, trajectories
 
 DEFAULT_FILE = Path(__file__).with_name("judge_prompts.toml")
 PLACEHOLDERS = {
@@ -38,9 +38,13 @@ def is_scale(value):
 
 
 def fill_in(template, kind, prompt, responses):
-    """The template of a kind with a prompt (messages) and its one or two responses filled in."""
+    """The template of a kind with a prompt (messages) and its one or two responses filled in.
+
+    A response of several turns is shown as one text.
+    """
     conversation = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
-    texts = dict(zip(PLACEHOLDERS[kind], [conversation, *responses], strict=True))
+    shown = [conversation, *map(trajectories.text, responses)]
+    texts = dict(zip(PLACEHOLDERS[kind], shown, strict=True))
     # In one pass: a response may itself hold the text "{answer_b}".
     any_placeholder = "|".join(map(re.escape, texts))
     return re.sub(any_placeholder, lambda match: texts[match[0]], template)

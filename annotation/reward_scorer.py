@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from common import models, remote_code
+from common import models, remote_code, trajectories
 
 # What models give for a sequence: the library's the logits, ArmoRM a score, the rewards by
 # objective, and the weights of the objectives.
@@ -39,7 +39,7 @@ def chats_of(row):
     """The prompt with each response."""
     chats = []
     for response in row["responses"]:
-        chats.append([*row["prompt"], {"role": "assistant", "content": response}])
+        chats.append([*row["prompt"], *trajectories.turns(response)])
     return chats
 
 

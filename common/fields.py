@@ -42,11 +42,12 @@ PER_RESPONSE = (
 
 # The roles of a conversation's turns, one word each.
 ROLES = {
-    "messages": r"(system )?user assistant( user assistant)*",
+    "messages": r"(system )?user assistant(( user|( tool)+) assistant)*",
     "prompt": r"(system )?user( assistant user)*",
-    "chosen": r"assistant( user assistant)*",
-    "rejected": r"assistant( user assistant)*",
-    "completion": r"assistant( user assistant)*",
+    "chosen": r"assistant(( user|( tool)+) assistant)*",
+    "rejected": r"assistant(( user|( tool)+) assistant)*",
+    "completion": r"assistant(( user|( tool)+) assistant)*",
+    "responses": r"assistant(( tool)+ assistant)*",
 }
 
 
@@ -95,6 +96,19 @@ def is_message(value):
     if not isinstance(value, dict):
         return False
     return isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
+
+
+def roles_of(messages):
+    return " ".join(message["role"] for message in messages)
+
+
+def is_response(value):
+    """A text, or the messages of several turns (common/trajectories.py)."""
+    if isinstance(value, str):
+        return True
+    if not (isinstance(value, list) and value and all(map(is_message, value))):
+        return False
+    return re.fullmatch(ROLES["responses"], roles_of(value)) is not None
 
 
 # Checks of a field: each takes the value and its row, and returns what is wrong or None
@@ -152,9 +166,9 @@ def conversation(field):
         if field in ("messages", "prompt"):
             if not all(turn["content"].strip() for turn in value):
                 return "an empty turn"
-        roles = [turn["role"] for turn in value]
-        if re.fullmatch(ROLES[field], " ".join(roles)):
+        if re.fullmatch(ROLES[field], roles_of(value)):
             return None
+        roles = [turn["role"] for turn in value]
         shown = [role if role.isalpha() else repr(role) for role in roles]
         return f"roles out of order ({', '.join(shown)})"
 
@@ -180,6 +194,9 @@ def for_each_response(is_good, complaint):
 
 
 check_texts = for_each_response(is_text, lambda value: "not all texts")
+check_responses = for_each_response(
+    is_response, lambda value: "not all texts or turns of the assistant and its tools"
+)
 check_numbers = for_each_response(
     is_number, lambda value: f"{short(value)} are not all finite numbers"
 )
@@ -199,7 +216,7 @@ CHECKS = {
     "chosen": conversation("chosen"),
     "rejected": conversation("rejected"),
     "completion": conversation("completion"),
-    "responses": check_texts,
+    "responses": check_responses,
     "finish_reasons": check_texts,
     "end_tokens": check_texts,
     "rewards": check_numbers,

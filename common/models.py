@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from common import templates
+from common import templates, trajectories
 
 SHOWN = 3  # keys that a message names
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -158,11 +158,13 @@ def set_template_arguments(tokenizer, text):
 def render(tokenizer, messages, where, **options):
     """The text of messages by the chat template, which may refuse them: a system turn, say.
 
-    where: FILE:LINE, for the message.
+    Outputs of programs become user's turns. where: FILE:LINE, for the message.
     """
     template = f"the chat template of {tokenizer.name_or_path}"
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        text = tokenizer.apply_chat_template(
+            trajectories.for_template(messages), tokenize=False, **options
+        )
     except Exception as error:  # templates are programs
         sys.exit(f"{where}: {template} refuses it ({first_line(error)})")
     if not text.strip():

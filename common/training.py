@@ -243,3 +243,8 @@ def finish(trainer, path):
         # Threads of gloo and DeepSpeed may abort an interpreter that winds down.
         sys.stdout.flush()
         os._exit(0)
+
+
+def rewritten_turns(count):
+    """The part of a line of counts about turns that the chat template alters; "" without any."""
+    return f"turns without loss, rewritten by the chat template: {count}, " if count else ""

@@ -72,6 +72,9 @@ AT_MOST = {
 TEMPLATE_HELP = (
     'arguments of the chat template, saved with the model, as JSON: {"enable_thinking": false}'
 )
+ASSISTANT_ONLY_HELP = (
+    "of a response of several turns, count the assistant's tokens alone (M-DPO, arXiv 2409.02392)"
+)
 # Flags of TRL and transformers on which no script here acts.
 WITHOUT_EFFECT = (
     "model_revision",

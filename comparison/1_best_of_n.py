@@ -19,13 +19,14 @@ import math
 from collections import Counter
 from statistics import fmean
 
-from common import arguments, rows
+from common import arguments, rows, trajectories
 
 
 def divergence(responses, rewards, n):
     """KL of best-of-n to the distribution of these samples, nats."""
     total = len(responses)
-    counts = Counter(zip(rewards, responses, strict=True))
+    texts = map(trajectories.text, responses)
+    counts = Counter(zip(rewards, texts, strict=True))
     below = 0
     kl = 0.0
     for scored_response in sorted(counts):  # by reward, then by text

@@ -15,7 +15,7 @@ import sys
 from statistics import fmean
 
 import comparing
-from common import arguments, outputs, rows, tables
+from common import arguments, outputs, rows, tables, trajectories
 
 HEAD = [
     "optimiser",
@@ -170,7 +170,7 @@ def steering(directory):
         for file in files:
             for row in rows.read(file, "rewards"):
                 if row["split"] == "test":
-                    lengths.append(len(row["responses"][0]))
+                    lengths.append(len(trajectories.said(row["responses"][0])))
                     correct.append(row["correct"][0])
                     true_rewards.append(row["true_rewards"][0])
         if not lengths:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from statistics import fmean
 
-from common import rows
+from common import rows, trajectories
 
 MEAN_LENGTH = "completions/mean_length"  # tokens, in the log of a trainer that samples
 FIELDS = {
@@ -105,7 +105,9 @@ def read_metrics(path):
     metrics = {}
     for metric, field in FIELDS.items():
         metrics[metric] = np.array([row[field][0] for row in test], float)
-    metrics["length"] = np.array([len(row["responses"][0]) for row in test], float)
+    metrics["length"] = np.array(
+        [len(trajectories.said(row["responses"][0])) for row in test], float
+    )
     return metrics
 
 

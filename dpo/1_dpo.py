@@ -1,7 +1,9 @@
 """Direct preference optimisation by TRL's DPOTrainer (paper 3.3, Table 7).
 
 The loss is -log sigmoid(beta D), where D is the log-ratio log pi/pi_ref of the chosen response
-minus that of the rejected one.
+minus that of the rejected one. A response may have several turns (common/trajectories.py). With
+--assistant_only_loss the log-ratio is summed over the tokens of the assistant's turns, without the
+tool's results: M-DPO (arXiv 2409.02392). For responses of one turn that is DPO.
 
 In the paper every round starts from the previous policy (--model_name_or_path) and keeps the
 initial policy pi_0 as reference (--ref_model_name_or_path). The reference's log-probabilities are
@@ -35,7 +37,7 @@ from dataclasses import dataclass, field
 from trl import DPOConfig, ModelConfig
 
 import losses
-from common import chats, models, rows, training, training_arguments
+from common import chats, models, response_tokens, rows, training, training_arguments, trajectories
 
 
 @dataclass
@@ -46,6 +48,9 @@ class Data:
     )
     chat_template_kwargs: str | None = field(
         default=None, metadata={"help": training_arguments.TEMPLATE_HELP}
+    )
+    assistant_only_loss: bool = field(
+        default=False, metadata={"help": training_arguments.ASSISTANT_ONLY_HELP}
     )
 
 
@@ -118,16 +123,18 @@ def check_models(model_paths, pairs):
 # Tokens
 
 
-def tokenise(pairs, extra_fields, tokenizer, training_args):
+def tokenise(pairs, extra_fields, tokenizer, data, training_args):
     """(token ids of the pairs to train on, counts of all pairs by outcome).
 
-    The outcome of a pair is "thought", or what outcome_of_cut says.
+    The outcome of a pair is "thought", or what outcome_of_cut says. "rewritten turns": of the
+    assistant, which the template alters, so that they have no loss.
     """
     end = chats.turn_end(tokenizer)
     examples = []
     counts = Counter()
     for pair in pairs:
-        example = tokenise_pair(pair, extra_fields, tokenizer, end)
+        example, rewritten_turns = tokenise_pair(pair, extra_fields, tokenizer, end, data)
+        counts["rewritten turns"] += rewritten_turns
         if example is None:
             outcome = "thought"
         else:
@@ -138,28 +145,40 @@ def tokenise(pairs, extra_fields, tokenizer, training_args):
     return examples, counts
 
 
-def tokenise_pair(pair, extra_fields, tokenizer, end):
-    """{"prompt_ids", "chosen_ids", "rejected_ids", ...} of a pair.
+def tokenise_pair(pair, extra_fields, tokenizer, end, data):
+    """({"prompt_ids", "chosen_ids", "rejected_ids", ...} of a pair, number of rewritten turns).
 
-    The extra fields of the loss are copied, except "explored", which becomes "explored_ids". None
-    if a response has a thought that does not fit the prompt: see chats.prompt_and_response.
+    With --assistant_only_loss there are "chosen_mask" and "rejected_mask". The extra fields of the
+    loss are copied, except "explored", which becomes "explored_ids". None in place of the dict if a
+    response has a thought that does not fit the prompt: see chats.prompt_and_response.
     """
-    messages_by_field = {"chosen_ids": pair["chosen"], "rejected_ids": pair["rejected"]}
+    messages_by_side = {"chosen": pair["chosen"], "rejected": pair["rejected"]}
     example = {}
     for name in extra_fields:
         if name == "explored":
-            messages_by_field["explored_ids"] = [{"role": "assistant", "content": pair["explored"]}]
+            messages_by_side["explored"] = trajectories.turns(pair["explored"])
         else:
             example[name] = pair[name]
-    for name, messages in messages_by_field.items():
-        texts = chats.prompt_and_response(
-            tokenizer, end, pair["prompt"], messages, pair.at("prompt")
+    rewritten_turns = 0
+    for side, messages in messages_by_side.items():
+        encoded = response_tokens.encode(
+            tokenizer,
+            end,
+            pair["prompt"],
+            messages,
+            pair.at("prompt"),
+            tools=pair.get("tools"),
+            assistant_only=data.assistant_only_loss,
         )
-        if texts is None:
-            return None
+        if encoded is None:
+            return None, 0
         # The prompt's tokens are the same for each response.
-        example["prompt_ids"], example[name] = chats.encode(tokenizer, *texts)
-    return example
+        example["prompt_ids"] = encoded.prompt_ids
+        example[f"{side}_ids"] = encoded.response_ids
+        if data.assistant_only_loss:
+            example[f"{side}_mask"] = encoded.mask
+        rewritten_turns += encoded.left_out
+    return example, rewritten_turns
 
 
 def outcome_of_cut(example, training_args):
@@ -237,14 +256,17 @@ def build_trainer(data, training_args, model_args, tokenizer, examples):
 
     dataset = stored_dataset(examples, training_args)
     trainer_class = losses.TokenTrainer
-    collator = None
     if training_args.loss_type[0] in losses.EXTRA_FIELDS:
         trainer_class = losses.PairTrainer
+    collator = None
+    if trainer_class is losses.PairTrainer or data.assistant_only_loss:
         pad_token_id = tokenizer.pad_token_id
         if pad_token_id is None:
             pad_token_id = tokenizer.eos_token_id
-        collator = losses.Collator(pad_token_id, training_args.max_length)
-        # Else the extra fields, which model.forward does not take, would not reach the collator.
+        collator = losses.Collator(
+            pad_token_id, training_args.max_length, training_args.truncation_mode
+        )
+        # Else the fields that model.forward does not take would not reach the collator.
         training_args.remove_unused_columns = False
     policy, reference = load_models(data, training_args, model_args)
     with training.building(tokenizer):
@@ -261,11 +283,13 @@ def build_trainer(data, training_args, model_args, tokenizer, examples):
 
 def show_counts(path, pairs, counts, trainer):
     trained_on = counts["complete"] + counts["cut"]
+    rewritten = training.rewritten_turns(counts["rewritten turns"])
     print(
         f"{path} pairs in: {len(pairs)}, dropped, too long: {counts['too long']}, "
         f"dropped, equal within --max_length: {counts['equal']}, "
         f"dropped, thoughts that do not fit the prompt: {counts['thought']}, "
-        f"cut: {counts['cut']}, trained on: {trained_on}, {trainer.state.global_step} steps"
+        f"cut: {counts['cut']}, {rewritten}trained on: {trained_on}, "
+        f"{trainer.state.global_step} steps"
     )
 
 
@@ -279,7 +303,7 @@ def main():
     tokenizer = models.tokenizer(
         model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs
     )
-    examples, counts = tokenise(pairs, extra_fields, tokenizer, training_args)
+    examples, counts = tokenise(pairs, extra_fields, tokenizer, data, training_args)
     if not examples:
         refuse_empty(data, training_args, counts, pairs)
     final_path, checkpoint = training.begin(training_args)

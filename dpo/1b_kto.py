@@ -6,6 +6,9 @@ z0 = max(0, the mean l of mismatched prompts and responses), the loss is
     w (1 - sigmoid(beta (l - z0)))  for a desirable response, w = --desirable_weight,
     w (1 - sigmoid(beta (z0 - l)))  for an undesirable one, w = --undesirable_weight.
 
+A response may have several turns (common/trajectories.py). With --assistant_only_loss only the
+tokens of the assistant's turns count, without the tool's results (arXiv 2409.02392, M-KTO).
+
 z0 is estimated over the global batch, that is over all gradient accumulation steps and processes.
 
 Responses are trained on verbatim; prompt and response are cut to --max_length. A prompt that leaves
@@ -31,8 +34,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from trl import KTOConfig, KTOTrainer, ModelConfig
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-from common import chats, models, rows, training, training_arguments
+from common import chats, models, response_tokens, rows, training, training_arguments
 
 
 @dataclass
@@ -43,6 +47,9 @@ class Data:
     ref_model_name_or_path: str = field(metadata={"help": "reference policy pi_ref"})
     chat_template_kwargs: str | None = field(
         default=None, metadata={"help": training_arguments.TEMPLATE_HELP}
+    )
+    assistant_only_loss: bool = field(
+        default=False, metadata={"help": training_arguments.ASSISTANT_ONLY_HELP}
     )
 
 
@@ -89,32 +96,48 @@ def unpaired(paths, seed):
 
 def labelled_response(row, completion, label):
     result = rows.Row(prompt=row["prompt"], completion=completion, label=label)
+    if "tools" in row:
+        result["tools"] = row["tools"]
     result.place = row.place  # for messages
     return result
 
 
-def tokenise(labelled, tokenizer, max_length):
-    """(token ids and labels of the responses to train on, counts of the cut and the dropped)."""
+def tokenise(labelled, tokenizer, data, max_length):
+    """(token ids and labels of the responses to train on, counts of the cut and the dropped).
+
+    "rewritten turns": of the assistant, which the template alters, so that they have no loss.
+    """
     end = chats.turn_end(tokenizer)
     examples = []
     counts = Counter()
     for row in labelled:
-        texts = chats.prompt_and_response(
-            tokenizer, end, row["prompt"], row["completion"], row.at("prompt")
+        encoded = response_tokens.encode(
+            tokenizer,
+            end,
+            row["prompt"],
+            row["completion"],
+            row.at("prompt"),
+            tools=row.get("tools"),
+            assistant_only=data.assistant_only_loss,
         )
-        if texts is None:
+        if encoded is None:
             counts["thought"] += 1
             continue
-        prompt_ids, completion_ids = chats.encode(tokenizer, *texts)
         if max_length is not None:
-            if len(prompt_ids) >= max_length:
+            if len(encoded.prompt_ids) >= max_length:
                 counts["too long"] += 1
                 continue
-            if len(prompt_ids) + len(completion_ids) > max_length:
+            if len(encoded.prompt_ids) + len(encoded.response_ids) > max_length:
                 counts["cut"] += 1  # by the trainer's collator
-        examples.append(
-            {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "label": row["label"]}
-        )
+        counts["rewritten turns"] += encoded.left_out
+        example = {
+            "prompt_ids": encoded.prompt_ids,
+            "completion_ids": encoded.response_ids,
+            "label": row["label"],
+        }
+        if data.assistant_only_loss:
+            example["mask"] = encoded.mask
+        examples.append(example)
     return examples, counts
 
 
@@ -153,9 +176,13 @@ class TokenKTOTrainer(KTOTrainer):
     def _prepare_dataset(self, dataset, processing_class, args, name):
         if not self.calculate_KL:
             return dataset
-        responses = list(dataset["completion_ids"])
-        mismatched = mismatched_responses(responses, args.per_device_train_batch_size)
-        return dataset.add_column("KL_completion_ids", mismatched)
+        batch_size = args.per_device_train_batch_size
+        mismatched = mismatched_responses(list(dataset["completion_ids"]), batch_size)
+        dataset = dataset.add_column("KL_completion_ids", mismatched)
+        if "mask" in dataset.column_names:
+            masks = mismatched_responses(list(dataset["mask"]), batch_size)
+            dataset = dataset.add_column("KL_mask", masks)
+        return dataset
 
 
 def mismatched_responses(responses, batch_size):
@@ -196,6 +223,25 @@ class GlobalBatchKTOTrainer(TokenKTOTrainer):
         return batch["ref_KL_logps"] + self.mean_log_ratio
 
 
+class MaskedCollator(DataCollatorForUnpairedPreference):
+    """TRL's batch, in which only the tokens count that the examples' masks have."""
+
+    def torch_call(self, examples):
+        import torch
+
+        batch = super().torch_call(examples)
+        for prefix in ("", "KL_"):
+            if f"{prefix}mask" not in examples[0]:
+                continue
+            completion_mask = batch[f"{prefix}completion_mask"]
+            for sequence, example in zip(completion_mask, examples, strict=True):
+                mask = [0] * len(example["prompt_ids"]) + example[f"{prefix}mask"]
+                # The padding is on the right.
+                mask = torch.tensor(mask[: self.max_length])
+                sequence[: len(mask)] = mask
+        return batch
+
+
 def load_models(data, training_args, model_args, example):
     """[policy, reference], in the same precision."""
     from transformers import AutoModelForCausalLM
@@ -221,11 +267,20 @@ def build_trainer(policy, reference, training_args, model_args, tokenizer, examp
     trainer_class = TokenKTOTrainer
     if training_args.gradient_accumulation_steps > 1 and training_args.loss_type == "kto":
         trainer_class = GlobalBatchKTOTrainer
+    collator = None
+    if "mask" in examples[0]:
+        pad_token_id = tokenizer.pad_token_id
+        if pad_token_id is None:
+            pad_token_id = tokenizer.eos_token_id
+        collator = MaskedCollator(pad_token_id, training_args.max_length)
+        # Else the masks, which model.forward does not take, would not reach the collator.
+        training_args.remove_unused_columns = False
     with training.building(tokenizer):
         return trainer_class(
             policy,
             reference,
             training_args,
+            data_collator=collator,
             train_dataset=Dataset.from_list(examples),
             processing_class=tokenizer,
             peft_config=get_peft_config(model_args),
@@ -241,7 +296,7 @@ def main():
     tokenizer = models.tokenizer(
         model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs
     )
-    examples, counts = tokenise(labelled, tokenizer, training_args.max_length)
+    examples, counts = tokenise(labelled, tokenizer, data, training_args.max_length)
     if not examples:
         refuse_empty(data, training_args, counts)
     if len(examples) == 1:
@@ -249,12 +304,13 @@ def main():
     final_path, checkpoint = training.begin(training_args)
     trainer = build_trainer(policy, reference, training_args, model_args, tokenizer, examples)
     training.train(trainer, checkpoint)
+    rewritten = training.rewritten_turns(counts["rewritten turns"])
     if trainer.is_world_process_zero():
         print(
             f"{final_path} responses in: {len(labelled)}, "
             f"dropped, too long: {counts['too long']}, "
             f"dropped, thoughts that do not fit the prompt: {counts['thought']}, "
-            f"cut: {counts['cut']}, trained on: {len(examples)}"
+            f"cut: {counts['cut']}, {rewritten}trained on: {len(examples)}"
         )
     training.finish(trainer, final_path)
 

@@ -84,11 +84,14 @@ def rpo(chosen_ratio, rejected_ratio, chosen_logp, chosen_lengths, beta, alpha):
 class Collator(DataCollatorForPreference):
     """TRL's batch of all chosen, then all rejected sequences; then all explored ones, if any.
 
-    The win probabilities of SPPO are added, (pairs,) each.
+    Examples may have masks: "chosen_mask" tells which tokens of "chosen_ids" the loss counts, and
+    so on. The win probabilities of SPPO are added, (pairs,) each.
     """
 
     def torch_call(self, examples):
         batch = super().torch_call(examples)
+        if "chosen_mask" in examples[0]:
+            self.mask_turns(batch, examples)
         # The pass that precomputes the reference's log-probabilities needs TRL's batch alone.
         if "ref_chosen_logps" not in examples[0]:
             return batch
@@ -98,6 +101,21 @@ class Collator(DataCollatorForPreference):
         if "explored_ids" in examples[0]:
             self.append_explored(batch, examples)
         return batch
+
+    def mask_turns(self, batch, examples):
+        """Take the tokens of other turns than the assistant's out of the completion mask."""
+        masks = []
+        for side in ("chosen_mask", "rejected_mask"):
+            for example in examples:
+                of_prompt = [0] * len(example["prompt_ids"])
+                masks.append(of_prompt + example[side])
+        kept = slice(self.max_length)
+        if self.max_length and self.truncation_mode == "keep_end":
+            kept = slice(-self.max_length, None)
+        for sequence, mask in zip(batch["completion_mask"], masks, strict=True):
+            # The padding is on the right.
+            mask = torch.tensor(mask[kept])
+            sequence[: len(mask)] = mask
 
     def append_explored(self, batch, examples):
         """Append the explored sequences: (2 x pairs, length) becomes (3 x pairs, length)."""

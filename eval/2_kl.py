@@ -2,8 +2,9 @@
 
 The estimate is the mean of log pi(y|x) - log pi_0(y|x) over y ~ pi. It is unbiased for samples at
 temperature 1; a single response's value may be negative. Log-probabilities are sums over the
-response's tokens and, unless it was truncated, the token that ended it. Responses are tokenised
-again from their text, so that the tokens can differ from those that were sampled.
+response's tokens and, unless it was truncated, the token that ended it; of several turns, over the
+tokens of the assistant's. Responses are tokenised again from their text, so that the tokens can
+differ from those that were sampled.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", "end_tokens"?, ...}
         sampled from --model_name_or_path; "end_tokens" default to the chat template's end of a
@@ -21,7 +22,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from common import arguments, batches, chats, models, rows
+from common import arguments, batches, chats, models, response_tokens, rows
 
 IGNORED = -100  # a label that torch's cross-entropy leaves out
 
@@ -57,7 +58,7 @@ class Sequence:
 
     index: int  # of the response, among those of all rows
     token_ids: list[int]  # prompt, response, and the token that ended it
-    prompt_length: int
+    mask: list[int]  # 1 for each token that counts
 
 
 def load_tokenizer(args, example):
@@ -96,16 +97,35 @@ def sequences_of(answered, tokenizer, path, with_system):
         for response, finish_reason, end_token in zip(
             row["responses"], row["finish_reasons"], end_tokens, strict=True
         ):
+            truncated = finish_reason == "length"
+            if not isinstance(response, str):
+                tokens = tokens_of_turns(tokenizer, end, row, chat, response, truncated)
+                sequences.append(Sequence(len(sequences), *tokens))
+                continue
             prompt_ids, response_ids = chats.encode(tokenizer, prompt, response)
             end_id = vocabulary.get(end_token) if end_token else end.token_id
             if end_token and end_id is None:
                 rows.refuse(row, f"end_tokens: {end_token!r} is no token of {path}")
             # A truncated response was ended by no token.
-            if finish_reason != "length" and end_id is not None:
+            if not truncated and end_id is not None:
                 response_ids = [*response_ids, end_id]
-            token_ids = prompt_ids + response_ids
-            sequences.append(Sequence(len(sequences), token_ids, len(prompt_ids)))
+            mask = [0] * len(prompt_ids) + [1] * len(response_ids)
+            sequences.append(Sequence(len(sequences), prompt_ids + response_ids, mask))
     return sequences
+
+
+def tokens_of_turns(tokenizer, end, row, chat, messages, truncated):
+    """(token ids, mask) of a response of several turns."""
+    tail = end.closing
+    if not truncated:
+        tail = end.closing.removeprefix(end.text)
+    encoded = response_tokens.encode(
+        tokenizer, end, chat, messages, row.at("responses"), tools=row.get("tools"), tail=tail
+    )
+    if encoded is None:
+        rows.refuse(row, "responses: the chat template does not write one of them as it is")
+    mask = [0] * len(encoded.prompt_ids) + encoded.mask
+    return encoded.prompt_ids + encoded.response_ids, mask
 
 
 # Log-probabilities
@@ -134,13 +154,11 @@ def batch_log_probabilities(model, batch):
     token_ids = [torch.tensor(sequence.token_ids) for sequence in batch]
     # Padding stands on the right, where causal attention cannot see it from the response.
     ids = torch.nn.utils.rnn.pad_sequence(token_ids, batch_first=True)  # [batch, tokens]
-    starts = torch.tensor([[sequence.prompt_length] for sequence in batch])  # [batch, 1]
-    ends = torch.tensor([[len(sequence.token_ids)] for sequence in batch])
-    position = torch.arange(ids.shape[1])
-    in_response = (position >= starts) & (position < ends)  # [batch, tokens]
+    masks = [torch.tensor(sequence.mask, dtype=torch.bool) for sequence in batch]
+    counted = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True)  # [batch, tokens]
 
     # The logits at one position predict the token at the next.
-    labels = ids.masked_fill(~in_response, IGNORED)[:, 1:].to(model.device)
+    labels = ids.masked_fill(~counted, IGNORED)[:, 1:].to(model.device)
     logits = model(ids.to(model.device)).logits[:, :-1].float()  # [batch, tokens - 1, vocabulary]
     losses = torch.nn.functional.cross_entropy(
         logits.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED

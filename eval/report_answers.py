@@ -6,7 +6,7 @@ The rows of a policy are in the order of the baseline's, and have all fields tha
 import sys
 from pathlib import Path
 
-from common import rows
+from common import rows, trajectories
 
 OPTIONAL = ("rewards", "true_rewards", "correct")  # fields that all rows have, or none
 
@@ -78,7 +78,7 @@ def in_order_of(base, answers, path, base_path):
 def add_metrics(answers, base):
     """Add lengths, truncated, and wins over the baseline, which follow from the other fields."""
     for row, base_row in zip(answers, base, strict=True):
-        row["lengths"] = [len(text) for text in row["responses"]]
+        row["lengths"] = [len(trajectories.said(response)) for response in row["responses"]]
         row["truncated"] = [reason == "length" for reason in row["finish_reasons"]]
         if "true_rewards" in base_row:
             pairs = zip(row["true_rewards"], base_row["true_rewards"], strict=True)

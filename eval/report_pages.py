@@ -6,6 +6,7 @@ import report_academic
 import report_benchmarks
 import report_plots
 import report_sections
+from common import trajectories
 
 # One rule a line. A backslash joins it to the next line.
 STYLE = """
@@ -148,5 +149,6 @@ def answer_cell(policy, row):
     for name, field in (("proxy", "rewards"), ("true", "true_rewards")):
         if field in row:
             notes.append(f"{name} {row[field][0]:.2f}")
-    text = f"<pre>{escape(row['responses'][0])}</pre><small>{', '.join(notes)}</small>"
+    response = escape(trajectories.text(row["responses"][0]))
+    text = f"<pre>{response}</pre><small>{', '.join(notes)}</small>"
     return f'<td data-policy="{escape(policy)}">{text}</td>'

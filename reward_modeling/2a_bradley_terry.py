@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from trl import ModelConfig, RewardConfig
 
 import training_pairs
-from common import models, training, training_arguments
+from common import models, training, training_arguments, trajectories
 
 
 @dataclass
@@ -91,7 +91,11 @@ def as_dataset(pairs):
     examples = []
     for row in pairs:
         # Other keys stay out: a "margin" column would change RewardTrainer's loss.
-        example = {key: row[key] for key in ("prompt", "chosen", "rejected")}
+        example = {
+            "prompt": row["prompt"],
+            "chosen": trajectories.for_template(row["chosen"]),
+            "rejected": trajectories.for_template(row["rejected"]),
+        }
         # For --train_sampling_strategy group_by_length: a batch is padded to its longest response.
         example["length"] = max(
             len(str(row["prompt"] + row["chosen"])),

@@ -57,13 +57,10 @@ class Config(SFTConfig):
 
 def comparison_text(row, tokenizer, seed):
     """The text of one comparison with its answer, the sides drawn by seed and row id."""
-    chosen = row["chosen"][-1]["content"]
-    rejected = row["rejected"][-1]["content"]
+    context, chosen, rejected = comparisons.sides(row)
     # A generator for each row, so that the draw does not depend on the order of the rows.
     better = random.Random(f"{seed} {row['id']}").choice("AB")
     a, b = (chosen, rejected) if better == "A" else (rejected, chosen)
-    # chosen[:-1] equals rejected[:-1]: the earlier turns are shared.
-    context = row["prompt"] + row["chosen"][:-1]
     messages = comparisons.question(context, a, b)
     messages.append({"role": "assistant", "content": better})
     return comparisons.text(tokenizer, messages, row.at("prompt"))

@@ -132,7 +132,9 @@ def tokenised(instructions, tokenizer, training_args):
     counts = Counter()
     for row in instructions:
         # Its left_out: turns of the assistant that the template alters.
-        conversation = chats.conversation(tokenizer, turn_end, row["messages"], row.at("messages"))
+        conversation = chats.conversation(
+            tokenizer, turn_end, row["messages"], row.at("messages"), row.get("tools")
+        )
         if not training_args.assistant_only_loss:
             conversation.labels = list(conversation.input_ids)
             conversation.left_out = 0

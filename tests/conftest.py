@@ -71,6 +71,23 @@ def sft(base, world):
 
 
 @pytest.fixture(scope="session")
+def noisy(sft):
+    """SFT's weights with noise on them."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out = sft.with_name("noisy")
+    model = AutoModelForCausalLM.from_pretrained(sft, dtype="float32")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.02)
+    model.save_pretrained(out)
+    AutoTokenizer.from_pretrained(sft).save_pretrained(out)
+    return out
+
+
+@pytest.fixture(scope="session")
 def reward_model(sft, world):
     """Trained from a tokenizer that pads with EOS, on rows that carry a margin.
 

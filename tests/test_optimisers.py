@@ -41,20 +41,8 @@ def refused(script, monkeypatch, model, file, out, *flags):
 
 
 @pytest.fixture(scope="module")
-def policy(sft):
-    """The reference's weights with noise on them."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    out = sft.with_name("noisy")
-    model = AutoModelForCausalLM.from_pretrained(sft, dtype="float32")
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(torch.randn_like(weight) * 0.02)
-    model.save_pretrained(out)
-    AutoTokenizer.from_pretrained(sft).save_pretrained(out)
-    return out
+def policy(noisy):
+    return noisy
 
 
 def user(text):

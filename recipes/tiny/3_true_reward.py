@@ -10,7 +10,7 @@ Writes: --output_file, the same rows with "true_rewards" and "correct" (0 or 1),
 """
 
 import true_reward
-from common import arguments, rows
+from common import arguments, rows, trajectories
 
 
 def main():
@@ -25,8 +25,9 @@ def main():
         row["true_rewards"] = []
         row["correct"] = []
         for response in row["responses"]:
-            parts = true_reward.parts(response, row["answer"])
-            row["true_rewards"].append(true_reward.true_reward(response, row["answer"]))
+            text = trajectories.last_turn(response)
+            parts = true_reward.parts(text, row["answer"])
+            row["true_rewards"].append(true_reward.true_reward(text, row["answer"]))
             row["correct"].append(parts["correct"])
     rows.write(args.output_file, scored)
     print(f"{args.output_file} rows in: {len(scored)}, rows out: {len(scored)}")
