@@ -11,7 +11,7 @@ FIELDS = {
     "unpaired": ["id", "prompt", "completion", "label"],
     "prompts": ["id", "prompt"],
     "responses": ["id", "prompt", "responses", "finish_reasons"],
-    "verifiable": ["id", "prompt", "responses", "finish_reasons", "answer"],
+    "verifiable": ["id", "prompt", "responses", "finish_reasons"],
     "rewards": ["id", "prompt", "responses", "finish_reasons", "rewards"],
     "ratings": ["id", "messages", "ratings"],
     "corpus": ["text"],
@@ -20,8 +20,9 @@ FIELDS = {
 # Fields that are checked in the rows that have them, since stages which read such rows use them.
 OPTIONAL = {
     "preferences": ["margin"],
-    "prompts": ["system"],
+    "prompts": ["system", "verifier"],
     "responses": ["system", "end_tokens"],
+    "verifiable": ["answer", "verifier"],
 }
 
 # Lists with one entry for each response of a row. Any other list belongs to the row, whatever its
@@ -156,6 +157,39 @@ def check_ratings(value, row):
     return None
 
 
+def check_verifier(value, row):
+    """A name, or a list of {"name", "weight"?, "arguments"?}."""
+    entries = [{"name": value}] if isinstance(value, str) else value
+    if not isinstance(entries, list) or not entries:
+        return "neither a name nor a list of {name, weight, arguments}"
+    for entry in entries:
+        reason = problem_of_verifier(entry)
+        if reason:
+            return reason
+    return None
+
+
+def problem_of_verifier(entry):
+    """What is wrong with one verifier of a row, or None."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        return "neither a name nor a list of {name, weight, arguments}"
+    name = entry["name"]
+    # A row is data: it chooses among the programs that the command names, and brings none.
+    if "/" in name or "\\" in name or name.endswith(".py"):
+        return f"{short(name)}: a path; name it, and give its file by --verifier NAME=FILE.py"
+    if not name.isidentifier():
+        return f"{short(name)}: not a name"
+    unknown = set(entry) - {"name", "weight", "arguments"}
+    if unknown:
+        return f"{name}: {min(unknown)}: not one of name, weight, arguments"
+    weight = entry.get("weight")
+    if weight is not None and not (is_number(weight) and weight > 0):
+        return f"{name}: weight: {short(weight)} is not a number above 0"
+    if not isinstance(entry.get("arguments"), dict | None):
+        return f"{name}: arguments: not an object"
+    return None
+
+
 def conversation(field):
     """The check of messages whose roles are in the order of that field."""
 
@@ -233,6 +267,7 @@ CHECKS = {
     "direction": check_two_numbers,
     "objectives": check_scores,
     "ratings": check_ratings,
+    "verifier": check_verifier,
 }
 
 

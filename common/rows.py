@@ -209,7 +209,8 @@ def fingerprint(arguments, written=()):
     stats = []
     for argument in arguments:
         path = argument
-        if argument.startswith("--"):
+        # --flag=FILE, or NAME=FILE
+        if not os.path.exists(path):
             path = argument.rpartition("=")[2]
         if path not in outputs_of_command and os.path.exists(path):
             stats += stats_of_files(Path(path))

@@ -40,6 +40,10 @@ set_flags() { # flags that several stages share
   rm_code=() # for 1a_reward_model.py, which alone runs code of a reward model's own
   [[ $RM_TRUST_REMOTE_CODE == no ]] || rm_code=(--trust_remote_code)
   [[ -z $RM_REVISION ]] || rm_code+=(--revision "$RM_REVISION")
+  verifiers=() # for 1d_verifier.py: those that rows may name, and whether programs run
+  local word
+  for word in $VERIFIERS; do verifiers+=(--verifier "$word"); done
+  [[ $RUN_GENERATED_CODE == no ]] || verifiers+=(--run_generated_code)
 }
 
 uses() { # uses ANNOTATOR: it is asked to annotate the responses of a round, to choose a policy, or to be measured
@@ -79,6 +83,9 @@ check_annotators() { # each writes rewards_NAME
   done
   ((${#weights[@]} == 0 || ${#weights[@]} == ${#annotators[@]})) ||
     die "ANNOTATOR_WEIGHTS=$ANNOTATOR_WEIGHTS: ${#weights[@]} for ${#annotators[@]} of ANNOTATOR"
+  for name in $VERIFIERS; do
+    [[ $name =~ ^[A-Za-z_][A-Za-z_0-9]*=.+\.py$ ]] || die "VERIFIERS=$name: not of the form NAME=FILE.py"
+  done
 }
 
 fill_in_validation() { # who chooses the best policy: the true reward of a tiny world, the reward model, or an annotator
@@ -99,7 +106,8 @@ check_validation() {
   [[ $VALIDATION != true_reward || -n $WORLD ]] || die "VALIDATION=true_reward: only in a synthetic world, by WORLD"
   [[ -z $pairwise ]] || ((ITERATIONS)) ||
     die "VALIDATION=$VALIDATION: it compares policies, and ITERATIONS=0 makes no second one"
-  if [[ $VALIDATION == verifier && -f $EVAL_PROMPTS ]] && ! awk 'NF && !/"answer"/ {exit 1}' "$EVAL_PROMPTS"; then
+  if [[ $VALIDATION == verifier && -f $EVAL_PROMPTS ]] &&
+    ! awk 'NF && !/"(answer|verifier)"/ {exit 1}' "$EVAL_PROMPTS"; then
     die "VALIDATION=verifier: a row of $EVAL_PROMPTS has no answer"
   fi
 }
@@ -113,8 +121,8 @@ check_files() { # what the variables name is there, on the hub, or made by the r
       if [[ $name =~ ^(EVAL_PROMPTS|RATINGS)$ ]] || is_file "$word"; then die "$name=$word: no such file"; fi
     done
   done
-  for word in $ANNOTATOR $VALIDATION $MEASURE $PAIRING; do
-    [[ ! $word == *.py || -f $word ]] || die "$word: no such file"
+  for word in $ANNOTATOR $VALIDATION $MEASURE $PAIRING $VERIFIERS; do
+    [[ ! $word == *.py || -f ${word#*=} ]] || die "$word: no such file"
   done
 }
 

@@ -117,12 +117,18 @@ class Step:
         return any(path.exists() for path in self.beside(".making.json"))
 
     def flags_and_words(self):
-        """Yields (flag, word) of the words after the script; each flag first with an empty word."""
+        """Yields (flag, word) of the words after the script; each flag first with an empty word.
+
+        A verifier, NAME=FILE.py, is two words.
+        """
         flag = ""
         for word in self.words:
             if word.startswith("--"):
                 flag, _, word = word.partition("=")
                 yield flag, ""
+            if flag == "--verifier" and word:
+                name, _, word = word.partition("=")
+                yield flag, name
             if word:
                 yield flag, word
 

@@ -216,7 +216,9 @@ annotate() { # annotate ANNOTATOR RESPONSES REWARDS FLAGS...: of two equal flags
       shards=1 by=(annotation/1c_llm_judge.py --judge_model "$JUDGE_MODEL" --method "$JUDGE_METHOD" $JUDGE_OPTIONS)
       [[ -z $JUDGE_URL ]] || by+=(--judge_url "$JUDGE_URL")
       ;;
-    verifier) by=(annotation/1d_verifier.py --method "$VERIFIER_METHOD" --pattern "$VERIFIER_PATTERN") ;;
+    verifier)
+      by=(annotation/1d_verifier.py --method "$VERIFIER_METHOD" --pattern "$VERIFIER_PATTERN" "${verifiers[@]}")
+      ;;
     *.py) # one's own
       shards=1 step "$to" python "$name" --responses_file "$from" --output_file "$to"
       return

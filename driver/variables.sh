@@ -61,8 +61,10 @@ setting JUDGE_URL ""                          # OpenAI-compatible address; the t
 setting JUDGE_MODEL ""
 setting JUDGE_METHOD rating rating tournament all_pairs
 setting JUDGE_OPTIONS ""                      # flags of every script that asks the judge
-setting VERIFIER_METHOD math math exact
-setting VERIFIER_PATTERN ""                   # regular expression whose group is the final answer
+setting VERIFIER_METHOD math math exact       # of rows without "verifier"
+setting VERIFIER_PATTERN ""                   # regular expression whose group is the final answer, of such rows
+setting VERIFIERS ""                          # verifiers of one's own, which rows may name: NAME=FILE.py, one or several
+setting RUN_GENERATED_CODE no yes no          # whether the verifier unit_tests may run the policies' programs, in a sandbox
 
 # The loop (3.2, 3.3)
 setting PROMPTS ""                            # pool of all rounds; paper: its published set

@@ -11,10 +11,10 @@ Reads:  --datasets, allenai/reward-bench, allenai/reward-bench-2, or JSONL files
         "section" if it has one, and in its "subset" or "source".
         --rewards_files with --names and --bench_file, the file that was annotated
 Writes: --output_file, {"id", "prompt", "responses", "finish_reasons", "correct": [bool x n],
-        "subset", "section", "benchmark", "group": the id of the question, "answer"?}. A prompt of
-        v2's Ties is split into rows of four; the last row is filled up with the first responses.
-        The second step takes the extremes of all its rewards, which a repeated response does not
-        change.
+        "subset", "section", "benchmark", "group": the id of the question, "answer"?,
+        "verifier"?}. A prompt of v2's Ties is split into rows of four; the last row is filled up
+        with the first responses. The second step takes the extremes of all its rewards, which a
+        repeated response does not change.
         --output_dir, rewardbench.json with every number, rewardbench.md with the printed tables
 
 v1: a pair counts if the chosen response has the higher reward. A section is the mean of its
@@ -151,8 +151,9 @@ def bench_rows(dataset):
             sys.exit(f"{dataset}:{number}: subset: {reason}")
         labels = {}
         # For annotation by a verifier.
-        if "answer" in row:
-            labels["answer"] = row["answer"]
+        for field in ("answer", "verifier"):
+            if field in row:
+                labels[field] = row[field]
         labels["subset"] = question.subset
         labels["section"] = section
         labels["benchmark"] = benchmark

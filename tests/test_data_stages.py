@@ -1098,7 +1098,7 @@ def test_an_answer_that_is_no_mathematics_is_refused(tmp_path):
     assert done.returncode == 1
     assert not (tmp_path / "out.jsonl").exists()
     error = done.stderr.splitlines()[-1]
-    assert error == f"{file}: id 'a': answer: '$' is not mathematics"
+    assert error == f"{file}:1: answer: '$' is not mathematics"
 
 
 def test_the_verifier_sees_what_the_true_reward_calls_correct(tmp_path, world):

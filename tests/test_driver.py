@@ -606,6 +606,22 @@ def test_a_verifier_that_chooses_needs_the_answers_of_the_evaluation_prompts(tmp
     assert (status, printed) == (1, f"run_loop.sh: {reason}\n")
 
 
+def test_verifiers_of_ones_own_and_programs_are_flags_of_the_verifier(tmp_path):
+    flags = "--verifier my_rule=my/rule.py --verifier other=o.py --run_generated_code"
+    settings = {"VERIFIERS": "my_rule=my/rule.py other=o.py", "RUN_GENERATED_CODE": "yes"}
+    status, printed = bare(tmp_path, ANNOTATOR="verifier", VALIDATION="verifier", **settings)
+    assert status == 0, printed
+    # Two rounds, and the answers that choose the best policy.
+    assert printed.count(flags) == 3
+    rows = [{"id": "a", "verifier": "other"}, {"id": "b", "answer": "4"}]
+    write_jsonl(tmp_path / "evaluation.jsonl", rows)
+    assert bare(tmp_path, ANNOTATOR="verifier")[0] == 0
+    for word in ("my/rule.py", "my-rule=rule.py", "rule=rule"):
+        status, printed = bare(tmp_path, ANNOTATOR="verifier", VERIFIERS=word)
+        reason = f"VERIFIERS={word}: not of the form NAME=FILE.py"
+        assert (status, printed) == (1, f"run_loop.sh: {reason}\n")
+
+
 def test_cleaning_stands_before_training_and_before_the_rounds(tmp_path):
     _, printed = drive(recipe(tmp_path), DRY_RUN="1", CHECK="no", CLEAN="--similarity 0.7")
     step_commands = commands(printed)

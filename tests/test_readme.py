@@ -468,7 +468,7 @@ def ideas(tmp_path):
     for name, code in files:
         assert len(code.splitlines()) <= 30
         (tmp_path / name).write_text(code)
-    assert len(files) == 3
+    assert len(files) == 4
     return tmp_path
 
 
@@ -499,12 +499,18 @@ def test_the_examples_make_rows(ideas):
     assert pair["rejected"][0]["content"] == "Long enough."
     flags = ["--rewards_file", ideas / "rewards.jsonl", "--output_file", ideas / "others.jsonl"]
     ran("annotation/2_pairs.py", *flags)
+    polite = row | {"verifier": "my_manners", "responses": ["Please.", "No.", "Now!", ""]}
+    file = write_jsonl(ideas / "polite.jsonl", [polite])
+    flags = ["--verifier", f"my_manners={ideas}/my_manners.py", "--responses_file", file]
+    ran("annotation/1d_verifier.py", *flags, "--output_file", ideas / "verified.jsonl")
+    assert read_jsonl(ideas / "verified.jsonl")[0]["rewards"] == [1, 0, 0, 0]
 
 
 def test_the_driver_takes_the_examples(ideas):
     printed = dry_run(
         OUT="runs/my_ideas",
-        ANNOTATOR=f"{ideas}/my_scorer.py",
+        ANNOTATOR=f"{ideas}/my_scorer.py verifier",
+        VERIFIERS=f"my_manners={ideas}/my_manners.py",
         PAIRING=f"{ideas}/my_pairing.py",
         OPTIMISER=f"{ideas}/my_schedule.sh",
     )

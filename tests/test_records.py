@@ -94,6 +94,19 @@ def test_a_step_is_fresh_until_what_it_was_made_from_changes(run):
     assert states == ["stale: command: --beta (not given), now 0.3"] * 2
 
 
+def test_the_file_of_a_verifier_counts(run):
+    file = run / "polite.py"
+    file.write_text("x = 1\n")
+    verified = first(run, "--verifier", f"polite={file}")
+    make(run, verified)
+    assert records(run, "states", verified) == ["fresh"]
+    renamed = first(run, "--verifier", f"kind={file}")
+    reason = "stale: command: --verifier polite polite.py, now kind polite.py"
+    assert records(run, "states", renamed) == [reason]
+    file.write_text("x = 2\n")
+    assert records(run, "states", verified) == [f"stale: {file} has changed"]
+
+
 def test_how_a_step_is_run_does_not_count_but_the_global_batch_does(run):
     def trained(per_device, accumulation, processes, *flags):
         files = [run / "out/first/rows.jsonl"]

@@ -1,0 +1,90 @@
+"""What verifiers share: checks of a row's arguments, patterns, the code blocks of a response.
+
+The checks raise a ValueError, 'answer: reason' or 'arguments: reason'.
+"""
+
+import functools
+import re
+
+import regex  # not re: it has a timeout
+
+# Seconds that a pattern may take on one response: some would backtrack for years.
+PATTERN_TIMEOUT = 5
+
+
+def check_names(arguments, known):
+    """No argument but the known ones."""
+    for name in arguments:
+        if name not in known:
+            raise ValueError(f"arguments: {name}: not one of {', '.join(known) or 'none'}")
+
+
+def check_required(arguments, name):
+    if name not in arguments:
+        raise ValueError(f"arguments: {name}: missing")
+
+
+def check_answer(answer):
+    if answer is None:
+        raise ValueError("answer: missing")
+
+
+# Patterns
+
+
+@functools.cache
+def compiled(pattern):
+    return regex.compile(pattern)
+
+
+def check_pattern(pattern):
+    """A regular expression that can be compiled, compiled."""
+    if not isinstance(pattern, str) or not pattern:
+        raise ValueError("arguments: pattern: not a non-empty text")
+    try:
+        return compiled(pattern)
+    except regex.error as error:
+        raise ValueError(f"arguments: pattern: {error}") from None
+
+
+def check_answer_pattern(arguments):
+    """An optional pattern whose one group is the final answer."""
+    check_names(arguments, ["pattern"])
+    if "pattern" in arguments and check_pattern(arguments["pattern"]).groups != 1:
+        raise ValueError("arguments: pattern: one group is needed, the final answer")
+
+
+def apply(method, text):
+    """What a method of a compiled pattern returns for a text, within the time limit."""
+    try:
+        return method(text, timeout=PATTERN_TIMEOUT)
+    except TimeoutError:
+        raise TimeoutError(
+            f"responses: the pattern takes more than {PATTERN_TIMEOUT} s on one of them, "
+            "give a simpler one"
+        ) from None
+
+
+def last_match(arguments, text):
+    """What the group of the pattern matches last, or None; without a pattern the whole text."""
+    if "pattern" not in arguments:
+        return text
+    matches = apply(compiled(arguments["pattern"]).findall, text)
+    return matches[-1] if matches else None
+
+
+# Code blocks
+
+# ``` or ~~~ with the name of a language, up to the same fence on a line of its own.
+BLOCK = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*\1[ \t]*$", re.M | re.S)
+
+
+def last_block(text, languages):
+    """The last fenced block of one of these languages, else the last of none, else the text."""
+    blocks = {}
+    for block in BLOCK.finditer(f"{text}\n"):
+        blocks[block[2].lower() in languages, block[2] == ""] = block[3]
+    for key in ((True, False), (False, True)):
+        if key in blocks:
+            return blocks[key]
+    return text
