@@ -223,6 +223,23 @@ def final_answer(row):
     return None
 
 
+def instructions_to_check(row):
+    """A row's "verifier" for IFEval's instructions, or None: of `instruction_id_list` and `kwargs`.
+
+    Published rows have null for the arguments that an instruction does not take.
+    """
+    ids = row.get("instruction_id_list")
+    kwargs = row.get("kwargs")
+    if not isinstance(ids, list) or not isinstance(kwargs, list):
+        return None
+    given = []
+    for arguments in kwargs:
+        if not isinstance(arguments, dict):
+            raise ValueError("kwargs: not a list of objects")
+        given.append({name: value for name, value in arguments.items() if value is not None})
+    return [{"name": "ifeval", "arguments": {"instruction_id_list": ids, "kwargs": given}}]
+
+
 def last_boxed(text):
     """What the last \\boxed{} of a text holds, or None: without one, or where it is cut off."""
     _, start, rest = text.rpartition("\\boxed{")

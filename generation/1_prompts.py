@@ -3,6 +3,8 @@
 Reads:  --datasets, any of
             paper                   RLHFlow/prompt-collection-v0.1, the paper's 179,465 prompts,
                                     from the hub
+            math                    the training questions of GSM8K (7,473) and MATH (7,500), with
+                                    their final answers, from the hub
             names of hub datasets   NAME, or NAME:FILE in it
             files                   .jsonl, .json (gzipped or not), .parquet
         with rows in one of these forms. If a row has several of these fields, the first listed is
@@ -19,10 +21,11 @@ Reads:  --datasets, any of
         "system" or "system_prompt", unless blank, becomes the system turn of the prompt. "input"
         follows the instruction after an empty line. "answer" becomes the final answer, a text: a
         number, what follows #### in GSM8K, the last \\boxed{} of MATH's "solution" where there is
-        no "answer".
+        no "answer". "verifier" says how a response is checked (annotation/1d_verifier.py);
+        "instruction_id_list" with "kwargs" (IFEval) becomes one.
         --exclude_files, prompts that must not be drawn: earlier rounds', validation, test
 Writes: --output_file, a random sample of --size rows {"id", "prompt", "source", "split"?}, or with
-        --size 0 all rows in the order of the input; other keys ("answer") pass through
+        --size 0 all rows in the order of the input; other keys ("answer", "verifier") pass through
         a table of counts by dataset beside it, with the suffix .md
 
 Two prompts are duplicates when all their turns are equal up to case, whitespace and sentence
@@ -49,6 +52,18 @@ from common import arguments, duplicates, entrances, outputs, rows, tables
 # Six sets make up the prompts (paper 3.3). This published collection of them has as many rows as
 # the sets of its Table 5 and DIBT-10K together.
 PAPER = ["RLHFlow/prompt-collection-v0.1"]
+# Grade-school problems, and the seven subjects of competition problems.
+MATH = [
+    "openai/gsm8k:main/train-00000-of-00001.parquet",
+    "EleutherAI/hendrycks_math:algebra/train-00000-of-00001.parquet",
+    "EleutherAI/hendrycks_math:counting_and_probability/train-00000-of-00001.parquet",
+    "EleutherAI/hendrycks_math:geometry/train-00000-of-00001.parquet",
+    "EleutherAI/hendrycks_math:intermediate_algebra/train-00000-of-00001.parquet",
+    "EleutherAI/hendrycks_math:number_theory/train-00000-of-00001.parquet",
+    "EleutherAI/hendrycks_math:prealgebra/train-00000-of-00001.parquet",
+    "EleutherAI/hendrycks_math:precalculus/train-00000-of-00001.parquet",
+]
+SETS = {"paper": PAPER, "math": MATH}
 # The first line of our table: a file that begins otherwise is not overwritten.
 TABLE_HEAD = "| dataset | rows in |"
 FIELDS = ("prompt", "context_messages", "messages", *entrances.CONVERSATIONS, *entrances.QUESTIONS)
@@ -56,7 +71,9 @@ FIELDS = ("prompt", "context_messages", "messages", *entrances.CONVERSATIONS, *e
 
 def parse_arguments():
     parser = arguments.Parser(__doc__)
-    parser.add_argument("--datasets", nargs="+", required=True, help="files, hub names, paper")
+    parser.add_argument(
+        "--datasets", nargs="+", required=True, help="files, hub names, paper, math"
+    )
     parser.add_argument("--split", default="train", help="split of a hub dataset")
     parser.add_argument(
         "--exclude_files", nargs="*", default=[], help="JSONL files of prompts not to draw"
@@ -83,7 +100,7 @@ def parse_arguments():
         parser.error("--splits: they label a sample, --size 0 takes all prompts")
     datasets = []
     for name in args.datasets:
-        datasets += PAPER if name == "paper" else [name]
+        datasets += SETS.get(name, [name])
     args.datasets = datasets
     return args
 
@@ -158,7 +175,14 @@ def other_fields(row, field):
     if field == "context_messages":
         # The same conversation as one text.
         used.add("context")
+    verifier = None
+    if row.get("verifier") is None:
+        verifier = entrances.instructions_to_check(row)
+    if verifier is not None:
+        used |= {"instruction_id_list", "kwargs"}
     fields = entrances.rest_of(row, used)
+    if verifier is not None:
+        fields["verifier"] = verifier
     answer = entrances.final_answer(row)
     if answer is not None:
         fields["answer"] = answer

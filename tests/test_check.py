@@ -87,7 +87,9 @@ def test_the_table_and_the_scripts_name_the_same():
     preferences = runpy.run_path(str(ROOT / "reward_modeling/preference_datasets.py"))
     expected = defaultdict(set)
     expected["SFT_DATA=paper"] = set(runpy.run_path(str(ROOT / "sft/1_instructions.py"))["PAPER"])
-    expected["PROMPTS=paper"] = set(runpy.run_path(str(ROOT / "generation/1_prompts.py"))["PAPER"])
+    prompts = runpy.run_path(str(ROOT / "generation/1_prompts.py"))
+    expected["PROMPTS=paper"] = set(prompts["PAPER"])
+    expected["PROMPTS=math"] = set(prompts["MATH"])
     for mix, names in preferences["MIXES"].items():
         for name in names:
             repo, _, part = split(name)
@@ -121,6 +123,7 @@ def test_the_table_and_the_scripts_name_the_same():
     assert names_by_user == expected
     assert len(expected["SFT_DATA=paper"]) == 9
     assert len(expected["PROMPTS=paper"]) == 1
+    assert len(expected["PROMPTS=math"]) == 8
     assert len({name for name, *_ in TABLE}) == len(TABLE)
 
 

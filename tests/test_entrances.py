@@ -328,6 +328,50 @@ def test_numbers_become_texts(tmp_path):
     assert output["answer"] == "4"
 
 
+def test_a_prompt_keeps_its_verifier(tmp_path):
+    """Rows of IFEval get one; what names no verifier is refused where prompts are drawn."""
+    named = [{"name": "length", "arguments": {"at_most": 3}}]
+    ids = ["punctuation:no_comma", "length_constraints:number_words"]
+    # The hub's table has null for the arguments that an instruction does not take.
+    nulls = {"num_words": None, "relation": None}
+    kwargs = [nulls, {"num_words": 3, "relation": "at least", "keyword": None}]
+    rows = [
+        {"prompt": "q1", "verifier": named},
+        {"prompt": "q2", "verifier": "math", "answer": "1"},
+        {"key": 1000, "prompt": "q3", "instruction_id_list": ids, "kwargs": kwargs},
+        {"prompt": "q4", "kwargs": {}, "verifier": None},
+    ]
+    output, _ = entered(tmp_path, PROMPTS, rows)
+    given = [{}, {"num_words": 3, "relation": "at least"}]
+    of_ifeval = [{"name": "ifeval", "arguments": {"instruction_id_list": ids, "kwargs": given}}]
+    assert [row.get("verifier") for row in output] == [named, "math", of_ifeval, None]
+    assert not {"instruction_id_list", "kwargs"} & output[2].keys()
+    # They pass through the stages before the annotation.
+    file = tmp_path / "1_prompts.jsonl"
+    directed = tmp_path / "directions.jsonl"
+    ran("generation/1b_directions.py", "--prompts_file", file, "--output_file", directed)
+    assert read_jsonl(directed)[2]["verifier"] == of_ifeval
+    bad = write_jsonl(tmp_path / "bad.jsonl", [*rows, {"prompt": "q5", "verifier": "my/rule.py"}])
+    reason = "'my/rule.py': a path; name it, and give its file by --verifier NAME=FILE.py"
+    assert refused(tmp_path, PROMPTS, bad) == f"{bad}:5: verifier: {reason}"
+    bad = write_jsonl(tmp_path / "bad.jsonl", [{**rows[2], "kwargs": [7, 7]}])
+    assert refused(tmp_path, PROMPTS, bad) == f"{bad}:1: kwargs: not a list of objects"
+
+
+def test_the_sets_of_mathematics_give_their_final_answers(tmp_path):
+    """GSM8K's and MATH's rows as they are published, beside each other."""
+    gsm8k = {"question": "How many?", "answer": "6*7=<<6*7=42>>42\n#### 1,042"}
+    mathematics = {
+        "problem": "How much?",
+        "level": "Level 1",
+        "type": "Algebra",
+        "solution": r"It is $\boxed{\frac{1}{2}}$.",
+    }
+    output, _ = entered(tmp_path, PROMPTS, [gsm8k, mathematics])
+    assert [row["answer"] for row in output] == ["1,042", r"\frac{1}{2}"]
+    assert [row["prompt"] for row in output] == [[user("How many?")], [user("How much?")]]
+
+
 OF_NO_ID = {"true": True, "empty": "", "list": ["a"], "too large": 10**400}
 
 
