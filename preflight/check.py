@@ -4,6 +4,7 @@ Only names that a step reads count; steps that are skipped read none. The script
 whether a name exists, whether this account may read it and how large it is; with HF_HUB_OFFLINE=1
 it has to be in the cache. A model in a directory has to load completely and needs a chat template;
 a model on the hub is loaded by the first step that reads it. Rows of EVAL_PROMPTS need a split.
+With RUN_GENERATED_CODE=yes the sandbox has to start.
 Disk and memory are footprint.py's estimates. With CHECK=no only rows are checked.
 
 Reads:  run_loop.sh's variables from the environment (a missing one is empty);
@@ -90,6 +91,16 @@ def check_judge():
         problem(f"JUDGE_MODEL={model}: {url} serves {', '.join(served[:5])}")
 
 
+def check_sandbox():
+    """A verifier that runs programs needs it after the sampling, hours from here."""
+    if value("RUN_GENERATED_CODE") != "yes":
+        return
+    from common import sandbox
+
+    if reason := sandbox.unusable():
+        problem(f"RUN_GENERATED_CODE=yes: {reason}")
+
+
 def local_models():
     """{variable: class that loads the model, or None} of the models in directories.
 
@@ -159,6 +170,7 @@ def check_machine_and_models(hours_file):
     if gpu_gib:
         report_hours(hours.hours_by_step(gpu_gib, reachable), hours_file)
     check_judge()
+    check_sandbox()
     if not problems:  # it takes seconds
         check_models()
 

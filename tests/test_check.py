@@ -127,6 +127,21 @@ def test_the_table_and_the_scripts_name_the_same():
     assert len({name for name, *_ in TABLE}) == len(TABLE)
 
 
+def test_a_missing_sandbox_is_told_before_anything_is_sampled(check, tmp_path):
+    pytest.importorskip("common.sandbox")
+    # The machine's commands but one. The check's own are written to another folder, `tools`.
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    for file in Path("/usr/bin").iterdir():
+        if file.name != "bwrap":
+            (commands / file.name).symlink_to(file)
+    path = f"{tmp_path}/tools:{commands}"
+    status, _, problems = check(**QUICK, RUN_GENERATED_CODE="yes", PATH=path)
+    assert status == 1
+    said = "check: RUN_GENERATED_CODE=yes: the sandbox needs the command bwrap, which is not there"
+    assert any(problem.startswith(said) for problem in problems), problems
+
+
 # Names
 
 
