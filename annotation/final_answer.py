@@ -1,4 +1,4 @@
-"""The final answer of a response, for 1d_verifier.py: boxed, stated, or the letter of an option."""
+"""The final answer of a response: boxed, stated, or the letter of an option. For the verifiers."""
 
 import re
 

@@ -15,8 +15,12 @@ CHARACTERS_PER_TURN = 300
 # The code for text without a language.
 NO_LANGUAGE = "zxx"
 CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
+# Letters and signs of languages that have no blanks between words: Thai to Tibetan, Burmese, Khmer,
+# Chinese and Japanese. There a token would be a sentence.
+UNSPACED = r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
+PART = rf"[^\s{UNSPACED}]*"
 # Addresses, and tokens with digits or brackets.
-NOISE = re.compile(r"https?://\S+|\S*[\d_{}<>=\\/$#@|;()\[\]]\S*")
+NOISE = re.compile(rf"https?://\S+|{PART}[\d_{{}}<>=\\/$#@|;()\[\]]{PART}")
 
 
 def prose(text):

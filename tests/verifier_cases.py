@@ -79,6 +79,8 @@ STATED = [
             "The answer is 4.",
             "#### 4",
             "She has 4 clips left.",
+            "The answer is 4, or 4.0.",
+            "The answer is 8/2 or 4, because both are equal.",
             "<think>It is \\boxed{5}.</think>\\boxed{4}",
         ],
         [
@@ -88,6 +90,11 @@ STATED = [
             r"\boxed{}",
             "four",
             "The answer is -4.",
+            "The answer is 4 or 5.",
+            "The answer is 5 or 4.",
+            "The answer is $4$, $5$ or $6$.",
+            r"\boxed{4, 5}",
+            r"\boxed{\{3,4,5\}}",
             "#### 14",
             "<think>It is \\boxed{4}.</think>I do not know.",
         ],
@@ -233,7 +240,8 @@ LANGUAGE = [
         [GERMAN, SPANISH, CHINESE, f"{ENGLISH * 5}\n\n{SPANISH * 5}"],
     ),
     (None, {"language": "fr"}, [FRENCH], [SPANISH, ENGLISH]),
-    (None, {"language": "zh"}, [CHINESE], [ENGLISH, RUSSIAN]),
+    # No blanks stand between its words: a digit is no reason to leave out all of them.
+    (None, {"language": "zh"}, [CHINESE, f"{CHINESE}2024年5月13日(大约3公里)"], [ENGLISH, RUSSIAN]),
     (None, {"language": "ru"}, [RUSSIAN, RUSSIAN * 6], [CHINESE, GERMAN]),
 ]
 LENGTH = [
@@ -390,6 +398,7 @@ UNIT_TESTS = [
             "import os\ndef add(a, b):\n    os._exit(0)",
             "def add(a, b):\n    raise SystemExit",
             "def add(a, b):\n    return add(a, b)",
+            "class Same:\n    __eq__ = lambda *_: True\ndef add(a, b):\n    return Same()",
             "assert False",
             "It is a + b.",
         ],

@@ -2,8 +2,8 @@ r"""Is the final answer of a response equal to the row's, as mathematics (math-v
 
 The final answer is the last \boxed{}, or what follows "the answer is", or the last expression. It
 is right if it has the same words as the answer or if math-verify says that they are equal. Where
-the answer is a letter, such as B or (B), the option that the response chooses counts; a response
-that names two is wrong.
+the answer is a letter, such as B or (B), the option that the response chooses counts. A response
+that states two answers is wrong, unless both are right ("0.5, or 1/2").
 
 arguments: {"pattern"?}: a regular expression; only what its one group matches last is compared.
 """
@@ -24,6 +24,12 @@ MISREAD = [
     # Another sign for the empty set.
     (re.compile(r"\\varnothing(?![a-zA-Z])"), r"\\emptyset"),
 ]
+
+
+# Between two answers that a response states.
+OR = re.compile(r",?\s+(?:or|and/or)\s+|,\s*(?=[^,]*\sor\s)", re.IGNORECASE)
+# In an answer that consists of several.
+SEVERAL = re.compile(r",|\\pm|\bor\b|\band\b")
 
 
 def check(answer, arguments):
@@ -52,7 +58,17 @@ def is_right(response, answer, arguments):
         candidate = stated
     if final_answer.same_words(candidate, answer):
         return True
-    return is_equal(as_latex(text, boxed, stated, "pattern" in arguments), answer)
+    if not is_equal(as_latex(text, boxed, stated, "pattern" in arguments), answer):
+        return False
+    return boxed is not None or stated is None or not hedges(stated, answer)
+
+
+def hedges(stated, answer):
+    """Does a response state another answer beside the right one, as in "4 or 5"?"""
+    alternatives = OR.split(stated)
+    if len(alternatives) == 1 or SEVERAL.search(answer):
+        return False
+    return not all(is_equal(f"${part.strip('$ ')}$", answer) for part in alternatives)
 
 
 def is_equal(text, answer):
