@@ -1,12 +1,14 @@
 """The verifiers that rows name: tables of right and wrong responses, weights, what is refused."""
 
 import json
+import re
 
 import pytest
 
 import verifier_cases as cases
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from common import fields
+from common.rows import fingerprint
 
 SCRIPT = "annotation/1d_verifier.py"
 TURN = [{"role": "user", "content": "?"}]
@@ -160,6 +162,14 @@ def test_verifiers_and_a_reward_model_add_up(tmp_path):
     assert differences == pytest.approx([-1 / deviation + 8, 1 / deviation, -2 / deviation])
 
 
+def test_the_example_on_the_page_of_stages(tmp_path):
+    page = (ROOT / "docs/stages.md").read_text()
+    example = json.loads(re.search(r"^```json\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[1])
+    texts = ["2, 3, 5", "2 and 3", "2, 3, 5 and 7 are primes below 10", "4, 6, 8"]
+    (written,) = verified(tmp_path, [row("a", texts) | example])
+    assert written["rewards"] == pytest.approx([1, 1 / 3, 2 / 3, 1 / 3])
+
+
 def test_a_verifier_of_ones_own(tmp_path):
     (tmp_path / "polite.py").write_text(POLITE)
     flags = ["--verifier", f"polite={tmp_path}/polite.py"]
@@ -169,6 +179,10 @@ def test_a_verifier_of_ones_own(tmp_path):
     both = [{"name": "polite", "weight": 0.5}, {"name": "exact"}]
     rows = [row("0", ["Please.", "Now!"], verifier=both, answer="now!")]
     assert verified(tmp_path, rows, *flags)[0]["rewards"] == pytest.approx([1 / 3, 2 / 3])
+    # A killed run does not go on with rewards of another version.
+    before = fingerprint(flags)
+    (tmp_path / "polite.py").write_text(f"{POLITE}\n")
+    assert fingerprint(flags) != before
 
 
 # What is refused

@@ -2,7 +2,7 @@
 
 arguments: {"schema"}: a JSON schema; "$schema" in it names its draft, by default 2020-12. The JSON
 is the last ```json block of the response, else its last block without a language, else all of it.
-Nothing is fetched: each "$ref" of a schema leads into the schema.
+Nothing is fetched: each "$ref" of a schema leads into the schema. "format" is not checked.
 """
 
 import functools
