@@ -353,6 +353,17 @@ IFEVAL = [
         ["Zebras in a zoo."],
         ["A zebra.", "Bees."],
     ),
+    (
+        None,
+        ifeval(
+            (
+                "keywords:letter_frequency",
+                {"letter": "#", "let_frequency": 3, "let_relation": "less than"},
+            )
+        ),
+        ["# One", "No hashes: 9", "##"],
+        ["###", "# a\n## b"],
+    ),
     # Published rows have null for the arguments of other instructions.
     (
         None,
