@@ -16,7 +16,7 @@ def check_names(arguments, known):
     """No argument but the known ones."""
     for name in arguments:
         if name not in known:
-            raise ValueError(f"arguments: {name}: not one of {', '.join(known) or 'none'}")
+            raise ValueError(f"arguments: {name}: not one of {', '.join(known)}")
 
 
 def check_required(arguments, name):
@@ -81,10 +81,12 @@ BLOCK = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*\1[ \t
 
 def last_block(text, languages):
     """The last fenced block of one of these languages, else the last of none, else the text."""
-    blocks = {}
-    for block in BLOCK.finditer(f"{text}\n"):
-        blocks[block[2].lower() in languages, block[2] == ""] = block[3]
-    for key in ((True, False), (False, True)):
-        if key in blocks:
-            return blocks[key]
-    return text
+    of_languages = []
+    of_none = []
+    for _, language, content in BLOCK.findall(f"{text}\n"):
+        if language.lower() in languages:
+            of_languages.append(content)
+        elif not language:
+            of_none.append(content)
+    candidates = [text, *of_none[-1:], *of_languages[-1:]]
+    return candidates[-1]
