@@ -17,9 +17,10 @@ annotation/verifiers/ that says its arguments:
 Rows without "verifier" are compared by --method: math, or exact, which needs a --pattern. With a
 --pattern only what its group matches last in a response is compared.
 
-A response's thoughts, up to </think>, are not part of its answer; a response that was truncated
-inside its thoughts has none, and gets 0. All rows are checked before the first response is scored.
-Rows are independent: --shard splits them among processes, and a killed run resumes.
+Of a response of several turns the last one counts. Its thoughts, up to </think>, are not part of
+its answer; a response that was truncated inside its thoughts has none, and gets 0. All rows are
+checked before the first response is scored. Rows are independent: --shard splits them among
+processes, and a killed run resumes.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", "answer"?, "verifier"?}
         from generation/2_responses.py
@@ -35,7 +36,7 @@ import sys
 
 import named_verifiers
 import verifier_arguments
-from common import arguments, rows, shards, thoughts
+from common import arguments, rows, shards, thoughts, trajectories
 from common.progress import Progress
 
 
@@ -68,13 +69,14 @@ class Annotator:
             row["objectives"] = objectives
 
     def answers(self, row):
-        """The responses of a row without their thoughts."""
+        """The responses of a row without their thoughts; of several turns the last one."""
         answers = []
         for response, finish_reason in zip(row["responses"], row["finish_reasons"], strict=True):
             cut_off = finish_reason == "length"
             unfinished = self.thoughts_opened and cut_off
-            answer = thoughts.without_thoughts(response, unfinished=unfinished)
-            if response.strip() and not answer.strip():
+            text = trajectories.last_turn(response)
+            answer = thoughts.without_thoughts(text, unfinished=unfinished)
+            if text.strip() and not answer.strip():
                 self.without_answer += 1
             answers.append(answer)
         return answers
@@ -92,7 +94,8 @@ def check_rows(args, verifiers):
     total = 0
     thoughts_opened = False
     for number, row in enumerate(rows.read(args.responses_file, "verifiable", n=args.n)):
-        thoughts_opened = thoughts_opened or thoughts.opened_by_template(row["responses"])
+        texts = map(trajectories.last_turn, row["responses"])
+        thoughts_opened = thoughts_opened or thoughts.opened_by_template(texts)
         if number % args.num_shards == args.shard:
             verifiers.check(row)
             total += 1

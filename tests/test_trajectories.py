@@ -348,3 +348,13 @@ def test_a_reward_model_and_the_kl_read_all_turns(tmp_path, noisy, sft, reward_m
     for response, kl in zip(row["responses"], measured["kl"], strict=True):
         by_hand = log_ratio(noisy, sft, row["prompt"], response, closing=False)
         assert kl == pytest.approx(by_hand, abs=1e-3)
+
+
+def test_a_verifier_reads_the_last_turn(tmp_path):
+    row = responded("a", [0.0] * 4)
+    del row["rewards"]
+    file = write_jsonl(tmp_path / "responses.jsonl", [{**row, "answer": "3"}])
+    command = ["annotation/1d_verifier.py", "--responses_file", file]
+    ran(*command, "--output_file", tmp_path / "out.jsonl")
+    (scored,) = read_jsonl(tmp_path / "out.jsonl")
+    assert scored["rewards"] == [0.0, 0.0, 0.0, 1.0]
