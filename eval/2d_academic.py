@@ -3,9 +3,9 @@
 GSM8K 8-shot (gsm8k_cot), MMLU 5-shot, HumanEval 0-shot (humaneval_instruct), TruthfulQA 0-shot
 (truthfulqa_mc2), ARC-challenge 25-shot, MBPP 0-shot (mbpp_instruct); few-shot examples are earlier
 turns of the chat. HumanEval and MBPP run programs that the model wrote: only with
---run_generated_code, in the sandbox of eval/sandbox.py (bubblewrap). Any other task of lm-eval, or
-of YAML files in --include_path, can be named, with its own number of examples; its first metric is
-reported.
+--run_generated_code, in the sandbox of common/sandbox.py (bubblewrap). Any other task of lm-eval,
+or of YAML files in --include_path, can be named, with its own number of examples; its first metric
+is reported.
 
 The limit of an answer is 1024 tokens, the task's own if that is more, or --max_gen_toks; the share
 of truncated answers stands beside each score. A finished task is not repeated for the same model
@@ -34,9 +34,9 @@ from statistics import fmean
 from typing import Any
 
 import answer_limits
+import code_eval
 import lm_eval_loading
-import sandbox
-from common import arguments, models, outputs, rows, tables
+from common import arguments, models, outputs, rows, sandbox, tables
 from published import ACADEMIC, AcademicTask
 
 # Tasks that run programs which the model wrote.
@@ -107,7 +107,7 @@ def selected_tasks(args):
     code_tasks = [task for task in CODE if task in tasks]
     if not code_tasks:
         return tasks
-    reason = f"{', '.join(code_tasks)}: {sandbox.REFUSED}"
+    reason = f"{', '.join(code_tasks)}: {code_eval.REFUSED}"
     if args.tasks:
         sys.exit(reason)
     print(f"left out: {reason}")

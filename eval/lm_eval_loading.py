@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import answer_limits
-import sandbox
+import code_eval
 
 
 def vllm_version():
@@ -22,7 +22,7 @@ def tasks(names, args):
     """(lm-eval's task manager, {name: what it loads of it})."""
     from lm_eval.tasks import TaskManager
 
-    sandbox.replace_code_eval(args.run_generated_code)
+    code_eval.replace_code_eval(args.run_generated_code)
     manager = TaskManager(include_path=args.include_path, include_defaults=False)
     if not set(names) <= set(manager.all_tasks):
         # The index of lm-eval's own tasks takes seconds.
@@ -37,7 +37,7 @@ def tasks(names, args):
             reason = repr(error)[:300]
             sys.exit(f"{name}: the task or its data set cannot be loaded ({reason})")
         # The sandbox replaces code_eval alone; a task may run programs in other ways.
-        if not all(map(sandbox.guards, loaded[name]["tasks"].values())):
+        if not all(map(code_eval.guards, loaded[name]["tasks"].values())):
             reason = "it runs programs that the model wrote by its own means, outside the sandbox"
             sys.exit(f"{name}: {reason}")
     return manager, loaded

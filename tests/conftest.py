@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from commands import ran, read_jsonl, write_jsonl
+from common import sandbox
 from record_dry_runs import copy_checkout
 from scripted_hub import Hub
 
@@ -26,6 +27,27 @@ LONGEST = ("test_loop.py", "test_compare.py", "test_driver.py")
 def pytest_collection_modifyitems(items):
     rank = {name: i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+
+
+@pytest.fixture(scope="session")
+def usable_sandbox():
+    """Skips where common/sandbox.py cannot run; pytest_unconfigure says so."""
+    if reason := sandbox.unusable():
+        pytest.skip(reason)
+
+
+def pytest_unconfigure(config):
+    """Say in the last line that tests were skipped for want of a sandbox."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:  # in a worker of xdist
+        return
+    reasons = []
+    for report in reporter.stats.get("skipped", []):
+        _, _, reason = str(report.longrepr[-1]).partition("Skipped: ")
+        if reason.startswith("the sandbox "):
+            reasons.append(reason)
+    if reasons:
+        reporter.write_line(f"{len(reasons)} tests were skipped: {reasons[0]}")
 
 
 def train(script, output_dir, *flags):

@@ -1,19 +1,17 @@
-"""Academic benchmarks: lm-eval with both backends, and the sandbox for programs of a model."""
+"""Academic benchmarks: lm-eval with both backends."""
 
 import json
 import os
 import random
 import re
 import shutil
-import socket
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from commands import ROOT, ran, read_jsonl, run, write_jsonl
+from commands import ROOT, read_jsonl, run, write_jsonl
 
 INSTALLED = Path(find_spec("lm_eval").origin).parent / "tasks"
 TINY = ["--tasks", "tiny_answers", "tiny_choices"]
@@ -233,79 +231,6 @@ def test_code_without_a_sandbox_is_refused(sft, tmp_path):
     assert "bwrap, which is not there" in done.stderr
 
 
-# The sandbox
-
-
-def in_sandbox(code, *args, **options):
-    """What code that imports our sandbox prints."""
-    code = f"import sys; sys.path.insert(0, 'eval'); import sandbox; {code}"
-    return ran("-c", code, *args, **options).stdout.strip()
-
-
-@pytest.fixture(scope="module")
-def usable():
-    if reason := in_sandbox("print(sandbox.unusable() or '')"):
-        pytest.skip(reason)
-
-
-def passes(program, **options):
-    return in_sandbox("print(sandbox.run(sys.argv[1])[0])", program, **options) == "True"
-
-
-@pytest.mark.parametrize(
-    "program, passed",
-    [
-        ("assert sorted([2, 1]) == [1, 2]; open('file', 'w').write('text'); import numpy", True),
-        ("print('é' * 10000); import random, socket; random.SystemRandom().random()", True),
-        ("assert 1 == 2", False),
-        ("def f(:", False),
-        ("import os; os._exit(0)", False),
-        ("import sys; sys.exit(0)", False),
-        ("input()", False),
-        ("while True: pass", False),
-        ("import os\nwhile True: os.fork()", False),
-    ],
-)
-def test_what_passes_in_the_sandbox(program, passed, usable):
-    assert passes(program) is passed
-
-
-def test_a_program_that_waits_is_ended(usable):
-    code = "sandbox.SECONDS = 1; print(sandbox.run('import time; time.sleep(600)'))"
-    assert in_sandbox(code) == "(False, '')"
-
-
-THREADS = "[threading.Thread(target=time.sleep, args=[1]).start() for _ in range(20)]"
-
-
-@pytest.mark.parametrize(
-    "program",
-    [
-        "import socket; socket.create_connection(('127.0.0.1', PORT), 5)",
-        "open('SECRET').read()",
-        "open('SECRET', 'a')",
-        "import os; os.environ['SECRET']",
-        "open('/proc/PID/status')",
-        "import mmap; mmap.mmap(-1, 2 * 2**30)",
-        "import subprocess; [subprocess.Popen(['/bin/sleep', '1']) for _ in range(20)]",
-        f"import threading, time; {THREADS}",
-        "open('large', 'wb').write(bytes(2**25))",
-        "[open(f'{i}', 'wb').write(bytes(2**23)) for i in range(10)]",
-    ],
-)
-def test_what_works_outside_and_not_in_the_sandbox(program, usable, tmp_path):
-    secret = tmp_path / "secret"
-    secret.write_text("text")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        program = program.replace("PORT", str(server.getsockname()[1]))
-        program = program.replace("PID", str(os.getpid()))
-        if "environ" not in program:
-            program = program.replace("'SECRET'", repr(str(secret)))
-        env = {**os.environ, "SECRET": "text"}
-        subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env=env)
-        assert not passes(program, env=env)
-
-
 # All of the paper's benchmarks, over questions of the published form
 
 
@@ -359,7 +284,7 @@ def offline(tmp_path_factory):
     return out
 
 
-def test_the_papers_benchmarks_with_their_examples(sft, offline, tmp_path, usable):
+def test_the_papers_benchmarks_with_their_examples(sft, offline, tmp_path, usable_sandbox):
     flags = ["--backend", "hf", "--include_path", offline]
     done = evaluate(sft, tmp_path, *flags, "--run_generated_code")
     assert done.returncode == 0, done.stderr

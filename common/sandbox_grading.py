@@ -1,0 +1,294 @@
+"""A program and its tests in two processes, which speak by plain data.
+
+The tests get a Remote for each function and class of the program that they name. A call goes to
+the program's process as data and its result comes back as data, with the arguments as the program
+has left them. What decides stays with the tests: comparison, arithmetic and order of values. What
+an object says of itself (its length, items, truth, attributes) is the program's answer. For
+sandbox_zygote.py.
+"""
+
+import builtins
+import operator
+import os
+import sys
+import types
+
+from common import sandbox_values
+
+PASSED = b"passed"
+# What the program may ask of functions and iterators of the tests.
+GIVEN_OPERATIONS = ("call", "iter", "next", "len")
+# What a side may ask of the other's objects. None compares one with a value of the asking side.
+OPERATIONS = {
+    "call": lambda function, positional, named: function(*positional, **named),
+    "getattr": getattr,
+    "setattr": setattr,
+    "getitem": operator.getitem,
+    "setitem": operator.setitem,
+    "delitem": operator.delitem,
+    "iter": iter,
+    "next": next,
+    "len": len,
+    "str": str,
+    "repr": repr,
+    "bool": bool,
+    "int": int,
+    "float": float,
+    "equal": lambda one, other: bool(one == other),
+    "isinstance": isinstance,
+}
+
+
+def give_up():
+    """End this process: the other side has ended, or has sent what no side sends.
+
+    Not by an exception, which the tests could catch: some expect one.
+    """
+    os._exit(1)
+
+
+# What both sides do
+
+
+class Peer:
+    """One end of the channel: asks the other side, and answers it meanwhile."""
+
+    def __init__(self, channel, handles, operations):
+        self.channel = channel
+        self.handles = handles
+        self.operations = operations
+        handles.peer = self
+
+    def ask(self, operation, *values):
+        """The result of an operation on the other side; raises what it raised there."""
+        encoder = sandbox_values.Encoder(self.handles)
+        self.send({"operation": operation, "values": encoder.encode_all(values)})
+        while True:
+            message = self.receive()
+            if "operation" not in message:
+                return self.result(message, operation, encoder.numbered)
+            self.answer(message)
+
+    def serve(self):
+        """Answer until the other side ends."""
+        while True:
+            self.answer(self.receive())
+
+    def send(self, message):
+        try:
+            sandbox_values.send(self.channel, message)
+        except OSError:
+            give_up()
+
+    def receive(self):
+        """The next message, an object of JSON."""
+        try:
+            message = sandbox_values.receive(self.channel)
+        except Exception:
+            give_up()
+        if not isinstance(message, dict):
+            give_up()
+        return message
+
+    def answer(self, message):
+        """Do what the other side asks, and send the result or the error."""
+        decoder = sandbox_values.Decoder(self.handles)
+        try:
+            values = decoder.decode_all(message["values"])
+            operation = self.operations[message["operation"]]
+            numbered = [decoder.numbered[number] for number in range(len(decoder.numbered))]
+        except Exception:
+            give_up()
+        try:
+            result = operation(*values)
+            encoder = sandbox_values.Encoder(self.handles, numbered)
+            # The arguments follow the result: the function may have changed them.
+            reply = {"values": encoder.encode_all([result, numbered])}
+            self.send(reply)
+        except Exception as error:
+            kinds = filter(sandbox_values.is_builtin, type(error).__mro__)
+            names = [kind.__name__ for kind in kinds]
+            self.send({"error": names, "text": error_text(error)})
+
+    def result(self, message, operation, numbered):
+        """The result in a reply, with the earlier values changed in place; or the error, raised."""
+        error = None
+        try:
+            if "error" in message:
+                error = builtin_error(message["error"], message["text"], operation)
+            else:
+                decoder = sandbox_values.Decoder(self.handles, numbered)
+                result, _ = decoder.decode_all(message["values"])
+        except Exception:
+            give_up()
+        if error:
+            raise error
+        return result
+
+
+def error_text(error):
+    try:
+        return str.__str__(str(error))
+    except Exception:
+        return ""
+
+
+def builtin_error(names, text, operation):
+    """An exception of Python's own: the first of these names that is one."""
+    for name in names:
+        kind = getattr(builtins, str(name), None)
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            continue
+        if issubclass(kind, StopIteration | StopAsyncIteration) and operation != "next":
+            # It would end a loop of the tests before they have seen all results.
+            return RuntimeError(f"{name} from a call")
+        try:
+            return kind(str(text))
+        except TypeError:  # one that needs more than a text
+            continue
+    raise ValueError("no exception")
+
+
+class Handles:
+    """The objects of this side that the other side knows by a number, and the other way round.
+
+    own: may this side give away any object? The tests give away only what can be called or
+    iterated over.
+    """
+
+    def __init__(self, own):
+        self.own = own
+        self.objects = []
+        self.numbers = {}
+        self.peer = None
+
+    def encode(self, value):
+        if isinstance(value, Remote):
+            return ["yours", object.__getattribute__(value, "number")]
+        if not self.own:
+            if sandbox_values.is_builtin(value):
+                return ["builtin", value.__name__]
+            if not (callable(value) or hasattr(type(value), "__iter__")):
+                raise TypeError(f"a {type(value).__name__} of the tests cannot be given away")
+        if id(value) not in self.numbers:
+            self.numbers[id(value)] = len(self.objects)
+            self.objects.append(value)
+        return ["mine", self.numbers[id(value)]]
+
+    def decode(self, tag, which):
+        if tag == "yours":
+            return self.objects[range(len(self.objects)).index(which)]
+        if tag == "mine":
+            return Remote(self.peer, int(which))
+        if tag == "builtin" and self.own:
+            return getattr(builtins, which)
+        raise ValueError(f"{tag}: no value")
+
+
+class Remote:
+    """An object of the other side.
+
+    It equals no value of this side, and none of this side's operators takes it. Two objects of the
+    program are equal if the program says so: the tests ask for nothing else there.
+    """
+
+    def __init__(self, peer, number):
+        object.__setattr__(self, "peer", peer)
+        object.__setattr__(self, "number", number)
+
+    def __getattr__(self, name):
+        if name.startswith("__"):  # what libraries look for
+            raise AttributeError(name)
+        return self.peer.ask("getattr", self, name)
+
+    def __setattr__(self, name, value):
+        self.peer.ask("setattr", self, name, value)
+
+    def __call__(self, *positional, **named):
+        return self.peer.ask("call", self, positional, named)
+
+    def __eq__(self, other):
+        if not isinstance(other, Remote):
+            return False
+        return self.number == other.number or self.peer.ask("equal", self, other) is True
+
+    def __hash__(self):
+        return hash(self.number)
+
+    def __instancecheck__(self, instance):
+        return isinstance(instance, Remote) and self.peer.ask("isinstance", instance, self) is True
+
+
+def add_operations():
+    """Give Remote the special methods that ask the other side."""
+    for name in OPERATIONS:
+        if name not in ("call", "getattr", "setattr", "equal", "isinstance"):
+            setattr(Remote, f"__{name}__", asking(name))
+
+
+def asking(name):
+    """A method that asks the other side."""
+    return lambda self, *values: self.peer.ask(name, self, *values)
+
+
+add_operations()
+
+
+# The program's side
+
+
+def be_program(program, channel):
+    """Run the program, then answer what its tests ask."""
+    module = types.ModuleType("program")
+    sys.modules["program"] = module
+    handles = Handles(own=True)
+
+    def names(wanted):
+        return {name: vars(module)[name] for name in wanted if name in vars(module)}
+
+    peer = Peer(channel, handles, {**OPERATIONS, "names": names})
+    exec(compile(program, "program.py", "exec"), vars(module))
+    peer.serve()
+
+
+# The tests' side
+
+
+def be_tests(tests, channel, verdict):
+    """Run the tests against the program; write PASSED to that descriptor if none fails."""
+    code = compile(tests, "tests.py", "exec")
+    handles = Handles(own=False)
+    operations = {name: OPERATIONS[name] for name in GIVEN_OPERATIONS}
+    peer = Peer(channel, handles, operations)
+    variables = {"__name__": "tests"}
+    variables.update(definitions(peer, names_in(code)))
+    exec(code, variables)
+    os.write(verdict, PASSED)
+
+
+def names_in(code):
+    """All names that some code mentions, those of its functions too."""
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= names_in(constant)
+    return names
+
+
+def definitions(peer, names):
+    """{name: its value} of those names that the program defines.
+
+    A program that names its own function `abs` or `math` could judge itself. So a name of Python's
+    is the program's only if the tests name nothing else of it, as where they test its `sum`.
+    """
+    values = peer.ask("names", sorted(names))
+    if type(values) is not dict:
+        give_up()
+    defined = {name for name in values if name in names and not name.startswith("__")}
+    modules = defined & sandbox_values.SAFE_MODULES
+    functions = {name for name in defined if hasattr(builtins, name)}
+    taken = (defined - modules - functions) or functions or modules
+    variables = {name: values[name] for name in taken}
+    for name in modules - taken:
+        variables[name] = sandbox_values.safe_module(name)
+    return variables
