@@ -40,7 +40,8 @@ READ_ONLY = [
     str(PYTHON.parent.parent),
     PACKAGES,
 ]
-DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+# Not /dev/zero: shared memory that is a mapping of it is counted for no process.
+DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")
 # What the zygote needs where no user namespace gives it to an ordinary user.
 CAPABILITIES = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL")
 START = f"""\

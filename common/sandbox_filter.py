@@ -88,6 +88,10 @@ DENIED = {
 CLONE = (56, 220)
 CLONE3 = (435, 435)
 SOCKET = (41, 198)
+MMAP = (9, 222)
+# Of mmap(2), together: memory that stays when no process has it in its page tables any more, so
+# that it would be counted for none.
+SHARED_ANONYMOUS = 0x21
 # Flags of clone(2) that open namespaces.
 NAMESPACES = 0x7E020000
 FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
@@ -103,16 +107,18 @@ SECCOMP_MODE_FILTER = 2
 ALLOW = 0x7FFF0000
 FAIL = 0x00050000  # with an errno in its lower half
 KILL = 0x80000000
-# Of linux/bpf_common.h: load a word, jump if equal, greater or equal, or a bit is set; return.
+# Of linux/bpf_common.h: load a word; jump if equal, greater or equal, or a bit is set; and; return.
 LOAD = 0x20
 JUMP_EQUAL = 0x15
 JUMP_GREATER_EQUAL = 0x35
 JUMP_BIT_SET = 0x45
+AND = 0x54
 RETURN = 0x06
 # Places in struct seccomp_data.
 NUMBER = 0
 ARCHITECTURE = 4
 FIRST_ARGUMENT = 16  # its lower half: both processors are little-endian
+FOURTH_ARGUMENT = 40
 
 
 def number(name):
@@ -150,6 +156,12 @@ def instructions():
         (JUMP_EQUAL, 0, 4, CLONE[column]),
         (LOAD, 0, 0, FIRST_ARGUMENT),
         (JUMP_BIT_SET, 0, 1, NAMESPACES),
+        (RETURN, 0, 0, FAIL | errno.EPERM),
+        (RETURN, 0, 0, ALLOW),
+        (JUMP_EQUAL, 0, 5, MMAP[column]),
+        (LOAD, 0, 0, FOURTH_ARGUMENT),
+        (AND, 0, 0, SHARED_ANONYMOUS),
+        (JUMP_EQUAL, 0, 1, SHARED_ANONYMOUS),
         (RETURN, 0, 0, FAIL | errno.EPERM),
         (RETURN, 0, 0, ALLOW),
         (JUMP_EQUAL, 1, 0, SOCKET[column]),

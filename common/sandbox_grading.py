@@ -121,7 +121,7 @@ class Peer:
                 result, _ = decoder.decode_all(message["values"])
         except Exception:
             give_up()
-        if error:
+        if error is not None:
             raise error
         return result
 

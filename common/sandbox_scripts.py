@@ -4,6 +4,7 @@ For sandbox_zygote.py.
 """
 
 import atexit
+import io
 import linecache
 import signal
 import sys
@@ -56,8 +57,9 @@ def run_script(program):
     sys.modules["__main__"] = module
     sys.argv = [FILE]
     sys.path.insert(0, "/tmp")
-    # For the lines of a traceback: there is no such file.
-    linecache.cache[FILE] = (len(program), None, program.splitlines(keepends=True), FILE)
+    # For the lines of a traceback: there is no such file. Python's own lines all have an end.
+    lines = io.StringIO(f"{program}\n", newline=None).readlines()
+    linecache.cache[FILE] = (len(program), None, lines, FILE)
     exec(compile(program, FILE, "exec"), vars(module))
 
 

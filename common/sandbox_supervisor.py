@@ -11,6 +11,7 @@ of a program is left when its first process has ended. For sandbox_zygote.py.
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import time
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from common import sandbox_isolation, sandbox_scripts
 
 TICK = 0.01  # seconds between two looks at the memory of a program
+LOOKING = 0.1  # the most of its time that the supervisor looks
+FIELD = re.compile(r"^(\w+):\s+(\d+)( kB)?$", re.MULTILINE)
 PART = 2**16  # bytes: what a pipe holds
 # Exit statuses of the first process.
 ENDED, ERROR, OUT_OF_TIME, NOT_ISOLATED = range(4)
@@ -41,15 +44,10 @@ class Zygote:
 
 def process_fields(proc, pid):
     """{name: number} of the numbers in a process's status; bytes where it has kB."""
-    fields = {}
     descriptor = os.open(f"{pid}/status", os.O_RDONLY, dir_fd=proc)
     with open(descriptor) as file:
-        for line in file:
-            name, _, value = line.partition(":")
-            words = value.split()
-            if words and words[0].isdigit():
-                fields[name] = int(words[0]) * (1024 if words[-1] == "kB" else 1)
-    return fields
+        lines = FIELD.findall(file.read())
+    return {name: int(number) * (1024 if unit else 1) for name, number, unit in lines}
 
 
 def memory_in_use(zygote, first_process):
@@ -74,7 +72,8 @@ def memory_in_use(zygote, first_process):
     total = (files.f_blocks - files.f_bfree) * files.f_frsize
     for pid in tree & processes.keys():
         fields = processes[pid]
-        total += max(0, fields.get("RssAnon", 0) - zygote.memory) + fields.get("RssShmem", 0)
+        own = fields.get("RssAnon", 0) + fields.get("VmSwap", 0)
+        total += max(0, own - zygote.memory)
     return total
 
 
@@ -151,12 +150,15 @@ def watch(zygote, first_process, output, stop, start_time):
                 return "stopped", text
             if process in ready:
                 return None, text
-            # Looking takes time itself; a flood of output must not make it more.
-            if time.monotonic() > next_look:
+            # Looking takes time itself: it must not be more often for a flood of output, and not
+            # take a core where many programs run at a time.
+            now = time.monotonic()
+            if now > next_look:
                 reason = limit_passed(zygote, first_process, start_time)
                 if reason:
                     return reason, text
-                next_look = time.monotonic() + TICK
+                seconds = time.monotonic() - now
+                next_look = now + max(TICK, seconds / LOOKING)
 
 
 def limit_passed(zygote, first_process, start_time):
@@ -201,7 +203,10 @@ def be_first_process(zygote, body, keep, output):
         os.write(2, str(error).encode())
         os._exit(NOT_ISOLATED)
     if program == 0:
-        os._exit(sandbox_scripts.run_to_end(body))
+        try:
+            os._exit(sandbox_scripts.run_to_end(body))
+        finally:  # what comes so far out must not run on as the supervisor
+            os._exit(1)
     sandbox_isolation.close_all_but(())
     _, wait_status, usage = os.wait4(program, 0)
     code = os.waitstatus_to_exitcode(wait_status)

@@ -144,12 +144,18 @@ for _ in range(2):
     os.fork()
 parts = fill(80)
 time.sleep(600)
-== memory that processes share == memory:
-shared = [mmap.mmap(-1, 8 * 2**20) for _ in range(20)]
-for part in shared:
-    part.write(bytes(8 * 2**20))
-os.fork()
-parts = fill(64)
+== memory that no process seems to have == error: Operation not permitted
+shared = mmap.mmap(-1, 2**27)
+shared.write(bytes(2**27))
+shared.madvise(mmap.MADV_DONTNEED)
+== the same by a device == error: No such file
+mmap.mmap(os.open("/dev/zero", os.O_RDWR), 2**27)
+== files that have no name any more == memory:
+file = open("/tmp/file", "wb")
+os.unlink("/tmp/file")
+for _ in range(14):
+    file.write(bytes(8 * 2**20))
+parts = fill(190)
 time.sleep(600)
 == memory without a process == ended: memfd_create Operation not permitted
 call("memfd_create", b"name", 0)

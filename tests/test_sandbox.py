@@ -230,6 +230,15 @@ print(code_eval.compute(["assert f(1) == 2"], [programs], [1, 2, 4]))
     assert done.stdout == "({'pass@1': 0.33333333333333337, 'pass@2': 0.6666666666666667}, {})\n"
 
 
+def test_the_example_of_the_page_prints_what_the_page_says(usable_sandbox):
+    page = (ROOT / "docs/sandbox.md").read_text()
+    [example] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    [printed] = re.findall(r"^```text\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    done = run("-c", example, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.stdout == printed, done.stderr
+    assert f"{len(ESCAPES)} escapes and {len(CHEATS)} cheats" in page
+
+
 # What is left
 
 
