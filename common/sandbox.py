@@ -42,8 +42,9 @@ READ_ONLY = [
 ]
 # Not /dev/zero: shared memory that is a mapping of it is counted for no process.
 DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")
-# What the zygote needs where no user namespace gives it to an ordinary user.
-CAPABILITIES = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL")
+# What the zygote needs to open namespaces; root's also has to become other users and to end theirs.
+CAPABILITIES = ("CAP_SYS_ADMIN",)
+CAPABILITIES_OF_ROOT = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL")
 START = f"""\
 import sys
 sys.path.insert(0, {CODE!r})
@@ -204,13 +205,15 @@ def outer_sandbox():
     """The arguments of bubblewrap for the sandbox that the zygote runs in."""
     # The end of the zygote ends every other process there.
     command = ["--as-pid-1", "--new-session"]
+    command += ["--cap-drop", "ALL"]
     if os.getuid():
         command += ["--unshare-all"]
+        capabilities = CAPABILITIES
     else:  # in a user namespace root cannot become another user
         command += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
-        command += ["--cap-drop", "ALL"]
-        for capability in CAPABILITIES:
-            command += ["--cap-add", capability]
+        capabilities = CAPABILITIES_OF_ROOT
+    for capability in capabilities:
+        command += ["--cap-add", capability]
     # /tmp comes first: the packages may lie below it.
     command += ["--perms", "1777", "--tmpfs", "/tmp"]
     for path in map(Path, READ_ONLY):

@@ -22,7 +22,7 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
-OWN_NAMESPACES = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
+OWN_NAMESPACES = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET
 # Of mount(2).
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -54,8 +54,7 @@ def call(name, *arguments):
 def enter_namespaces(file_bytes):
     """Give this process and its children namespaces, a /tmp and an empty /proc of their own.
 
-    The next child is the first process of the new process namespace. file_bytes: the most that
-    the files of /tmp may take, in memory.
+    file_bytes: the most that the files of /tmp may take, in memory.
     """
     if os.getuid() == 0:
         call("unshare", OWN_NAMESPACES)

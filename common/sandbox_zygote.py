@@ -25,56 +25,49 @@ from common import (
 def serve(zygote, connection):
     """Run what is asked for, one request after the other."""
     while (request := sandbox_values.receive(connection)) is not None:
-        if "tests" in request:
-            answer = grade(zygote, request["program"], request["tests"])
-        else:
-            answer = run(zygote, request["program"])
+        try:
+            if "tests" in request:
+                answer = grade(zygote, request["program"], request["tests"])
+            else:
+                answer = run(zygote, request["program"])
+        except OSError as error:
+            answer = {"failure": str(error)}
         sandbox_values.send(connection, answer)
 
 
-def run(zygote, program):
-    """The report of a program by itself."""
-    report, stop = sandbox_supervisor.start(zygote, lambda: sandbox_scripts.run_script(program), ())
-    answer = wait_for(report)
-    os.close(stop)
-    return answer
+def run(zygote, text):
+    """How a program by itself ended."""
+    program = sandbox_supervisor.start(zygote, lambda: sandbox_scripts.run_script(text))
+    sandbox_supervisor.wait(zygote, program)
+    return sandbox_supervisor.finish(zygote, program)
 
 
-def grade(zygote, program, tests):
-    """The report of the tests, with "passed"; only their process can say so."""
+def grade(zygote, text, tests):
+    """How the tests ended, with "passed"; only their process can say so."""
     programs_end, tests_end = socket.socketpair()
     verdict, verdict_end = os.pipe()
 
     def be_program():
-        return sandbox_grading.be_program(program, programs_end)
+        return sandbox_grading.be_program(text, programs_end)
 
     def be_tests():
         return sandbox_grading.be_tests(tests, tests_end, verdict_end)
 
     start = sandbox_supervisor.start
-    program_report, stop_program = start(zygote, be_program, {programs_end.fileno()}, False)
-    keep = {tests_end.fileno(), verdict_end}
-    tests_report, stop_tests = start(zygote, be_tests, keep, False)
-    for end in (programs_end, tests_end):
-        end.close()
-    os.close(verdict_end)
-    answer = wait_for(tests_report)
+    program = start(zygote, be_program, {programs_end.fileno()}, keeps_output=False)
+    try:
+        keep = {tests_end.fileno(), verdict_end}
+        program_of_tests = start(zygote, be_tests, keep, keeps_output=False)
+        programs_end.close()
+        tests_end.close()
+        os.close(verdict_end)
+        sandbox_supervisor.wait(zygote, program_of_tests, program)
+        answer = sandbox_supervisor.finish(zygote, program_of_tests)
+    finally:
+        sandbox_supervisor.finish(zygote, program)
     answer["passed"] = os.read(verdict, len(sandbox_grading.PASSED)) == sandbox_grading.PASSED
-    for descriptor in (verdict, stop_tests, stop_program):
-        os.close(descriptor)
-    programs_answer = wait_for(program_report)
-    return programs_answer if "failure" in programs_answer else answer
-
-
-def wait_for(report):
-    """Read a report to its end, and wait for its supervisor."""
-    with open(report) as file:
-        text = file.read()
-    os.wait()
-    if text:
-        return json.loads(text)
-    # The machine ran out of memory.
-    return {"status": "memory", "output": "", "seconds": 0.0}
+    os.close(verdict)
+    return answer
 
 
 # The zygote
@@ -96,13 +89,17 @@ def main():
     sandbox_isolation.new_keyring()
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
     fields = sandbox_supervisor.process_fields(proc, os.getpid())
-    users = sandbox_isolation.unused_users()
     zygote = sandbox_supervisor.Zygote(
-        settings["limits"], proc, users, fields["VmSize"], fields["RssAnon"]
+        limits=settings["limits"],
+        proc=proc,
+        process_namespace=os.open("/proc/self/ns/pid", os.O_RDONLY),
+        users=sandbox_isolation.unused_users(),
+        address_space=fields["VmSize"],
+        memory=fields["RssAnon"],
     )
     for descriptor in settings["slots"]:
         if os.fork() == 0:
-            sandbox_isolation.close_all_but({descriptor, proc})
+            sandbox_isolation.close_all_but({descriptor, proc, zygote.process_namespace})
             serve(zygote, socket.socket(fileno=descriptor))
             os._exit(0)
     os.write(settings["control"], b"ready")

@@ -285,9 +285,9 @@ def test_nothing_outlives_the_process_that_has_the_pool(usable_sandbox):
     command = [sys.executable, "-c", OWNER]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as owner:
         assert owner.stdout.readline() == b"started\n"
-        # bubblewrap, the zygote, and for each program a server and three processes.
+        # bubblewrap, the zygote, and for each program a server and two processes.
         deadline = time.monotonic() + 10
-        while len(pids := descendants(owner.pid)) < 10:
+        while len(pids := descendants(owner.pid)) < 8:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         owner.kill()
