@@ -26,20 +26,16 @@ from pathlib import Path
 
 from common import sandbox_values
 
-PACKAGES = sysconfig.get_path("purelib")
 PYTHON = Path(sys.executable).resolve()
-HERE = Path(__file__).resolve().parent
-# Where the sandbox sees the folder of this file.
-CODE = "/sandbox"
-READ_ONLY = [
-    "/usr",
-    "/bin",
-    "/lib",
-    "/lib64",
-    "/etc/ld.so.cache",
-    str(PYTHON.parent.parent),
-    PACKAGES,
-]
+READ_ONLY = ["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", str(PYTHON.parent.parent)]
+# Where the sandbox sees the folder of this file, and the installed packages: those may lie below
+# /tmp, where each program has files of its own.
+CODE = "/sandbox/code"
+PACKAGES = "/sandbox/packages"
+FOLDERS = {
+    str(Path(__file__).resolve().parent): f"{CODE}/common",
+    sysconfig.get_path("purelib"): PACKAGES,
+}
 # Not /dev/zero: shared memory that is a mapping of it is counted for no process.
 DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")
 # What the zygote needs to open namespaces; root's also has to become other users and to end theirs.
@@ -111,6 +107,8 @@ class Pool:
                 "the sandbox needs the command bwrap, which is not there "
                 "(Debian: apt install bubblewrap)"
             )
+        if PYTHON.is_relative_to("/tmp"):
+            raise UnusableError(f"the sandbox cannot use a Python below /tmp ({PYTHON})")
         self.start()
 
     def start(self):
@@ -214,15 +212,12 @@ def outer_sandbox():
         capabilities = CAPABILITIES_OF_ROOT
     for capability in capabilities:
         command += ["--cap-add", capability]
-    # /tmp comes first: the packages may lie below it.
-    command += ["--perms", "1777", "--tmpfs", "/tmp"]
-    for path in map(Path, READ_ONLY):
+    command += ["--perms", "1777", "--tmpfs", "/tmp", "--perms", "0755", "--dir", "/dev"]
+    for source, path in [*zip(READ_ONLY, READ_ONLY, strict=True), *FOLDERS.items()]:
         # Parents that bubblewrap makes by itself could be read by root alone.
-        for parent in reversed(path.parents[:-1]):
+        for parent in reversed(Path(path).parents[:-1]):
             command += ["--perms", "0755", "--dir", str(parent)]
-        command += ["--ro-bind-try", str(path), str(path)]
-    command += ["--perms", "0755", "--dir", CODE, "--ro-bind", str(HERE), f"{CODE}/common"]
-    command += ["--perms", "0755", "--dir", "/dev"]
+        command += ["--ro-bind-try", source, path]
     for device in DEVICES:
         command += ["--dev-bind", device, device]
     command += ["--proc", "/proc", "--remount-ro", "/", "--chdir", "/"]

@@ -79,6 +79,10 @@ call("umount2", b"/tmp", 2)
 
 == another user == error: Operation not permitted|Invalid argument
 os.setuid(0)
+== capabilities == ended: has 0, may have 0
+header, sets = (ctypes.c_uint * 2)(0x20080522, 0), (ctypes.c_uint * 6)()
+LIBC.capget(header, sets)
+print(f"has {sum(sets)}, may have {sum(LIBC.prctl(23, i, 0, 0, 0) == 1 for i in range(64))}")
 == the rights of a program of root == ended: uid 0: False
 done = subprocess.run(["/usr/bin/python3", "-c", "import os; print('uid 0:', os.getuid() == 0)"])
 == new namespaces == ended: unshare Operation not permitted
