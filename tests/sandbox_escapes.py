@@ -197,9 +197,9 @@ time.sleep(600)
 == an exit that waits without end == time:
 import atexit
 atexit.register(time.sleep, 600)
-== children that compute while it waits == time:
+== a child that computes while it waits == time:
 if os.fork() == 0:
-    while os.fork() == 0:
+    while True:
         pass
 time.sleep(600)
 
