@@ -31,17 +31,33 @@ class Dropped(Exception):
 # Turns
 
 
-def messages(value, field):
+def messages(value, field, with_tools=False):
     """The messages of a list of turns in any of the forms above.
 
-    A content that is null stays null: the check of rows counts it.
+    A content that is null stays null: the check of rows counts it. with_tools: turns of a tool are
+    kept, as in a trajectory (common/trajectories.py).
     """
     if not isinstance(value, list):
         raise ValueError(f"{field}: not a list of turns")
     turns = []
     for entry in value:
-        turns += messages_of_turn(entry, field)
+        if with_tools and is_result(entry):
+            turns.append(result(entry, field))
+        else:
+            turns += messages_of_turn(entry, field)
     return turns
+
+
+def is_result(entry):
+    """Is it the turn of a tool in a trajectory?"""
+    return isinstance(entry, dict) and entry.get("role") == "tool" and "content" in entry
+
+
+def result(entry, field):
+    turn = message("tool", entry["content"], field)
+    if isinstance(entry.get("name"), str):
+        turn["name"] = entry["name"]
+    return turn
 
 
 def messages_of_turn(entry, field):

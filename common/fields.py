@@ -196,9 +196,10 @@ def conversation(field):
     def check(value, row):
         if not (isinstance(value, list) and value and all(map(is_message, value))):
             return "not one or more messages {role, content}"
-        # A response may have an empty turn: a policy's answer may be empty.
+        # A response may have an empty turn: a policy's answer may be empty, and a tool's result.
         if field in ("messages", "prompt"):
-            if not all(turn["content"].strip() for turn in value):
+            said = [turn["content"] for turn in value if turn["role"] != "tool"]
+            if not all(content.strip() for content in said):
                 return "an empty turn"
         if re.fullmatch(ROLES[field], roles_of(value)):
             return None

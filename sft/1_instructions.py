@@ -25,7 +25,8 @@ Reads:  --datasets, any of
 Writes: --output_file, {"id", "messages", "source"}; other keys pass through
         a table of counts by dataset beside it, with the suffix .md
 
-Only role and content of a message are kept. Dropped and counted: conversations with an empty turn,
+Only role and content of a message are kept, and turns of a tool with their names, as trajectories
+in "messages" have them (common/trajectories.py). Dropped and counted: conversations with an empty turn,
 with roles out of order or no answer at the end, with tool calls or with content that is not text,
 and exact duplicates. data/1_clean.py drops more. Of a row only a digest is held in memory.
 
@@ -73,7 +74,8 @@ ROWS_BETWEEN_PROGRESS = 100_000
 def conversation(row):
     """(messages, the fields that they are made of) of a row in any of the forms above."""
     if row.get("messages") is not None:
-        return entrances.messages(row["messages"], "messages"), ["messages"]
+        turns = entrances.messages(row["messages"], "messages", with_tools=True)
+        return turns, ["messages"]
     if field := entrances.field_of(row, entrances.CONVERSATIONS):
         turns = entrances.from_first_question(entrances.messages(row[field], field))
         return entrances.up_to_last(turns, "assistant"), [field]

@@ -358,3 +358,19 @@ def test_a_verifier_reads_the_last_turn(tmp_path):
     ran(*command, "--output_file", tmp_path / "out.jsonl")
     (scored,) = read_jsonl(tmp_path / "out.jsonl")
     assert scored["rewards"] == [0.0, 0.0, 0.0, 1.0]
+
+
+def test_fine_tuning_data_may_hold_trajectories(tmp_path):
+    """Turns of a tool between the assistant's; a row that calls it by tool_calls is dropped."""
+    kept = [user("q?"), *trajectory("```python\n1\n```", "", "It is 1.")]
+    named = [user("q?"), *CALLED]
+    called = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add"}}]}
+    dropped = [user("q?"), called, {"role": "tool", "content": "7"}, CALLED[-1]]
+    in_rows = []
+    for messages in (kept, named, dropped):
+        in_rows.append({"id": f"{len(in_rows)}", "messages": messages})
+    file = write_jsonl(tmp_path / "in.jsonl", in_rows)
+    command = ["sft/1_instructions.py", "--datasets", file]
+    done = ran(*command, "--output_file", tmp_path / "out.jsonl")
+    assert "| 3 | 2 | 1 | tool calls: 1 |" in done.stdout
+    assert [row["messages"] for row in read_jsonl(tmp_path / "out.jsonl")] == [kept, named]
