@@ -33,6 +33,8 @@ PER_RESPONSE = (
     "finish_reasons",
     "end_tokens",
     "response_tokens",
+    "programs",
+    "failed_programs",
     "policies",
     "rewards",
     "objectives",

@@ -101,6 +101,11 @@ SCRIPTS = {
         f"generation/2_responses.py {NO_MODEL} --prompts_file @/a.jsonl {OUT}",
         {"a": DIRECTED},
     ),
+    "trajectories": (
+        f"generation/2c_tool_responses.py {NO_MODEL} --run_generated_code "
+        f"--prompts_file @/a.jsonl {OUT}",
+        {"a": PROMPTS},
+    ),
     "merge": (
         f"generation/2b_merge.py --responses_files @/a.jsonl @/b.jsonl {OUT}",
         {"a": RESPONSES, "b": RESPONSES},

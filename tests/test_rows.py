@@ -37,6 +37,7 @@ NO_JUDGE = ["--judge_url", "http://127.0.0.1:1/v1", "--judge_model", "j"]
 SCRIPTS = {
     "generation/1_prompts.py": ["--size", "2", "--datasets"],
     "generation/2_responses.py": [*NO_MODEL, "--prompts_file"],
+    "generation/2c_tool_responses.py": [*NO_MODEL, "--run_generated_code", "--prompts_file"],
     "annotation/1a_reward_model.py": [*NO_MODEL, "--responses_file"],
     "annotation/1b_preference_model.py": [*NO_MODEL, "--responses_file"],
     "annotation/1c_llm_judge.py": [*NO_JUDGE, "--responses_file"],
