@@ -26,9 +26,9 @@ Writes: --output_file, {"id", "messages", "source"}; other keys pass through
         a table of counts by dataset beside it, with the suffix .md
 
 Only role and content of a message are kept, and turns of a tool with their names, as trajectories
-in "messages" have them (common/trajectories.py). Dropped and counted: conversations with an empty turn,
-with roles out of order or no answer at the end, with tool calls or with content that is not text,
-and exact duplicates. data/1_clean.py drops more. Of a row only a digest is held in memory.
+in "messages" have them (common/trajectories.py). Dropped and counted: conversations with an empty
+turn, with roles out of order or no answer at the end, with tool calls or with content that is not
+text, and exact duplicates. data/1_clean.py drops more. Of a row only a digest is held in memory.
 
     python sft/1_instructions.py --datasets runs/tiny/world/instructions.jsonl \
         --output_file runs/tiny/instructions.jsonl
