@@ -16,6 +16,9 @@ check_variables() {
   check_models
   check_judge
   ! has_responses || check_sampling
+  [[ $TOOL == none || $RUN_GENERATED_CODE == yes ]] ||
+    die "TOOL=$TOOL: it runs programs that the policy writes, in a sandbox; RUN_GENERATED_CODE=yes allows it"
+  [[ $TOOL != none || -z $TOOL_OPTIONS ]] || die "TOOL_OPTIONS=$TOOL_OPTIONS: without effect with TOOL=none"
   set_processes
   set_flags
   local name
@@ -37,6 +40,12 @@ set_flags() { # flags that several stages share
   template=() # arguments of the policies' chat template
   [[ -z $CHAT_TEMPLATE_KWARGS ]] || template=(--chat_template_kwargs "$CHAT_TEMPLATE_KWARGS")
   model_len=(${MAX_MODEL_LEN:+--max_model_len "$MAX_MODEL_LEN"}) # of every engine
+  sampler=(generation/2_responses.py) answerer=(generation/2_responses.py) # of the rounds, of the evaluation
+  if [[ $TOOL != none ]]; then
+    sampler=(generation/2c_tool_responses.py --run_generated_code $TOOL_OPTIONS)
+    answerer=("${sampler[@]}" --max_turns "$EVAL_MAX_TURNS")
+    sampler+=(--max_turns "$MAX_TURNS")
+  fi
   rm_code=() # for 1a_reward_model.py, which alone runs code of a reward model's own
   [[ $RM_TRUST_REMOTE_CODE == no ]] || rm_code=(--trust_remote_code)
   [[ -z $RM_REVISION ]] || rm_code+=(--revision "$RM_REVISION")
@@ -69,6 +78,7 @@ check_rounds() { # how many there are, and what each is given
     die "PROMPTS_BY_ROUND=$PROMPTS_BY_ROUND: ${#pools[@]} for ITERATIONS=$ITERATIONS; give one a round"
   ((PROMPTS_PER_ITERATION || ITERATIONS < 2 || ${#pools[@]})) ||
     die "PROMPTS_PER_ITERATION=0: the first round would take all of PROMPTS; set ITERATIONS=1 or PROMPTS_BY_ROUND"
+  [[ -z $EVAL_POOL || -z $EVAL_PROMPTS ]] || die "EVAL_POOL=$EVAL_POOL: without effect with EVAL_PROMPTS"
   [[ -z $PROMPTS_BY_ROUND || -z $CLEAN ]] || die "PROMPTS_BY_ROUND: not with CLEAN"
   ((${#rates[@]} == 0 || ${#rates[@]} == ITERATIONS)) ||
     die "DPO_LEARNING_RATES=$DPO_LEARNING_RATES: ${#rates[@]} for ITERATIONS=$ITERATIONS; give one a round"
@@ -114,7 +124,7 @@ check_validation() {
 
 check_files() { # what the variables name is there, on the hub, or made by the run below OUT
   local name word
-  for name in PROMPTS PROMPTS_BY_ROUND EVAL_PROMPTS SFT_DATA PREFERENCES RATINGS OFFLINE_PAIRS EVAL_QUESTIONS \
+  for name in PROMPTS PROMPTS_BY_ROUND EVAL_PROMPTS EVAL_POOL SFT_DATA PREFERENCES RATINGS OFFLINE_PAIRS EVAL_QUESTIONS \
     REWARD_BENCH BASE_MODEL SFT_MODEL REWARD_MODEL RM_START PREFERENCE_MODEL PM_START ARMORM; do
     for word in ${!name}; do
       [[ ! -e $word && $word != "$OUT"/* ]] || continue

@@ -5,7 +5,7 @@
 
 evaluate() { # evaluate NAME POLICY: its answers to the evaluation prompts, and what can be measured on them
   local answers=$OUT/eval/$1/answers.jsonl last
-  shards=$engines order=$EVAL_PROMPTS step "$answers" python generation/2_responses.py --model_name_or_path "$2" \
+  shards=$engines order=$EVAL_PROMPTS step "$answers" python "${answerer[@]}" --model_name_or_path "$2" \
     --prompts_file "$EVAL_PROMPTS" --n 1 --temperatures 1.0 --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" \
     --tensor_parallel_size "$TENSOR_PARALLEL" --seed "$SEED" "${template[@]}" "${model_len[@]}" --output_file "$answers"
   answered+=("$answers")
@@ -13,8 +13,11 @@ evaluate() { # evaluate NAME POLICY: its answers to the evaluation prompts, and 
   if [[ -n $REWARD_MODEL ]]; then
     last=$OUT/eval/$1/rewards.jsonl
     annotate reward_model "$answers" "$last" --n 1
+  elif [[ $ANNOTATOR == verifier ]]; then
+    last=$OUT/eval/$1/rewards.jsonl
+    annotate verifier "$answers" "$last" --n 1
   fi
-  if [[ -n $WORLD ]]; then
+  if [[ -n $WORLD && -e $WORLD/3_true_reward.py ]]; then
     step "$OUT/eval/$1/true_rewards.jsonl" python "$WORLD/3_true_reward.py" --rewards_file "$last" \
       --output_file "$OUT/eval/$1/true_rewards.jsonl"
     last=$OUT/eval/$1/true_rewards.jsonl

@@ -24,14 +24,16 @@ make_world() { # the data of a synthetic world: of the files that the variables 
 }
 
 make_base_model() {
+  local script=$WORLD/2_base_model.py
   [[ -n $WORLD && -z $SFT_MODEL && $BASE_MODEL == "$OUT/base" ]] || return 0
-  train "$BASE_MODEL" "$WORLD/2_base_model.py" --dataset_name "$OUT/world/corpus.jsonl"
+  [[ -e $script ]] || script=recipes/tiny/2_base_model.py # of another tiny world
+  train "$BASE_MODEL" "$script" --dataset_name "$OUT/world/corpus.jsonl"
 }
 
-draw_evaluation_prompts() { # unless EVAL_PROMPTS gives them: a thousand of the pool
+draw_evaluation_prompts() { # unless EVAL_PROMPTS gives them: a thousand of EVAL_POOL
   [[ -z $EVAL_PROMPTS ]] || return 0
   EVAL_PROMPTS=$OUT/evaluation.jsonl
-  step "$EVAL_PROMPTS" python generation/1_prompts.py --datasets $PROMPTS --size 1000 --splits validation test \
+  step "$EVAL_PROMPTS" python generation/1_prompts.py --datasets ${EVAL_POOL:-$PROMPTS} --size 1000 --splits validation test \
     --seed "$SEED" --output_file "$EVAL_PROMPTS"
 }
 
@@ -168,7 +170,7 @@ sample_from_policies() { # sample_from_policies PROMPTS RESPONSES: N to each, ha
 }
 
 sample() { # sample PROMPTS RESPONSES POLICY N SEED TEMPERATURES
-  shards=$engines order=$1 step "$2" python generation/2_responses.py --model_name_or_path "$3" --prompts_file "$1" \
+  shards=$engines order=$1 step "$2" python "${sampler[@]}" --model_name_or_path "$3" --prompts_file "$1" \
     --n "$4" --temperatures $6 --max_new_tokens "$MAX_NEW_TOKENS" --dtype "$DTYPE" \
     --tensor_parallel_size "$TENSOR_PARALLEL" --seed "$5" "${template[@]}" "${model_len[@]}" --output_file "$2"
 }

@@ -64,23 +64,28 @@ setting JUDGE_OPTIONS ""                      # flags of every script that asks 
 setting VERIFIER_METHOD math math exact       # of rows without "verifier"
 setting VERIFIER_PATTERN ""                   # regular expression whose group is the final answer, of such rows
 setting VERIFIERS ""                          # verifiers of one's own, which rows may name: NAME=FILE.py, one or several
-setting RUN_GENERATED_CODE no yes no          # whether the verifier unit_tests may run the policies' programs, in a sandbox
+setting RUN_GENERATED_CODE no yes no          # whether the policies' programs may run, in a sandbox: by TOOL, by the verifier unit_tests
 
 # The loop (3.2, 3.3)
 setting PROMPTS ""                            # pool of all rounds; paper: its published set
 setting PROMPTS_BY_ROUND ""                   # one set a round, in place of PROMPTS
-setting EVAL_PROMPTS ""                       # rows with a split, validation or test; empty: a thousand of PROMPTS
+setting EVAL_PROMPTS ""                       # rows with a split, validation or test; empty: a thousand of EVAL_POOL
+setting EVAL_POOL ""                          # where they are drawn from; empty: PROMPTS
 setting ITERATIONS 3 whole
 setting PROMPTS_PER_ITERATION 20000 whole     # 0: all of a round's set
 setting N 8 count                             # responses a prompt (Algorithm 2)
 setting TEMPERATURES "1.0 0.7" numbers        # shared out over the N
 setting MAX_NEW_TOKENS 2048 count
 setting MAX_MODEL_LEN "" count                # tokens of prompt and response in generation; empty: what the longest prompt needs
+setting TOOL none none python                 # python: programs in a response are run, and their output is its next turn (arXiv 2409.02392)
+setting TOOL_OPTIONS ""                       # flags of generation with a tool, such as --tool_format native
+setting MAX_TURNS 6 count                     # of the policy in a response with a tool (arXiv 2409.02392)
+setting EVAL_MAX_TURNS 4 count                # the same in the answers to the evaluation prompts
 setting ENHANCER none none initial previous mixture # who gives half of the N responses (3.2)
 setting ANNOTATOR reward_model some reward_model preference_model armorm llm_judge verifier policy FILE.py
 setting ANNOTATOR_WEIGHTS ""                  # one each, where ANNOTATOR names several
 setting VALIDATION ""                         # who chooses the best policy; empty: the true reward of a synthetic world, the reward model, the first annotator
-setting PAIRING best_worst best_worst best_random random_random FILE.py
+setting PAIRING best_worst best_worst best_random random_random right_wrong FILE.py
 setting MIN_MARGIN 0 number                   # of a pair's rewards
 setting LENGTH_PENALTY 0 real                 # off the reward, per character (eq. 9); paper: 0.001
 setting OFFLINE_PAIRS ""                      # preference data to mix into every round; empty with OFFLINE_SIZE: PREFERENCES

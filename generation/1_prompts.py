@@ -5,6 +5,7 @@ Reads:  --datasets, any of
                                     from the hub
             math                    the training questions of GSM8K (7,473) and MATH (7,500), with
                                     their final answers, from the hub
+            math-test               the test questions of GSM8K, and MATH-500
             names of hub datasets   NAME, or NAME:FILE in it
             files                   .jsonl, .json (gzipped or not), .parquet
         with rows in one of these forms. If a row has several of these fields, the first listed is
@@ -63,7 +64,12 @@ MATH = [
     "EleutherAI/hendrycks_math:prealgebra/train-00000-of-00001.parquet",
     "EleutherAI/hendrycks_math:precalculus/train-00000-of-00001.parquet",
 ]
-SETS = {"paper": PAPER, "math": MATH}
+# The questions on which mathematics is evaluated (arXiv 2409.02392; of MATH's test set 500).
+MATH_TEST = [
+    "openai/gsm8k:main/test-00000-of-00001.parquet",
+    "HuggingFaceH4/MATH-500:test.jsonl",
+]
+SETS = {"paper": PAPER, "math": MATH, "math-test": MATH_TEST}
 # The first line of our table: a file that begins otherwise is not overwritten.
 TABLE_HEAD = "| dataset | rows in |"
 FIELDS = ("prompt", "context_messages", "messages", *entrances.CONVERSATIONS, *entrances.QUESTIONS)
@@ -72,7 +78,7 @@ FIELDS = ("prompt", "context_messages", "messages", *entrances.CONVERSATIONS, *e
 def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument(
-        "--datasets", nargs="+", required=True, help="files, hub names, paper, math"
+        "--datasets", nargs="+", required=True, help=f"files, hub names, {', '.join(SETS)}"
     )
     parser.add_argument("--split", default="train", help="split of a hub dataset")
     parser.add_argument(

@@ -14,6 +14,8 @@ ANNOTATORS = " ".join(
     os.environ.get(name, "") for name in ("ANNOTATOR", "VALIDATION", "MEASURE")
 ).split()
 BELOW_OUT = f"{os.environ.get('OUT') or '-'}/"  # start of the paths that the run makes
+# {variable: another one, whose words for several names it takes as well}
+NAMED_LIKE = {"OFFLINE_PAIRS": "PREFERENCES", "PROMPTS_BY_ROUND": "PROMPTS", "EVAL_POOL": "PROMPTS"}
 problems = []
 
 
@@ -105,8 +107,9 @@ def named_data(trained):
         "SFT_DATA": ("dataset", "sft" in trained or self_play),
         "PREFERENCES": ("dataset", trained.keys() - {"sft", "dpo"}),
         "OFFLINE_PAIRS": ("dataset", True),
-        # Without EVAL_PROMPTS the evaluation prompts are drawn from PROMPTS.
-        "PROMPTS": ("dataset", reads_pool or not value("EVAL_PROMPTS")),
+        # Without EVAL_PROMPTS and EVAL_POOL the evaluation prompts are drawn from PROMPTS.
+        "PROMPTS": ("dataset", reads_pool or not value("EVAL_PROMPTS") + value("EVAL_POOL")),
+        "EVAL_POOL": ("dataset", True),
         "PROMPTS_BY_ROUND": ("dataset", draws_prompts),
         "EVAL_PROMPTS": ("rows", True),
         "REWARD_BENCH": ("dataset", value("MEASURE") not in ("", "none")),
@@ -165,8 +168,8 @@ class HubTable:
         A local file that is not there is a problem.
         """
         label = f"{source.variable}={word}"
-        # OFFLINE_PAIRS may name the mixes of PREFERENCES.
-        published = self.stands_for.get(label.replace("OFFLINE_PAIRS=", "PREFERENCES="))
+        named_like = NAMED_LIKE.get(source.variable, source.variable)
+        published = self.stands_for.get(f"{named_like}={word}")
         if published:
             return published
         if source.kind == "group":

@@ -90,6 +90,7 @@ def test_the_table_and_the_scripts_name_the_same():
     prompts = runpy.run_path(str(ROOT / "generation/1_prompts.py"))
     expected["PROMPTS=paper"] = set(prompts["PAPER"])
     expected["PROMPTS=math"] = set(prompts["MATH"])
+    expected["PROMPTS=math-test"] = set(prompts["MATH_TEST"])
     for mix, names in preferences["MIXES"].items():
         for name in names:
             repo, _, part = split(name)
@@ -102,6 +103,7 @@ def test_the_table_and_the_scripts_name_the_same():
         variable = "ACADEMIC_OPTIONS=--run_generated_code" if task in code else "EVALS=academic"
         expected[variable].add(dataset_of(task))
         expected[f"--tasks={task}"].add(dataset_of(task))
+    expected["--tasks=minerva_math500"] = {dataset_of("minerva_math500")}
     for name, address in published["PUBLISHED"].items():
         benchmark = re.match("alpaca_eval|mt_bench|arena_hard", name)[0]
         expected[f"EVALS={benchmark}"].add(address)
@@ -117,7 +119,8 @@ def test_the_table_and_the_scripts_name_the_same():
     names_by_user = defaultdict(set)
     for name, kind, gated, used_by in TABLE:
         assert kind == "file" if name.startswith("https://") else kind in ("model", "dataset"), name
-        assert gated == ("yes" if name.startswith("meta-llama/") else "no"), name
+        is_gated = name.startswith(("meta-llama/", "google/gemma"))
+        assert gated == ("yes" if is_gated else "no"), name
         for user in used_by.split(", "):
             names_by_user[user].add(name)
     assert names_by_user == expected
@@ -128,7 +131,6 @@ def test_the_table_and_the_scripts_name_the_same():
 
 
 def test_a_missing_sandbox_is_told_before_anything_is_sampled(check, tmp_path):
-    pytest.importorskip("common.sandbox")
     # The machine's commands but one. The check's own are written to another folder, `tools`.
     commands = tmp_path / "commands"
     commands.mkdir()

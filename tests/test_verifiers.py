@@ -78,10 +78,7 @@ def test_right_and_wrong_responses_of_all_verifiers(tmp_path):
     check_rewards(cases.TABLES, verified(tmp_path, rows_of(cases.TABLES)))
 
 
-def test_right_and_wrong_programs(tmp_path):
-    sandbox = pytest.importorskip("common.sandbox")
-    if reason := sandbox.unusable():
-        pytest.skip(reason)
+def test_right_and_wrong_programs(tmp_path, usable_sandbox):
     table = {"unit_tests": cases.UNIT_TESTS}
     check_rewards(table, verified(tmp_path, rows_of(table), "--run_generated_code"))
 
