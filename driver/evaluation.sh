@@ -13,11 +13,11 @@ evaluate() { # evaluate NAME POLICY: its answers to the evaluation prompts, and 
   if [[ -n $REWARD_MODEL ]]; then
     last=$OUT/eval/$1/rewards.jsonl
     annotate reward_model "$answers" "$last" --n 1
-  elif [[ $ANNOTATOR == verifier ]]; then
+  elif [[ $VALIDATION == verifier ]]; then
     last=$OUT/eval/$1/rewards.jsonl
     annotate verifier "$answers" "$last" --n 1
   fi
-  if [[ -n $WORLD && -e $WORLD/3_true_reward.py ]]; then
+  if knows_truth; then
     step "$OUT/eval/$1/true_rewards.jsonl" python "$WORLD/3_true_reward.py" --rewards_file "$last" \
       --output_file "$OUT/eval/$1/true_rewards.jsonl"
     last=$OUT/eval/$1/true_rewards.jsonl

@@ -1,6 +1,6 @@
-# Iterative M-DPO on mathematics with a Python tool (arXiv 2409.02392), Gemma-2-it-9B. Machine: 8 GPUs of 80 GB. Not run
-# here. Expected (its Table 1): GSM8K 84.1 and MATH 51.0 after fine-tuning, 86.3 and 54.5 after three rounds. The source
-# draws 20,000 prompts a round from an augmented set (RLHF4MATH/prompt_iter1 to 3); here they are the training questions.
+# Iterative M-DPO on mathematics with a Python tool (arXiv 2409.02392), Gemma-2-it-9B. Machine: 8 GPUs of 80 GB.
+# Not run here. Expected (its Table 1): GSM8K 84.1 and MATH 51.0 after fine-tuning, 86.3 and 54.5 after three rounds. The
+# source's prompts are an augmented set (RLHF4MATH/prompt_iter1 to 3); here they are the training questions.
 BASE_MODEL=google/gemma-2-9b-it
 SFT_DATA=RLHF4MATH/SFT_510K # a subset of OpenMathInstruct-1 as trajectories
 SFT_LEARNING_RATE=5e-6      # the source's published settings, as the next three

@@ -101,7 +101,10 @@ ARMORM_RUNS_CODE = (
     [
         ({"RECIPE": "recipes/none.sh"}, "recipes/none.sh: no such recipe"),
         ({"REFERENCE": "foo"}, "REFERENCE=foo: one of initial previous"),
-        ({"PAIRING": "best"}, "PAIRING=best: one of best_worst best_random random_random FILE.py"),
+        (
+            {"PAIRING": "best"},
+            "PAIRING=best: one of best_worst best_random random_random right_wrong FILE.py",
+        ),
         (
             {"ANNOTATOR": "oracle"},
             "ANNOTATOR=oracle: one or several of reward_model preference_model armorm llm_judge",
@@ -110,7 +113,7 @@ ARMORM_RUNS_CODE = (
         (
             {"OPTIMISER": "ppo"},
             "OPTIMISER=ppo: no such file; "
-            "there are dpa dpo ipo_mixture kto offline online_dpo raft rloo",
+            "there are dpa dpo ipo_mixture kto mdpo mkto offline online_dpo raft rloo",
         ),
         ({"OPTIMISER": "kto raft"}, "OPTIMISER=kto raft: kto and raft both redefine optimise"),
         (
@@ -519,7 +522,7 @@ def bare(folder, **variables):
     ids=["verifier", "llm_judge", "policy"],
 )
 def test_no_reward_model_is_needed_where_none_is_asked(tmp_path, variables, scripts):
-    """None is trained and none scores the answers.
+    """None is trained and none scores the answers; a verifier tells which are right.
 
     The best policy is chosen by the annotator, on the answers of all policies at once.
     """
@@ -530,7 +533,9 @@ def test_no_reward_model_is_needed_where_none_is_asked(tmp_path, variables, scri
     listed = list(commands(printed).values())
     annotating = [command for command in listed if command[1].startswith("annotation/1")]
     assert {Path(command[1]).name for command in annotating} == {*scripts}
-    assert len(annotating) == 3
+    checks_answers = "1d_verifier.py" in scripts
+    # Two rounds, the answers of all policies, and with a verifier those of each policy.
+    assert len(annotating) == (6 if checks_answers else 3)
     answers = [f"{tmp_path}/run/eval/{name}/answers.jsonl" for name in ("sft", "iter1", "iter2")]
     (merging,) = [command for command in listed if command[1] == "generation/2b_merge.py"]
     assert merging[3:6] == answers
@@ -543,7 +548,8 @@ def test_no_reward_model_is_needed_where_none_is_asked(tmp_path, variables, scri
     (report,) = [command for command in listed if command[1] == "eval/3_report.py"]
     assert flags_of(report)["--validation_file"] == flags["--output_file"]
     kl = [command for command in listed if command[1] == "eval/2_kl.py"]
-    assert flags_of(kl[0])["--responses_file"] == answers[0]
+    scored = answers[0].replace("answers", "rewards") if checks_answers else answers[0]
+    assert flags_of(kl[0])["--responses_file"] == scored
 
 
 @pytest.mark.parametrize(
@@ -611,8 +617,8 @@ def test_verifiers_of_ones_own_and_programs_are_flags_of_the_verifier(tmp_path):
     settings = {"VERIFIERS": "my_rule=my/rule.py other=o.py", "RUN_GENERATED_CODE": "yes"}
     status, printed = bare(tmp_path, ANNOTATOR="verifier", VALIDATION="verifier", **settings)
     assert status == 0, printed
-    # Two rounds, and the answers that choose the best policy.
-    assert printed.count(flags) == 3
+    # Two rounds, the answers of three policies, and all of them to choose the best.
+    assert printed.count(flags) == 6
     rows = [{"id": "a", "verifier": "other"}, {"id": "b", "answer": "4"}]
     write_jsonl(tmp_path / "evaluation.jsonl", rows)
     assert bare(tmp_path, ANNOTATOR="verifier")[0] == 0
@@ -680,7 +686,8 @@ def test_every_recipe_passes_a_dry_run_on_eight_gpus(tmp_path, hub, name):
         assert not done.stderr, done.stderr
         assert ("# hub: " in done.stdout) == (environment["CHECK"] == "yes")
         listed = [shlex.split(line, comments=True) for line in done.stdout.splitlines()]
-        sampling = [command for command in listed if "generation/2_responses.py" in command]
+        script = "2c_tool_responses" if name.endswith("mdpo") else "2_responses"
+        sampling = [command for command in listed if f"generation/{script}.py" in command]
         numbers = [flags_of(c)["--shard"] for c in sampling if "--shard" in c]
         assert numbers == (list("01234567") * samplings if gpus == "8" else [])
         trainings = [command for command in listed if "dpo/1_dpo.py" in command]
@@ -688,7 +695,7 @@ def test_every_recipe_passes_a_dry_run_on_eight_gpus(tmp_path, hub, name):
         assert not (tmp_path / "run").exists()
         for command in trainings:
             flags = flags_of(command)
-            assert global_batch(flags, int(gpus)) == 128
+            assert global_batch(flags, int(gpus)) == (32 if name.endswith("mdpo") else 128)
             assert (command[:2] == ["accelerate", "launch"]) == (gpus == "8")
             assert gpus == "1" or (ROOT / flags["--config_file"]).is_file()
 
