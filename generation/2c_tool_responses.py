@@ -246,12 +246,23 @@ class TrajectorySampler(sampling.Sampler):
         return extended
 
 
+def sample_remaining(args, tokenizer, all_prompts, tool_format, remaining, writer):
+    """(counts of sampling.sample_in_chunks, seconds of generation and of the tool)."""
+    turn_end = chats.turn_end(tokenizer)
+    try:
+        with sandbox.Pool() as pool:
+            sampler = TrajectorySampler(args, tokenizer, turn_end, all_prompts, tool_format, pool)
+            counts = sampling.sample_in_chunks(sampler, remaining, writer)
+    except sandbox.UnusableError as error:
+        sys.exit(f"--run_generated_code: {error}; the same command goes on from what is finished")
+    return counts, sampler.seconds
+
+
 def main():
     args = parse_arguments()
     all_prompts = list(rows.read(args.prompts_file, "prompts"))
     prompts = list(shards.own_rows(all_prompts, args))
     tokenizer = sampling.load_tokenizer(args, prompts)
-    turn_end = chats.turn_end(tokenizer)
     tool_format = tool_format_of(args, tokenizer, prompts)
     if reason := sandbox.unusable():
         sys.exit(f"--run_generated_code: {reason}")
@@ -262,10 +273,10 @@ def main():
     seconds = Counter()
     # A shard without prompts, or one that is finished, needs no engine.
     if remaining:
-        with sandbox.Pool() as pool:
-            sampler = TrajectorySampler(args, tokenizer, turn_end, all_prompts, tool_format, pool)
-            counts += sampling.sample_in_chunks(sampler, remaining, writer)
-            seconds = sampler.seconds
+        new_counts, seconds = sample_remaining(
+            args, tokenizer, all_prompts, tool_format, remaining, writer
+        )
+        counts += new_counts
     writer.finish()
     print(
         f"{args.output_file} rows in: {len(prompts)}, finished before: {len(writer.done)}, "

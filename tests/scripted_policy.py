@@ -1,8 +1,8 @@
 """Run a script that samples with a policy that says what a file tells, in place of vLLM's engine.
 
 The file holds {question: [turns of the assistant]}. In a turn, {seed} and {temperature} are those
-of the request, {last} is the message that the policy reads before its turn, with other fences,
-and CRASH ends the process.
+of the request, {last} is the message that the policy reads before its turn, with other fences;
+a turn with LOST ends the sandbox.
 
     python tests/scripted_policy.py turns.json generation/2c_tool_responses.py ...
 """
@@ -11,6 +11,7 @@ import json
 import os
 import re
 import runpy
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,8 +46,8 @@ class Engine:
         turns = self.turns[question]
         number = sum(role == "assistant" for role, _ in messages)
         text = turns[min(number, len(turns) - 1)]
-        if text == "CRASH":
-            os._exit(9)
+        if "LOST" in text:
+            end_sandbox()
         values = {
             "{last}": messages[-1][1].replace("```", "~~~"),
             "{seed}": f"{sampling_params.seed}",
@@ -77,6 +78,18 @@ def sample_of(text, ids, finish_reason, stop_reason):
     return SimpleNamespace(
         text=text, token_ids=ids, finish_reason=finish_reason, stop_reason=stop_reason
     )
+
+
+def children(pid):
+    return map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+def end_sandbox():
+    """Kill the first process of its namespace, which bubblewrap has started."""
+    for bubblewrap in children(os.getpid()):
+        if Path(f"/proc/{bubblewrap}/comm").read_text() == "bwrap\n":
+            for pid in children(bubblewrap):
+                os.kill(pid, signal.SIGKILL)
 
 
 def main():

@@ -8,9 +8,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from commands import ran, read_jsonl, run, write_jsonl
-from common import chats, sandbox, trajectories
+from common import chats, trajectories
 from test_chats import made_tokenizer
 
+pytestmark = pytest.mark.usefixtures("usable_sandbox")
 SCRIPT = "generation/2c_tool_responses.py"
 TEMPLATE = """\
 {# <|python_tag|> #}{% if tools %}<|im_start|>tools
@@ -57,13 +58,6 @@ FENCED = [
 TAGGED = '<|python_tag|>{"name": "python", "parameters": {"code": "print(3 + 4)"}}'
 NATIVE = [said(TAGGED), printed("7", name="python"), said("It is 7.")]
 QUESTION = {"role": "user", "content": "What is twice 3 + 4?"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def usable():
-    reason = sandbox.unusable()
-    if reason:
-        pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +307,7 @@ def test_a_trajectory_ends_with_a_turn_of_the_assistant(tmp_path, policy):
     assert message in stdout
 
 
-def test_rows_depend_neither_on_shards_nor_on_a_killed_run(tmp_path, policy):
+def test_rows_depend_neither_on_shards_nor_on_an_interrupted_run(tmp_path, policy):
     """Every turn of every trajectory has a seed of its own."""
     turns = {f"{i}": [block("print({seed})"), "{seed} at {temperature}"] for i in range(5)}
     flags = ["--temperatures", 1, 0.5, "--max_new_tokens", 100]
@@ -335,10 +329,13 @@ def test_rows_depend_neither_on_shards_nor_on_a_killed_run(tmp_path, policy):
     file = turns_file(tmp_path, turns)
     shares = [*command(policy, prompts, *flags), "--n", 4, "--chunk_size", 1, "--num_shards", 2]
     first = [*shares, "--shard", 0, "--output_file", f"{out}.0-of-2"]
-    crashing = turns_file(tmp_path, turns | {"2": [block("1"), "CRASH"]}, "crashing.json")
-    assert run("tests/scripted_policy.py", crashing, *first).returncode == 9
+    lost = turns_file(tmp_path, turns | {"4": [block("'LOST'")]}, "lost.json")
+    done = run("tests/scripted_policy.py", lost, *first)
+    assert done.returncode == 1
+    message = "--run_generated_code: the sandbox has ended"
+    assert done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1, done.stderr
     done = ran("tests/scripted_policy.py", file, *first)
-    assert "rows in: 3, finished before: 1, " in done.stdout
+    assert "rows in: 3, finished before: 2, " in done.stdout
     assert "programs: 12, failed: 0, " in done.stdout
     second = [*shares, "--shard", 1, "--output_file", f"{out}.1-of-2"]
     ran("tests/scripted_policy.py", file, *second)
