@@ -140,7 +140,7 @@ def check_template(tokenizer, tool_format, prompt, where):
     turn = {"role": "assistant", "content": "I run a program."}
     messages = trajectories.for_template([*prompt, turn, tool_format.answer(output)])
     text = chats.prompt_text(tokenizer, messages, where, tool_format.tools)
-    if output not in text:
-        sys.exit(f"{name}: its chat template leaves out the output of a tool")
     if tool_format.tools and TOOL["function"]["description"] not in text:
         sys.exit(f"{name}: its chat template leaves out the tools: use --tool_format fenced")
+    if output not in text:
+        sys.exit(f"{name}: its chat template leaves out the output of a tool")

@@ -1,15 +1,18 @@
 """Trajectories: turns of a policy, and what its programs print in the sandbox between them."""
 
+import importlib
 import json
+import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from commands import ran, read_jsonl, run, write_jsonl
+from commands import ROOT, ran, read_jsonl, run, write_jsonl
 from common import chats, trajectories
-from test_chats import made_tokenizer
+from test_chats import made_tokenizer, tokenizer_of
 
 pytestmark = pytest.mark.usefixtures("usable_sandbox")
 SCRIPT = "generation/2c_tool_responses.py"
@@ -417,6 +420,25 @@ def test_what_cannot_be_sampled_is_refused_in_one_line(tmp_path, policy):
     with_tools = write_jsonl(tmp_path / "tools.jsonl", [asked("a", tools=[{"type": "function"}])])
     reason = f"{with_tools}:1: tools: the only tool here is python, of --tool_format native\n"
     assert refused(policy, with_tools) == reason
+
+
+def test_which_templates_write_which_format(monkeypatch):
+    """Every template that takes turns in turn writes outputs of fenced programs."""
+    monkeypatch.syspath_prepend(ROOT / "generation")
+    tool_calls = importlib.import_module("tool_calls")
+    fenced = tool_calls.Fenced()
+    # Without its parser, which is vLLM's.
+    native = SimpleNamespace(tools=[TOOL], answer=lambda output: printed(output, name="python"))
+    with_tools = ["qwen2_5", "qwen3", "llama3_1", "lfm2"]
+    for name in [*with_tools, "llama3", "gemma", "gemma3", "phi3", "mistral_like", "r1_like"]:
+        tokenizer = tokenizer_of(name)
+        tool_calls.check_template(tokenizer, fenced, [QUESTION], "FILE:1")
+        if name in with_tools:
+            tool_calls.check_template(tokenizer, native, [QUESTION], "FILE:1")
+            continue
+        with pytest.raises(SystemExit) as end:
+            tool_calls.check_template(tokenizer, native, [QUESTION], "FILE:1")
+        assert re.search(rf"{name} refuses it|{name}: its chat template leaves out", str(end.value))
 
 
 def test_a_template_that_leaves_out_tools_is_refused(tmp_path, policy):
