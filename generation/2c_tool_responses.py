@@ -27,7 +27,8 @@ Writes: --output_file, the same rows with
                                 --max_turns turns still calls the tool
             "end_tokens"        the token that ended the last turn, "" if none did
             "response_tokens"   sampled tokens of all the assistant's turns
-            "programs", "failed_programs"       how many ran; how many of them failed
+            "programs", "failed_programs"       answered calls; those whose program failed, or that
+                                                held none
             "prompt_tokens", "policy", and "tools" if native
 
     python generation/2c_tool_responses.py --model_name_or_path my_policy \
