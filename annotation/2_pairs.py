@@ -74,7 +74,10 @@ def parse_arguments():
         "--keep_truncated", action="store_true", help="let truncated responses into pairs"
     )
     parser.add_argument("--seed", type=arguments.SEED, default=0, help="of the random choices")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.pairing == "right_wrong" and args.length_penalty:
+        parser.error("--length_penalty: without effect with --pairing right_wrong")
+    return args
 
 
 def split(row, candidates):

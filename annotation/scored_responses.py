@@ -15,10 +15,13 @@ def penalised_scores(row, length_penalty):
 
 
 def trainable(row):
-    """Indexes of the responses that are neither truncated nor have an empty turn."""
+    """Indexes of the responses that are not truncated and have no empty turn of the assistant."""
     indexes = []
     for i, response in enumerate(row["responses"]):
-        is_empty = not all(turn["content"].strip() for turn in trajectories.turns(response))
-        if row["finish_reasons"][i] != "length" and not is_empty:
+        said = []
+        for turn in trajectories.turns(response):
+            if turn["role"] == "assistant":
+                said.append(turn["content"].strip())
+        if row["finish_reasons"][i] != "length" and all(said):
             indexes.append(i)
     return indexes

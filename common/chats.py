@@ -230,9 +230,9 @@ def encode(tokenizer, prompt, response):
 def encode_parts(tokenizer, text, positions):
     """(token ids of a text, character at which each token starts).
 
-    The ids are those of generation from each position: the text before it has the tokens that it
-    has alone. Where a token spans a position, as one for two newlines may, the text before it and
-    the text behind it are tokenised separately.
+    The ids behind each position are those that generation from there would give: the text before it
+    has the tokens that it has alone. Where a token spans a position, as one for two newlines may,
+    the text before it and the text behind it are tokenised separately.
     """
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     cuts = []

@@ -10,6 +10,7 @@ A ValueError, 'field: reason', says that a row is of no known format; Dropped, w
 format cannot be used.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -49,8 +50,10 @@ def messages(value, field, with_tools=False):
 
 
 def is_result(entry):
-    """Is it the turn of a tool in a trajectory?"""
-    return isinstance(entry, dict) and entry.get("role") == "tool" and "content" in entry
+    """Is it the turn of a tool in a trajectory? The answer to one of `tool_calls` is not."""
+    if not isinstance(entry, dict) or "tool_call_id" in entry:
+        return False
+    return entry.get("role") == "tool" and "content" in entry
 
 
 def result(entry, field):
@@ -221,7 +224,19 @@ def rest_of(row, used):
     rest = {key: value for key, value in row.items() if key not in excluded}
     if is_number(rest.get("answer")):
         rest["answer"] = str(rest["answer"])
+    if isinstance(rest.get("tools"), str):
+        rest["tools"] = schemas(rest["tools"])
     return rest
+
+
+def schemas(text):
+    """The schemas of tools in a text of JSON, a list; None for a blank text."""
+    if not text.strip():
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ValueError("tools: not a list of schemas") from None
 
 
 def final_answer(row):

@@ -19,9 +19,11 @@ FIELDS = {
 
 # Fields that are checked in the rows that have them, since stages which read such rows use them.
 OPTIONAL = {
-    "preferences": ["margin"],
-    "prompts": ["system", "verifier"],
-    "responses": ["system", "end_tokens"],
+    "instructions": ["tools"],
+    "preferences": ["margin", "tools"],
+    "unpaired": ["tools"],
+    "prompts": ["system", "verifier", "tools"],
+    "responses": ["system", "end_tokens", "tools"],
     "verifiable": ["answer", "verifier"],
 }
 
@@ -149,6 +151,12 @@ def check_judgement(value, row):
     return "not a list of comparisons with a probability, or null, each"
 
 
+def check_tools(value, row):
+    if isinstance(value, list) and all(isinstance(schema, dict) for schema in value):
+        return None
+    return "not a list of schemas"
+
+
 def check_ratings(value, row):
     """{objective: number or null}"""
     if not isinstance(value, dict):
@@ -270,6 +278,7 @@ CHECKS = {
     "direction": check_two_numbers,
     "objectives": check_scores,
     "ratings": check_ratings,
+    "tools": check_tools,
     "verifier": check_verifier,
 }
 

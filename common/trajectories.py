@@ -20,16 +20,29 @@ def turns(response):
 def for_template(messages):
     """The messages as the chat template gets them: outputs of programs become user's turns."""
     shown = []
+    outputs = []
     for message in messages:
-        if message["role"] == "tool" and "name" not in message:
-            shown.append({"role": "user", "content": as_output(message["content"])})
-        else:
-            shown.append(message)
+        if is_output(message):
+            outputs.append(message["content"])
+            continue
+        if outputs:
+            shown.append(as_user(outputs))
+            outputs = []
+        shown.append(message)
+    if outputs:
+        shown.append(as_user(outputs))
     return shown
 
 
-def as_output(result):
-    return f"```output\n{result}\n```"
+def is_output(message):
+    """Is it what a program printed, not the result of a call in the template's own format?"""
+    return message["role"] == "tool" and "name" not in message
+
+
+def as_user(outputs):
+    """The user's turn that shows what the programs of a turn have printed."""
+    blocks = [f"```output\n{output}\n```" for output in outputs]
+    return {"role": "user", "content": "\n".join(blocks)}
 
 
 def text(response):

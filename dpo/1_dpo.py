@@ -134,7 +134,6 @@ def tokenise(pairs, extra_fields, tokenizer, data, training_args):
     counts = Counter()
     for pair in pairs:
         example, rewritten_turns = tokenise_pair(pair, extra_fields, tokenizer, end, data)
-        counts["rewritten turns"] += rewritten_turns
         if example is None:
             outcome = "thought"
         else:
@@ -142,6 +141,7 @@ def tokenise(pairs, extra_fields, tokenizer, data, training_args):
         counts[outcome] += 1
         if outcome in ("complete", "cut"):
             examples.append(example)
+            counts["rewritten turns"] += rewritten_turns
     return examples, counts
 
 
@@ -175,7 +175,7 @@ def tokenise_pair(pair, extra_fields, tokenizer, end, data):
         # The prompt's tokens are the same for each response.
         example["prompt_ids"] = encoded.prompt_ids
         example[f"{side}_ids"] = encoded.response_ids
-        if data.assistant_only_loss:
+        if data.assistant_only_loss and side != "explored":
             example[f"{side}_mask"] = encoded.mask
         rewritten_turns += encoded.left_out
     return example, rewritten_turns
@@ -184,8 +184,8 @@ def tokenise_pair(pair, extra_fields, tokenizer, end, data):
 def outcome_of_cut(example, training_args):
     """What --max_length does to a pair: "complete", "cut", or why it is dropped.
 
-    "too long": the prompt leaves no room for a response. "equal": chosen and rejected differ only
-    in what is cut off, so that there is nothing to compare.
+    "too long": the prompt leaves no room for a response, or none for a token that counts. "equal":
+    chosen and rejected differ only in what is cut off, so that there is nothing to compare.
     """
     limit = training_args.max_length
     prompt = example["prompt_ids"]
@@ -194,14 +194,17 @@ def outcome_of_cut(example, training_args):
         if name in example:
             sequences[name] = prompt + example[name]
     longest = max(len(sequence) for sequence in sequences.values())
+    # The tokens that the trainer's collator will leave of a sequence.
+    remaining = slice(limit)
+    if limit is not None and training_args.truncation_mode == "keep_end":
+        remaining = slice(-limit, None)
+    for side in ("chosen_mask", "rejected_mask"):
+        if side in example and not any(([0] * len(prompt) + example[side])[remaining]):
+            return "too long"
     if limit is None or longest <= limit:
         return "complete"
     if training_args.truncation_mode == "keep_start" and len(prompt) >= limit:
         return "too long"
-    # The tokens that the trainer's collator will leave of a sequence.
-    remaining = slice(limit)
-    if training_args.truncation_mode == "keep_end":
-        remaining = slice(-limit, None)
     if sequences["chosen_ids"][remaining] == sequences["rejected_ids"][remaining]:
         return "equal"
     return "cut"
@@ -216,7 +219,7 @@ def refuse_empty(data, training_args, counts, pairs):
         f"{data.dataset_name[0]}: no pair is left within {limit}: "
         f"prompts that leave no room: {counts['too long']}, "
         f"responses that do not differ there: {counts['equal']}, "
-        f"thoughts that do not fit the prompt: {counts['thought']}"
+        f"thoughts or turns that do not fit the prompt: {counts['thought']}"
     )
 
 
@@ -287,7 +290,7 @@ def show_counts(path, pairs, counts, trainer):
     print(
         f"{path} pairs in: {len(pairs)}, dropped, too long: {counts['too long']}, "
         f"dropped, equal within --max_length: {counts['equal']}, "
-        f"dropped, thoughts that do not fit the prompt: {counts['thought']}, "
+        f"dropped, thoughts or turns that do not fit the prompt: {counts['thought']}, "
         f"cut: {counts['cut']}, {rewritten}trained on: {trained_on}, "
         f"{trainer.state.global_step} steps"
     )

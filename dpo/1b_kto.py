@@ -7,15 +7,14 @@ z0 = max(0, the mean l of mismatched prompts and responses), the loss is
     w (1 - sigmoid(beta (z0 - l)))  for an undesirable one, w = --undesirable_weight.
 
 A response may have several turns (common/trajectories.py). With --assistant_only_loss only the
-tokens of the assistant's turns count, without the tool's results (arXiv 2409.02392, M-KTO).
+tokens of the assistant's turns count, without the tool's results: M-KTO (arXiv 2409.02392).
 
 z0 is estimated over the global batch, that is over all gradient accumulation steps and processes.
 
 Responses are trained on verbatim; prompt and response are cut to --max_length. A prompt that leaves
 no room for a response, or whose template does not fit the response's thought, is dropped. All are
-counted. Every other flag of TRL's KTOConfig and ModelConfig
-passes through. A killed run resumes from its last checkpoint (--save_steps) when the same command
-is given again.
+counted. Every other flag of TRL's KTOConfig and ModelConfig passes through. A killed run resumes
+from its last checkpoint (--save_steps) when the same command is given again.
 
 Reads:  --dataset_name, one or more files of {"id", "prompt", "completion", "label"}, or of pairs,
         {"id", "prompt", "chosen", "rejected"}, each of which gives a desirable and an undesirable
@@ -124,7 +123,8 @@ def tokenise(labelled, tokenizer, data, max_length):
             counts["thought"] += 1
             continue
         if max_length is not None:
-            if len(encoded.prompt_ids) >= max_length:
+            room = max_length - len(encoded.prompt_ids)
+            if room <= 0 or not any(encoded.mask[:room]):
                 counts["too long"] += 1
                 continue
             if len(encoded.prompt_ids) + len(encoded.response_ids) > max_length:
@@ -146,7 +146,7 @@ def refuse_empty(data, training_args, counts):
     sys.exit(
         f"{data.dataset_name[0]}: no response is left: "
         f"prompts that leave no room within --max_length {training_args.max_length}: "
-        f"{counts['too long']}, thoughts that do not fit the prompt: {counts['thought']}"
+        f"{counts['too long']}, thoughts or turns that do not fit the prompt: {counts['thought']}"
     )
 
 
@@ -309,7 +309,7 @@ def main():
         print(
             f"{final_path} responses in: {len(labelled)}, "
             f"dropped, too long: {counts['too long']}, "
-            f"dropped, thoughts that do not fit the prompt: {counts['thought']}, "
+            f"dropped, thoughts or turns that do not fit the prompt: {counts['thought']}, "
             f"cut: {counts['cut']}, {rewritten}trained on: {len(examples)}"
         )
     training.finish(trainer, final_path)

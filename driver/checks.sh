@@ -18,6 +18,11 @@ check_variables() {
   ! has_responses || check_sampling
   [[ $TOOL == none || $RUN_GENERATED_CODE == yes ]] ||
     die "TOOL=$TOOL: it runs programs that the policy writes, in a sandbox; RUN_GENERATED_CODE=yes allows it"
+  local without_tool
+  for without_tool in xpo selm rloo self_play offline; do # their other responses have no tool
+    [[ $TOOL == none || " ${optimisers[*]} " != *" $without_tool "* ]] ||
+      die "TOOL=$TOOL: not with OPTIMISER=$without_tool"
+  done
   [[ $TOOL != none || -z $TOOL_OPTIONS ]] || die "TOOL_OPTIONS=$TOOL_OPTIONS: without effect with TOOL=none"
   set_processes
   set_flags

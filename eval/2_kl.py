@@ -2,9 +2,9 @@
 
 The estimate is the mean of log pi(y|x) - log pi_0(y|x) over y ~ pi. It is unbiased for samples at
 temperature 1; a single response's value may be negative. Log-probabilities are sums over the
-response's tokens and, unless it was truncated, the token that ended it; of several turns, over the
-tokens of the assistant's. Responses are tokenised again from their text, so that the tokens can
-differ from those that were sampled.
+response's tokens and, unless it was truncated, the token that ended it. Of several turns the
+assistant's tokens count, but for turns that the chat template rewrites. Responses are tokenised
+again from their text, so that the tokens can differ from those that were sampled.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", "end_tokens"?, ...}
         sampled from --model_name_or_path; "end_tokens" default to the chat template's end of a
@@ -59,6 +59,7 @@ class Sequence:
     index: int  # of the response, among those of all rows
     token_ids: list[int]  # prompt, response, and the token that ended it
     mask: list[int]  # 1 for each token that counts
+    left_out: int = 0  # turns that the template rewrites, none of whose tokens counts
 
 
 def load_tokenizer(args, example):
@@ -92,40 +93,41 @@ def sequences_of(answered, tokenizer, path, with_system):
         chat = row["prompt"]
         if with_system and row.get("system"):
             chat = [{"role": "system", "content": row["system"]}, *chat]
-        prompt = chats.prompt_text(tokenizer, chat, row.at("prompt"))
+        prompt = chats.prompt_text(tokenizer, chat, row.at("prompt"), row.get("tools"))
         end_tokens = row.get("end_tokens") or [end.token] * len(row["responses"])
         for response, finish_reason, end_token in zip(
             row["responses"], row["finish_reasons"], end_tokens, strict=True
         ):
-            truncated = finish_reason == "length"
-            if not isinstance(response, str):
-                tokens = tokens_of_turns(tokenizer, end, row, chat, response, truncated)
-                sequences.append(Sequence(len(sequences), *tokens))
-                continue
-            prompt_ids, response_ids = chats.encode(tokenizer, prompt, response)
+            if isinstance(response, str):
+                prompt_ids, response_ids = chats.encode(tokenizer, prompt, response)
+                token_ids = prompt_ids + response_ids
+                mask = [0] * len(prompt_ids) + [1] * len(response_ids)
+                sequence = Sequence(len(sequences), token_ids, mask)
+            else:
+                turns = tokens_of_turns(tokenizer, end, row, chat, response)
+                token_ids = turns.prompt_ids + turns.response_ids
+                mask = [0] * len(turns.prompt_ids) + turns.mask
+                sequence = Sequence(len(sequences), token_ids, mask, turns.left_out)
             end_id = vocabulary.get(end_token) if end_token else end.token_id
             if end_token and end_id is None:
                 rows.refuse(row, f"end_tokens: {end_token!r} is no token of {path}")
-            # A truncated response was ended by no token.
-            if not truncated and end_id is not None:
-                response_ids = [*response_ids, end_id]
-            mask = [0] * len(prompt_ids) + [1] * len(response_ids)
-            sequences.append(Sequence(len(sequences), prompt_ids + response_ids, mask))
+            # No token ended a truncated response, nor a turn that was stopped at a text.
+            ended = finish_reason != "length" and end_token != ""
+            if ended and end_id is not None:
+                sequence.token_ids.append(end_id)
+                sequence.mask.append(1)
+            sequences.append(sequence)
     return sequences
 
 
-def tokens_of_turns(tokenizer, end, row, chat, messages, truncated):
-    """(token ids, mask) of a response of several turns."""
-    tail = end.closing
-    if not truncated:
-        tail = end.closing.removeprefix(end.text)
-    encoded = response_tokens.encode(
-        tokenizer, end, chat, messages, row.at("responses"), tools=row.get("tools"), tail=tail
+def tokens_of_turns(tokenizer, end, row, chat, messages):
+    """The response_tokens.Encoded of a response of several turns."""
+    encoded = response_tokens.encode_sampled(
+        tokenizer, end, chat, messages, row.at("responses"), row.get("tools")
     )
     if encoded is None:
-        rows.refuse(row, "responses: the chat template does not write one of them as it is")
-    mask = [0] * len(encoded.prompt_ids) + encoded.mask
-    return encoded.prompt_ids + encoded.response_ids, mask
+        rows.refuse(row, "responses: the chat template writes the prompt otherwise before one")
+    return encoded
 
 
 # Log-probabilities
@@ -174,6 +176,7 @@ def main():
 
     path = args.model_name_or_path
     sequences = sequences_of(answered, tokenizer, path, with_system=True)
+    left_out = sum(sequence.left_out for sequence in sequences)
     of_policy = log_probabilities(path, sequences, args.dtype, args.batch_tokens)
     # The same tokenizer reads the text for both models: only the system prompt differs.
     sequences = sequences_of(answered, tokenizer, path, with_system=False)
@@ -191,6 +194,8 @@ def main():
             rows.refuse(row, f"kl: {row['kl']} are not all finite")
     rows.write(args.output_file, answered)
     counts = f"rows in: {len(answered)}, rows out: {len(answered)}"
+    if left_out:
+        counts += f", turns left out, rewritten by the chat template: {left_out}"
     print(f"{args.output_file} {counts}, {time.time() - start:.1f} s")
 
 

@@ -224,8 +224,11 @@ class TrajectorySampler(sampling.Sampler):
         if sample.finish_reason == "stop":
             content, trajectory.calls = self.tool_format.read(sample.text, sample.stop_reason)
         trajectory.messages.append({"role": "assistant", "content": content})
-        if not trajectory.calls:
-            trajectory.finish(sample.finish_reason)
+        if trajectory.calls:
+            return
+        # A turn that ends at a text and calls nothing was cut off there, in a thought, say.
+        cut_off = isinstance(sample.stop_reason, str)
+        trajectory.finish("length" if cut_off else sample.finish_reason)
 
     def finished_row(self, finished):
         """A prompt's row with its trajectories."""

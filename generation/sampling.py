@@ -82,11 +82,12 @@ def chat(row):
 def prompt_ids(tokenizer, prompts, tools=None):
     """The token ids of each prompt, up to where the response begins.
 
-    tools: the schemas of the tools that the policy may call.
+    tools: the schemas of the tools that the policy may call, by default the row's own.
     """
     texts = []
     for row in prompts:
-        texts.append(chats.prompt_text(tokenizer, chat(row), row.at("prompt"), tools))
+        schemas = tools or row.get("tools")
+        texts.append(chats.prompt_text(tokenizer, chat(row), row.at("prompt"), schemas))
     return tokenizer(texts, add_special_tokens=False)["input_ids"]
 
 

@@ -58,15 +58,16 @@ class Fenced:
     def read(self, text, stopped_at):
         """(the turn's content, its calls). stopped_at: the stop string of vLLM, or else."""
         stopped = stopped_at == OUTPUT
+        turn = text
         if stopped and OPEN_BLOCK.search(text):
-            text += FENCE
-        blocks = list(CLOSED_BLOCK.finditer(thoughts.without_thoughts(text)))
+            turn = text + FENCE
+        blocks = list(CLOSED_BLOCK.finditer(thoughts.without_thoughts(turn)))
         if not blocks:
             return text, []
         last = blocks[-1]
         if not stopped and last.string[last.end() :].strip():
             return text, []
-        return text, [Call(last["program"])]
+        return turn, [Call(last["program"])]
 
     def answer(self, output):
         return {"role": "tool", "content": output}
@@ -131,7 +132,7 @@ def read_call(name, arguments):
 
 
 def check_template(tokenizer, tool_format, prompt, where):
-    """Exit if the chat template leaves out the tool or its output, or refuses them.
+    """Exit if the chat template changes a prompt, or leaves out or refuses the tool or its output.
 
     prompt: messages. where: FILE:LINE.
     """
@@ -140,6 +141,10 @@ def check_template(tokenizer, tool_format, prompt, where):
     turn = {"role": "assistant", "content": "I run a program."}
     messages = trajectories.for_template([*prompt, turn, tool_format.answer(output)])
     text = chats.prompt_text(tokenizer, messages, where, tool_format.tools)
+    if not text.startswith(chats.prompt_text(tokenizer, prompt, where, tool_format.tools)):
+        # Such as DeepSeek-R1's, and Qwen3's with enable_thinking=false: training could not join
+        # the turns to the prompt that the policy saw.
+        sys.exit(f"{name}: its chat template writes a prompt otherwise once turns follow it")
     if tool_format.tools and TOOL["function"]["description"] not in text:
         sys.exit(f"{name}: its chat template leaves out the tools: use --tool_format fenced")
     if output not in text:

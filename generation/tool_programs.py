@@ -32,7 +32,7 @@ def run_cells(cells):
         exec(compile(ast.Interactive(shown), file, "single"), namespace)
 
     # By the descriptors: a process that a program starts prints there, too.
-    stream = sys.stdout
+    streams = sys.stdout, sys.stderr
     descriptors = {number: os.dup(number) for number in (1, 2)}
     null = os.open(os.devnull, os.O_WRONLY)
     for number in descriptors:
@@ -43,7 +43,9 @@ def run_cells(cells):
         except BaseException:
             # It ended by sys.exit(), or a second time does what it did not do the first time.
             continue
-    stream.flush()
+    # An earlier program may have replaced them.
+    sys.stdout, sys.stderr = streams
+    sys.stdout.flush()
     for number, descriptor in descriptors.items():
         os.dup2(descriptor, number)
 

@@ -128,11 +128,11 @@ def convert_row(row, dataset):
         row_id = entrances.name_of(row)
         messages, used_fields = conversation(row)
         messages = entrances.with_system(messages, row)
+        other_fields = entrances.rest_of(row, used_fields)
     except entrances.Dropped as reason:
         return None, str(reason)
     except ValueError as error:
         rows.refuse(row, error)
-    other_fields = entrances.rest_of(row, used_fields)
     instruction = {"id": row_id, "source": dataset, **other_fields, "messages": messages}
     # Any id will do here: a row without one gets it when it is kept.
     problem = rows.problem(instruction | {"id": "-"}, "instructions")

@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
-from common import chats, trajectories
+from common import chats, models, trajectories
 from test_chats import made_tokenizer, tokenizer_of
 
 pytestmark = pytest.mark.usefixtures("usable_sandbox")
@@ -218,8 +218,15 @@ READ = {
         ended(said(f"{SEVEN}\nIt prints:\n"), printed("7"), SEEN),
     ),
     "goes on in the block": ([f"{SEVEN}output\n8", SHOWN], ended(said(SEVEN), printed("7"), SEEN)),
-    "an output without a program": (["So:\n```output\n8"], ended(said("So:\n"), end="")),
-    "no block": ([NO_LINE], ended(said("print(1) "), end="")),
+    "an output without a program": (
+        ["So:\n```output\n8"],
+        ended(said("So:\n"), reason="length", end=""),
+    ),
+    "no block": ([NO_LINE], ended(said("print(1) "), reason="length", end="")),
+    "an output in a thought": (
+        [f"{THOUGHT}```output\n7\n```"],
+        ended(said(THOUGHT), reason="length", end=""),
+    ),
     "an answer after it": ([f"{SEVEN}\nIt is 7."], ended(said(f"{SEVEN}\nIt is 7."))),
     "another language": (["```bash\nls\n```"], ended(said("```bash\nls\n```"))),
     "not closed": (["```python\nprint(7)"], ended(said("```python\nprint(7)"))),
@@ -430,7 +437,7 @@ def test_which_templates_write_which_format(monkeypatch):
     # Without its parser, which is vLLM's.
     native = SimpleNamespace(tools=[TOOL], answer=lambda output: printed(output, name="python"))
     with_tools = ["qwen2_5", "qwen3", "llama3_1", "lfm2"]
-    for name in [*with_tools, "llama3", "gemma", "gemma3", "phi3", "mistral_like", "r1_like"]:
+    for name in [*with_tools, "llama3", "gemma", "gemma3", "phi3", "mistral_like"]:
         tokenizer = tokenizer_of(name)
         tool_calls.check_template(tokenizer, fenced, [QUESTION], "FILE:1")
         if name in with_tools:
@@ -439,6 +446,19 @@ def test_which_templates_write_which_format(monkeypatch):
         with pytest.raises(SystemExit) as end:
             tool_calls.check_template(tokenizer, native, [QUESTION], "FILE:1")
         assert re.search(rf"{name} refuses it|{name}: its chat template leaves out", str(end.value))
+
+
+def test_a_template_that_changes_a_prompt_is_refused(monkeypatch):
+    """The thought that R1's prompt opens is gone once a turn follows; so is Qwen3's empty one."""
+    monkeypatch.syspath_prepend(ROOT / "generation")
+    tool_calls = importlib.import_module("tool_calls")
+    without_thoughts = tokenizer_of("qwen3")
+    models.set_template_arguments(without_thoughts, '{"enable_thinking": false}')
+    for tokenizer in (tokenizer_of("r1_like"), without_thoughts):
+        with pytest.raises(SystemExit) as end:
+            tool_calls.check_template(tokenizer, tool_calls.Fenced(), [QUESTION], "FILE:1")
+        reason = "its chat template writes a prompt otherwise once turns follow it"
+        assert str(end.value) == f"{tokenizer.name_or_path}: {reason}"
 
 
 def test_a_template_that_leaves_out_tools_is_refused(tmp_path, policy):

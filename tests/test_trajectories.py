@@ -2,8 +2,11 @@
 
 import importlib
 import itertools
+import json
+import runpy
 import shutil
 from statistics import fmean
+from types import SimpleNamespace
 
 import pytest
 
@@ -374,3 +377,48 @@ def test_fine_tuning_data_may_hold_trajectories(tmp_path):
     done = ran(*command, "--output_file", tmp_path / "out.jsonl")
     assert "| 3 | 2 | 1 | tool calls: 1 |" in done.stdout
     assert [row["messages"] for row in read_jsonl(tmp_path / "out.jsonl")] == [kept, named]
+
+
+def test_a_silent_program_can_be_learned_from(tmp_path):
+    row = responded("a", [1.0])
+    row["responses"] = [trajectory("```python\nx = 1\n```", "", "It is 1.")]
+    file = write_jsonl(tmp_path / "rewards.jsonl", [row])
+    out = tmp_path / "best.jsonl"
+    ran("annotation/2b_best.py", "--rewards_file", file, "--for_training", "--output_file", out)
+    assert len(read_jsonl(out)) == 1
+
+
+def test_outputs_of_two_programs_are_one_turn_of_the_user():
+    messages = [*TRAJECTORY[:2], {"role": "tool", "content": "8"}, TRAJECTORY[2]]
+    shown = trajectories.for_template(messages)
+    assert [turn["role"] for turn in shown] == ["assistant", "user", "assistant"]
+    assert shown[1]["content"] == "```output\n7\n```\n```output\n8\n```"
+
+
+def test_pairs_without_a_token_that_counts_are_dropped(monkeypatch):
+    """Where the template rewrites the first turn, the cut may leave tokens of the tool alone."""
+    monkeypatch.syspath_prepend(ROOT / "dpo")
+    outcome = runpy.run_path(str(ROOT / "dpo/1_dpo.py"))["outcome_of_cut"]
+    example = {"prompt_ids": [1] * 10, "chosen_ids": [2] * 30, "rejected_ids": [3] * 5}
+    example |= {"chosen_mask": [0] * 20 + [1] * 10, "rejected_mask": [1] * 5}
+    for limit, expected in ((None, "complete"), (40, "complete"), (31, "cut"), (30, "too long")):
+        settings = SimpleNamespace(max_length=limit, truncation_mode="keep_start")
+        assert outcome(example, settings) == expected
+    settings = SimpleNamespace(max_length=12, truncation_mode="keep_end")
+    assert outcome(example, settings) == "cut"
+
+
+def test_schemas_of_tools_are_checked(tmp_path):
+    """A dataset may hold them as JSON; where a prompt has them, the policy and the training do."""
+    prompts = [
+        {"id": "a", "prompt": "q?", "tools": json.dumps(TOOLS)},
+        {"id": "b", "prompt": "another?", "tools": ""},
+    ]
+    file = write_jsonl(tmp_path / "prompts.jsonl", prompts)
+    command = ["generation/1_prompts.py", "--size", 0, "--datasets"]
+    ran(*command, file, "--output_file", tmp_path / "drawn.jsonl")
+    drawn = read_jsonl(tmp_path / "drawn.jsonl")
+    assert [row["tools"] for row in drawn] == [TOOLS, None]
+    write_jsonl(file, [{**prompts[0], "tools": '"add"'}])
+    done = run(*command, file, "--output_file", tmp_path / "refused.jsonl")
+    assert done.stderr == f"{file}:1: tools: not a list of schemas\n"

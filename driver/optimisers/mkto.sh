@@ -1,4 +1,5 @@
-# M-KTO (arXiv 2409.02392): KTO on the same trajectories as M-DPO, each right or wrong by itself, over the policy's own tokens.
+# M-KTO (arXiv 2409.02392): KTO on the pairs of M-DPO, the right and the wrong trajectory each by itself, over the policy's
+# own tokens.
 ignores DPO_LOSS
 default TOOL python
 default ANNOTATOR verifier
