@@ -10,6 +10,7 @@ other process. Each has a process, namespaces and a /tmp of its own, which end w
 time, the start of Python and the import of numpy and sympy, is done once for a pool.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -153,6 +154,9 @@ class Pool:
     def close(self):
         """End every process of the pool, and wait for it."""
         for end in self.sockets:
+            # A process that the owner has forked may have it too.
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
             end.close()
         self.process.wait()
 

@@ -1,12 +1,7 @@
-"""The processes of a program in the sandbox.
+"""The server of a slot: starts programs, keeps their limits, and takes what they print.
 
-    supervisor      a server of the zygote: keeps the limits of time, memory and output
-    first process   of a new process namespace: enters the other namespaces, gives up all rights,
-                    waits; its end ends the rest
-    program         the program, or the tests of one
-
-A program sees the last two alone: it has no descriptor, number or memory of the others. Nothing
-of a program is left when its first process has ended. For sandbox_zygote.py.
+Nothing of a program is left when its first process (sandbox_forks.py) has ended. For
+sandbox_zygote.py.
 """
 
 import contextlib
@@ -18,28 +13,17 @@ import socket
 import time
 from dataclasses import dataclass
 
-from common import sandbox_isolation, sandbox_scripts
+from common import sandbox_forks, sandbox_values
 
 TICK = 0.01  # seconds between two looks at the memory of a program
 LOOKING = 0.1  # the most of its time that the supervisor looks
 FIELD = re.compile(r"^(\w+):\s+(\d+)( kB)?$", re.MULTILINE)
-READY = b"ready"
 PART = 2**16  # bytes: what a pipe holds
-# Exit statuses of the first process.
-ENDED, ERROR, OUT_OF_TIME = range(3)
-STATUSES = {ENDED: "ended", ERROR: "error", OUT_OF_TIME: "time"}
-
-
-@dataclass
-class Zygote:
-    """The process that all programs of a pool are forks of, and what they share."""
-
-    limits: dict  # the fields of sandbox.Limits
-    proc: int  # a descriptor of /proc, which shows all processes of the sandbox
-    process_namespace: int  # a descriptor of the namespace of those processes
-    users: range  # sandbox_isolation.unused_users()
-    address_space: int  # bytes that this process takes before a program starts
-    memory: int  # of them, bytes of its own memory; a fork shares it at first
+STATUSES = {
+    sandbox_forks.ENDED: "ended",
+    sandbox_forks.ERROR: "error",
+    sandbox_forks.OUT_OF_TIME: "time",
+}
 
 
 # The memory of a program
@@ -48,7 +32,8 @@ class Zygote:
 def process_fields(proc, pid):
     """{name: number} of the numbers in a process's status; bytes where it has kB."""
     descriptor = os.open(f"{pid}/status", os.O_RDONLY, dir_fd=proc)
-    with open(descriptor) as file:
+    # A process may give itself a name that is no text.
+    with open(descriptor, errors="replace") as file:
         lines = FIELD.findall(file.read())
     return {name: int(number) * (1024 if unit else 1) for name, number, unit in lines}
 
@@ -97,41 +82,58 @@ class Program:
     runs: bool = True
 
 
-def start(zygote, body, keep=(), keeps_output=True):
-    """Fork a Program in namespaces of its own; an OSError says why that cannot be.
+def start(orders, role, text, *kept, prints=True):
+    """Start a Program in namespaces of its own; an OSError says why that cannot be.
 
-    body: what the program's process does. keep: the descriptors that it keeps.
+    orders: a socket to the parent of the programs; role: as of sandbox_forks.fork; kept: the
+    descriptors that the program keeps; prints: else its output goes nowhere.
     """
-    output, output_end = os.pipe()
-    ready, ready_end = socket.socketpair()
-    first_process = fork_into_namespace(zygote)
-    if first_process == 0:
-        be_first_process(zygote, body, keep, output_end if keeps_output else None, ready_end)
-    os.close(output_end)
-    ready_end.close()
-    os.set_blocking(output, False)
-    with ready:
-        message, descriptors, _, _ = socket.recv_fds(ready, PART, 1)
-    if message != READY:
-        os.waitpid(first_process, 0)
-        os.close(output)
+    with contextlib.ExitStack() as stack:
+        output, output_end = os.pipe()
+        stack.callback(os.close, output_end)
+        on_failure = stack.enter_context(contextlib.ExitStack())
+        on_failure.callback(os.close, output)
+        os.set_blocking(output, False)
+        if not prints:
+            null = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, null)
+        ready, ready_end = stack.enter_context(connected())
+        source, source_end = stack.enter_context(connected())
+        target = output_end if prints else null
+        descriptors = [ready_end.fileno(), source_end.fileno(), target, *kept]
+        first_process = sandbox_forks.fork(orders, role, descriptors)
+        on_failure.callback(end, orders, first_process)
+        ready_end.close()
+        source_end.close()
+        files = when_ready(ready)
+        on_failure.callback(os.close, files)
+        sandbox_values.send(source, text)
+        ended = os.pidfd_open(first_process)
+        on_failure.pop_all()
+    return Program(first_process, ended, output, files, time.monotonic())
+
+
+@contextlib.contextmanager
+def connected():
+    """Two connected sockets, which are closed afterwards."""
+    one, other = socket.socketpair()
+    with one, other:
+        yield one, other
+
+
+def when_ready(ready):
+    """The descriptor of a new program's /tmp, once the program can be sent its text."""
+    message, descriptors, _, _ = socket.recv_fds(ready, PART, 1)
+    if message != sandbox_forks.READY:
         raise OSError(message.decode(errors="replace") or "a program's process has ended")
-    end = os.pidfd_open(first_process)
-    return Program(first_process, end, output, descriptors[0], time.monotonic())
+    return descriptors[0]
 
 
-def fork_into_namespace(zygote):
-    """Fork the first process of a new process namespace; the process id, 0 in the new process."""
-    first_process = None
-    # Both calls are about the next children, and not about this process.
-    sandbox_isolation.call("unshare", sandbox_isolation.CLONE_NEWPID)
-    try:
-        first_process = os.fork()
-    finally:
-        if first_process != 0:
-            back = zygote.process_namespace
-            sandbox_isolation.call("setns", back, sandbox_isolation.CLONE_NEWPID)
-    return first_process
+def end(orders, first_process):
+    """Kill a first process, with all others of its namespace, and wait for it; its exit status."""
+    os.kill(first_process, signal.SIGKILL)
+    # It ends when the last process of its namespace has.
+    return sandbox_forks.wait_for(orders, first_process)
 
 
 def wait(zygote, program, *others):
@@ -185,17 +187,15 @@ def kill(program, passed):
     os.kill(program.first_process, signal.SIGKILL)
 
 
-def finish(zygote, program):
+def finish(zygote, orders, program):
     """End a program if it still runs; returns how it ended, the fields of sandbox.Ended."""
     seconds = time.monotonic() - program.start_time
-    kill(program, None)
-    # It ends when the last process of its namespace has.
-    _, wait_status = os.waitpid(program.first_process, 0)
+    exit_status = end(orders, program.first_process)
     with contextlib.suppress(BlockingIOError):
         program.text += os.read(program.output, PART)
     for descriptor in (program.end, program.output, program.files):
         os.close(descriptor)
-    status = STATUSES.get(os.waitstatus_to_exitcode(wait_status), "error")
+    status = STATUSES.get(exit_status, "error")
     return {
         "status": program.passed or status,
         "output": cut(program.text, zygote.limits["output"]),
@@ -209,51 +209,3 @@ def cut(output, limit):
     if len(output) > limit:
         text += f"\n[cut after {limit} bytes]\n"
     return text
-
-
-# The first process of the namespace
-
-
-def be_first_process(zygote, body, keep, output, ready):
-    """Enter namespaces, give up all rights, fork the program, and end as it ends.
-
-    ready: gets a descriptor of /tmp, or the reason why there can be no program.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    redirect(output)
-    sandbox_isolation.close_all_but({ready.fileno(), *keep})
-    try:
-        # Where the machine runs out of memory, the kernel is to end a program first.
-        sandbox_isolation.write_file("/proc/self/oom_score_adj", "1000")
-        sandbox_isolation.enter_namespaces(zygote.limits["files"])
-        os.chdir("/tmp")
-        os.setsid()
-        files = os.open("/tmp", os.O_RDONLY | os.O_DIRECTORY)
-        sandbox_isolation.drop_rights(zygote.limits, zygote.address_space, zygote.users)
-        socket.send_fds(ready, [READY], [files])
-        sandbox_isolation.close_all_but(keep)
-        program = os.fork()
-    except Exception as error:
-        ready.send(str(error).encode())
-        os._exit(ERROR)
-    if program == 0:
-        try:
-            os._exit(sandbox_scripts.run_to_end(body))
-        finally:  # what comes so far out must not run on as the supervisor
-            os._exit(1)
-    sandbox_isolation.close_all_but(())
-    _, wait_status, usage = os.wait4(program, 0)
-    code = os.waitstatus_to_exitcode(wait_status)
-    processor_seconds = usage.ru_utime + usage.ru_stime
-    out_of_time = processor_seconds >= zygote.limits["processor_seconds"]
-    if code == -signal.SIGXCPU or (code == -signal.SIGKILL and out_of_time):
-        os._exit(OUT_OF_TIME)
-    os._exit(ENDED if code == 0 else ERROR)
-
-
-def redirect(output):
-    """Give this process no input, and its output to that descriptor or to nobody."""
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    for stream in (1, 2):
-        os.dup2(null if output is None else output, stream)

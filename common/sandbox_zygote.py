@@ -1,7 +1,7 @@
 """What runs inside the sandbox: a Python that has imported its libraries and forks for programs.
 
-For sandbox.py, which starts it in bubblewrap. The zygote forks a server for each slot of the pool,
-and the server forks for each program (sandbox_supervisor.py).
+For sandbox.py, which starts it in bubblewrap. For each slot of the pool the zygote forks a server
+(sandbox_supervisor.py) and the parent of the slot's programs (sandbox_forks.py).
 """
 
 import contextlib
@@ -12,9 +12,9 @@ import socket
 import sys
 
 from common import (
+    sandbox_forks,
     sandbox_grading,
     sandbox_isolation,
-    sandbox_scripts,
     sandbox_supervisor,
     sandbox_values,
 )
@@ -22,51 +22,53 @@ from common import (
 # The server of a slot
 
 
-def serve(zygote, connection):
+def serve(zygote, connection, orders):
     """Run what is asked for, one request after the other."""
     while (request := sandbox_values.receive(connection)) is not None:
         try:
             if "tests" in request:
-                answer = grade(zygote, request["program"], request["tests"])
+                answer = grade(zygote, orders, request["program"], request["tests"])
             else:
-                answer = run(zygote, request["program"])
-        except OSError as error:
-            answer = {"failure": str(error)}
-        sandbox_values.send(connection, answer)
+                answer = run(zygote, orders, request["program"])
+            sandbox_values.send(connection, answer)
+        # Whatever goes wrong with one program, the next one has a server.
+        except Exception as error:
+            failure = {"failure": f"{type(error).__name__}: {error}"}
+            sandbox_values.send(connection, failure)
 
 
-def run(zygote, text):
+def run(zygote, orders, text):
     """How a program by itself ended."""
-    program = sandbox_supervisor.start(zygote, lambda: sandbox_scripts.run_script(text))
-    sandbox_supervisor.wait(zygote, program)
-    return sandbox_supervisor.finish(zygote, program)
-
-
-def grade(zygote, text, tests):
-    """How the tests ended, with "passed"; only their process can say so."""
-    programs_end, tests_end = socket.socketpair()
-    verdict, verdict_end = os.pipe()
-
-    def be_program():
-        return sandbox_grading.be_program(text, programs_end)
-
-    def be_tests():
-        return sandbox_grading.be_tests(tests, tests_end, verdict_end)
-
-    start = sandbox_supervisor.start
-    program = start(zygote, be_program, {programs_end.fileno()}, keeps_output=False)
+    program = sandbox_supervisor.start(orders, "script", text)
     try:
-        keep = {tests_end.fileno(), verdict_end}
-        program_of_tests = start(zygote, be_tests, keep, keeps_output=False)
+        sandbox_supervisor.wait(zygote, program)
+    finally:
+        answer = sandbox_supervisor.finish(zygote, orders, program)
+    return answer
+
+
+def grade(zygote, orders, text, tests):
+    """How the tests ended, with "passed"; only their process can say so."""
+    start = sandbox_supervisor.start
+    finish = sandbox_supervisor.finish
+    with contextlib.ExitStack() as stack:
+        programs_end, tests_end = stack.enter_context(sandbox_supervisor.connected())
+        verdict, verdict_end = os.pipe()
+        stack.callback(os.close, verdict)
+        with open(verdict_end, "wb") as writer:
+            program = start(orders, "program", text, programs_end.fileno(), prints=False)
+            stack.callback(finish, zygote, orders, program)
+            kept = (tests_end.fileno(), writer.fileno())
+            program_of_tests = start(orders, "tests", tests, *kept)
+        # Only so does each of the two see the end of the other.
         programs_end.close()
         tests_end.close()
-        os.close(verdict_end)
-        sandbox_supervisor.wait(zygote, program_of_tests, program)
-        answer = sandbox_supervisor.finish(zygote, program_of_tests)
-    finally:
-        sandbox_supervisor.finish(zygote, program)
-    answer["passed"] = os.read(verdict, len(sandbox_grading.PASSED)) == sandbox_grading.PASSED
-    os.close(verdict)
+        try:
+            sandbox_supervisor.wait(zygote, program_of_tests, program)
+        finally:
+            answer = finish(zygote, orders, program_of_tests)
+        passed = os.read(verdict, len(sandbox_grading.PASSED))
+        answer["passed"] = passed == sandbox_grading.PASSED
     return answer
 
 
@@ -82,6 +84,23 @@ def import_libraries():
     gc.freeze()
 
 
+def fork_slot(zygote, descriptor):
+    """Fork the server of a slot, and the parent of its programs."""
+    # With limits between messages: an order and its descriptors come together.
+    orders, orders_end = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        sandbox_isolation.close_all_but({orders_end.fileno(), zygote.process_namespace})
+        sandbox_forks.be_parent(zygote, orders_end)
+        os._exit(0)
+    if os.fork() == 0:
+        sandbox_isolation.close_all_but({descriptor, orders.fileno(), zygote.proc})
+        serve(zygote, socket.socket(fileno=descriptor), orders)
+        os._exit(0)
+    # Whoever waits for a server that has ended must see its end.
+    for each in (descriptor, orders.detach(), orders_end.detach()):
+        os.close(each)
+
+
 def main():
     settings = json.loads(sys.argv[1])
     sys.path[:] = [path for path in sys.path if path != settings["code"]]
@@ -89,7 +108,7 @@ def main():
     sandbox_isolation.new_keyring()
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
     fields = sandbox_supervisor.process_fields(proc, os.getpid())
-    zygote = sandbox_supervisor.Zygote(
+    zygote = sandbox_forks.Zygote(
         limits=settings["limits"],
         proc=proc,
         process_namespace=os.open("/proc/self/ns/pid", os.O_RDONLY),
@@ -98,10 +117,7 @@ def main():
         memory=fields["RssAnon"],
     )
     for descriptor in settings["slots"]:
-        if os.fork() == 0:
-            sandbox_isolation.close_all_but({descriptor, proc, zygote.process_namespace})
-            serve(zygote, socket.socket(fileno=descriptor))
-            os._exit(0)
+        fork_slot(zygote, descriptor)
     os.write(settings["control"], b"ready")
     # The end of whoever started the sandbox ends this process, the first of its process namespace,
     # and the kernel then kills the others there. PR_SET_PDEATHSIG, which bubblewrap would use, is

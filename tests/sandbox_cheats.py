@@ -5,7 +5,7 @@ needs a pipe, it takes each that it has: `everywhere` writes to all of them.
 """
 
 PRELUDE = """\
-import atexit, builtins, gc, json, os, struct, sys, threading, time, types
+import atexit, builtins, ctypes, gc, json, os, re, struct, sys, threading, time, types
 def everywhere(text):
     for descriptor in range(256):
         try:
@@ -15,6 +15,14 @@ def everywhere(text):
 def message(value):
     text = json.dumps(value).encode()
     return struct.pack("<I", len(text)) + text
+def memory():
+    "All memory near an object of Python, by pages; a call of the kernel shows which are there."
+    reader, writer = os.pipe()
+    libc = ctypes.CDLL(None)
+    for part in sorted({id(value) >> 20 for value in gc.get_objects()}):
+        for page in range(part << 20, (part + 1) << 20, 4096):
+            if libc.write(writer, ctypes.c_void_p(page), 4096) == 4096:
+                yield os.read(reader, 4096)
 class Anything:
     def same(self, *others):
         return True
@@ -219,6 +227,17 @@ while frame:
                 pass
     frame = frame.f_back
 os._exit(0)
+== the tests in the variables of whoever called it
+frame = sys._getframe()
+while frame:
+    if re.search(r"[a]ssert f", repr(frame.f_locals)):
+        def f(x):
+            return x + 1
+    frame = frame.f_back
+== the tests in the memory of whoever called it
+if any(re.search(rb"[a]ssert f", page) for page in memory()):
+    def f(x):
+        return x + 1
 == the main module
 for name, value in list(vars(sys.modules["__main__"]).items()):
     if callable(value):

@@ -118,6 +118,10 @@ os.killpg(0, signal.SIGKILL)
 == to stop the first process == ended: still here
 os.kill(1, signal.SIGSTOP)
 print("still here")
+== a name that is no text == ended: still here
+LIBC.prctl(15, b"\\xff\\xfe")
+time.sleep(0.2)
+print("still here")
 == a child that outlives it == ended: gone soon
 if os.fork() == 0:
     os.setsid()

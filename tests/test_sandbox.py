@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -183,6 +184,18 @@ print(math.pi > 3.1, len([1]), hasattr(sys, "trace"), os.environ.get("TRACE"))
 print(os.listdir("/tmp"), os.getcwd(), os.umask(0) < 0o777, os.listdir("/proc"))
 print(os.getpid(), random.random())
 """
+# Below the functions of sandbox_cheats.py. The third text is its own: the search finds what there
+# is. No pattern matches itself.
+FINDS_PROGRAMS = """
+own = "a text of its own"
+patterns = [rb"[a] text of another", rb"[z]ebra printed", rb"[a] text of its own"]
+pages = list(memory())
+print([any(re.search(pattern, page) for page in pages) for pattern in patterns])
+frame = sys._getframe()
+while frame:
+    assert not re.search("[a] text of another", repr(frame.f_locals))
+    frame = frame.f_back
+"""
 
 
 def test_no_program_sees_anything_of_the_one_before(slot):
@@ -193,6 +206,12 @@ def test_no_program_sees_anything_of_the_one_before(slot):
     # The same number of a process, and another random one.
     pid, drawn = second.output.splitlines()[-1].split()
     assert pid == numbers.split()[0] and drawn != numbers.split()[1]
+
+
+def test_no_program_finds_the_text_or_the_output_of_another_in_its_memory(slot):
+    other = "# a text of another\nprint('zebra', 'printed')"
+    *_, ended = slot.run([other] * 5 + [sandbox_cheats.PRELUDE + FINDS_PROGRAMS])
+    assert (ended.status, ended.output) == ("ended", "[False, False, True]\n")
 
 
 def test_a_pool_runs_on_after_all_that(pool, escapes, cheats):
@@ -295,8 +314,8 @@ def test_the_example_of_the_page_prints_what_the_page_says(usable_sandbox):
 # What is left
 
 
-def descendants(pid):
-    """The processes that this one has started, and theirs, by their numbers here."""
+def parents_of_processes():
+    """{process id: that of its parent}"""
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -305,6 +324,12 @@ def descendants(pid):
                     parents[int(name)] = int(file.read().rpartition(")")[2].split()[1])
             except OSError:  # it has ended
                 continue
+    return parents
+
+
+def descendants(pid):
+    """The processes that this one has started, and theirs, by their numbers here."""
+    parents = parents_of_processes()
     found = {pid}
     for _ in parents:
         found |= {child for child, parent in parents.items() if parent in found}
@@ -361,6 +386,36 @@ def test_a_pool_that_is_closed_leaves_no_process_mount_or_file(
             assert sandbox.CODE not in file.read()
     assert pids and not alive(pids)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pool_that_is_closed_ends_even_if_its_owner_has_forked(usable_sandbox):
+    pool = sandbox.Pool(processes=1)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(0)
+    closing = threading.Thread(target=pool.close)
+    closing.start()
+    closing.join(10)
+    still_closing = closing.is_alive()
+    os.close(reader)
+    os.close(writer)
+    os.waitpid(child, 0)
+    closing.join()
+    assert not still_closing
+
+
+def test_a_server_that_has_ended_is_an_error_and_not_a_wait_without_end(usable_sandbox):
+    with sandbox.Pool(processes=1) as pool:
+        parents = parents_of_processes()
+        # The child of bubblewrap is the zygote; its children are the server and its helper.
+        for pid in descendants(pool.process.pid):
+            if parents[pid] != pool.process.pid:
+                os.kill(pid, signal.SIGKILL)
+        with pytest.raises(sandbox.UnusableError, match="has ended"):
+            pool.run(["print(1)"])
 
 
 # Where there is no sandbox
