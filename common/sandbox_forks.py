@@ -18,7 +18,13 @@ import signal
 import socket
 from dataclasses import dataclass
 
-from common import sandbox_grading, sandbox_isolation, sandbox_scripts, sandbox_values
+from common import (
+    sandbox_grading,
+    sandbox_isolation,
+    sandbox_scripts,
+    sandbox_tests,
+    sandbox_values,
+)
 
 READY = b"ready"
 ORDER = 4096  # bytes: more than an order or its answer takes
@@ -180,4 +186,4 @@ def be_program(role, source, *kept):
     if role == "program":
         sandbox_grading.be_program(text, channel)
     else:
-        sandbox_grading.be_tests(text, channel, *others)
+        sandbox_tests.be_tests(text, channel, *others)

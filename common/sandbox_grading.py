@@ -4,7 +4,7 @@ The tests get a Remote for each function and class of the program that they name
 the program's process as data and its result comes back as data, with the arguments as the program
 has left them. What decides stays with the tests: comparison, arithmetic and order of values. What
 an object says of itself (its length, items, truth, attributes) is the program's answer. For
-sandbox_zygote.py.
+sandbox_forks.py; the tests' process is sandbox_tests.py.
 """
 
 import builtins
@@ -15,9 +15,6 @@ import types
 
 from common import sandbox_values
 
-PASSED = b"passed"
-# What the program may ask of functions and iterators of the tests.
-GIVEN_OPERATIONS = ("call", "iter", "next", "len")
 # What a side may ask of the other's objects. None compares one with a value of the asking side.
 OPERATIONS = {
     "call": lambda function, positional, named: function(*positional, **named),
@@ -92,7 +89,8 @@ class Peer:
 
     def answer(self, message):
         """Do what the other side asks, and send the result or the error."""
-        decoder = sandbox_values.Decoder(self.handles)
+        # The tests' functions get no module: they may read attributes, and `os` has `system`.
+        decoder = sandbox_values.Decoder(self.handles, modules=self.handles.own)
         try:
             values = decoder.decode_all(message["values"])
             operation = self.operations[message["operation"]]
@@ -249,46 +247,3 @@ def be_program(program, channel):
     peer = Peer(channel, handles, {**OPERATIONS, "names": names})
     exec(compile(program, "program.py", "exec"), vars(module))
     peer.serve()
-
-
-# The tests' side
-
-
-def be_tests(tests, channel, verdict):
-    """Run the tests against the program; write PASSED to that descriptor if none fails."""
-    code = compile(tests, "tests.py", "exec")
-    handles = Handles(own=False)
-    operations = {name: OPERATIONS[name] for name in GIVEN_OPERATIONS}
-    peer = Peer(channel, handles, operations)
-    variables = {"__name__": "tests"}
-    variables.update(definitions(peer, names_in(code)))
-    exec(code, variables)
-    os.write(verdict, PASSED)
-
-
-def names_in(code):
-    """All names that some code mentions, those of its functions too."""
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= names_in(constant)
-    return names
-
-
-def definitions(peer, names):
-    """{name: its value} of those names that the program defines.
-
-    A program that names its own function `abs` or `math` could judge itself. So a name of Python's
-    is the program's only if the tests name nothing else of it, as where they test its `sum`.
-    """
-    values = peer.ask("names", sorted(names))
-    if type(values) is not dict:
-        give_up()
-    defined = {name for name in values if name in names and not name.startswith("__")}
-    modules = defined & sandbox_values.SAFE_MODULES
-    functions = {name for name in defined if hasattr(builtins, name)}
-    taken = (defined - modules - functions) or functions or modules
-    variables = {name: values[name] for name in taken}
-    for name in modules - taken:
-        variables[name] = sandbox_values.safe_module(name)
-    return variables

@@ -143,13 +143,15 @@ def encode_integer(value):
 
 
 class Decoder:
-    """Turns the JSON of one message into values; earlier: as of Encoder, they are changed in place.
+    """Turns the JSON of one message into values.
 
+    earlier: as of Encoder, they are changed in place; modules: may a module be among the values?
     Whatever is not as an Encoder writes it is a ValueError, TypeError, KeyError or IndexError.
     """
 
-    def __init__(self, handles, earlier=()):
+    def __init__(self, handles, earlier=(), modules=True):
         self.handles = handles
+        self.modules = modules
         self.numbered = dict(enumerate(earlier))
         self.seen = set()
 
@@ -203,7 +205,7 @@ class Decoder:
             return decode_array(*rest)
         if tag == "type":
             return TYPES_BY_NAME[rest[0]]
-        if tag == "module":
+        if tag == "module" and self.modules:
             return safe_module(rest[0])
         return self.handles.decode(tag, *rest)
 

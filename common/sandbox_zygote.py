@@ -13,9 +13,9 @@ import sys
 
 from common import (
     sandbox_forks,
-    sandbox_grading,
     sandbox_isolation,
     sandbox_supervisor,
+    sandbox_tests,
     sandbox_values,
 )
 
@@ -67,8 +67,8 @@ def grade(zygote, orders, text, tests):
             sandbox_supervisor.wait(zygote, program_of_tests, program)
         finally:
             answer = finish(zygote, orders, program_of_tests)
-        passed = os.read(verdict, len(sandbox_grading.PASSED))
-        answer["passed"] = passed == sandbox_grading.PASSED
+        passed = os.read(verdict, len(sandbox_tests.PASSED))
+        answer["passed"] = passed == sandbox_tests.PASSED
     return answer
 
 

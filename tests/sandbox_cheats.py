@@ -151,6 +151,67 @@ def abs(x):
     return 0
 def f(x):
     return 100
+== another abs where the tests have a function
+# tests
+def check(candidate):
+    assert abs(candidate(1) - 2) < 1e-6
+check(f)
+# program
+def abs(x):
+    return 0
+def f(x):
+    return 100
+== another abs and another sum
+# tests
+assert abs(sum(1, 2) - 3) < 1e-6
+# program
+abs = sum = lambda *values: 0
+== another len of a result
+# tests
+result = f(1)
+assert len(result) == 5
+# program
+def len(x):
+    return 5
+def f(x):
+    return []
+== a text that sympy simplifies
+# tests
+import sympy
+assert sympy.simplify(f(1)) == 2
+# program
+def f(x):
+    return "__import__('math').floor(2.5)"
+== a text that sympy evaluates
+# tests
+import sympy
+assert sympy.N(f(1)) == 2
+# program
+def f(x):
+    return "__import__('math').floor(2.5)"
+== a text that sympy puts into a matrix
+# tests
+import sympy
+assert sympy.Matrix([f(1)])[0] == 2
+# program
+def f(x):
+    return "__import__('math').floor(2.5)"
+== a text that sympy divides
+# tests
+import sympy
+assert sympy.gcd(f(1), 4) == 2
+# program
+def f(x):
+    return "__import__('math').floor(2.5)"
+== a module for a function of the tests
+# tests
+import operator
+read = f(operator.attrgetter("floor"))
+assert read == 2
+# program
+import math
+def f(read):
+    return read(math)(2.5)
 == another math
 # tests
 assert math.isclose(f(1), 2)

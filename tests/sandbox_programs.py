@@ -26,6 +26,42 @@ def sum(a, b):
     return len([i for i in range(1, min(a, b) + 1) if a % i == 0 and b % i == 0])
 # tests
 assert sum(10, 15) == 2
+== two functions, one by a name of Python
+def sum(a, b):
+    return a + b
+def mul(a, b):
+    return a * b
+# tests
+assert sum(1, 2) == 3
+assert mul(2, sum(1, 2)) == 6
+== the same by the name of a module
+import math
+def select(values):
+    return values[:1]
+def encode(text):
+    return text[::-1]
+# tests
+import math as m
+assert encode(select(["ab"])[0]) == "ba" and m.pi > 3
+== a function by a name of Python that the tests give to their own
+import math
+def pow(x):
+    return x * x
+def cube(x):
+    return x * pow(x)
+# tests
+def check(candidate):
+    assert math.isclose(candidate(3), 9)
+check(pow)
+== a method by the name of a function
+def append(values):
+    return values + [0]
+def sum(a, b):
+    return a + b
+# tests
+found = []
+found.append(sum(1, 2))
+assert found == [3]
 == every kind of value
 def same(value):
     return value
@@ -205,6 +241,14 @@ def third():
     return [0.1 + 0.2, 1 / 3, -0.0, 5e-324]
 # tests
 assert third() == [0.30000000000000004, 1 / 3, 0.0, 5e-324] and str(third()[2]) == "-0.0"
+== sympy outside
+def half(x):
+    return x / 2
+# tests
+import sympy
+x = sympy.Symbol("x")
+assert sympy.simplify(half(3.0)) == 1.5 and sympy.Rational("1/2") * 2 == 1
+assert sympy.solve(x - sympy.Integer(int(half(8)))) == [4]
 == sympy inside
 def expand(text):
     import sympy
