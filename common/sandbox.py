@@ -214,6 +214,7 @@ def outer_sandbox():
     else:  # in a user namespace root cannot become another user
         command += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
         capabilities = CAPABILITIES_OF_ROOT
+    command += ["--hostname", "sandbox"]
     for capability in capabilities:
         command += ["--cap-add", capability]
     command += ["--perms", "1777", "--tmpfs", "/tmp", "--perms", "0755", "--dir", "/dev"]

@@ -33,6 +33,12 @@ DENIED = {
     "setns": (308, 268),
     "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
+    "statmount": (457, 457),
+    "listmount": (458, 458),
+    # Files that several programs see: they could send each other signs by them.
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "flock": (73, 32),
     # Keys of whoever started the sandbox.
     "add_key": (248, 217),
     "request_key": (249, 218),
@@ -48,6 +54,7 @@ DENIED = {
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),
+    "io_setup": (206, 0),
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
@@ -65,6 +72,9 @@ DENIED = {
     "msgget": (68, 186),
     "semget": (64, 190),
     "mq_open": (240, 180),
+    "splice": (275, 76),
+    "tee": (276, 77),
+    "vmsplice": (278, 75),
     # The machine itself; without capabilities they fail in any case.
     "init_module": (175, 105),
     "finit_module": (313, 273),
@@ -88,13 +98,17 @@ DENIED = {
 CLONE = (56, 220)
 CLONE3 = (435, 435)
 SOCKET = (41, 198)
+SOCKETPAIR = (53, 199)
+SETSOCKOPT = (54, 208)
 MMAP = (9, 222)
 # Of mmap(2), together: memory that stays when no process has it in its page tables any more, so
 # that it would be counted for none.
 SHARED_ANONYMOUS = 0x21
 # Flags of clone(2) that open namespaces.
 NAMESPACES = 0x7E020000
-FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
+PROTOCOLS = (0, socket.IPPROTO_TCP, socket.IPPROTO_UDP)
+# Larger buffers of sockets hold memory that is counted for no process.
+BUFFER_SIZES = (socket.SO_SNDBUF, socket.SO_RCVBUF)
 MACHINES = {"x86_64": 0, "aarch64": 1}
 # AUDIT_ARCH of linux/audit.h: an x86_64 kernel also takes the calls of i386, by other numbers.
 ARCHITECTURES = (0xC000003E, 0xC00000B7)
@@ -118,6 +132,8 @@ RETURN = 0x06
 NUMBER = 0
 ARCHITECTURE = 4
 FIRST_ARGUMENT = 16  # its lower half: both processors are little-endian
+SECOND_ARGUMENT = 24
+THIRD_ARGUMENT = 32
 FOURTH_ARGUMENT = 40
 
 
@@ -152,27 +168,79 @@ def instructions():
         if numbers[column] is not None:
             program.append((JUMP_EQUAL, 0, 1, numbers[column]))
             program.append((RETURN, 0, 0, FAIL | errno.EPERM))
-    program += [
-        (JUMP_EQUAL, 0, 4, CLONE[column]),
+    for numbers, rule in (
+        (CLONE, clone_rule()),
+        (MMAP, mmap_rule()),
+        (SOCKET, socket_rule()),
+        (SOCKETPAIR, socketpair_rule()),
+        (SETSOCKOPT, setsockopt_rule()),
+    ):
+        program += [(JUMP_EQUAL, 0, len(rule), numbers[column]), *rule]
+    program.append((RETURN, 0, 0, ALLOW))
+    return program
+
+
+# The rules of calls that depend on arguments; each ends with a return.
+
+
+def refuse(number):
+    return (RETURN, 0, 0, FAIL | number)
+
+
+def if_equal(value, result):
+    return [(JUMP_EQUAL, 0, 1, value), result]
+
+
+def clone_rule():
+    return [
         (LOAD, 0, 0, FIRST_ARGUMENT),
         (JUMP_BIT_SET, 0, 1, NAMESPACES),
-        (RETURN, 0, 0, FAIL | errno.EPERM),
+        refuse(errno.EPERM),
         (RETURN, 0, 0, ALLOW),
-        (JUMP_EQUAL, 0, 5, MMAP[column]),
+    ]
+
+
+def mmap_rule():
+    return [
         (LOAD, 0, 0, FOURTH_ARGUMENT),
         (AND, 0, 0, SHARED_ANONYMOUS),
-        (JUMP_EQUAL, 0, 1, SHARED_ANONYMOUS),
-        (RETURN, 0, 0, FAIL | errno.EPERM),
+        *if_equal(SHARED_ANONYMOUS, refuse(errno.EPERM)),
         (RETURN, 0, 0, ALLOW),
-        (JUMP_EQUAL, 1, 0, SOCKET[column]),
-        (RETURN, 0, 0, ALLOW),
-        (LOAD, 0, 0, FIRST_ARGUMENT),
     ]
-    for family in FAMILIES:
-        program.append((JUMP_EQUAL, 0, 1, family))
-        program.append((RETURN, 0, 0, ALLOW))
-    program.append((RETURN, 0, 0, FAIL | errno.EAFNOSUPPORT))
-    return program
+
+
+def socket_rule():
+    rule = [
+        (LOAD, 0, 0, FIRST_ARGUMENT),
+        *if_equal(socket.AF_UNIX, (RETURN, 0, 0, ALLOW)),
+        (JUMP_EQUAL, 2, 0, socket.AF_INET),
+        (JUMP_EQUAL, 1, 0, socket.AF_INET6),
+        refuse(errno.EAFNOSUPPORT),
+        (LOAD, 0, 0, THIRD_ARGUMENT),
+    ]
+    for protocol in PROTOCOLS:
+        rule += if_equal(protocol, (RETURN, 0, 0, ALLOW))
+    return [*rule, refuse(errno.EPROTONOSUPPORT)]
+
+
+def socketpair_rule():
+    return [
+        (LOAD, 0, 0, FIRST_ARGUMENT),
+        *if_equal(socket.AF_UNIX, (RETURN, 0, 0, ALLOW)),
+        refuse(errno.EAFNOSUPPORT),
+    ]
+
+
+def setsockopt_rule():
+    rule = [
+        (LOAD, 0, 0, SECOND_ARGUMENT),
+        (JUMP_EQUAL, 1, 0, socket.SOL_SOCKET),
+        (RETURN, 0, 0, ALLOW),
+        (LOAD, 0, 0, THIRD_ARGUMENT),
+    ]
+    for option in BUFFER_SIZES:
+        rule += if_equal(option, refuse(errno.EPERM))
+    return [*rule, (RETURN, 0, 0, ALLOW)]
 
 
 class Program(ctypes.Structure):

@@ -4,6 +4,7 @@ Nothing of a program is left when its first process (sandbox_forks.py) has ended
 sandbox_zygote.py.
 """
 
+import collections
 import contextlib
 import os
 import re
@@ -17,7 +18,13 @@ from common import sandbox_forks, sandbox_values
 
 TICK = 0.01  # seconds between two looks at the memory of a program
 LOOKING = 0.1  # the most of its time that the supervisor looks
-FIELD = re.compile(r"^(\w+):\s+(\d+)( kB)?$", re.MULTILINE)
+# Of several numbers the last, which is that in the innermost namespace.
+FIELD = re.compile(r"^(NSpid|VmSize|VmSwap|RssAnon):(?:\s+\d+)*?\s+(\d+)( kB)?$", re.MULTILINE)
+PROGRAM = 2  # the number of a program's process in its own namespace
+# Places in /proc/PID/stat, after the process's name.
+PARENT = 1
+FLAGS = 6
+PF_FORKNOEXEC = 0x40  # of linux/sched.h: has not executed another file since its fork
 PART = 2**16  # bytes: what a pipe holds
 STATUSES = {
     sandbox_forks.ENDED: "ended",
@@ -29,39 +36,71 @@ STATUSES = {
 # The memory of a program
 
 
-def process_fields(proc, pid):
-    """{name: number} of the numbers in a process's status; bytes where it has kB."""
-    descriptor = os.open(f"{pid}/status", os.O_RDONLY, dir_fd=proc)
+def process_fields(proc, path):
+    """{name: number} of FIELD in the status of a process or thread; bytes where it has kB."""
+    lines = FIELD.findall(read_file(proc, f"{path}/status"))
+    return {name: int(number) * (1024 if unit else 1) for name, number, unit in lines}
+
+
+def read_file(proc, path):
+    descriptor = os.open(path, os.O_RDONLY, dir_fd=proc)
     # A process may give itself a name that is no text.
     with open(descriptor, errors="replace") as file:
-        lines = FIELD.findall(file.read())
-    return {name: int(number) * (1024 if unit else 1) for name, number, unit in lines}
+        return file.read()
+
+
+def parent_and_flags(proc, pid):
+    # The name before these fields may hold anything, a parenthesis too.
+    fields = read_file(proc, f"{pid}/stat").rpartition(")")[2].split()
+    return int(fields[PARENT]), int(fields[FLAGS])
+
+
+def threads_of(proc, pid):
+    folder = os.open(f"{pid}/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=proc)
+    try:
+        return os.listdir(folder)
+    finally:
+        os.close(folder)
+
+
+def private_memory(proc, pid, fields):
+    """Bytes of the private memory of a process with these fields."""
+    if "RssAnon" not in fields:
+        # Its first thread has ended; the others have the memory.
+        for thread in threads_of(proc, pid):
+            fields = fields | process_fields(proc, f"{pid}/task/{thread}")
+    return fields.get("RssAnon", 0) + fields.get("VmSwap", 0)
 
 
 def memory_in_use(zygote, program):
     """Bytes that a program takes: its processes', without what they share with the zygote, and the
     files in /tmp.
 
-    Memory that two processes share by a fork of the program counts for both.
+    Memory that two processes share by a fork of the program counts for both. A process shares with
+    the zygote if neither it nor one between it and the program's process has executed a file.
     """
-    processes = {}
+    children = collections.defaultdict(list)
     for name in os.listdir(zygote.proc):
         if name.isdigit():
             # It may have ended since.
             with contextlib.suppress(OSError):
-                processes[int(name)] = process_fields(zygote.proc, name)
-    tree = {program.first_process}
-    # A child can have the lower number where numbers have begun again.
-    size = 0
-    while size < len(tree):
-        size = len(tree)
-        tree |= {pid for pid, fields in processes.items() if fields.get("PPid") in tree}
+                parent, flags = parent_and_flags(zygote.proc, name)
+                children[parent].append((int(name), flags))
     files = os.fstatvfs(program.files)
     total = (files.f_blocks - files.f_bfree) * files.f_frsize
-    for pid in tree & processes.keys():
-        fields = processes[pid]
-        own = fields.get("RssAnon", 0) + fields.get("VmSwap", 0)
-        total += max(0, own - zygote.memory)
+    # The first process has nothing of its own.
+    remaining = [(*child, None) for child in children[program.first_process]]
+    while remaining:
+        pid, flags, parent_shares = remaining.pop()
+        shares = False
+        with contextlib.suppress(OSError):
+            fields = process_fields(zygote.proc, pid)
+            if parent_shares is None:  # its parent is the first process, or has ended
+                parent_shares = fields["NSpid"] == PROGRAM
+            shares = parent_shares and bool(flags & PF_FORKNOEXEC)
+            memory = private_memory(zygote.proc, pid, fields)
+            total += max(0, memory - zygote.memory) if shares else memory
+        remaining += [(*child, shares) for child in children[pid]]
     return total
 
 

@@ -185,7 +185,7 @@ def f(x):
 == a text that sympy evaluates
 # tests
 import sympy
-assert sympy.N(f(1)) == 2
+assert sympy.N(f(1)) == 2.0
 # program
 def f(x):
     return "__import__('math').floor(2.5)"
@@ -193,13 +193,6 @@ def f(x):
 # tests
 import sympy
 assert sympy.Matrix([f(1)])[0] == 2
-# program
-def f(x):
-    return "__import__('math').floor(2.5)"
-== a text that sympy divides
-# tests
-import sympy
-assert sympy.gcd(f(1), 4) == 2
 # program
 def f(x):
     return "__import__('math').floor(2.5)"

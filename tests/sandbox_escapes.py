@@ -40,6 +40,13 @@ socket.getaddrinfo("example.org", 80)
 socket.socket(socket.AF_UNIX).connect("\\0sandbox-PORT")
 == raw packets == error: Address family not supported
 socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+== a protocol that hosts do not need == error: Protocol not supported
+socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+== a pair of sockets of another kind == error: Address family not supported
+socket.socketpair(30)  # AF_TIPC
+== large buffers of sockets == error: Operation not permitted
+for one in socket.socketpair():
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**22)
 == the kernel's tables by netlink == error: Address family not supported
 socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
 
@@ -77,6 +84,8 @@ call("umount2", b"/proc", 2)
 == what lies below /tmp == ended: umount2 Operation not permitted
 call("umount2", b"/tmp", 2)
 
+== the name of this machine == ended: sandbox
+print(os.uname().nodename)
 == another user == error: Operation not permitted|Invalid argument
 os.setuid(0)
 == capabilities == ended: has 0, may have 0
@@ -151,6 +160,15 @@ bytearray(2**30)
 for _ in range(2):
     os.fork()
 parts = fill(80)
+time.sleep(600)
+== memory of processes whose first threads have ended == memory:
+os.fork()
+threading.Thread(target=lambda: (fill(160), time.sleep(600))).start()
+LIBC.syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)  # exit, of this thread alone
+== memory of programs that it executes == memory:
+text = "x = bytearray(135 * 2**20); import time; time.sleep(600)"
+for _ in range(2):
+    subprocess.Popen([sys.executable, "-c", text])
 time.sleep(600)
 == memory that no process seems to have == error: Operation not permitted
 shared = mmap.mmap(-1, 2**27)
