@@ -28,7 +28,9 @@ from pathlib import Path
 from common import sandbox_values
 
 PYTHON = Path(sys.executable).resolve()
-READ_ONLY = ["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", str(PYTHON.parent.parent)]
+READ_ONLY = ["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache"]
+# Not all that lies about the interpreter: that may be a home.
+READ_ONLY += [str(PYTHON), f"{sys.base_prefix}/lib", f"{sys.base_prefix}/lib64"]
 # Where the sandbox sees the folder of this file, and the installed packages: those may lie below
 # /tmp, where each program has files of its own.
 CODE = "/sandbox/code"
@@ -161,7 +163,7 @@ class Pool:
         self.process.wait()
 
     def run(self, programs):
-        """The Ended of each program, in their order."""
+        """The Ended of each program, in their order; one of 16 MiB or more is an error."""
         requests = [{"program": program} for program in programs]
         return [Ended(**answer) for answer in self.ask(requests)]
 
@@ -174,7 +176,7 @@ class Pool:
         requests = []
         for program, tests in programs_and_tests:
             requests.append({"program": program, "tests": tests})
-        return [answer["passed"] for answer in self.ask(requests)]
+        return [answer.get("passed") is True for answer in self.ask(requests)]
 
     def ask(self, requests):
         with ThreadPoolExecutor(self.processes) as threads:
@@ -186,6 +188,8 @@ class Pool:
         try:
             sandbox_values.send(connection, request)
             answer = sandbox_values.receive(connection)
+        except OverflowError as error:  # no program is that long
+            return {"output": f"{error}\n", "status": "error", "seconds": 0.0}
         except OSError as error:
             raise UnusableError(f"the sandbox has ended ({error})") from error
         finally:

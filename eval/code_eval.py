@@ -15,23 +15,28 @@ REFUSED = "programs that the model wrote run only with --run_generated_code"
 
 
 @functools.cache
-def pool():
+def pool(processes, seconds):
     """The sandboxes of this process: lm-eval asks for one problem at a time."""
-    pool = sandbox.Pool()
+    limits = sandbox.Limits()
+    if seconds is not None:
+        limits = sandbox.Limits(seconds=seconds, processor_seconds=math.ceil(seconds))
+    pool = sandbox.Pool(processes, limits)
     atexit.register(pool.close)
     return pool
 
 
-def compute(references, predictions, k):
+def compute(references, predictions, k=(1, 10, 100), num_workers=None, timeout=None):
     """({"pass@1": ...} for each of k, {}) as code_eval computes it.
 
     references: the test of each problem, which calls the program's functions; predictions: the
-    programs of each problem.
+    programs of each problem; num_workers: programs at a time, by default one for each core;
+    timeout: seconds of the clock and of the processor, by default those of sandbox.Limits. Of no
+    problem every score is NaN.
     """
     programs_and_tests = []
     for test, programs in zip(references, predictions, strict=True):
         programs_and_tests += [(program, test) for program in programs]
-    verdicts = iter(pool().grade(programs_and_tests))
+    verdicts = iter(pool(num_workers, timeout).grade(programs_and_tests))
     passed = []  # of each problem, a truth for each program
     for programs in predictions:
         passed.append([next(verdicts) for _ in programs])
@@ -39,7 +44,7 @@ def compute(references, predictions, k):
     for sample_size in k:
         if all(len(of_problem) >= sample_size for of_problem in passed):
             estimates = [pass_at(sample_size, of_problem) for of_problem in passed]
-            scores[f"pass@{sample_size}"] = sum(estimates) / len(passed)
+            scores[f"pass@{sample_size}"] = sum(estimates) / len(passed) if passed else math.nan
     return scores, {}
 
 
@@ -55,9 +60,9 @@ def replace_code_eval(allowed):
 
     load = evaluate.load
 
-    def load_ours(name, *args, **options):
-        if name != "code_eval":
-            return load(name, *args, **options)
+    def load_ours(path, *args, **options):
+        if path != "code_eval":
+            return load(path, *args, **options)
         if not allowed:
             raise PermissionError(REFUSED)
         return sys.modules[__name__]

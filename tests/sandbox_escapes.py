@@ -43,7 +43,7 @@ socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 == a protocol that hosts do not need == error: Protocol not supported
 socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
 == a pair of sockets of another kind == error: Address family not supported
-socket.socketpair(30)  # AF_TIPC
+socket.socketpair(socket.AF_INET)
 == large buffers of sockets == error: Operation not permitted
 for one in socket.socketpair():
     one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**22)
@@ -61,6 +61,9 @@ open(os.__file__, "a")
 == a file of a package == error: Read-only file system|Permission denied
 import numpy
 open(numpy.__file__, "a")
+== what lies beside the interpreter and its library == ended: ^\\[\\]$
+prefix = sys.base_prefix
+print([] if prefix == "/usr" else sorted({*os.listdir(prefix)} - {"bin", "lib", "lib64"}))
 == a new file at the root == error: Read-only file system
 open("/file", "w")
 == a new file among the devices == error: Read-only file system

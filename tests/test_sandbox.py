@@ -158,6 +158,14 @@ def test_what_a_program_may_do(slot):
         assert ended.status == "ended", (program, ended.output)
 
 
+def test_a_program_that_is_too_long_is_an_error_of_its_own(slot):
+    too_long = "#" * 2**24
+    failed, ended = slot.run([too_long, "print(1)"])
+    assert (failed.status, failed.output) == ("error", "values of more than 16777216 bytes\n")
+    assert ended.output == "1\n"
+    assert slot.grade([(too_long, "assert True"), ("", "assert True")]) == [False, True]
+
+
 def test_results_stand_in_the_order_of_the_programs(pool):
     programs = [f"import time; time.sleep({0.3 if i == 0 else 0}); print({i})" for i in range(12)]
     assert [ended.output for ended in pool.run(programs)] == [f"{i}\n" for i in range(12)]
@@ -292,14 +300,30 @@ def test_an_ordinary_user_has_the_same_sandbox(usable_sandbox):
 
 def test_pass_at_k_counts_the_programs_that_pass(usable_sandbox):
     code = """\
-import sys
+import sys, time, types
 sys.path.insert(0, "eval")
 import code_eval
 programs = ["def f(x): return x + 1", "def f(x): return x", "import os; os._exit(0)"]
 print(code_eval.compute(["assert f(1) == 2"], [programs], [1, 2, 4]))
+# As the hub's is called: https://huggingface.co/spaces/evaluate-metric/code_eval
+print(code_eval.compute(references=["assert f(1) == 2"], predictions=[programs]))
+print(code_eval.compute(references=[], predictions=[], k=[1]))
+slow = ["import time\\ntime.sleep(600)", "while True: pass", "pass"]
+start = time.monotonic()
+print(code_eval.compute(["assert 1"], [slow], [1], num_workers=3, timeout=1))
+assert time.monotonic() - start < 15
+# Its import takes seconds.
+evaluate = sys.modules["evaluate"] = types.SimpleNamespace(load=None)
+code_eval.replace_code_eval(True)
+assert evaluate.load(path="code_eval") is code_eval
 """
     done = run("-c", code, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert done.stdout == "({'pass@1': 0.33333333333333337, 'pass@2': 0.6666666666666667}, {})\n"
+    assert done.stdout.splitlines() == [
+        "({'pass@1': 0.33333333333333337, 'pass@2': 0.6666666666666667}, {})",
+        "({'pass@1': 0.33333333333333337}, {})",
+        "({'pass@1': nan}, {})",
+        "({'pass@1': 0.33333333333333337}, {})",
+    ], done.stderr
 
 
 def test_the_example_of_the_page_prints_what_the_page_says(usable_sandbox):

@@ -274,6 +274,7 @@ UNSUITED = [
     ),
     ("unit_tests", None, {}, "answer: missing"),
     ("unit_tests", "assert (", {}, "arguments: tests: not Python ('(' was never closed"),
+    ("unit_tests", "# f(1) == 2", {}, "arguments: tests: no assertion, call or raise"),
     ("unit_tests", None, {"tests": []}, "arguments: tests: neither a text nor a list of texts"),
     ("language", None, {}, "arguments: language: missing"),
     ("language", None, {"language": "German"}, "arguments: language: 'German' is not one of ace "),

@@ -7,6 +7,7 @@ arguments: {"tests"?}: Python with assertions, a text or a list of texts; withou
 answer holds the tests.
 """
 
+import ast
 import atexit
 import contextlib
 import functools
@@ -24,6 +25,10 @@ def check(answer, arguments):
         compile(tests, "tests", "exec")
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"arguments: tests: not Python ({error})") from None
+    # Every program would pass comments.
+    nodes = ast.walk(ast.parse(tests))
+    if not any(isinstance(node, ast.Assert | ast.Raise | ast.Call) for node in nodes):
+        raise ValueError("arguments: tests: no assertion, call or raise")
 
 
 def tests_of(answer, arguments):
