@@ -106,14 +106,18 @@ class Peer:
         except Exception as error:
             kinds = filter(sandbox_values.is_builtin, type(error).__mro__)
             names = [kind.__name__ for kind in kinds]
-            self.send({"error": names, "text": error_text(error)})
+            encoder = sandbox_values.Encoder(self.handles)
+            arguments = encoder.encode_all(plain_arguments(error))
+            self.send({"error": names, "text": error_text(error), "arguments": arguments})
 
     def result(self, message, operation, numbered):
         """The result in a reply, with the earlier values changed in place; or the error, raised."""
         error = None
         try:
             if "error" in message:
-                error = builtin_error(message["error"], message["text"], operation)
+                decoder = sandbox_values.Decoder(self.handles)
+                arguments = decoder.decode_all(message["arguments"])
+                error = builtin_error(message["error"], message["text"], arguments, operation)
             else:
                 decoder = sandbox_values.Decoder(self.handles, numbered)
                 result, _ = decoder.decode_all(message["values"])
@@ -131,8 +135,15 @@ def error_text(error):
         return ""
 
 
-def builtin_error(names, text, operation):
-    """An exception of Python's own: the first of these names that is one."""
+def plain_arguments(error):
+    """Those with which it was raised, or none if one of them is no number or text."""
+    if all(type(value) in (type(None), bool, int, float, str) for value in error.args):
+        return error.args
+    return ()
+
+
+def builtin_error(names, text, arguments, operation):
+    """An exception of Python's own with this text: the first of these names that is one."""
     for name in names:
         kind = getattr(builtins, str(name), None)
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
@@ -140,10 +151,13 @@ def builtin_error(names, text, operation):
         if issubclass(kind, StopIteration | StopAsyncIteration) and operation != "next":
             # It would end a loop of the tests before they have seen all results.
             return RuntimeError(f"{name} from a call")
-        try:
-            return kind(str(text))
-        except TypeError:  # one that needs more than a text
-            continue
+        for values in (arguments, [str(text)]):
+            try:
+                error = kind(*values)
+            except TypeError:  # one that needs more
+                continue
+            if values is not arguments or str(error) == text:
+                return error
     raise ValueError("no exception")
 
 
@@ -195,7 +209,7 @@ class Remote:
         object.__setattr__(self, "number", number)
 
     def __getattr__(self, name):
-        if name.startswith("__"):  # what libraries look for
+        if name.startswith("__") and name != "__name__":  # what libraries look for
             raise AttributeError(name)
         return self.peer.ask("getattr", self, name)
 

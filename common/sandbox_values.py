@@ -8,6 +8,10 @@ in itself or in the arguments of an earlier message is one value again on the ot
 
 import builtins
 import collections
+import datetime
+import decimal
+import fractions
+import functools
 import importlib
 import json
 import struct
@@ -24,7 +28,28 @@ TYPES_BY_NAME = {kind.__name__: kind for kind in TYPES}
 SHORT_INTEGER = 2**63
 # Types of values with a number, by their tags. A subclass arrives as one of these.
 MUTABLE = {"list": list, "set": set, "deque": collections.deque, "bytearray": bytearray}
+DICTIONARIES = {
+    "dict": dict,
+    "Counter": collections.Counter,
+    "OrderedDict": collections.OrderedDict,
+    "defaultdict": collections.defaultdict,
+}
+DICTIONARY_TAGS = {kind: tag for tag, kind in DICTIONARIES.items()}
 IMMUTABLE = {"tuple": tuple, "frozenset": frozenset}
+# {tag: (type, what takes a value of exactly this type apart, what makes it again)}
+PARTS = {
+    "fraction": (fractions.Fraction, lambda v: [v.numerator, v.denominator], fractions.Fraction),
+    "decimal": (decimal.Decimal, lambda v: [str(v)], decimal.Decimal),
+    "date": (datetime.date, lambda v: [v.isoformat()], datetime.date.fromisoformat),
+    "time": (datetime.time, lambda v: [v.isoformat()], datetime.time.fromisoformat),
+    "datetime": (datetime.datetime, lambda v: [v.isoformat()], datetime.datetime.fromisoformat),
+    "timedelta": (
+        datetime.timedelta,
+        lambda v: [v.days, v.seconds, v.microseconds],
+        datetime.timedelta,
+    ),
+}
+PARTS_TAGS = {kind: tag for tag, (kind, *_) in PARTS.items()}
 
 
 # Messages
@@ -95,15 +120,22 @@ class Encoder:
             return ["complex", complex.__add__(value, 0).real, complex.__add__(value, 0).imag]
         if isinstance(value, bytes):
             return ["bytes", bytes.hex(value)]
-        for tag, immutable in IMMUTABLE.items():
-            if isinstance(value, immutable):
-                return [tag, self.encode_all(immutable.__iter__(value))]
+        if isinstance(value, tuple | frozenset):
+            return self.encode_immutable(value, kind)
         if isinstance(value, (dict, *MUTABLE.values())):
             return self.encode_mutable(value)
         return self.encode_other(value, kind)
 
     def encode_all(self, values):
         return [self.encode(value) for value in values]
+
+    def encode_immutable(self, value, kind):
+        if isinstance(value, frozenset):
+            return ["frozenset", self.encode_all(frozenset.__iter__(value))]
+        items = self.encode_all(tuple.__iter__(value))
+        if has_field_names(kind):
+            return ["namedtuple", kind.__name__, list(kind._fields), items]
+        return ["tuple", items]
 
     def encode_mutable(self, value):
         """A value with a number, whole where it appears first."""
@@ -114,14 +146,24 @@ class Encoder:
             return ["again", number]
         self.sent.add(number)
         if isinstance(value, dict):
-            items = [self.encode_all(item) for item in dict.items(value)]
-            return ["dict", number, items]
+            return self.encode_dictionary(value, number)
         for tag, kind in MUTABLE.items():
             if isinstance(value, kind):
                 return [tag, number, self.encode_all(kind.__iter__(value))]
 
+    def encode_dictionary(self, value, number):
+        tag = DICTIONARY_TAGS.get(type(value), "dict")
+        items = [self.encode_all(item) for item in DICTIONARIES[tag].items(value)]
+        if tag == "defaultdict":
+            return [tag, number, items, self.encode(value.default_factory)]
+        return [tag, number, items]
+
     def encode_other(self, value, kind):
-        """A value of numpy, a range, a type, a module, else a handle."""
+        """A value of numpy, of PARTS, a range, a type, a module, else a handle."""
+        if kind in PARTS_TAGS:
+            tag = PARTS_TAGS[kind]
+            _, take_apart, _ = PARTS[tag]
+            return [tag, *self.encode_all(take_apart(value))]
         if kind is range:
             bounds = (value.start, value.stop, value.step)
             return ["range", self.encode_all(bounds)]
@@ -134,6 +176,22 @@ class Encoder:
         if kind is type(sys):
             return ["module", value.__name__]
         return self.handles.encode(value)
+
+
+def has_field_names(kind):
+    """Is it a class that collections.namedtuple can make again?"""
+    names = getattr(kind, "_fields", None)
+    if not isinstance(names, tuple):
+        return False
+    for name in names:
+        if not (isinstance(name, str) and name.isidentifier() and not name.startswith("_")):
+            return False
+    return True
+
+
+@functools.cache
+def class_with_fields(name, fields):
+    return collections.namedtuple(name, fields)
 
 
 def encode_integer(value):
@@ -163,7 +221,7 @@ class Decoder:
         tag, *rest = node
         if tag in IMMUTABLE:
             return IMMUTABLE[tag](self.decode_all(rest[0]))
-        if tag == "dict" or tag in MUTABLE:
+        if tag in DICTIONARIES or tag in MUTABLE:
             return self.decode_mutable(tag, *rest)
         if tag == "again":
             return self.numbered[rest[0]]
@@ -172,17 +230,21 @@ class Decoder:
     def decode_all(self, nodes):
         return [self.decode(node) for node in nodes]
 
-    def decode_mutable(self, tag, number, nodes):
-        kind = MUTABLE.get(tag, dict)
+    def decode_mutable(self, tag, number, nodes, factory=None):
+        kind = MUTABLE.get(tag) or DICTIONARIES[tag]
         value = self.numbered.setdefault(number, kind())
         if not isinstance(value, kind) or number in self.seen:
             raise ValueError(f"{tag}: a number of another value")
         self.seen.add(number)
         # Only now its items: it may hold itself.
-        if kind is dict:
+        if tag in DICTIONARIES:
             items = [self.decode_all(node) for node in nodes]
             value.clear()
-            value.update(items)
+            # Not `update`, with which a Counter counts.
+            for key, item in items:
+                value[key] = item
+            if tag == "defaultdict":
+                value.default_factory = self.decode(factory)
             return value
         items = self.decode_all(nodes)
         value.clear()
@@ -195,6 +257,12 @@ class Decoder:
     def decode_other(self, tag, *rest):
         if tag == "int":
             return int(rest[0], 16)
+        if tag in PARTS:
+            _, _, make = PARTS[tag]
+            return make(*self.decode_all(rest))
+        if tag == "namedtuple":
+            name, fields, values = rest
+            return class_with_fields(str(name), tuple(fields))._make(self.decode_all(values))
         if tag == "complex":
             return complex(*map(float, rest))
         if tag == "bytes":

@@ -66,13 +66,35 @@ assert found == [3]
 def same(value):
     return value
 # tests
+from collections import Counter, OrderedDict, defaultdict
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
 for value in [
     None, True, 0, -1, 2**70, 1.5, float("inf"), 2j, "", "é\\n\\0\\ud800", b"\\xff",
     bytearray(b"a"), [], [1, [2, [3]]], (), (1, (2,)), {}, {"a": {1: (2, None)}, (1, 2): []},
     {1, 2}, frozenset({1}), range(3), [None, {"a": [(1, {2})]}], int, type(None),
+    Fraction(2**70, 3), Decimal("1.10"), date(2024, 2, 29), time(1, 2, 3, 4), timedelta(-1, 2, 3),
+    datetime(2024, 2, 29, 1, tzinfo=timezone(timedelta(hours=-3))), datetime(1, 1, 1),
+    Counter("aab"), OrderedDict([(2, 1), (1, 2)]), defaultdict(list, {1: [2]}), defaultdict(None),
 ]:
     assert same(value) == value and type(same(value)) is type(value), value
 assert same(float("nan")) != same(float("nan"))
+== dictionaries and tuples with more than items
+import collections
+def swap(point, counter, groups, order):
+    counter.update("ab")
+    groups["new"].append(point.y)
+    order.move_to_end(1)
+    return type(point)(point.y, y=point.x)
+# tests
+from collections import Counter, OrderedDict, defaultdict, namedtuple
+counter, groups, order = Counter("a"), defaultdict(list), OrderedDict([(1, 2), (2, 3)])
+found = swap(namedtuple("Point", "x y")(1, 2), counter, groups, order)
+assert found == (2, 1) and found.x == 2 and found._asdict() == {"x": 2, "y": 1}
+assert counter == Counter("aab") and groups["new"] == [2] and groups["none"] == []
+assert list(order) == [2, 1]
+assert swap.__name__ == "swap"
 == values of other types as plain ones
 import collections, enum, numpy
 class Colour(enum.IntEnum):
@@ -198,6 +220,30 @@ try:
     assert False
 except ZeroDivisionError:
     pass
+== errors with more than a text
+class Own(KeyError):
+    def __str__(self):
+        return "words"
+def fail(kind):
+    if kind == "own":
+        raise Own("key", 1)
+    raise {"key": KeyError, "value": ValueError, "file": OSError}[kind](2, "text")
+# tests
+for kind, expected in [("key", KeyError), ("value", ValueError), ("file", FileNotFoundError)]:
+    try:
+        fail(kind)
+    except expected as error:
+        assert error.args == (2, "text") and str(error) == str(expected(2, "text"))
+    else:
+        assert False
+try:
+    fail("none")
+except KeyError as error:
+    assert error.args == ("none",) and str(error) == "'none'"
+try:
+    fail("own")
+except KeyError as error:
+    assert error.args == ("words",)
 == state from call to call
 calls = []
 def count():
