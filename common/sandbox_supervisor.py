@@ -146,7 +146,9 @@ def start(orders, role, text, *kept, prints=True):
         source_end.close()
         files = when_ready(ready)
         on_failure.callback(os.close, files)
-        sandbox_values.send(source, text)
+        # Else it has ended already, and its status says how.
+        with contextlib.suppress(ConnectionError):
+            sandbox_values.send(source, text)
         ended = os.pidfd_open(first_process)
         on_failure.pop_all()
     return Program(first_process, ended, output, files, time.monotonic())

@@ -63,8 +63,9 @@ def definitions(peer, tree, code):
     modules = defined & sandbox_values.SAFE_MODULES
     pythons = modules | {name for name in defined if hasattr(builtins, name)}
     entries = pythons & entry_points(tree, defined)
-    if len(defined - names_of(code, STORES)) == 1:
-        entries = pythons
+    names_of_tests = names_of(code, STORES)
+    if len(defined - names_of_tests) == 1:
+        entries = pythons - names_of_tests
     variables = {name: values[name] for name in (defined - pythons) | entries}
     for name in modules - entries:
         variables[name] = sandbox_values.safe_module(name)
