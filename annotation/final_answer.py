@@ -24,6 +24,20 @@ STATES = (
     r"(?i:\b(?:answer|(?:correct|right|best)\s+(?:option|choice|one))\b[^.:=\n]{0,60}?"
     r"(?:\s(?:is|was|would\s+be|must\s+be|should\s+be)\b|\s*[:=])(?:\s*[:=])?\s*)"
 )
+# "isn't", "cannot be": "is not".
+NEGATION = re.compile(
+    r"(?i)\b(?:is|was)n['\u2019]t\b|"
+    r"\b(?:(?:could|would|must|should|can)(?:n['\u2019]t|\s+not)|can['\u2019]t|cannot)\s+be\b"
+)
+# "The answer is not 4 but 5" states 5.
+CORRECTION = re.compile(
+    rf"({STATES})not\s(?:[^.\n]|\.(?=\d)){{1,80}}?\sbut\s(?:it\s+is\s|rather\s)?"
+)
+# An expression after "not": a formula between dollars, or a word with a digit or a command.
+DENIED = re.compile(
+    r"(?i)\bnot\s{1,3}(?:equal\s{1,3}to\s{1,3})?"
+    r"(?:\$[^$\n]{1,200}\$|[^\s\d\\]{0,20}[\d\\]\S{0,200}?(?=[.,;:!?]{0,3}(?:\s|$)))"
+)
 # A letter that is stated: "the answer is option (B)".
 STATED_LETTER = re.compile(
     STATES
@@ -31,16 +45,39 @@ STATED_LETTER = re.compile(
     + r"(?i:(?:the\s+)?(?:option|choice|letter|answer)\s*:?\s+)?[(\[{<\"'“\u2018]*"
     # A capital, or a small letter in parentheses or at the end of a clause.
     + rf"(?:{LETTER}|(?<=\()([a-j])(?=\))|([a-j])(?=[.,;!](?!\w)|\s*$))"
-    # One of several is no choice: "B or C".
+    # One of several is no choice: "B or C"; "B, C", but not "B, I think".
     + rf"(?![)\]}}>\"'”\u2019]*\s*(?:or|and|/|&)\s*\(?[{OPTIONS}]\b)"
+    + rf"(?![)\]}}>\"'”\u2019]*,\s*\(?[{OPTIONS}]\b(?!['\u2019]|\s+(?!(?:or|and)\b)\w))"
 )
-# Any stated answer, up to the end of its sentence or a reason.
-STATED = re.compile(rf"{STATES}(.+?)(?:\.(?=\s|$)|,?\s+(?:because|since|as|which|so)\b|\n|$)")
+# Any stated answer, up to the end of its sentence, a reason or what it is not.
+STATED = re.compile(
+    rf"{STATES}(?!not\b|[.,;:!?](?!\d))"
+    r"(.+?)(?:\.(?=\s|$)|,?\s(?:because|since|as|which|so|not)\b|\n|$)"
+)
 # A letter at the start of a box, not of a formula (b^2) and not one of several.
 BOXED_LETTER = re.compile(
     rf"[(\[{{\s]*([{OPTIONS}a-j])(?!\w|\s*[=+<>^*/-])"
     rf"(?![)\]}}]*\s*(?:or|and|/|&|,)\s*\(?[{OPTIONS}]\b)"
 )
+# One of the answers that a sentence lists.
+LISTED = r"(\$[^$\n]{1,100}\$|\\\(.{1,100}?\\\)|-?\d{1,30}(?:[.,/]\d{1,30}){0,9})"
+DOUBT = r"(?:(?:or|and|maybe|perhaps|possibly|probably|even)\s{1,3}){0,2}(?:[a-zA-Z]\s?=\s?)?"
+# The last two of several answers: "4 or 5 clips", "maybe 4, maybe 5", and "1, 2, 3" at the end.
+LIST = re.compile(
+    rf"{LISTED}(?:\s[a-z]{{1,12}})?,?\s(?:and/)?or\s{{1,3}}{DOUBT}{LISTED}(?=[^\d$\\]*$)|"
+    rf"{LISTED}\s?(?:[,;]|\sand\b)\s{{1,3}}{DOUBT}{LISTED}\W*$",
+    re.IGNORECASE,
+)
+# What stands between two boxes that are alternatives: "or", a comma, "and".
+BETWEEN_BOXES = re.compile(
+    r"\}[\s$\\)\]]{0,9}(?:\\text\s?\{\s?)?(?:[,;]|[,;]?\s{0,3}(?:and/or|or|and)\b)"
+    rf"\s{{0,3}}\}}?\s{{0,3}}{DOUBT}[\s$\\(\[]{{0,9}}(?:[a-zA-Z]\s?=\s?)?$"
+)
+# Words: no formula, and longer than a product of two variables.
+NO_WORDS = re.compile(r"[\\^_*!=+<>/{}|]")
+WORD = re.compile(r"(?i)[^\W\d_]{3}|\bno\b")
+# A letter by itself, but no unit (72 L), and a command, such as \pi.
+SYMBOL = re.compile(r"\\[a-zA-Z]+|(?<![a-zA-Z])(?<!\d )[a-zA-Z](?![a-zA-Z])")
 # A letter at the start of a response or line.
 FIRST_LETTER = re.compile(
     r"\W*(?i:(?:option|choice)\s+)?"
@@ -58,16 +95,31 @@ DENIES = re.compile(
 )
 
 
+def without_denials(text):
+    """A text in which no answer that is denied stands: "not 4 but 5" becomes 5, "not 5" nothing."""
+    text = NEGATION.sub("is not", text)
+    text = CORRECTION.sub(r"\1", text)
+    return DENIED.sub("", text)
+
+
+def unwrapped(text):
+    """A text without LaTeX's commands for words."""
+    return re.sub(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}", r"\1", text)
+
+
 def plain(text):
     """A text without the marks of LaTeX and Markdown around its words."""
-    text = re.sub(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}", r"\1", text)
+    text = unwrapped(text)
     return re.sub(r"\\boxed|[$*_`]|\\[()\[\]]|</?answer>", "", text).strip()
 
 
 def stated(text):
     """What follows the last "the answer is" in its sentence, or None."""
     statements = STATED.findall(text)
-    return statements[-1].strip() if statements else None
+    if not statements:
+        return None
+    # After a bare number it is a mark of exclamation: "The answer is 5!"
+    return re.sub(r"^([\d.,]+)!$", r"\1", statements[-1].strip())
 
 
 def option(answer):
@@ -90,6 +142,8 @@ def chosen_option(text):
     alone = re.fullmatch(rf"\W*([{OPTIONS}a-j])\W*", plain(text))
     if alone:
         return alone[1].upper()
+    if len(set(map(plain, last_boxes(text)))) > 1:
+        return None
     boxed = BOXED_LETTER.match(plain(entrances.last_boxed(text) or ""))
     if boxed:
         return boxed[1].upper()
@@ -125,9 +179,58 @@ def is_formula(text):
 
 
 def same_words(text, answer):
-    """Is a text the reference answer, but for case, marks and the punctuation at its end?"""
+    """Is a text the reference answer? Only of words the case and the marks around them may differ.
+
+    In a formula each mark and the case of a letter mean something.
+    """
+    if text.strip("$ \n").rstrip(" .,;:") == answer.strip("$ \n").rstrip(" .,;:") != "":
+        return True
+    unmarked = unwrapped(answer).strip("$ \n")
+    if NO_WORDS.search(unmarked) or not WORD.search(unmarked):
+        return False
     return words(text) == words(answer) != ""
 
 
 def words(text):
-    return re.sub(r"[\s.,;:!?]+$", "", plain(text)).casefold()
+    text = re.sub(r"[$`]|\\boxed|\\[()\[\]]|</?answer>", "", unwrapped(text))
+    # Markdown's marks stand at the edge of a word; between two they are mathematics.
+    text = re.sub(r"(?<!\w)[*_]{1,3}|[*_]{1,3}(?!\w)", "", text)
+    return text.strip().rstrip(" \n\t.,;:!?").casefold()
+
+
+def differs_in_case(formula, answer):
+    """Has a formula X where the answer has x, or \\Pi for \\pi? Words and units do not count."""
+    cases = {}
+    for symbol in SYMBOL.findall(unwrapped(answer)):
+        cases.setdefault(symbol.lower(), set()).add(symbol)
+    symbols = set(SYMBOL.findall(unwrapped(formula)))
+    for symbol in symbols:
+        expected = cases.get(symbol.lower())
+        if expected and not expected & symbols:
+            return True
+    return False
+
+
+# Several answers
+
+
+def last_boxes(text):
+    """What the last \\boxed{} holds, after what a box holds that "or", "and" or "," joins to it."""
+    last = entrances.last_boxed(text)
+    if last is None:
+        return []
+    before = text[: text.rindex("\\boxed{")]
+    joint = BETWEEN_BOXES.search(before, max(0, len(before) - 60))
+    if joint is None:
+        return [last]
+    previous = entrances.last_boxed(before[: joint.start() + 1])
+    return [last] if previous is None else [previous, last]
+
+
+def last_listed(text):
+    """The two last answers of the list in a text's last sentence with a number; [] without one."""
+    for sentence in reversed(re.split(r"(?<=[.!?])\s|\n", text)):
+        if re.search(r"[\d$]", sentence):
+            match = LIST.search(sentence)
+            return [part for part in match.groups() if part] if match else []
+    return []

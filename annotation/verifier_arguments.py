@@ -75,15 +75,35 @@ def last_match(arguments, text):
 
 # Code blocks
 
-# ``` or ~~~ with the name of a language, up to the same fence on a line of its own.
-BLOCK = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*\1[ \t]*$", re.M | re.S)
+# ``` or ~~~, with the name of a language if it opens a block.
+FENCE = re.compile(r"[ \t]*(```+|~~~+)[ \t]*([\w+-]*)")
+
+
+def blocks(text):
+    """Yield (language, content) of each block: up to the same fence on a line of its own."""
+    lines = text.split("\n")
+    ends = {}  # {fence: the numbers of the lines that hold it alone, the last one first}
+    for number in range(len(lines) - 1, -1, -1):
+        ends.setdefault(lines[number].strip(" \t"), []).append(number)
+    end = -1
+    for number, line in enumerate(lines):
+        opening = FENCE.match(line)
+        if number <= end or opening is None:
+            continue
+        fence, language = opening.groups()
+        later = ends.get(fence, [])
+        while later and later[-1] <= number:
+            later.pop()
+        if later:
+            end = later[-1]
+            yield language, "".join(f"{line}\n" for line in lines[number + 1 : end])
 
 
 def last_block(text, languages):
     """The last fenced block of one of these languages, else the last of none, else the text."""
     of_languages = []
     of_none = []
-    for _, language, content in BLOCK.findall(f"{text}\n"):
+    for language, content in blocks(text):
         if language.lower() in languages:
             of_languages.append(content)
         elif not language:

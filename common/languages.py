@@ -19,8 +19,9 @@ CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 # Chinese and Japanese. There a token would be a sentence.
 UNSPACED = r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
 PART = rf"[^\s{UNSPACED}]*"
-# Addresses, and tokens with digits or brackets.
-NOISE = re.compile(rf"https?://\S+|{PART}[\d_{{}}<>=\\/$#@|;()\[\]]{PART}")
+# Addresses, and tokens with digits or brackets. A token is looked at from its start alone: a long
+# one would take seconds.
+NOISE = re.compile(rf"https?://\S+|(?<![^\s{UNSPACED}]){PART}[\d_{{}}<>=\\/$#@|;()\[\]]{PART}")
 
 
 def prose(text):

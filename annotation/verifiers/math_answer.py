@@ -1,9 +1,11 @@
 r"""Is the final answer of a response equal to the row's, as mathematics (math-verify)?
 
 The final answer is the last \boxed{}, or what follows "the answer is", or the last expression. It
-is right if it has the same words as the answer or if math-verify says that they are equal. Where
-the answer is a letter, such as B or (B), the option that the response chooses counts. A response
-that states two answers is wrong, unless both are right ("0.5, or 1/2").
+is right if it has the same words as the answer or if math-verify says that they are equal, with the
+same case of its variables. Where the answer is a letter, such as B or (B), the option that the
+response chooses counts. A response that gives two answers in a sentence is wrong, unless both are
+right ("0.5, or 1/2"); of boxes in several sentences the last counts, as published graders have it.
+What follows "not" is no answer: "The answer is not 4 but 5." states 5.
 
 arguments: {"pattern"?}: a regular expression; only what its one group matches last is compared.
 """
@@ -26,8 +28,10 @@ MISREAD = [
 ]
 
 
+# Of a response without a box, in which the last expression is looked for: it takes time.
+LAST_CHARACTERS = 10_000
 # Between two answers that a response states.
-OR = re.compile(r",?\s+(?:or|and/or)\s+|,\s*(?=[^,]*\sor\s)", re.IGNORECASE)
+OR = re.compile(r",?\s(?:or|and/or)\s", re.IGNORECASE)
 # In an answer that consists of several.
 SEVERAL = re.compile(r",|\\pm|\bor\b|\band\b")
 
@@ -47,6 +51,7 @@ def is_right(response, answer, arguments):
     text = verifier_arguments.last_match(arguments, response)
     if text is None:
         return False
+    text = final_answer.without_denials(text)
     if letter := final_answer.option(answer):
         return final_answer.chosen_option(text) == letter
     boxed = entrances.last_boxed(text)
@@ -56,19 +61,36 @@ def is_right(response, answer, arguments):
         candidate = boxed
     elif stated is not None:
         candidate = stated
+    if hedges(text, boxed, stated, answer):
+        return False
     if final_answer.same_words(candidate, answer):
         return True
     if not is_equal(as_latex(text, boxed, stated, "pattern" in arguments), answer):
         return False
-    return boxed is not None or stated is None or not hedges(stated, answer)
+    return not final_answer.differs_in_case(formula(candidate), answer)
 
 
-def hedges(stated, answer):
-    """Does a response state another answer beside the right one, as in "4 or 5"?"""
-    alternatives = OR.split(stated)
-    if len(alternatives) == 1 or SEVERAL.search(answer):
+def hedges(text, boxed, stated, answer):
+    """Does a response give another answer beside the right one, as in "4 or 5"?"""
+    if SEVERAL.search(answer):
+        return False
+    if boxed is not None:
+        alternatives = final_answer.last_boxes(text)
+    elif stated is not None and OR.search(stated):
+        alternatives = OR.split(stated)
+    else:
+        alternatives = final_answer.last_listed(text if stated is None else stated)
+    if len(alternatives) < 2:
         return False
     return not all(is_equal(f"${part.strip('$ ')}$", answer) for part in alternatives)
+
+
+def formula(candidate):
+    """The formula of a final answer: the last one between dollars, or all of it."""
+    between_dollars = re.findall(r"\$([^$]+)\$", candidate)
+    if between_dollars:
+        return between_dollars[-1]
+    return candidate
 
 
 def is_equal(text, answer):
@@ -99,7 +121,7 @@ def as_latex(text, boxed, stated, has_pattern):
     formula = text if has_pattern else stated
     if formula and final_answer.is_formula(formula):
         return f"${formula.strip('$ ')}$"
-    return text
+    return text[-LAST_CHARACTERS:]
 
 
 def readable(text):
