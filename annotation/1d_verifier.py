@@ -18,7 +18,8 @@ Rows without "verifier" are compared by --method: math, or exact, which needs a 
 --pattern only what its group matches last in a response is compared.
 
 Of a response of several turns the last one counts. Its thoughts, up to </think>, are not part of
-its answer; a response that was truncated inside its thoughts has none, and gets 0. All rows are
+its answer; a response that was truncated inside its thoughts has none, and gets 0. A pattern or a
+schema that takes more than 5 s on a response gives 0, too; such scores are counted. All rows are
 checked before the first response is scored. Rows are independent: --shard splits them among
 processes, and a killed run resumes.
 
@@ -184,6 +185,7 @@ def main():
         f"{args.output_file} rows in: {total}, finished before: {len(writer.done)}, "
         f"rows out: {total}, "
         f"responses without an answer after their thoughts: {annotator.without_answer}, "
+        f"scores of 0 after {verifier_arguments.PATTERN_TIMEOUT} s: {verifiers.too_slow}, "
         f"{progress.seconds():.1f} s"
     )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+import verifier_arguments
 from common import rows
 from verifiers import exact, ifeval, json_schema, language, length, math_answer, regex, unit_tests
 
@@ -52,6 +53,7 @@ class Verifiers:
         self.modules = BUILT_IN | own
         self.default = default
         self.runs_programs = runs_programs
+        self.too_slow = 0  # scores that are 0 because the verifier took too long
 
     def of_row(self, row):
         """A Named for each verifier of a row."""
@@ -91,11 +93,25 @@ class Verifiers:
         scores_by_label = {}
         for verifier in self.of_row(row):
             module = self.modules[verifier.name]
-            with errors_in_one_line(row, verifier, module, TimeoutError):
-                scores = module.scores(texts, row.get("answer"), verifier.arguments)
+            with errors_in_one_line(row, verifier, module, ()):
+                scores = self.scores_by(module, texts, row.get("answer"), verifier.arguments)
             with errors_in_one_line(row, verifier, module, ValueError):
                 scores_by_label[verifier.label] = as_floats(scores, len(texts))
         return scores_by_label
+
+    def scores_by(self, module, texts, answer, arguments):
+        """The scores by a verifier; 0 for a response on which it is TooSlow."""
+        try:
+            return module.scores(texts, answer, arguments)
+        except verifier_arguments.TooSlow:
+            if len(texts) == 1:
+                self.too_slow += 1
+                return [0.0]
+        # One response may be too slow: the others keep their scores.
+        scores = []
+        for text in texts:
+            scores += self.scores_by(module, [text], answer, arguments)
+        return scores
 
     def mean(self, row, scores):
         """The weighted mean of scores, one for each verifier of the row."""

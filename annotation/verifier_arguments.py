@@ -8,8 +8,12 @@ import re
 
 import regex  # not re: it has a timeout
 
-# Seconds that a pattern may take on one response: some would backtrack for years.
+# Seconds that a pattern, or a schema, may take on one response: some would backtrack for years.
 PATTERN_TIMEOUT = 5
+
+
+class TooSlow(Exception):
+    """A verifier takes more than PATTERN_TIMEOUT seconds on a response, which gets 0."""
 
 
 def check_names(arguments, known):
@@ -55,14 +59,11 @@ def check_answer_pattern(arguments):
 
 
 def apply(method, text):
-    """What a method of a compiled pattern returns for a text, within the time limit."""
+    """What a method of a compiled pattern returns for a text, or TooSlow."""
     try:
         return method(text, timeout=PATTERN_TIMEOUT)
     except TimeoutError:
-        raise TimeoutError(
-            f"responses: the pattern takes more than {PATTERN_TIMEOUT} s on one of them, "
-            "give a simpler one"
-        ) from None
+        raise TooSlow from None
 
 
 def last_match(arguments, text):

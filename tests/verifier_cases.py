@@ -285,6 +285,13 @@ JSON_SCHEMA = [
         ['{"value": 1}', '{"value": 1, "children": [{"value": 2, "children": [{"value": 3}]}]}'],
         ['{"value": 1, "children": [{"children": []}]}', '{"value": "1"}', "[1]"],
     ),
+    # What stands after "const" is no schema, and an integer may be too large for a float.
+    (
+        None,
+        {"schema": {"anyOf": [{"const": {"$ref": "x"}}, {"multipleOf": 0.01}]}},
+        ['{"$ref": "x"}', "1"],
+        ["1" * 400],
+    ),
     (
         None,
         {"schema": {"type": "string", "pattern": "^[A-Z]{3}$"}},

@@ -5,12 +5,19 @@ is the last ```json block of the response, else its last block without a languag
 Nothing is fetched: each "$ref" of a schema leads into the schema. "format" is not checked.
 """
 
+import contextlib
 import functools
 import json
+import signal
 
 import regex
 
 import verifier_arguments
+
+REFERENCES = ("$ref", "$dynamicRef")
+# Keywords that hold schemas by name, and those that hold JSON which is no schema.
+OF_SCHEMAS = ("$defs", "definitions", "properties", "patternProperties", "dependentSchemas")
+OF_DATA = ("const", "enum", "default", "examples")
 
 
 def check(answer, arguments):
@@ -45,13 +52,19 @@ def check_references(schema):
 
 
 def references(schema):
-    """Yield the texts after "$ref" in a schema."""
-    if isinstance(schema, dict):
-        if isinstance(schema.get("$ref"), str):
-            yield schema["$ref"]
-        schema = list(schema.values())
+    """Yield the texts after "$ref" and "$dynamicRef" in a schema."""
     if isinstance(schema, list):
         for part in schema:
+            yield from references(part)
+    if not isinstance(schema, dict):
+        return
+    for name, part in schema.items():
+        if name in REFERENCES and isinstance(part, str):
+            yield part
+        elif name in OF_SCHEMAS and isinstance(part, dict):
+            # Its keys are names of the user's, no keywords.
+            yield from references(list(part.values()))
+        elif name not in OF_DATA:
             yield from references(part)
 
 
@@ -87,9 +100,27 @@ def fits(response, schema_validator):
     text = verifier_arguments.last_block(response, ["json"])
     try:
         content = json.loads(text, parse_constant=refuse, parse_float=finite)
-        return schema_validator.is_valid(content)
-    except (ValueError, RecursionError):  # no JSON, or nested too deeply
+        with time_limit():
+            return schema_validator.is_valid(content)
+    # No JSON, nested too deeply, or a number that is too large to be divided (multipleOf).
+    except (ValueError, RecursionError, ArithmeticError):
         return False
+
+
+@contextlib.contextmanager
+def time_limit():
+    """TooSlow after PATTERN_TIMEOUT seconds: patternProperties may backtrack for years."""
+    handler = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, verifier_arguments.PATTERN_TIMEOUT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def stop(number, frame):
+    raise verifier_arguments.TooSlow
 
 
 def refuse(name):
