@@ -4,6 +4,8 @@ Only names that a step reads count; steps that are skipped read none. The script
 whether a name exists, whether this account may read it and how large it is; with HF_HUB_OFFLINE=1
 it has to be in the cache. A model in a directory has to load completely and needs a chat template;
 a model on the hub is loaded by the first step that reads it. Rows of EVAL_PROMPTS need a split.
+Where a verifier scores, VERIFIERS and VERIFIER_PATTERN have to load, and the rows of local prompts
+need answers and arguments that suit their verifiers.
 With RUN_GENERATED_CODE=yes the sandbox has to start.
 Disk and memory are footprint.py's estimates. With CHECK=no only rows are checked.
 
@@ -29,6 +31,7 @@ import disk
 import gpus
 import hours
 import hub
+import verifiable
 from needs import (
     ANNOTATORS,
     BELOW_OUT,
@@ -182,6 +185,8 @@ def main():
     parser.add_argument("--hours_file", help="for the hours of a round's steps, if they are known")
     args = parser.parse_args()
     check_evaluation_prompts()
+    with exit_as_problem():
+        verifiable.check_verifiers()
     if value("CHECK") != "no":
         check_machine_and_models(args.hours_file)
     sys.exit(1 if problems else 0)

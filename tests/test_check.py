@@ -369,6 +369,48 @@ def test_the_evaluation_prompts_have_a_split(check, tmp_path):
     assert check(**QUICK, EVAL_PROMPTS=str(file), CHECK="no") == (1, [], expected)
 
 
+def test_verifiers_and_their_rows_are_checked_before_the_first_step(check, tmp_path):
+    prompt = {"prompt": [{"role": "user", "content": "?"}]}
+    good = {"id": "a", **prompt, "answer": "4"}
+    named = {"id": "b", **prompt, "verifier": "polite"}
+    bad = {"id": "c", **prompt, "verifier": [{"name": "length", "arguments": {"at_most": "x"}}]}
+    # As GSM8K has it: the final answer is 5.
+    published = {"question": "?", "answer": "It is five.\n#### 5"}
+    file = write_jsonl(tmp_path / "prompts.jsonl", [good, named, published])
+    symbols = write_jsonl(tmp_path / "symbols.jsonl", [{**good, "answer": "$"}])
+    polite = tmp_path / "polite.py"
+    polite.write_text(
+        "def scores(responses, answer, arguments):\n    return [1] * len(responses)\n"
+    )
+    verified = {
+        **QUICK,
+        "CHECK": "no",
+        "ANNOTATOR": "verifier",
+        "PROMPTS": str(file),
+        "VERIFIERS": f"polite={polite}",
+        "VERIFIER_METHOD": "exact",
+        "VERIFIER_PATTERN": "is ([0-9])",
+    }
+    assert check(**verified) == (0, [], [])
+    bad_file = write_jsonl(tmp_path / "bad.jsonl", [good, bad])
+    unnamed = f"{file}:2: verifier: polite: not one of exact, ifeval, json_schema, language, length"
+    unsuited = f"{bad_file}:2: verifier: length: arguments: 'x' is not a whole number from 0"
+    exact = "VERIFIER_PATTERN: VERIFIER_METHOD=exact needs one, with one group"
+    for variables, reason in [
+        ({"VERIFIERS": "polite=no.py"}, "VERIFIERS=no.py: no such file"),
+        ({"VERIFIER_METHOD": "math", "PROMPTS": str(symbols)}, f"{symbols}:1: answer: '$' is not"),
+        ({"VERIFIERS": ""}, unnamed),
+        ({"VERIFIER_PATTERN": ""}, exact),
+        ({"VERIFIER_PATTERN": "("}, "VERIFIER_PATTERN: missing ) at position 1"),
+        ({"VERIFIER_PATTERN": "a"}, "VERIFIER_PATTERN: one group is needed, the final answer"),
+        ({"PROMPTS_BY_ROUND": f"{file} {bad_file}"}, unsuited),
+        ({"ANNOTATOR": "armorm", "VALIDATION": "verifier", "EVAL_POOL": str(bad_file)}, unsuited),
+    ]:
+        status, _, problems = check(**verified | variables)
+        assert status == 1
+        assert len(problems) == 1 and problems[0].startswith(f"check: {reason}"), problems
+
+
 # Without network
 
 
@@ -678,7 +720,7 @@ def test_the_tiny_recipe_needs_the_standard_library_alone(check):
     always = imports(run(*flags, "-c", "").stderr.splitlines())
     # The check's own modules, and Jython's `org`, for which `copy` looks.
     always |= {"budget", "compute", "disk", "footprint", "gpus", "hours", "hub", "needs"}
-    always |= {"settings", "shapes", "org"}
+    always |= {"settings", "shapes", "verifiable", "org"}
     command = [*flags, "preflight/check.py"]
     status, _, lines = check(RECIPE="recipes/tiny.sh", GPUS="0", flags=command)
     assert status == 0
