@@ -6,7 +6,7 @@ it has to be in the cache. A model in a directory has to load completely and nee
 a model on the hub is loaded by the first step that reads it. Rows of EVAL_PROMPTS need a split.
 Where a verifier scores, VERIFIERS and VERIFIER_PATTERN have to load, and the rows of local prompts
 need answers and arguments that suit their verifiers.
-With RUN_GENERATED_CODE=yes the sandbox has to start.
+With RUN_GENERATED_CODE=yes, or --run_generated_code of ACADEMIC_OPTIONS, the sandbox has to start.
 Disk and memory are footprint.py's estimates. With CHECK=no only rows are checked.
 
 Reads:  run_loop.sh's variables from the environment (a missing one is empty);
@@ -95,13 +95,19 @@ def check_judge():
 
 
 def check_sandbox():
-    """A verifier that runs programs needs it after the sampling, hours from here."""
-    if value("RUN_GENERATED_CODE") != "yes":
+    """What runs programs needs it hours from here: a verifier, a tool, a benchmark."""
+    needed_by = []
+    if value("RUN_GENERATED_CODE") == "yes":
+        needed_by.append("RUN_GENERATED_CODE=yes")
+    run_code = "--run_generated_code"
+    if "academic" in value("EVALS").split() and run_code in value("ACADEMIC_OPTIONS").split():
+        needed_by.append(f"ACADEMIC_OPTIONS={run_code}")
+    if not needed_by:
         return
     from common import sandbox
 
     if reason := sandbox.unusable():
-        problem(f"RUN_GENERATED_CODE=yes: {reason}")
+        problem(f"{', '.join(needed_by)}: {reason}")
 
 
 def local_models():
@@ -188,7 +194,8 @@ def main():
     with exit_as_problem():
         verifiable.check_verifiers()
     if value("CHECK") != "no":
-        check_machine_and_models(args.hours_file)
+        with exit_as_problem():
+            check_machine_and_models(args.hours_file)
     sys.exit(1 if problems else 0)
 
 

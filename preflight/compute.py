@@ -59,7 +59,10 @@ def generation_hours(shape, machine, *, tokens, context, tensor_parallel=1):
     """
     weights = 2 * shape.parameters  # bytes in bf16
     room = tensor_parallel * (VLLM_SHARE * machine.gib - 4) * GIB - weights
-    max_sequences = 1024 if machine.gib >= 70 else 256  # vLLM's default of max_num_seqs
+    # vLLM's default of max_num_seqs.
+    max_sequences = 256
+    if machine.gib >= 70 and "A100" not in machine.name:
+        max_sequences = 1024
     batch = min(max_sequences, room // (shape.cache * context))
     if batch < 1:
         return float("inf")

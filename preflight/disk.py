@@ -7,7 +7,7 @@ from pathlib import Path
 import footprint
 import shapes
 from needs import number, problem, trainings, value
-from settings import distributed, lora_rank, shape_of
+from settings import distributed, lora_rank, shape_of, tokens_of_response
 
 
 def check_disk(download, reachable):
@@ -21,11 +21,15 @@ def check_disk(download, reachable):
         from huggingface_hub import constants
 
         needs[constants.HF_HUB_CACHE] = {"downloads": download / shapes.GIB}
-    # Two folders may lie on the same disk.
-    needs_by_disk = {}
+    # Two folders may lie on the same disk, whose free space changes while others write.
+    needs_by_mount = {}
+    free_by_mount = {}
     for path, parts in needs.items():
-        needs_by_disk.setdefault(disk_of(path), {}).update(parts)
-    for (mount, free), parts in needs_by_disk.items():
+        mount, free = disk_of(path)
+        needs_by_mount.setdefault(mount, {}).update(parts)
+        free_by_mount[mount] = free
+    for mount, parts in needs_by_mount.items():
+        free = free_by_mount[mount]
         needed = sum(parts.values())
         listed = list_parts(parts) or "next to nothing"
         line = f"disk: {mount}: {needed:.1f} GiB needed ({listed}), {free:.1f} free"
@@ -51,7 +55,12 @@ def run_needs(out, reachable):
                 lora_rank=lora_rank(stage),
             )
             models += parts["models"]
-            checkpoints = max(checkpoints, parts["checkpoints"])
+            # With ENHANCER=mixture each round saves a second model (dpo/2_interpolate.py).
+            if stage == "dpo" and value("ENHANCER") == "mixture":
+                models += parts["models"]
+            # ArmoRM's training is that of a small gate, without checkpoints.
+            if stage != "armorm":
+                checkpoints = max(checkpoints, parts["checkpoints"])
     return {"models": models, "checkpoints": checkpoints, "rows": rows_needed(out)}
 
 
@@ -70,7 +79,7 @@ def rows_needed(out):
     if "offline" not in value("OPTIMISER").split():
         rounds = len(missing_models("dpo", out))
     prompts = number("PROMPTS_PER_ITERATION") or 20_000
-    tokens = rounds * prompts * number("N") * number("MAX_NEW_TOKENS")
+    tokens = rounds * prompts * number("N") * tokens_of_response(number("MAX_TURNS"))
     # Any shape will do: the rows do not depend on it.
     return footprint.disk(shapes.SHAPES["llama3_8b"], trained=["dpo"], tokens=tokens)["rows"]
 

@@ -193,9 +193,9 @@ def training(shape, stage, *, gpus, sequence, batch, distributed="ddp", lora_ran
 
 
 def generation(shape, *, sequence, tensor_parallel=1):
-    """{part: GiB} that vLLM needs at least, for a single sequence of that length.
+    """{part: GiB} of a GPU with which vLLM works, at least: for a single sequence of that length.
 
-    vLLM takes 0.92 of the GPU's memory in any case and leaves the rest.
+    vLLM takes 0.92 of the GPU's memory in any case; the rest, which it leaves, counts as buffers.
     """
     weights = 2 * shape.parameters / tensor_parallel  # in bf16
     cache = shape.cache * sequence / tensor_parallel

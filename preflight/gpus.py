@@ -93,14 +93,11 @@ def check_memory(memory, reachable):
     fitting = []
     unknown = []
     for stage, parts, remedy in memory_by_stage(memory, reachable):
-        available = memory
-        if stage == "generation":
-            available = memory * footprint.VLLM_SHARE
         if not parts:
             unknown.append(stage)
-        elif memory and parts["total"] > available:
+        elif memory and parts["total"] > memory:
             problem(
-                f"GPU memory: {stage} needs {parts['total']:.1f} GiB of {available:.1f} "
+                f"GPU memory: {stage} needs {parts['total']:.1f} GiB of {memory:.1f} "
                 f"({list_parts(parts)}); change {remedy}"
             )
         else:

@@ -14,22 +14,23 @@ from settings import lora_rank, policy_shape, processes, scoring_models, shape_o
 
 def hours_by_step(gpu_gib, reachable):
     """{kind of step, as iter/responses: hours} of those that can be computed."""
-    rates = rates_of_gpu()
+    name, rates = gpu_and_rates()
     policy = policy_shape(reachable)
     if not (rates and policy):
         return {}
-    machine = shapes.Machine("this one", processes(), gpu_gib, *rates)
+    machine = shapes.Machine(name, processes(), gpu_gib, *rates)
     prompts = number("PROMPTS_PER_ITERATION")
     tokens = prompts * number("N") * budget.RESPONSE_TOKENS
-    hours = {
-        "iter/responses": compute.generation_hours(
-            policy,
-            machine,
-            tokens=tokens,
-            context=budget.RESPONSE_TOKENS,
-            tensor_parallel=number("TENSOR_PARALLEL") or 1,
-        )
-    }
+    hours = {}
+    generation = compute.generation_hours(
+        policy,
+        machine,
+        tokens=tokens,
+        context=budget.RESPONSE_TOKENS,
+        tensor_parallel=number("TENSOR_PARALLEL") or 1,
+    )
+    if generation < float("inf"):  # it fits; the check of the memory says so otherwise
+        hours["iter/responses"] = generation
     reward_model = shape_of(dict(scoring_models()).get("REWARD_MODEL", ""), reachable)
     if value("ANNOTATOR") == "reward_model" and reward_model:
         hours["iter/rewards"] = compute.scoring_hours(
@@ -49,17 +50,17 @@ def hours_by_step(gpu_gib, reachable):
     return hours
 
 
-def rates_of_gpu():
-    """(bf16 FLOP/s, bytes/s) of this machine's first GPU, or None if its name is unknown."""
+def gpu_and_rates():
+    """(name, (bf16 FLOP/s, bytes/s)) of this machine's first GPU, ("", None) if it is unknown."""
     try:
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         names = subprocess.run(command, capture_output=True, text=True).stdout
     except FileNotFoundError:
-        return None
+        return "", None
     for name, rates in shapes.GPU_RATES.items():
         if name in names.partition("\n")[0]:
-            return rates
-    return None
+            return name, rates
+    return "", None
 
 
 def write(hours, file):

@@ -5,6 +5,7 @@ For the checks of disk, GPUs and hours.
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import shapes
@@ -51,9 +52,9 @@ def options_variable(stage):
 
 def max_length(stage):
     """Tokens of a row."""
-    words = flag(options_variable(stage), "--max_length")
-    if words:
-        return int(words[0])
+    length = whole_number(options_variable(stage), "--max_length")
+    if length is not None:
+        return length
     return MAX_LENGTH.get(stage) or number(f"{PREFIX.get(stage, 'RM_')}MAX_LENGTH")
 
 
@@ -61,9 +62,20 @@ def lora_rank(stage):
     """The rank of LoRA's matrices; 0 without LoRA."""
     variable = options_variable(stage)
     uses_lora = "--use_peft" in value(variable).replace("=", " ").split()
-    if not uses_lora or flag(variable, "--use_peft") == ["False"]:
+    answer = "".join(flag(variable, "--use_peft")).lower()
+    if not uses_lora or answer in ("false", "f", "no", "n", "0"):
         return 0
-    words = flag(variable, "--lora_r") or [16]  # 16: TRL's default
+    rank = whole_number(variable, "--lora_r")
+    return 16 if rank is None else rank  # 16: TRL's default
+
+
+def whole_number(variable, option):
+    """The number after an option in a variable of flags, or None; another word ends the program."""
+    words = flag(variable, option)
+    if not words:
+        return None
+    if not re.fullmatch("[0-9]+", words[0]):
+        sys.exit(f"{variable}: {option}: {words[0]!r} is not a whole number")
     return int(words[0])
 
 
@@ -119,7 +131,17 @@ def prompt_tokens():
 def response_tokens():
     """Tokens that may follow a prompt: a round's response, or all turns of a benchmark."""
     benchmarks = [BENCHMARK_TOKENS.get(name, 0) for name in value("EVALS").split()]
-    return max([new_tokens(), *benchmarks])
+    turns = max(number("MAX_TURNS"), number("EVAL_MAX_TURNS"))
+    return max([tokens_of_response(turns), *benchmarks])
+
+
+def tokens_of_response(turns):
+    """Tokens of a response at most: with a tool of all its turns, each with the tool's output."""
+    if value("TOOL") in ("", "none"):
+        return new_tokens()
+    characters = whole_number("TOOL_OPTIONS", "--max_output_characters") or 1000
+    # As generation/2c_tool_responses.py counts: a character is a token, and the template's.
+    return max(turns, 1) * (new_tokens() + characters + 64)
 
 
 def context_limit(shape):
