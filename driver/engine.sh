@@ -7,6 +7,7 @@ servers=() # processes that live longer than a step
 # shellcheck disable=SC2329 # the trap calls it
 stop_children() {
   local ask=TERM
+  keep_seconds || true
   ((NODES == 1)) || ask=USR1 # srun hands it on, see recipes/slurm/launch.sh
   for pid in "${pids[@]}"; do kill "-$ask" -- "-$pid" 2>/dev/null || true; done
   for pid in "${servers[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
@@ -18,6 +19,11 @@ stop_children() {
   done
   for pid in "${pids[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
 }
+
+# Of a step that is stopped: a later run that resumes it adds them. None of a finished one.
+step_log="" step_seconds=0 step_began=0
+# shellcheck disable=SC2329 # stop_children calls it
+keep_seconds() { [[ -z $step_log ]] || echo "$((step_seconds + SECONDS - step_began))" >"$step_log.seconds.partial"; }
 
 stop_with_this_script() { # what it has started ends with it
   trap stop_children EXIT
@@ -71,7 +77,7 @@ shard_command() { # shard_command I SHARD
 }
 
 run_step() { # run_step I WHY
-  local i=$1 name log begun=$SECONDS files file
+  local i=$1 name log seconds files file
   local -n command=step_command_$i
   local counter="[$((i + 1)) of ${#step_files[@]}]"
   read -ra files <<<"${step_files[i]}"
@@ -80,6 +86,9 @@ run_step() { # run_step I WHY
   echo "$counter $(date +%T) $name: $2"
   if asks_judge "$i"; then serve_judge; fi
   attempt=$(records begin "$i")
+  step_began=$SECONDS step_seconds=0
+  [[ $attempt != resume || ! -s $log.seconds.partial ]] || step_seconds=$(<"$log.seconds.partial")
+  step_log=$log
   pids=()
   if ((step_shards[i] == 1)); then
     launch "$log.log" "${command[@]}"
@@ -92,9 +101,10 @@ run_step() { # run_step I WHY
     [[ -e $file ]] || die "$name: the step left no $file, see the log in $OUT/log"
   done
   records end "$i" || die "$name: cannot write its record"
-  { echo "$((SECONDS - begun))" >"$log.seconds.new" && mv "$log.seconds.new" "$log.seconds"; } ||
+  seconds=$((step_seconds + SECONDS - step_began)) step_log=""
+  { echo "$seconds" >"$log.seconds.new" && mv "$log.seconds.new" "$log.seconds" && rm -f "$log.seconds.partial"; } ||
     die "cannot write into $OUT/log; to go on, give the same command again"
-  echo "$counter $name took $((SECONDS - begun)) s$(time_left "$i")"
+  echo "$counter $name took $seconds s$(time_left "$i")"
 }
 
 run_shards() { # run_shards I NAME LOG: each a process; one that fails is started once more

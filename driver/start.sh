@@ -70,6 +70,9 @@ keep_settings() { # once the first step begins: until then a wrong value can be 
 run_preflight() { # the rows and models of others, the hub, the disk, the GPUs: what would stop the run later
   local after="CHECK=no goes on without these checks" hours=()
   [[ $CHECK == yes ]] || after="mend what is named above"
-  [[ $DRY_RUN != no ]] || hours=(--hours_file "$OUT/log/budget")
+  if [[ $DRY_RUN == no ]]; then
+    rm -f "$OUT/log/budget" # of other settings, or another machine: the check may write none
+    hours=(--hours_file "$OUT/log/budget")
+  fi
   env "${variables[@]}" "$python" preflight/check.py "${hours[@]}" || die "$after"
 }

@@ -892,3 +892,46 @@ def test_time_left_goes_by_equal_steps_then_by_the_budget(tmp_path):
     with open(tmp_path / "log/budget", "a") as budget:
         budget.write("iter/pairs 0\niter/policy 1200\n")
     assert left() == ", about 61 min left\n"
+
+
+# run_step with commands that take no time: `launch` lets 70 seconds pass.
+RUN_STEP = """
+set -euf
+OUT=$1 NODES=1 GRACE=0 FROM="" TO="" outcome=$2 attempt_is=$3
+source driver/engine.sh
+name_of() { echo pairs; }
+asks_judge() { return 1; }
+records() { [[ $1 != begin ]] || echo "$attempt_is"; }
+time_left() { :; }
+launch() { SECONDS=$((SECONDS + 70)) pids+=(none); }
+wait_for() { [[ $outcome == ends ]] || exit 143; }
+step_files=("$OUT/pairs.jsonl") step_shards=(1) step_command_0=(true)
+stop_with_this_script
+run_step 0 "a reason"
+"""
+
+
+def test_a_resumed_step_has_the_seconds_before_its_interruption(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text("")
+    seconds = tmp_path / "log/pairs.seconds"
+    partial = tmp_path / "log/pairs.seconds.partial"
+
+    def run_step(outcome, attempt):
+        command = ["bash", "-c", RUN_STEP, "-", tmp_path, outcome, attempt]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == {"ends": 0, "is_stopped": 143}[outcome], done.stderr
+        return done.stdout
+
+    run_step("is_stopped", "anew")
+    run_step("is_stopped", "resume")
+    assert not seconds.exists()
+    assert 140 <= int(partial.read_text()) < 150
+    printed = run_step("ends", "resume")
+    total = int(seconds.read_text())
+    assert 210 <= total < 220
+    assert f"pairs took {total} s" in printed
+    assert not partial.exists()
+    # Of other inputs: what an earlier attempt took is no part of it.
+    run_step("is_stopped", "anew")
+    run_step("ends", "anew")
+    assert 70 <= int(seconds.read_text()) < 80
