@@ -64,6 +64,7 @@ def definitions(peer, tree, code):
     pythons = modules | {name for name in defined if hasattr(builtins, name)}
     entries = pythons & entry_points(tree, defined)
     names_of_tests = names_of(code, STORES)
+    # Or where they look up nothing else of the program.
     if len(defined - names_of_tests) == 1:
         entries = pythons - names_of_tests
     variables = {name: values[name] for name in (defined - pythons) | entries}
