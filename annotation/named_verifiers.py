@@ -6,6 +6,7 @@ ends the program in one line that names the row.
 
 import contextlib
 import importlib.util
+import sys
 import traceback
 from collections import Counter
 from dataclasses import dataclass
@@ -192,10 +193,16 @@ def load_file(name, file):
         raise ValueError(f"{file}: no such file")
     specification = importlib.util.spec_from_file_location(f"own_verifier_{name}", file)
     module = importlib.util.module_from_spec(specification)
+    # It may hold dataclasses, which look for their module here, and import a file beside it.
+    sys.modules[module.__name__] = module
+    folder = str(Path(file).resolve().parent)
+    sys.path.append(folder)
     try:
         specification.loader.exec_module(module)
     except Exception as error:
         raise ValueError(f"{file}: {described(error)}{place(error, module.__file__)}") from None
+    finally:
+        sys.path.remove(folder)
     if not callable(getattr(module, "scores", None)):
         raise ValueError(f"{file}: no function scores(responses, answer, arguments)")
     return module

@@ -59,6 +59,18 @@ RESPONSES = Work(ROUNDS * PROMPTS * 8 * RESPONSE_TOKENS, context=RESPONSE_TOKENS
 
 # The command
 
+# Of --stage.
+DEFAULTS = {
+    "gpus": 8,
+    "gib": 80,
+    "sequence": 2048,
+    "batch": 2,
+    "lora_rank": 0,
+    "distributed": "zero3",
+}
+# {stage: the flags that have an effect}; for a training all of them.
+FLAGS = {None: [], "generation": ["gib", "sequence"], "scoring": ["gib"]}
+
 
 def parse_arguments():
     parser = argparse.ArgumentParser(
@@ -71,15 +83,18 @@ def parse_arguments():
     parser.add_argument(
         "--stage", help="sft, reward_model, preference_model, dpo, generation or scoring: by part"
     )
-    parser.add_argument(
-        "--distributed", default="zero3", help="ddp, zero2, zero3, zero3_offload or fsdp"
-    )
-    numbers = {"gpus": 8, "gib": 80, "sequence": 2048, "batch": 2, "lora_rank": 0}
-    for name, default in numbers.items():
-        parser.add_argument(
-            f"--{name}", type=int, default=default, help=f"of --stage (default: {default})"
-        )
-    return parser.parse_args()
+    for name, default in DEFAULTS.items():
+        values = "ddp, zero2, zero3, zero3_offload or fsdp " if name == "distributed" else ""
+        help_text = f"of --stage: {values}(default: {default})"
+        parser.add_argument(f"--{name}", type=type(default), help=help_text)
+    args = parser.parse_args()
+    for name, default in DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+        elif name not in FLAGS.get(args.stage, DEFAULTS):
+            stage = f"with --stage {args.stage}" if args.stage else "without --stage"
+            parser.error(f"--{name}: without effect {stage}")
+    return args
 
 
 def load_shape(name):

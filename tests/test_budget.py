@@ -421,6 +421,8 @@ def test_one_budget_is_printed_by_part(tmp_path):
         (["--stage", "dpo", "--distributed", "zero1"], "no budget for dpo by zero1"),
         (["--stage", "dpo", "--gpus", "0"], "gpus=0"),
         (["--batch", "two"], "invalid int value: 'two'"),
+        (["--batch", "2"], "--batch: without effect without --stage"),
+        (["--stage", "scoring", "--gpus", "8"], "--gpus: without effect with --stage scoring"),
         (["--model", "no/such-model"], "no/such-model: "),
         (["--model", "{gpt2}"], "model_type 'gpt2' is none of llama, mistral, qwen2"),
     ],

@@ -13,8 +13,18 @@ from common.rows import fingerprint
 SCRIPT = "annotation/1d_verifier.py"
 TURN = [{"role": "user", "content": "?"}]
 POLITE = """\
+from dataclasses import dataclass
+
+from beside_polite import WORD
+
+
+@dataclass
+class Unused:
+    word: "str" = WORD
+
+
 def scores(responses, answer, arguments):
-    return ["please" in response.lower() for response in responses]
+    return [WORD in response.lower() for response in responses]
 """
 
 
@@ -169,6 +179,7 @@ def test_the_example_on_the_page_of_stages(tmp_path):
 
 def test_a_verifier_of_ones_own(tmp_path):
     (tmp_path / "polite.py").write_text(POLITE)
+    (tmp_path / "beside_polite.py").write_text('WORD = "please"\n')
     flags = ["--verifier", f"polite={tmp_path}/polite.py"]
     rows = [row("0", ["Please.", "Now!"], verifier="polite")]
     assert verified(tmp_path, rows, *flags)[0]["rewards"] == [1.0, 0.0]
@@ -266,6 +277,12 @@ UNSUITED = [
         None,
         {"instruction_id_list": WORDS, "kwargs": [{"num_words": 3, "relation": "about"}]},
         "arguments: kwargs: length_constraints:number_words: The supported relation",
+    ),
+    (
+        "ifeval",
+        None,
+        {"instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": "sun"}]},
+        "arguments: kwargs: keywords:existence: keywords: not a list",
     ),
     (
         "ifeval",

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import verifier_arguments
 
+# Arguments of instructions that are lists of words.
+LISTS = ("keywords", "forbidden_words")
+
 
 @functools.cache
 def registry():
@@ -92,6 +95,10 @@ def check_instruction(instruction_id, kwargs):
             f"arguments: kwargs: {instruction_id} needs {', '.join(sorted(wanted)) or 'none'}, "
             f"not {', '.join(sorted(given)) or 'none'}"
         )
+    for name in LISTS:
+        # Of a text lm-eval would take each letter.
+        if name in given and not isinstance(given[name], list):
+            raise ValueError(f"arguments: kwargs: {instruction_id}: {name}: not a list")
     try:
         instruction = built(instruction_id, kwargs)
         instruction.check_following("Some words.")
