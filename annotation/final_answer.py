@@ -24,6 +24,10 @@ STATES = (
     r"(?i:\b(?:answer|(?:correct|right|best)\s+(?:option|choice|one))\b[^.:=\n]{0,60}?"
     r"(?:\s(?:is|was|would\s+be|must\s+be|should\s+be)\b|\s*[:=])(?:\s*[:=])?\s*)"
 )
+# **5**, *5*, __5__, _5_, `5`.
+EMPHASIS = re.compile(
+    r"(?<![\w*\\])(\*{1,3}|_{1,3}|`)(?=[^\s*_`])([^*_`\n]{1,200})(?<!\s)\1(?![\w*])"
+)
 # "isn't", "cannot be": "is not".
 NEGATION = re.compile(
     r"(?i)\b(?:is|was)n['\u2019]t\b|"
@@ -93,6 +97,12 @@ FIRST_LETTER = re.compile(
 DENIES = re.compile(
     r"(?i)\b(?:not|no|nor|neither|wrong|incorrect|false|cannot|except)\b|n['\u2019]t\b"
 )
+
+
+def without_marks(text):
+    """A text without <answer> and Markdown's emphasis; between two numbers marks are products."""
+    text = re.sub("</?answer>", "\n", text)
+    return EMPHASIS.sub(r"\2", text)
 
 
 def without_denials(text):
@@ -192,9 +202,7 @@ def same_words(text, answer):
 
 
 def words(text):
-    text = re.sub(r"[$`]|\\boxed|\\[()\[\]]|</?answer>", "", unwrapped(text))
-    # Markdown's marks stand at the edge of a word; between two they are mathematics.
-    text = re.sub(r"(?<!\w)[*_]{1,3}|[*_]{1,3}(?!\w)", "", text)
+    text = re.sub(r"\$|\\boxed|\\[()\[\]]|</?answer>", "", unwrapped(text))
     return text.strip().rstrip(" \n\t.,;:!?").casefold()
 
 

@@ -51,7 +51,7 @@ def is_right(response, answer, arguments):
     text = verifier_arguments.last_match(arguments, response)
     if text is None:
         return False
-    text = final_answer.without_denials(text)
+    text = final_answer.without_denials(final_answer.without_marks(text))
     if letter := final_answer.option(answer):
         return final_answer.chosen_option(text) == letter
     boxed = entrances.last_boxed(text)
