@@ -202,7 +202,7 @@ def same_words(text, answer):
 
 
 def words(text):
-    text = re.sub(r"\$|\\boxed|\\[()\[\]]|</?answer>", "", unwrapped(text))
+    text = re.sub(r"\$|\\boxed|\\[()\[\]]", "", unwrapped(text))
     return text.strip().rstrip(" \n\t.,;:!?").casefold()
 
 
