@@ -225,7 +225,8 @@ def test_pairs_are_trained_on_with_their_thoughts(sft, tmp_path):
     file = write_jsonl(tmp_path / "pairs.jsonl", rows)
     done = ran(*dpo(model, model, file, tmp_path / "policy"))
     counts = "pairs in: 2, dropped, too long: 0, dropped, equal within --max_length: 0, "
-    counts += "dropped, thoughts that do not fit the prompt: 1, cut: 0, trained on: 1, 1 steps"
+    counts += "dropped, thoughts or turns that do not fit the prompt: 1, "
+    counts += "cut: 0, trained on: 1, 1 steps"
     assert counts in done.stdout
     state = json.loads((tmp_path / "policy/trainer_state.json").read_text())
     log = state["log_history"][0]
@@ -254,7 +255,7 @@ def test_pairs_without_any_thought_are_refused_where_the_prompt_opens_one(sft, t
     assert not (tmp_path / "policy").exists()
     assert done.stderr.splitlines()[-1] == (
         f"{file}: no pair is left within --max_length 256: prompts that leave no room: 0, "
-        "responses that do not differ there: 0, thoughts that do not fit the prompt: 1"
+        "responses that do not differ there: 0, thoughts or turns that do not fit the prompt: 1"
     )
 
 
@@ -291,7 +292,8 @@ def test_pairs_that_are_cut_or_dropped_are_counted(sft, tmp_path):
     file = write_jsonl(tmp_path / "pairs.jsonl", rows)
     done = ran(*dpo(sft, sft, file, tmp_path / "policy", "--max_length", 64))
     counts = "policy pairs in: 4, dropped, too long: 1, dropped, equal within --max_length: 1, "
-    counts += "dropped, thoughts that do not fit the prompt: 0, cut: 1, trained on: 2, 1 steps\n"
+    counts += "dropped, thoughts or turns that do not fit the prompt: 0, "
+    counts += "cut: 1, trained on: 2, 1 steps\n"
     assert counts in done.stdout
 
 
