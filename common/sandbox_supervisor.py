@@ -55,19 +55,21 @@ def parent_and_flags(proc, pid):
     return int(fields[PARENT]), int(fields[FLAGS])
 
 
-def threads_of(proc, pid):
-    folder = os.open(f"{pid}/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=proc)
+def names_in(proc, folder):
+    """What a folder of /proc lists. Opened anew: servers share the descriptor of /proc, and with it
+    the place up to which one of them has read."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY, dir_fd=proc)
     try:
-        return os.listdir(folder)
+        return os.listdir(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def private_memory(proc, pid, fields):
     """Bytes of the private memory of a process with these fields."""
     if "RssAnon" not in fields:
         # Its first thread has ended; the others have the memory.
-        for thread in threads_of(proc, pid):
+        for thread in names_in(proc, f"{pid}/task"):
             fields = fields | process_fields(proc, f"{pid}/task/{thread}")
     return fields.get("RssAnon", 0) + fields.get("VmSwap", 0)
 
@@ -80,7 +82,7 @@ def memory_in_use(zygote, program):
     the zygote if neither it nor one between it and the program's process has executed a file.
     """
     children = collections.defaultdict(list)
-    for name in os.listdir(zygote.proc):
+    for name in names_in(zygote.proc, "."):
         if name.isdigit():
             # It may have ended since.
             with contextlib.suppress(OSError):

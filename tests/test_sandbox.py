@@ -473,3 +473,12 @@ def test_a_run_that_has_to_skip_the_sandbox_says_so_in_its_last_line():
         "2 tests were skipped: the sandbox needs the command bwrap, which is not there "
         "(Debian: apt install bubblewrap)"
     ), done.stdout
+
+
+def test_memory_is_counted_once_while_others_look(usable_sandbox):
+    """Servers that share a descriptor of /proc would see some processes twice, and others not."""
+    program = "import time; taken = b'1' * (70 << 20); time.sleep(1)"
+    limits = sandbox.Limits(memory=128 << 20)
+    with sandbox.Pool(processes=6, limits=limits) as pool:
+        statuses = [ended.status for ended in pool.run([program] * 12)]
+    assert statuses == ["ended"] * 12
