@@ -89,8 +89,9 @@ def entry_points(tree, defined):
     """The names of Python's that must be the program's.
 
     Every assert, and every call of a function of the tests, tests the program. So what it names is
-    the program's if that is one name, without those of the tests and those that the program does
-    not define. And whoever calls a module means a function.
+    the program's if that is one name, without the tests' own functions and modules, and Python's
+    names that the program does not define. A variable of the tests counts as a name: it may hold a
+    result, which the program must not judge. And whoever calls a module means a function.
 
     defined: the names that the program defines.
     """
