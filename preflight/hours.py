@@ -16,7 +16,8 @@ def hours_by_step(gpu_gib, reachable):
     """{kind of step, as iter/responses: hours} of those that can be computed."""
     name, rates = gpu_and_rates()
     policy = policy_shape(reachable)
-    if not (rates and policy):
+    # With a tool it is not known how many turns a response will have.
+    if not (rates and policy) or value("TOOL") != "none":
         return {}
     machine = shapes.Machine(name, processes(), gpu_gib, *rates)
     prompts = number("PROMPTS_PER_ITERATION")

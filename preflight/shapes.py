@@ -95,15 +95,15 @@ SHAPES = {
 }
 # {in the name of a GPU: (bf16 FLOP/s without sparsity, bytes/s)}, of NVIDIA's data sheets.
 GPU_RATES = {
-    "H100": (989e12, 3.35e12),  # SXM
-    "H200": (989e12, 4.8e12),
-    "A100-SXM4-80GB": (312e12, 2.039e12),
+    "NVIDIA H100 80GB HBM3": (989e12, 3.35e12),  # SXM; the PCIe card is slower
+    "NVIDIA H200": (989e12, 4.8e12),
+    "NVIDIA A100-SXM4-80GB": (312e12, 2.039e12),
     "RTX 4090": (165e12, 1.008e12),
 }
 # GiB as CUDA reports them.
 MACHINES = {
-    "8x80": Machine("8 x 80 GB (H100 SXM)", 8, 79.1, *GPU_RATES["H100"]),
-    "1x141": Machine("1 x 141 GB (H200 SXM)", 1, 139.8, *GPU_RATES["H200"]),
+    "8x80": Machine("8 x 80 GB (H100 SXM)", 8, 79.1, *GPU_RATES["NVIDIA H100 80GB HBM3"]),
+    "1x141": Machine("1 x 141 GB (H200 SXM)", 1, 139.8, *GPU_RATES["NVIDIA H200"]),
     "1x24": Machine("1 x 24 GB (RTX 4090)", 1, 23.6, *GPU_RATES["RTX 4090"]),
 }
 

@@ -613,7 +613,7 @@ def test_hours_of_a_round(check, tmp_path):
     gpus = [81559] * 8
     file = tmp_path / "budget"
     flags = ["preflight/check.py", "--hours_file", file]
-    eight = shapes.Machine("", 8, 81559 / 1024, *shapes.GPU_RATES["H100"])
+    eight = shapes.Machine("", 8, 81559 / 1024, *shapes.GPU_RATES[H100])
     tokens = {"tokens": 20000 * 8 * 500, "context": 500}
     pairs = {"tokens": 2 * 20000 * 1500, "context": 750, "reference_tokens": 20000 * 1500}
     hours = {
