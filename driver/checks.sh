@@ -16,14 +16,7 @@ check_variables() {
   check_models
   check_judge
   ! has_responses || check_sampling
-  [[ $TOOL == none || $RUN_GENERATED_CODE == yes ]] ||
-    die "TOOL=$TOOL: it runs programs that the policy writes, in a sandbox; RUN_GENERATED_CODE=yes allows it"
-  local without_tool
-  for without_tool in xpo selm rloo self_play offline; do # their other responses have no tool
-    [[ $TOOL == none || " ${optimisers[*]} " != *" $without_tool "* ]] ||
-      die "TOOL=$TOOL: not with OPTIMISER=$without_tool"
-  done
-  [[ $TOOL != none || -z $TOOL_OPTIONS ]] || die "TOOL_OPTIONS=$TOOL_OPTIONS: without effect with TOOL=none"
+  check_tool
   set_processes
   set_flags
   local name
@@ -104,15 +97,13 @@ check_annotators() { # each writes rewards_NAME
   done
 }
 
-knows_truth() { [[ -n $WORLD && -e $WORLD/3_true_reward.py ]]; } # a world whose true reward is another than right or wrong
-
 fill_in_validation() { # who chooses the best policy: the true reward of a tiny world, the reward model, or an annotator
   if [[ -z $VALIDATION ]]; then
     VALIDATION=${annotators[0]}
     [[ $VALIDATION != policy || -n $REWARD_MODEL$PREFERENCES$WORLD ]] ||
       die "ANNOTATOR=policy: it changes by the round; set VALIDATION, who chooses the best policy"
     [[ -z $REWARD_MODEL$PREFERENCES ]] || VALIDATION=reward_model
-    ! knows_truth || VALIDATION=true_reward
+    [[ -z $WORLD ]] || VALIDATION=true_reward
   fi
   pairwise="" # it compares policies, it does not score one
   [[ $VALIDATION != preference_model && ($VALIDATION != llm_judge || $JUDGE_METHOD == rating) ]] || pairwise=1
@@ -121,7 +112,7 @@ fill_in_validation() { # who chooses the best policy: the true reward of a tiny 
 check_validation() {
   is_allowed "$VALIDATION" true_reward reward_model preference_model armorm llm_judge verifier FILE.py ||
     die "VALIDATION=$VALIDATION: one of true_reward reward_model preference_model armorm llm_judge verifier FILE.py"
-  [[ $VALIDATION != true_reward ]] || knows_truth || die "VALIDATION=true_reward: only in a synthetic world, by WORLD"
+  [[ $VALIDATION != true_reward || -n $WORLD ]] || die "VALIDATION=true_reward: only in a synthetic world, by WORLD"
   [[ -z $pairwise ]] || ((ITERATIONS)) ||
     die "VALIDATION=$VALIDATION: it compares policies, and ITERATIONS=0 makes no second one"
   if [[ $VALIDATION == verifier && -f $EVAL_PROMPTS ]] &&
@@ -146,6 +137,19 @@ check_files() { # what the variables name is there, on the hub, or made by the r
 
 is_file() { # is_file NAME: never a name on the hub
   [[ $1 =~ ^[./~] || $1 =~ ^[^:]*\.(jsonl?|parquet)(\.gz)?$ || $1 =~ ^[^:]*/[^:]*/ ]]
+}
+
+check_tool() { # it runs programs that the policy writes
+  local name
+  if [[ $TOOL == none ]]; then
+    [[ -z $TOOL_OPTIONS ]] || die "TOOL_OPTIONS=$TOOL_OPTIONS: without effect with TOOL=none"
+    return 0
+  fi
+  [[ $RUN_GENERATED_CODE == yes ]] ||
+    die "TOOL=$TOOL: it runs programs that the policy writes, in a sandbox; RUN_GENERATED_CODE=yes allows it"
+  for name in xpo selm rloo self_play offline; do # some of their responses have no tool
+    [[ " ${optimisers[*]} " != *" $name "* ]] || die "TOOL=$TOOL: not with OPTIMISER=$name"
+  done
 }
 
 check_keys() { # what the settings, the logs and the model cards keep holds no keys

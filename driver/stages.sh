@@ -24,10 +24,8 @@ make_world() { # the data of a synthetic world: of the files that the variables 
 }
 
 make_base_model() {
-  local script=$WORLD/2_base_model.py
   [[ -n $WORLD && -z $SFT_MODEL && $BASE_MODEL == "$OUT/base" ]] || return 0
-  [[ -e $script ]] || script=recipes/tiny/2_base_model.py # of another tiny world
-  train "$BASE_MODEL" "$script" --dataset_name "$OUT/world/corpus.jsonl"
+  train "$BASE_MODEL" "$WORLD/2_base_model.py" --dataset_name "$OUT/world/corpus.jsonl"
 }
 
 draw_evaluation_prompts() { # unless EVAL_PROMPTS gives them: a thousand of EVAL_POOL
