@@ -80,7 +80,7 @@ def parse_arguments():
     return args
 
 
-def split(row, candidates):
+def right_and_wrong(row, candidates):
     """(right responses, wrong ones), indexes."""
     right = [i for i in candidates if row["rewards"][i] >= RIGHT]
     wrong = [i for i in candidates if row["rewards"][i] < RIGHT]
@@ -92,7 +92,7 @@ def reason_without_pair(row, candidates, pairing):
     if len(candidates) < 2:
         return "truncated"
     if pairing == "right_wrong":
-        right, wrong = split(row, candidates)
+        right, wrong = right_and_wrong(row, candidates)
         if not wrong:
             return "all right"
         if not right:
@@ -110,7 +110,7 @@ def choose(row, candidates, scores, args):
     if args.pairing == "best_random":
         return ranked[0], rng.choice(ranked[1:])
     if args.pairing == "right_wrong":
-        right, wrong = split(row, candidates)
+        right, wrong = right_and_wrong(row, candidates)
         return rng.choice(right), rng.choice(wrong)
     return sorted(rng.sample(candidates, 2), key=lambda i: scores[i], reverse=True)
 

@@ -3,8 +3,10 @@
 The estimate is the mean of log pi(y|x) - log pi_0(y|x) over y ~ pi. It is unbiased for samples at
 temperature 1; a single response's value may be negative. Log-probabilities are sums over the
 response's tokens and, unless it was truncated, the token that ended it. Of several turns the
-assistant's tokens count, but for turns that the chat template rewrites. Responses are tokenised
-again from their text, so that the tokens can differ from those that were sampled.
+assistant's tokens count, and after each but the last the token with which the template ends it,
+even where generation was stopped at a text; turns that the template rewrites do not count.
+Responses are tokenised again from their text, so that the tokens can differ from those that were
+sampled.
 
 Reads:  --responses_file, {"id", "prompt", "responses", "finish_reasons", "end_tokens"?, ...}
         sampled from --model_name_or_path; "end_tokens" default to the chat template's end of a
