@@ -629,9 +629,9 @@ def test_hours_of_a_round(check, tmp_path):
     assert file.read_text().splitlines() == seconds
 
     # vLLM gives an A100 fewer sequences at once.
-    name = "A100-SXM4-80GB"
+    name = "NVIDIA A100-SXM4-80GB"
     a100 = shapes.Machine(name, 8, 81559 / 1024, *shapes.GPU_RATES[name])
-    _, well, _ = check(**QUICK, gpus=gpus, gpu_name=f"NVIDIA {name}", flags=flags)
+    _, well, _ = check(**QUICK, gpus=gpus, gpu_name=name, flags=flags)
     count = compute.generation_hours(shape, a100, **tokens)
     assert count > compute.generation_hours(shape, dataclasses.replace(a100, name=""), **tokens)
     assert any(f"computed: iter/responses {count:.1f}, " in line for line in well)
