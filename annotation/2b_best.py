@@ -7,8 +7,8 @@ response is the best.
 Reads:  --rewards_file, {"id", "prompt", "responses", "finish_reasons", "rewards", ...}
 Writes: --output_file, the same rows with every per-response field reduced to the best response's
         entry, and "messages", the prompt and that response, as sft/2_finetune.py reads them. A
-        "judgement" is dropped. With --for_training, truncated and empty responses are skipped, and
-        rows without another response are dropped and counted.
+        "judgement" is dropped. With --for_training, truncated and empty responses are skipped,
+        with --min_reward those below it; rows without another response are dropped and counted.
 
     python annotation/2b_best.py --rewards_file runs/tiny/iter1/rewards.jsonl \
         --output_file my_best.jsonl
@@ -37,6 +37,11 @@ def parse_arguments():
         help="lambda per character (paper, eq. 9)",
     )
     parser.add_argument(
+        "--min_reward",
+        type=arguments.real(),
+        help="skip responses of a lower reward, before any penalty (default: none)",
+    )
+    parser.add_argument(
         "--for_training", action="store_true", help="skip truncated and empty responses"
     )
     return parser.parse_args()
@@ -63,15 +68,17 @@ def main():
             # sft/2_finetune.py refuses an empty turn, and a truncated one teaches to stop in
             # mid-sentence.
             candidates = trainable(row)
+        if args.min_reward is not None:
+            candidates = [i for i in candidates if row["rewards"][i] >= args.min_reward]
         if candidates:
             best_rows.append(with_best(row, candidates, args.length_penalty))
     if not best_rows:
-        sys.exit(f"{args.rewards_file}: no untruncated response in {rows_in} rows")
+        sys.exit(f"{args.rewards_file}: no response to keep in {rows_in} rows")
     rows.write(args.output_file, best_rows)
+    dropped = rows_in - len(best_rows)
     print(
-        f"{args.output_file} rows in: {rows_in}, "
-        f"dropped, truncated or empty: {rows_in - len(best_rows)}, rows out: {len(best_rows)}, "
-        f"{time.time() - start:.1f} s"
+        f"{args.output_file} rows in: {rows_in}, dropped, without a response to keep: {dropped}, "
+        f"rows out: {len(best_rows)}, {time.time() - start:.1f} s"
     )
 
 

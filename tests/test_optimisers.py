@@ -659,9 +659,28 @@ def test_the_best_response_becomes_the_assistants_turn(tmp_path):
     assert a["temperatures"] == [0.7]
     assert a["policy"] == "p"
     assert b["responses"] == ["x"]
-    assert "rows in: 3, dropped, truncated or empty: 1, rows out: 2" in done.stdout
+    assert "rows in: 3, dropped, without a response to keep: 1, rows out: 2" in done.stdout
     ran(*command)
     assert [r["responses"] for r in read_jsonl(out)] == [["longer answer"], [" "], ["y"]]
+
+
+def test_responses_below_the_least_reward_are_not_kept(tmp_path):
+    """As RAFT wants it with a verifier: of the right ones the first, or none."""
+    rewards = [[0.0, 1.0, 1.0], [0.0, 0.0, 0.0], [0.5, 0.0, 0.4]]
+    file = write_jsonl(
+        tmp_path / "in.jsonl",
+        [row(name, ["x", "y", "z"], rewards=of) for name, of in zip("abc", rewards, strict=True)],
+    )
+    out = tmp_path / "out.jsonl"
+    command = ["annotation/2b_best.py", "--rewards_file", file, "--output_file", out]
+    done = ran(*command, "--min_reward", 0.5)
+    assert [(r["id"], r["responses"]) for r in read_jsonl(out)] == [("a", ["y"]), ("c", ["x"])]
+    assert "rows in: 3, dropped, without a response to keep: 1, rows out: 2" in done.stdout
+    out.unlink()
+    failed = run(*command, "--min_reward", 2)
+    assert failed.returncode == 1
+    assert failed.stderr == f"{file}: no response to keep in 3 rows\n"
+    assert not out.exists()
 
 
 def test_self_play_sets_the_instructions_answer_above_the_policys_own(tmp_path):

@@ -1,8 +1,11 @@
-# RAFT (arXiv 2304.06767): fine-tuning on the best of n, iterated. No reference, no worst response.
+# RAFT (arXiv 2304.06767): fine-tuning on the best of n, iterated. No reference, no worst response. Where a verifier alone
+# says what is right, prompts without a right response are left out.
 ignores DPO_LOSS DPO_BETA PAIRING MIN_MARGIN REFERENCE
 make_pairs() {
+  local right=()
+  [[ $ANNOTATOR != verifier ]] || right=(--min_reward 0.5)
   step "$dir/best.jsonl" python annotation/2b_best.py --rewards_file "$1" --n "$N" --length_penalty "$LENGTH_PENALTY" \
-    --for_training --output_file "$dir/best.jsonl"
+    "${right[@]}" --for_training --output_file "$dir/best.jsonl"
   training_data+=("$dir/best.jsonl")
 }
 optimise() {
