@@ -97,13 +97,15 @@ check_annotators() { # each writes rewards_NAME
   done
 }
 
+knows_truth() { [[ -n $WORLD && -e $WORLD/3_true_reward.py ]]; } # a world whose true reward is another than right or wrong
+
 fill_in_validation() { # who chooses the best policy: the true reward of a tiny world, the reward model, or an annotator
   if [[ -z $VALIDATION ]]; then
     VALIDATION=${annotators[0]}
     [[ $VALIDATION != policy || -n $REWARD_MODEL$PREFERENCES$WORLD ]] ||
       die "ANNOTATOR=policy: it changes by the round; set VALIDATION, who chooses the best policy"
     [[ -z $REWARD_MODEL$PREFERENCES ]] || VALIDATION=reward_model
-    [[ -z $WORLD ]] || VALIDATION=true_reward
+    ! knows_truth || VALIDATION=true_reward
   fi
   pairwise="" # it compares policies, it does not score one
   [[ $VALIDATION != preference_model && ($VALIDATION != llm_judge || $JUDGE_METHOD == rating) ]] || pairwise=1
@@ -112,7 +114,7 @@ fill_in_validation() { # who chooses the best policy: the true reward of a tiny 
 check_validation() {
   is_allowed "$VALIDATION" true_reward reward_model preference_model armorm llm_judge verifier FILE.py ||
     die "VALIDATION=$VALIDATION: one of true_reward reward_model preference_model armorm llm_judge verifier FILE.py"
-  [[ $VALIDATION != true_reward || -n $WORLD ]] || die "VALIDATION=true_reward: only in a synthetic world, by WORLD"
+  [[ $VALIDATION != true_reward ]] || knows_truth || die "VALIDATION=true_reward: only in a synthetic world, by WORLD"
   [[ -z $pairwise ]] || ((ITERATIONS)) ||
     die "VALIDATION=$VALIDATION: it compares policies, and ITERATIONS=0 makes no second one"
   if [[ $VALIDATION == verifier && -f $EVAL_PROMPTS ]] &&

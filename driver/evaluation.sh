@@ -17,7 +17,7 @@ evaluate() { # evaluate NAME POLICY: its answers to the evaluation prompts, and 
     last=$OUT/eval/$1/rewards.jsonl
     annotate verifier "$answers" "$last" --n 1
   fi
-  if [[ -n $WORLD ]]; then
+  if knows_truth; then
     step "$OUT/eval/$1/true_rewards.jsonl" python "$WORLD/3_true_reward.py" --rewards_file "$last" \
       --output_file "$OUT/eval/$1/true_rewards.jsonl"
     last=$OUT/eval/$1/true_rewards.jsonl

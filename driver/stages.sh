@@ -23,9 +23,11 @@ make_world() { # the data of a synthetic world: of the files that the variables 
   step "${rows[*]}" python "$WORLD/1_data.py" --output_dir "$OUT/world" --seed "$SEED" $WORLD_OPTIONS
 }
 
-make_base_model() {
+make_base_model() { # of a synthetic world's corpus
+  local script=$WORLD/2_base_model.py
   [[ -n $WORLD && -z $SFT_MODEL && $BASE_MODEL == "$OUT/base" ]] || return 0
-  train "$BASE_MODEL" "$WORLD/2_base_model.py" --dataset_name "$OUT/world/corpus.jsonl"
+  [[ -e $script ]] || script=recipes/tiny/2_base_model.py
+  train "$BASE_MODEL" "$script" --dataset_name "$OUT/world/corpus.jsonl" -- $BASE_MODEL_OPTIONS
 }
 
 draw_evaluation_prompts() { # unless EVAL_PROMPTS gives them: a thousand of EVAL_POOL

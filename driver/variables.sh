@@ -18,8 +18,9 @@ setting() {
 # The run
 setting RECIPE recipes/tiny.sh                # an experiment; of several files the first that sets a variable wins
 setting SEED 0 whole                          # of every random choice
-setting WORLD ""                              # directory of a synthetic world's scripts: data, base model, true reward, judge
+setting WORLD ""                              # directory of a synthetic world's scripts: data; base model, true reward and judge if it has its own
 setting WORLD_OPTIONS ""                      # flags of its 1_data.py
+setting BASE_MODEL_OPTIONS ""                 # flags of the training of its base model, by its 2_base_model.py or that of recipes/tiny
 setting DTYPE bfloat16 bfloat16 float16 float32 # of generation and scoring; trainings are in float32 with float32, else in bfloat16 mixed precision
 setting CHAT_TEMPLATE_KWARGS ""               # JSON, arguments of the policies' chat template, such as {"enable_thinking": false}
 

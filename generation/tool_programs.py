@@ -5,6 +5,7 @@ then the last: a program sees what those before it have defined. As in a noteboo
 expression on the last line is shown. A program that failed is left out of later ones.
 """
 
+import functools
 import inspect
 
 
@@ -65,9 +66,14 @@ def run_cells(cells):
         sys.exit(1)
 
 
+@functools.cache
+def source_of_run_cells():
+    return inspect.getsource(run_cells)
+
+
 def as_program(cells):
     """The text of a program that runs these, the cells of a notebook, for the sandbox."""
-    return f"{inspect.getsource(run_cells)}\nrun_cells({cells!r})\n"
+    return f"{source_of_run_cells()}\nrun_cells({cells!r})\n"
 
 
 def shown(ended, max_characters):

@@ -18,7 +18,6 @@ from common import rows, training, training_arguments
 # Markers in the preference model's input, single tokens instead of about ten each.
 MARKERS = ["[CONTEXT]", "[RESPONSE A]", "[RESPONSE B]", "<turn> user"]
 ANSWER = "Answer:\n"  # what a document's answer begins with
-BLOCK = 128  # tokens of a training example, which holds several documents
 HEAD_SIZE = 32
 MAX_LENGTH = 512
 IGNORED = -100  # label of a token without loss
@@ -39,6 +38,9 @@ class Shape:
     vocab_size: int = field(default=640, metadata={"help": "tokens of the byte-pair vocabulary"})
     hidden_size: int = field(default=128, metadata={"help": "width of the model, in heads of 32"})
     num_hidden_layers: int = field(default=4, metadata={"help": "layers"})
+    block_size: int = field(
+        default=128, metadata={"help": "tokens of a block of documents, a training example"}
+    )
 
 
 @dataclass
@@ -47,9 +49,7 @@ class Config(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "schedule"})
     warmup_steps: float = field(default=0.03, metadata={"help": "steps, or below 1 their share"})
     num_train_epochs: float = field(default=1, metadata={"help": "epochs"})
-    per_device_train_batch_size: int = field(
-        default=8, metadata={"help": f"blocks of {BLOCK} tokens"}
-    )
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "blocks"})
 
 
 def read_texts(path):
@@ -111,8 +111,9 @@ def new_model(tokenizer, shape):
     return LlamaForCausalLM(config)
 
 
-def make_blocks(tokenizer, texts):
-    """The documents one after the other, cut into blocks: a dataset of input_ids and labels.
+def make_blocks(tokenizer, texts, size):
+    """The documents one after the other, cut into blocks of that many tokens: a dataset of
+    input_ids and labels.
 
     There is no loss on the questions: their names and numbers are random, and guessing them would
     take most of the training.
@@ -132,11 +133,11 @@ def make_blocks(tokenizer, texts):
         input_ids += document
         labels += [IGNORED] * start + document[start:]
     # What remains after the last full block is left out.
-    starts = range(0, len(input_ids) - BLOCK + 1, BLOCK)
+    starts = range(0, len(input_ids) - size + 1, size)
     return Dataset.from_dict(
         {
-            "input_ids": [input_ids[start : start + BLOCK] for start in starts],
-            "labels": [labels[start : start + BLOCK] for start in starts],
+            "input_ids": [input_ids[start : start + size] for start in starts],
+            "labels": [labels[start : start + size] for start in starts],
         }
     )
 
@@ -157,7 +158,7 @@ def main():
     trainer = Trainer(
         new_model(tokenizer, shape),
         training_args,
-        train_dataset=make_blocks(tokenizer, texts),
+        train_dataset=make_blocks(tokenizer, texts, shape.block_size),
         processing_class=tokenizer,
     )
     training.train(trainer, checkpoint)
