@@ -7,7 +7,7 @@ SEED=0
 WORLD=recipes/tiny_tools
 WORLD_OPTIONS=
 BASE_MODEL=$OUT/base
-BASE_MODEL_OPTIONS="--block_size 256 --per_device_train_batch_size 4" # a trajectory has up to 140 tokens
+BASE_MODEL_OPTIONS="--block_size 256 --per_device_train_batch_size 4" # a trajectory has up to 160 tokens
 SFT_DATA=$OUT/world/instructions.jsonl
 PROMPTS=$OUT/world/prompts.jsonl
 EVAL_PROMPTS=$OUT/world/evaluation.jsonl
@@ -25,7 +25,7 @@ SFT_EPOCHS=2
 SFT_BATCH_SIZE=4
 SFT_MAX_LENGTH=256
 
-# A call, its output, and so on: two programs, one of which may fail, and the answer.
+# The longest trajectories have three turns: two programs and the answer. A policy may try once more.
 OPTIMISER=mdpo
 TOOL=python
 RUN_GENERATED_CODE=yes
@@ -37,10 +37,12 @@ MAX_NEW_TOKENS=64
 ITERATIONS=3
 REFERENCE=previous
 PAIRING=right_wrong
-PROMPTS_PER_ITERATION=600
+PROMPTS_PER_ITERATION=800
+N=4
+TEMPERATURES=1.0
 DPO_BETA=0.1
 DPO_LEARNING_RATE=1e-4
 DPO_EPOCHS=1
-DPO_BATCH_SIZE=32
+DPO_BATCH_SIZE=16
 DPO_MAX_LENGTH=256
 PER_DEVICE_BATCH_SIZE=32
