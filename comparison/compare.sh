@@ -10,7 +10,7 @@
 # For each seed a base is made once: world, fine-tuned policy, the reward models. Give the same command
 # again to go on; what is finished is not run again, and the tables hold all that is below $OUT. JOBS optimisers run at a
 # time (2), each with its log, $OUT/seedS/NAME.log. Without a GPU their Python has its libraries imported already
-# (warm.py), since else most of the time would go into that.
+# (tests/warm.py), since else most of the time would go into that.
 # shellcheck disable=SC2329 # `start` calls the functions
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -135,59 +135,8 @@ optimiser() { # optimiser NAME [VARIABLE=VALUE...]: three rounds from the base, 
     PREFERENCE_MODEL="$base/preference_model" ARMORM="$base/armorm" "$@"
 }
 
-finished() { # wait for all that runs, and name what failed
-  local name status=0
-  for name in "${!running[@]}"; do
-    wait "${running[$name]}" || {
-      status=1
-      echo "compare.sh: $name failed; the end of $OUT/$name.log:" >&2
-      tail -n 5 "$OUT/$name.log" >&2
-    }
-  done
-  running=()
-  return $status
-}
-
-start() { # start NAME FUNCTION [ARGUMENT...]: in the background, when there is room
-  local name=seed$seed/$1
-  shift
-  while (($(jobs -rp | wc -l) >= JOBS)); do wait -n || true; done # `finished` tells of failures
-  (
-    begun=$SECONDS
-    "$@" >"$OUT/$name.log" 2>&1
-    echo "$name took $((SECONDS - begun)) s"
-  ) &
-  running[$name]=$!
-}
-
-share_cores() { # share_cores COUNT: so many run at a time, or JOBS if that is fewer
-  local jobs=$(($1 < JOBS ? $1 : JOBS)) cores
-  cores=$(nproc)
-  export OMP_NUM_THREADS=$((cores > jobs ? cores / jobs : 1))
-}
-
-declare -A running
-set -m # each job is a group of its own, which can be stopped whole
-warm="" # the process that warm.py is
-trap 'for pid in "${running[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done; wait; [[ -z $warm ]] || kill "$warm"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-mkdir -p "$OUT"
-if ! nvidia-smi -L >/dev/null 2>&1; then # a fork cannot be trusted with CUDA
-  rm -f "$OUT/warm/bin/python"
-  python tests/warm.py "$OUT/warm" >"$OUT/warm.log" 2>&1 &
-  warm=$!
-  disown "$warm"
-  until [[ -x $OUT/warm/bin/python ]]; do
-    kill -0 "$warm" 2>/dev/null || {
-      tail -n 5 "$OUT/warm.log" >&2
-      exit 1
-    }
-    sleep 0.2
-  done
-  VIRTUAL_ENV=$(realpath "$OUT/warm")
-  export VIRTUAL_ENV PATH=$VIRTUAL_ENV/bin:$PATH
-fi
+# shellcheck source=comparison/jobs.sh
+source comparison/jobs.sh
 failed=""
 share_cores "$(wc -w <<<"$SEEDS")"
 for seed in $SEEDS; do

@@ -51,6 +51,10 @@ def all_cases():
         variables = {"GPUS": "1", "RECIPE": recipe, "MEASURE": "none", "EVALS": "none"}
         base = "optimisers/dpo" if path.stem != "dpo" else ""
         cases[f"optimisers/{path.stem}"] = Case(variables, base)
+    for path in sorted(ROOT.glob("comparison/tiny_tools/*.sh")):
+        recipe = f"comparison/tiny_tools/{path.name} recipes/tiny_tools.sh"
+        variables = {"GPUS": "1", "RECIPE": recipe}
+        cases[f"tools/{path.stem}"] = Case(variables, "recipes/tiny_tools")
     for machine, settings in MACHINES.items():
         for base in ("recipes/tiny", "recipes/llama3_8b", "optimisers/xpo"):
             batches = BATCHES if "tiny.sh" in cases[base].variables["RECIPE"] else {}

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import random
 import runpy
 import subprocess
@@ -1021,6 +1022,25 @@ def test_the_comparison_names_what_it_knows():
     names = done.stderr.split("some of ")[1].split()
     recipes = {path.stem for path in ROOT.glob("comparison/tiny/*.sh")}
     assert set(names) == recipes | {"best_of_n", "interpolation", "alignment_tax"}
+
+
+def test_the_comparison_with_a_tool_names_what_it_knows():
+    command = ["bash", ROOT / "comparison/tools.sh", "mdpo", "ppo"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("tools.sh: ppo: some of raft dpo")
+    names = done.stderr.split("some of ")[1].split()
+    assert set(names) == {path.stem for path in ROOT.glob("comparison/tiny_tools/*.sh")}
+
+
+@pytest.mark.parametrize("jobs", ["0", "two"])
+def test_a_comparison_wants_a_number_of_runs_at_a_time(tmp_path, jobs):
+    command = ["bash", ROOT / "comparison/tools.sh", "mdpo"]
+    env = {**os.environ, "JOBS": jobs, "OUT": str(tmp_path / "out")}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 1
+    assert done.stderr == f"tools.sh: JOBS={jobs}: a number of runs at a time\n"
+    assert not (tmp_path / "out").exists()
 
 
 def write_run(run, true_rewards, text, pairs_file, pairs, chosen_reward):

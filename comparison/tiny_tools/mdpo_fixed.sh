@@ -1,0 +1,3 @@
+# Iterative M-DPO with a fixed reference, the fine-tuned policy.
+OPTIMISER=mdpo
+REFERENCE=initial
