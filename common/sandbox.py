@@ -44,13 +44,14 @@ DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")
 # What the zygote needs to open namespaces; root's also has to become other users and to end theirs.
 CAPABILITIES = ("CAP_SYS_ADMIN",)
 CAPABILITIES_OF_ROOT = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL")
+ZYGOTE = "sandbox_zygote.py"  # a file's name, by which the driver finds what runs inside
 START = f"""\
 import sys
 sys.path.insert(0, {CODE!r})
 # The interpreter of a virtual environment may have packages of its own.
 sys.path[:] = [path for path in sys.path if not path.endswith("-packages")] + [{PACKAGES!r}]
-from common import sandbox_zygote
-sandbox_zygote.main()
+from common import {ZYGOTE.removesuffix(".py")} as zygote
+zygote.main()
 """
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",

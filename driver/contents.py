@@ -144,12 +144,18 @@ def code_hash(script):
         content = file.read_bytes()
         sources.append(f"{file.name}\n{code(content)}")
         for path in named_files(file.parent, ast.parse(content)):
+            # A script has been followed to here, as a module is.
+            if path.suffix == ".py":
+                continue
             sources.append(f"{path.name}\n{hashlib.sha256(path.read_bytes()).hexdigest()}")
     return hashlib.sha256("\n".join(sorted(sources)).encode()).hexdigest()
 
 
 def source_files(script):
-    """The files of this project that a script runs: itself and, without importing, its imports."""
+    """The files of this project that a script runs: itself and, without importing, its imports.
+
+    A Python file beside it that it names counts as imported.
+    """
     script = Path(os.path.realpath(script))
     files = []
     remaining = [script]
@@ -158,7 +164,9 @@ def source_files(script):
         if file in files:
             continue
         files.append(file)
-        for module in imported_modules(ast.parse(file.read_bytes())):
+        tree = ast.parse(file.read_bytes())
+        remaining += [path for path in named_files(file.parent, tree) if path.suffix == ".py"]
+        for module in imported_modules(tree):
             for folder in (script.parent, file.parent, ROOT):
                 remaining += module_files(folder, module)
     return files
@@ -196,12 +204,20 @@ def code(source):
     Comments, blank lines and docstrings can be edited freely.
     """
     lines = source.decode("utf-8").splitlines()
+    in_text = set()  # lines that go on with a text, in which # begins no comment; from 0
+    docstrings = set()
     for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Constant, ast.JoinedStr)):
+            in_text.update(range(node.lineno, node.end_lineno))
         body = getattr(node, "body", None)
         if not isinstance(body, list) or not body:  # a lambda's body is an expression
             continue
         first = body[0]
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            for number in range(first.lineno, first.end_lineno + 1):
-                lines[number - 1] = ""
-    return [line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+            docstrings.update(range(first.lineno - 1, first.end_lineno))
+    kept = []
+    for number, line in enumerate(lines):
+        is_code = line.strip() and not line.lstrip().startswith("#")
+        if number not in docstrings and (is_code or number in in_text):
+            kept.append(line.rstrip())
+    return kept

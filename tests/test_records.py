@@ -94,6 +94,44 @@ def test_a_step_is_fresh_until_what_it_was_made_from_changes(run):
     assert states == ["stale: command: --beta (not given), now 0.3"] * 2
 
 
+def test_a_line_of_a_text_that_looks_like_a_comment_counts(run):
+    """A prompt with headings, say; a docstring does not count, whatever it looks like."""
+    text = '"""Doc.\n# {heading}\n"""\nPROMPT = """Judge.\n# {line}\n"""\n'
+    (run / "script.py").write_text(text.format(heading="a", line="Be strict."))
+    only = first(run)
+    make(run, only)
+    (run / "script.py").write_text(text.format(heading="b\n\n# c", line="Be strict."))
+    assert records(run, "states", only) == ["fresh"]
+    (run / "script.py").write_text(text.format(heading="a", line="Be lenient."))
+    (state,) = records(run, "states", only)
+    assert state == "stale: script.py or a module that it imports has changed"
+
+
+def test_a_script_that_another_names_counts_with_its_modules(run):
+    """The sandbox's files, say, of which a script imports only the one that starts them."""
+    (run / "script.py").write_text('RUNS = "inside.py"\n')
+    (run / "inside.py").write_text("import helper\n")
+    only = first(run)
+    make(run, only)
+    (run / "helper.py").write_text("x = 1  # the same\n")
+    (run / "inside.py").write_text("# the same\nimport helper\n")
+    assert records(run, "states", only) == [
+        "stale: script.py or a module that it imports has changed"
+    ]
+    make(run, only)
+    (run / "inside.py").write_text("import helper\n")
+    assert records(run, "states", only) == ["fresh"]
+
+
+@pytest.mark.parametrize("script", ["annotation/1d_verifier.py", "generation/2c_tool_responses.py"])
+def test_all_of_the_sandbox_counts_for_what_runs_programs(script):
+    sys.path.insert(0, str(ROOT / "driver"))
+    import contents
+
+    names = {file.name for file in contents.source_files(ROOT / script)}
+    assert {path.name for path in ROOT.glob("common/sandbox*.py")} <= names
+
+
 def test_the_file_of_a_verifier_counts(run):
     file = run / "polite.py"
     file.write_text("x = 1\n")
