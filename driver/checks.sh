@@ -20,7 +20,8 @@ check_variables() {
   set_processes
   set_flags
   local name
-  for name in SFT RM PM DPO; do batch "${name}_BATCH_SIZE" >/dev/null; done
+  check_batches
+  check_offline_pairs
   for name in "${optimisers[@]}"; do
     name=$(basename "$name" .sh)
     if declare -F "check_$name" >/dev/null; then "check_$name"; fi
@@ -212,7 +213,7 @@ check_reward_model_code() {
 
 check_judge() {
   if uses llm_judge || [[ $EVALS =~ alpaca_eval|mt_bench|arena_hard ]]; then
-    [[ -n $JUDGE_MODEL && (-n $JUDGE_URL || -n $WORLD) ]] || die "$RECIPE: set JUDGE_URL and JUDGE_MODEL"
+    [[ -n $JUDGE_MODEL && (-n $JUDGE_URL || (-n $WORLD && -e $WORLD/4_judge.py)) ]] || die "$RECIPE: set JUDGE_URL and JUDGE_MODEL"
     [[ $JUDGE_OPTIONS != *--max_tokens* || $EVALS != *alpaca_eval* || $ALPACA_EVAL_OPTIONS == *--no_logprobs* ]] ||
       die "JUDGE_OPTIONS=$JUDGE_OPTIONS: a judge that thinks needs ALPACA_EVAL_OPTIONS=--no_logprobs"
   fi
@@ -237,8 +238,24 @@ set_processes() { # a process a GPU, and those that share one model of vLLM's
 }
 
 batch() { # batch NAME: the flags that give that global batch: rows of a process at once x processes x accumulation
-  local size=$((${!1} / processes < PER_DEVICE_BATCH_SIZE ? ${!1} / processes : PER_DEVICE_BATCH_SIZE))
-  ((size && ${!1} % (size * processes) == 0)) ||
-    die "$1=${!1} does not divide by $processes processes x PER_DEVICE_BATCH_SIZE $size"
-  echo "--per_device_train_batch_size $size --gradient_accumulation_steps $((${!1} / (size * processes)))"
+  local rows=$((${!1} / processes)) size=$PER_DEVICE_BATCH_SIZE
+  ((${!1} % processes == 0)) || die "$1=${!1} does not divide by $processes processes"
+  while ((rows % size)); do size=$((size - 1)); done
+  echo "--per_device_train_batch_size $size --gradient_accumulation_steps $((rows / size))"
 }
+
+check_offline_pairs() { # there is something to train on them
+  local name
+  [[ -n $OFFLINE_PAIRS ]] || return 0
+  for name in raft dpa rloo; do
+    [[ " ${optimisers[*]} " != *" $name "* ]] ||
+      die "OFFLINE_PAIRS=$OFFLINE_PAIRS: OPTIMISER=$name is not trained on pairs"
+  done
+}
+
+check_batches() { # of what is trained
+  [[ -n $SFT_MODEL ]] || batch SFT_BATCH_SIZE
+  [[ -n $REWARD_MODEL || -z $PREFERENCES ]] || batch RM_BATCH_SIZE
+  [[ -n $PREFERENCE_MODEL ]] || ! uses preference_model || batch PM_BATCH_SIZE
+  ((ITERATIONS == 0)) || batch DPO_BATCH_SIZE
+} >/dev/null

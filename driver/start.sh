@@ -12,6 +12,8 @@ say_what_is_set() { # variables of the environment: a shell may still carry some
 start_run() { # environment, lock, settings
   export PYTHONUNBUFFERED=1 TQDM_DISABLE=1 # the logs get plain lines instead of bars
   export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=$GRACE # of accelerate's launcher, which hands a SIGTERM on
+  CUDA_VISIBLE_DEVICES=$(IFS=, && echo "${gpus[*]:0:GPUS}") # a process that sees more would use them
+  export CUDA_VISIBLE_DEVICES
   variables=() # for preflight checks, as they are given: the stages fill in some
   for name in "${SETTINGS[@]}"; do variables+=("$name=${!name}"); done
   settings=$(for name in "${SETTINGS[@]:0:results_depend_on}"; do

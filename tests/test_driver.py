@@ -18,7 +18,7 @@ from driving import commands, drive, drive_warm, recipe, shards, steps
 from scripted_hub import machine
 
 # Recipes whose models and data the project makes; the others take them from the hub.
-MADE = ("tiny", "smollm2")
+MADE = ("tiny", "tiny_tools", "smollm2")
 
 # What it refuses before it starts, and what it would run
 
@@ -159,12 +159,12 @@ ARMORM_RUNS_CODE = (
         ),
         # The published code's batch grew with the number of GPUs.
         (
-            {"DPO_BATCH_SIZE": "9"},
-            "DPO_BATCH_SIZE=9 does not divide by 1 processes x PER_DEVICE_BATCH_SIZE 8",
+            {"GPUS": "3", "SFT_BATCH_SIZE": "24"},
+            "RM_BATCH_SIZE=16 does not divide by 3 processes",
         ),
         (
-            {"GPUS": "3", "SFT_BATCH_SIZE": "24"},
-            "RM_BATCH_SIZE=16 does not divide by 3 processes x",
+            {"OPTIMISER": "raft", "OFFLINE_PAIRS": "mix1"},
+            "OFFLINE_PAIRS=mix1: OPTIMISER=raft is not trained on pairs",
         ),
         (
             {"OPTIMISER": "offline"},
@@ -747,6 +747,53 @@ def test_the_gpus_that_the_caller_leaves_are_taken(tmp_path):
     status, printed = drive(file, DRY_RUN="1", GPUS="4", **variables)
     reason = "GPUS=4: CUDA_VISIBLE_DEVICES=5,7 names 2"
     assert (status, printed) == (1, f"run_loop.sh: {reason}\n")
+    # The usual way to hide all.
+    variables["CUDA_VISIBLE_DEVICES"] = "-1"
+    status, printed = drive(file, DRY_RUN="1", CHECK="no", **variables)
+    assert status == 0
+    assert not shards(printed, "iter1/responses")
+
+
+SEES = """\
+import os, sys
+from pathlib import Path
+out = Path(sys.argv[sys.argv.index("--output_dir") + 1])
+out.mkdir()
+for name in "evaluation instructions preferences ratings bench prompts".split():
+    (out / f"{name}.jsonl").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+"""
+
+
+@pytest.mark.parametrize(("gpus", "seen"), [("1", "5"), ("2", "5,7"), ("0", "")])
+def test_a_step_sees_as_many_gpus_as_are_asked_for(tmp_path, gpus, seen):
+    """Transformers' trainer takes all that it sees, in one process as well."""
+    world = tmp_path / "world"
+    world.mkdir()
+    (world / "1_data.py").write_text(SEES)
+    file = recipe(tmp_path, f"WORLD={world}\nGPUS={gpus}\n")
+    variables = {"CUDA_VISIBLE_DEVICES": "5,7", "TO": "world/evaluation", "CHECK": "no"}
+    status, printed = drive(file, JUDGE_URL="http://127.0.0.1:9/v1", **variables)
+    assert status == 0, printed
+    assert (tmp_path / "run/world/evaluation.jsonl").read_text() == seen
+
+
+def test_a_world_without_a_judge_needs_the_address_of_one(tmp_path):
+    file = recipe(tmp_path, "WORLD=recipes/tiny_tools\n")
+    status, printed = drive(file, DRY_RUN="1", CHECK="no")
+    assert (status, printed) == (1, f"run_loop.sh: {file}: set JUDGE_URL and JUDGE_MODEL\n")
+
+
+def test_only_batches_of_what_is_trained_have_to_fit(tmp_path):
+    """A batch that a device cannot take at once is cut into equal parts."""
+    given = {"SFT_MODEL": "my_sft", "REWARD_MODEL": "my_rm", "MEASURE": "none"}
+    variables = {"GPUS": "3", "SFT_BATCH_SIZE": "4", "RM_BATCH_SIZE": "4", "DPO_BATCH_SIZE": "36"}
+    file = recipe(tmp_path)
+    file.write_text(file.read_text().replace("GPUS=1\n", ""))
+    status, printed = drive(file, DRY_RUN="1", CHECK="no", **given, **variables)
+    assert status == 0, printed
+    flags = flags_of(commands(printed)["iter1/policy"])
+    sizes = flags["--per_device_train_batch_size"], flags["--gradient_accumulation_steps"]
+    assert sizes == ("6", "2")
 
 
 def job(folder, srun, number=1):

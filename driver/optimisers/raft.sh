@@ -3,7 +3,7 @@
 ignores DPO_LOSS DPO_BETA PAIRING MIN_MARGIN REFERENCE
 make_pairs() {
   local right=()
-  [[ $ANNOTATOR != verifier ]] || right=(--min_reward 0.5)
+  [[ $ANNOTATOR != verifier ]] || right=(--min_reward 0.5) # what PAIRING=right_wrong calls right
   step "$dir/best.jsonl" python annotation/2b_best.py --rewards_file "$1" --n "$N" --length_penalty "$LENGTH_PENALTY" \
     "${right[@]}" --for_training --output_file "$dir/best.jsonl"
   training_data+=("$dir/best.jsonl")
