@@ -53,6 +53,11 @@ setup_usable_venv() { # not cut off, moved or copied, and with a fit Python
 
 setup_create_venv() { # empty but for pip; its lock stays
   local candidate python=
+  # Every .venv of ours has the log, and one that has only begun the lock alone.
+  if [[ ! -e $setup_venv/setup.log && -n $(find "$setup_venv" -mindepth 1 -maxdepth 1 ! -name .lock ! -name .unfinished) ]]; then
+    setup_say ".venv is not of setup.sh and has no Python 3.11 or 3.12 with pip: remove it, or activate an environment"
+    return 1
+  fi
   for candidate in python3.11 python3.12 python3 python; do
     if setup_fit "$candidate" venv ensurepip; then
       python=$candidate

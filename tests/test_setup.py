@@ -68,3 +68,17 @@ def test_requirements_that_are_not_there_are_named(checkout):
     done = sourced(checkout, "true", REQUIREMENTS="no.txt")
     assert done.returncode == 1
     assert done.stderr == f"setup.sh: no file {checkout}/no.txt\n"
+
+
+def test_an_environment_that_setup_has_not_made_is_not_emptied(checkout, requirements):
+    """Here one of another tool, without pip."""
+    own = checkout / ".venv/notes.txt"
+    own.parent.mkdir()
+    own.write_text("mine")
+    done = sourced(
+        checkout, "true", REQUIREMENTS=requirements, VIRTUAL_ENV="", PATH="/usr/bin:/bin"
+    )
+    assert done.returncode == 1
+    assert own.read_text() == "mine"
+    assert ".venv is not of setup.sh" in done.stderr and len(done.stderr.splitlines()) == 1
+    own.unlink()
