@@ -94,6 +94,14 @@ def rewards_by_policy(path, names):
     return means
 
 
+def scored_by_verifier(settings, policies):
+    """Whether a verifier's rewards are the only ones that the answers have."""
+    others = [settings.get(name) for name in ("REWARD_MODEL", "PREFERENCES")]
+    answers = next(iter(policies.values()))
+    only_rewards = "rewards" in answers[0] and "correct" not in answers[0]
+    return settings.get("VALIDATION") == "verifier" and not any(others) and only_rewards
+
+
 def optimised_for(chooser, settings):
     """Whether the policies were trained for the rewards of the one that chooses the best."""
     optimisers = settings.get("OPTIMISER", "").split()
@@ -136,6 +144,8 @@ def main():
     measures = report_inputs.measures(args.measures)
     benchmarks = report_inputs.benchmarks(args.benchmarks)
     policies = report_answers.read(args.answers)
+    if scored_by_verifier(settings, policies):
+        report_answers.take_verdicts(policies)
 
     # The validation split chooses, the test split is reported: no answer has both uses.
     test = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common import rows, trajectories
 
+RIGHT = 0.5  # the least reward of a right answer
 OPTIONAL = ("rewards", "true_rewards", "correct")  # fields that all rows have, or none
 
 
@@ -83,6 +84,13 @@ def add_metrics(answers, base):
         if "true_rewards" in base_row:
             pairs = zip(row["true_rewards"], base_row["true_rewards"], strict=True)
             row["wins"] = [win(reward, base_reward) for reward, base_reward in pairs]
+
+
+def take_verdicts(policies):
+    """Call right what a verifier has rewarded, as annotation/2_pairs.py does."""
+    for answers in policies.values():
+        for row in answers:
+            row["correct"] = [reward >= RIGHT for reward in row["rewards"]]
 
 
 def win(reward, base_reward):

@@ -30,8 +30,9 @@ def measure(answers):
         means = prompt_means(answers, metric)
         result[metric] = fmean(means) if means else None
     # Prompts are independent, responses to one prompt are not: the error is that over prompts.
-    wins = prompt_means(answers, "win_rate")
-    result["win_rate_stderr"] = stdev(wins) / len(wins) ** 0.5 if wins else None
+    for metric in ("win_rate", "accuracy"):
+        means = prompt_means(answers, metric)
+        result[f"{metric}_stderr"] = stdev(means) / len(means) ** 0.5 if means else None
     result["accuracy_by_source"] = accuracy_by_source(answers)
     result["prompts"] = len(answers)
     return result

@@ -84,12 +84,15 @@ def main_table(results):
         win_rate = cell(policy["win_rate"])
         if policy["win_rate_stderr"] is not None:
             win_rate += f" ± {policy['win_rate_stderr']:.3f}"
+        accuracy = cell(policy["accuracy"])
+        if policy["win_rate"] is None and policy["accuracy_stderr"] is not None:
+            accuracy += f" ± {policy['accuracy_stderr']:.3f}"
         line = [
             f"{name} (best)" if name == results["best"] else name,
             cell(policy["true_reward"]),
             win_rate,
             cell(policy["proxy_reward"]),
-            cell(policy["accuracy"]),
+            accuracy,
             cell(policy["length"], 1),
             cell(policy["kl"]),
             cell(policy["truncated"]),

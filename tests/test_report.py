@@ -231,6 +231,33 @@ def test_another_annotator_chooses_by_all_answers_to_a_prompt(tmp_path, proxy):
     assert all(policy["proxy_reward"] is None for policy in results["policies"].values())
 
 
+@pytest.mark.parametrize("reward_model", ["", "REWARD_MODEL=my_model\n"])
+def test_a_verifiers_rewards_are_the_accuracy_unless_a_reward_model_gave_them(
+    tmp_path, reward_model
+):
+    """With its standard error, beside which a win rate would stand else."""
+    rows = {}
+    for name in ("sft", "iter1", "iter2"):
+        rows[name] = answers(name, true_rewards=False)
+        for i, row in enumerate(rows[name]):
+            row["rewards"] = [float(name == "iter1" and i % 2)]
+    scored = []
+    for row in rows["sft"][:2]:
+        three = {"responses": ["a", "b", "c"], "finish_reasons": ["stop"] * 3}
+        scored.append({**row, **three, "rewards": [0, 1, 0]})
+    file = write_jsonl(tmp_path / "validation.jsonl", scored)
+    settings = f"VALIDATION=verifier\nANNOTATOR=verifier\n{reward_model}"
+    results, _ = validated(tmp_path, settings, "--validation_file", file, **rows)
+    page = (tmp_path / "out/report.md").read_text()
+    line = next(line for line in page.splitlines() if line.startswith("| iter1"))
+    accuracy = results["policies"]["iter1"]["accuracy"]
+    if reward_model:
+        assert (accuracy, cells(line)[4]) == (None, "-")
+    else:
+        # Of four test rows two are right: a standard deviation of sqrt(1/3).
+        assert (accuracy, cells(line)[4]) == (0.5, "0.500 ± 0.289")
+
+
 @pytest.mark.parametrize("chooser", ["true_reward", "llm_judge"])
 def test_a_chooser_whose_values_are_missing_is_refused(tmp_path, chooser):
     flags = make(tmp_path, true_rewards=False)
