@@ -158,6 +158,19 @@ def test_what_a_program_may_do(slot):
         assert ended.status == "ended", (program, ended.output)
 
 
+def test_libraries_are_there_whether_a_program_names_them_or_not(slot):
+    """A program that names one is a fork of a process that has imported it."""
+    listing = "import sys; print('sym' + 'py' in sys.modules)"
+    programs = [
+        listing,
+        f"{listing}  # sympy",
+        "print(__import__('num' + 'py').arange(3).sum())",
+        "print(__import__('sym' + 'py').Integer(2) ** 70)",
+    ]
+    outputs = [ended.output for ended in slot.run(programs)]
+    assert outputs == ["False\n", "True\n", "3\n", f"{2**70}\n"]
+
+
 def test_a_program_that_is_too_long_is_an_error_of_its_own(slot):
     too_long = "#" * 2**24
     failed, ended = slot.run([too_long, "print(1)"])
