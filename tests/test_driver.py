@@ -755,10 +755,14 @@ def test_the_gpus_that_the_caller_leaves_are_taken(tmp_path):
 
 
 SEES = """\
-import os, sys
+import argparse, os
 from pathlib import Path
-out = Path(sys.argv[sys.argv.index("--output_dir") + 1])
-out.mkdir()
+parser = argparse.ArgumentParser()
+parser.add_argument("--output_dir", type=Path)
+for name in "seed corpus instructions preferences prompts validation test bench".split():
+    parser.add_argument(f"--{name}")
+out = parser.parse_args().output_dir
+out.mkdir(exist_ok=True)
 for name in "evaluation instructions preferences ratings bench prompts".split():
     (out / f"{name}.jsonl").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
 """
