@@ -35,6 +35,7 @@ ORDERINGS = [
     ("mdpo", "dpo"),
     ("mdpo", "kto"),
     ("mdpo", "mdpo_fixed"),
+    ("mdpo", "base"),
 ]
 # How generation/2c_tool_responses.py ends its log.
 SECONDS = re.compile(r"generation ([\d.]+) s, tool ([\d.]+) s")
@@ -160,8 +161,8 @@ def tool_time(directory):
     if not generation:
         return "The tool's share of the time: not run."
     return (
-        f"Sampling for the rounds took {generation:.0f} s of the policies' generation and "
-        f"{tool:.0f} s of waiting for the tool: {tool / generation:.0%} of it."
+        f"Sampling for the rounds took {generation:.0f} s of the policies' generation, and "
+        f"{tool:.0f} s of waiting for the tool: {tool / generation:.0%} of the former."
     )
 
 

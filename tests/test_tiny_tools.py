@@ -192,7 +192,7 @@ def test_tables_of_the_ways_to_learn(tmp_path):
     # KTO has one round: what is compared has as many.
     assert lines["single-turn KTO > RAFT", "1"][2] == "holds"
     assert lines["M-DPO, moving reference > single-turn KTO", "-"][-1] == "not run"
-    assert "40 s of the policies' generation and 10 s of waiting for the tool: 25% of it" in page
+    assert "40 s of the policies' generation, and 10 s of waiting for the tool: 25% of the" in page
 
 
 def test_an_empty_comparison_gets_a_line(tmp_path):
