@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2329
 # Runs side by side, for the scripts that compare: start NAME FUNCTION..., finished, share_cores. They set OUT and JOBS
-# before, and seed before a start. Each run has its log, $OUT/seedS/NAME.log. Without a GPU the Python of all has its libraries imported already
-# (tests/warm.py), since else most of the time would go into that.
+# before, and seed before a start. Each run has its log, $OUT/seedS/NAME.log. Without a GPU the Python of all has its
+# libraries imported already (tests/warm.py), since else most of the time would go into that.
 
 finished() { # wait for all that runs, and name what failed
   local name status=0

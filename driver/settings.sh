@@ -27,7 +27,9 @@ read_settings() { # from the environment, the recipes, the optimiser's files and
 count_gpus() { # those that CUDA_VISIBLE_DEVICES leaves, or all of this machine
   local visible
   if [[ -v CUDA_VISIBLE_DEVICES ]]; then
-    IFS=, read -ra visible <<<"${CUDA_VISIBLE_DEVICES%%-*}" # none from -1 on
+    GPUS=,$CUDA_VISIBLE_DEVICES
+    GPUS=${GPUS%%,-*} # none from -1 on; the name of a GPU may hold a dash
+    IFS=, read -ra visible <<<"${GPUS#,}"
     GPUS=${#visible[@]}
   else
     GPUS=$({ nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU ' || true)

@@ -747,6 +747,10 @@ def test_the_gpus_that_the_caller_leaves_are_taken(tmp_path):
     status, printed = drive(file, DRY_RUN="1", GPUS="4", **variables)
     reason = "GPUS=4: CUDA_VISIBLE_DEVICES=5,7 names 2"
     assert (status, printed) == (1, f"run_loop.sh: {reason}\n")
+    variables["CUDA_VISIBLE_DEVICES"] = "GPU-1a-2b,GPU-3c-4d,-1,7"
+    status, printed = drive(file, DRY_RUN="1", CHECK="no", **variables)
+    devices = [command[:2] for command in shards(printed, "iter1/responses")]
+    assert devices == [["env", f"CUDA_VISIBLE_DEVICES=GPU-{name}"] for name in ("1a-2b", "3c-4d")]
     # The usual way to hide all.
     variables["CUDA_VISIBLE_DEVICES"] = "-1"
     status, printed = drive(file, DRY_RUN="1", CHECK="no", **variables)
