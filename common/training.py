@@ -28,6 +28,17 @@ def attention(training_args, model_args):
     return None
 
 
+def choose_packing(training_args, model):
+    """Turn --packed off for a model whose forward pass cannot be packed, with a line."""
+    from common import packing
+
+    reason = packing.obstacle(model) if training_args.packed else None
+    if reason:
+        training_args.packed = False
+        if training_args.process_index == 0:
+            print(f"--packed: {reason}; batches are padded")
+
+
 # Beginning
 
 

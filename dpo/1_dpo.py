@@ -71,6 +71,7 @@ class Config(DPOConfig):
     logging_first_step: bool = field(
         default=True, metadata={"help": "the first loss tells which reference was used"}
     )
+    packed: bool = field(default=True, metadata={"help": training_arguments.PACKED_HELP})
     slic_delta: float = field(default=1.0, metadata={"help": "margin of slic, in nats"})
     slic_weight: float = field(default=0.1, metadata={"help": "weight of slic's regulariser"})
     optimism: float = field(
@@ -272,6 +273,7 @@ def build_trainer(data, training_args, model_args, tokenizer, examples):
         # Else the fields that model.forward does not take would not reach the collator.
         training_args.remove_unused_columns = False
     policy, reference = load_models(data, training_args, model_args)
+    training.choose_packing(training_args, policy)
     with training.building(tokenizer):
         return trainer_class(
             policy,

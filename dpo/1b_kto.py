@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from trl import KTOConfig, KTOTrainer, ModelConfig
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-from common import chats, models, response_tokens, rows, training, training_arguments
+from common import chats, models, packing, response_tokens, rows, training, training_arguments
 
 
 @dataclass
@@ -66,6 +66,7 @@ class Config(KTOConfig):
         default=2048, metadata={"help": "tokens of prompt and response; longer ones are cut"}
     )
     precompute_ref_log_probs: bool = field(default=True, metadata={"help": "once for all epochs"})
+    packed: bool = field(default=True, metadata={"help": training_arguments.PACKED_HELP})
 
 
 # Rows
@@ -171,7 +172,21 @@ def check_arguments(training_args):
 
 
 class TokenKTOTrainer(KTOTrainer):
-    """TRL's KTOTrainer on tokenised responses, to which it adds the mismatched ones."""
+    """TRL's KTOTrainer on tokenised responses, to which it adds the mismatched ones.
+
+    With --packed the model and its reference compute packed rows (common/packing.py).
+    """
+
+    def packed(self, model):
+        if not self.args.packed:
+            return model
+        return packing.PackedModel(model, self.model.config, 1)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return super().compute_loss(self.packed(model), inputs, return_outputs, num_items_in_batch)
+
+    def compute_ref_log_probs(self, model, inputs):
+        return super().compute_ref_log_probs(self.packed(model), inputs)
 
     def _prepare_dataset(self, dataset, processing_class, args, name):
         if not self.calculate_KL:
@@ -212,7 +227,7 @@ class GlobalBatchKTOTrainer(TokenKTOTrainer):
         for batch in batches:
             batch = self._prepare_inputs(batch)
             with torch.no_grad(), self.compute_loss_context_manager():
-                logps = super()._compute_kl_logps(self.model_wrapped, batch)
+                logps = super()._compute_kl_logps(self.packed(self.model_wrapped), batch)
             log_ratios.append(logps - batch["ref_KL_logps"])
         self.mean_log_ratio = torch.cat(log_ratios).mean() if log_ratios else None
         return batches, count
@@ -275,6 +290,7 @@ def build_trainer(policy, reference, training_args, model_args, tokenizer, examp
         collator = MaskedCollator(pad_token_id, training_args.max_length)
         # Else the masks, which model.forward does not take, would not reach the collator.
         training_args.remove_unused_columns = False
+    training.choose_packing(training_args, policy)
     with training.building(tokenizer):
         return trainer_class(
             policy,

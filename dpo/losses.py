@@ -12,6 +12,8 @@ from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import pad
 
+from common import packing
+
 TRL_LOSSES = (
     "sigmoid",
     "hinge",
@@ -135,10 +137,25 @@ class Collator(DataCollatorForPreference):
 
 
 class TokenTrainer(DPOTrainer):
-    """TRL's DPOTrainer on tokenised pairs: {"prompt_ids", "chosen_ids", "rejected_ids"}."""
+    """TRL's DPOTrainer on tokenised pairs: {"prompt_ids", "chosen_ids", "rejected_ids"}.
+
+    With --packed the model and its reference compute packed rows (common/packing.py).
+    """
 
     def _prepare_dataset(self, dataset, *_):
         return dataset
+
+    def packed(self, model, sides=2):
+        """The model as it is called here. sides: the sequences of a pair in the batch."""
+        if not self.args.packed:
+            return model
+        return packing.PackedModel(model, self.model.config, sides)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return super().compute_loss(self.packed(model), inputs, return_outputs, num_items_in_batch)
+
+    def compute_ref_log_probs(self, model, inputs):
+        return super().compute_ref_log_probs(self.packed(model), inputs)
 
 
 class PairTrainer(TokenTrainer):
@@ -148,8 +165,9 @@ class PairTrainer(TokenTrainer):
     """
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        logps = self.response_logps(model, inputs)
         pairs = len(inputs["ref_chosen_logps"])
+        sides = len(inputs["input_ids"]) // pairs
+        logps = self.response_logps(self.packed(model, sides), inputs)
         # (pairs,) each, in the order of the collator; explored is empty where the loss has none.
         chosen_logp, rejected_logp, *explored_logp = logps.split(pairs)
         chosen_ratio = chosen_logp - inputs["ref_chosen_logps"]

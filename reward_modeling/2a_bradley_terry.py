@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from trl import ModelConfig, RewardConfig
 
 import training_pairs
-from common import models, training, training_arguments, trajectories
+from common import models, packing, training, training_arguments, trajectories
 
 
 @dataclass
@@ -52,6 +52,7 @@ class Config(RewardConfig):
     max_length: int = field(
         default=4096, metadata={"help": "tokens; longer pairs are dropped (published code)"}
     )
+    packed: bool = field(default=True, metadata={"help": training_arguments.PACKED_HELP})
     # Must stay False: group_by_length needs the length column.
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "True loses what group_by_length goes by"}
@@ -110,6 +111,9 @@ def new_trainer(model, tokenizer, training_args, model_args, pairs, held_out):
 
     # So that LoRA trains the scoring head as well.
     model_args.lora_task_type = "SEQ_CLS"
+    training.choose_packing(training_args, model)
+    if training_args.packed:
+        packing.pack_backbone(model, 2)  # of chosen and rejected
     with training.building(tokenizer, lambda: training.compared_chats(pairs + held_out)):
         return RewardTrainer(
             model,
