@@ -157,6 +157,14 @@ def check_tools(value, row):
     return "not a list of schemas"
 
 
+def check_reference(value, row):
+    """The model whose log-probabilities a pair has (dpo/0_reference.py)."""
+    names = ("model", "fingerprint", "tokens")
+    if isinstance(value, dict) and all(isinstance(value.get(name), str) for name in names):
+        return None
+    return "not a model with its fingerprint and that of the tokens"
+
+
 def check_ratings(value, row):
     """{objective: number or null}"""
     if not isinstance(value, dict):
@@ -269,6 +277,9 @@ CHECKS = {
     "kl": check_numbers,
     "chosen_win_probability": check_probability,
     "rejected_win_probability": check_probability,
+    "ref_chosen_logp": check_number,
+    "ref_rejected_logp": check_number,
+    "reference": check_reference,
     "system": check_any_text,
     "explored": check_any_text,
     "label": check_truth,

@@ -28,6 +28,16 @@ def attention(training_args, model_args):
     return None
 
 
+def precision(training_args, model_args):
+    """The data type of the weights: --dtype; else bfloat16 for the frozen weights under LoRA.
+
+    Weights that are trained are float32: in bfloat16 small steps would be lost.
+    """
+    if model_args.dtype:
+        return model_args.dtype
+    return "bfloat16" if model_args.use_peft and training_args.bf16 else "float32"
+
+
 def choose_packing(training_args, model):
     """Turn --packed off for a model whose forward pass cannot be packed, with a line."""
     from common import packing
@@ -121,6 +131,7 @@ def train(trainer, checkpoint):
     A cluster sends SIGTERM before it takes a machine away. The training then saves its state.
     """
     mend_generation_config(trainer)
+    widen_adapters(trainer)
     skip_warmup_of_one_step(trainer)
     stop_requests = []
     trainer.add_callback(stop_callback(trainer, stop_requests))
@@ -132,6 +143,15 @@ def train(trainer, checkpoint):
         # A launcher ends all processes when one has ended, perhaps before they have saved.
         trainer.accelerator.wait_for_everyone()
         sys.exit(143)
+
+
+def widen_adapters(trainer):
+    """What is trained beside frozen weights is float32: PEFT leaves a scoring head as it was."""
+    if not hasattr(trainer.model, "merge_and_unload"):
+        return
+    for weight in trainer.model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
 
 
 def stop_callback(trainer, stop_requests):
@@ -236,12 +256,20 @@ def check_weights(trainer):
         leave(trainer, "weights are not finite; nothing is published")
 
 
+def merged(model):
+    """The model with its adapters merged, in the precision of its frozen weights.
+
+    vLLM and the next stages read models, not adapters.
+    """
+    frozen = next(weight for weight in model.parameters() if not weight.requires_grad)
+    return model.merge_and_unload().to(frozen.dtype)
+
+
 def finish(trainer, path):
     """Save the model and its training curve, publish them, and end the process."""
     check_weights(trainer)
     if hasattr(trainer.model, "merge_and_unload"):
-        # LoRA: vLLM and the next stages read models, not adapters.
-        trainer.model = trainer.model.merge_and_unload()
+        trainer.model = merged(trainer.model)
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():

@@ -109,12 +109,18 @@ def parse_command_line(kinds):
     # argparse would print the usage before the message, which is hundreds of lines.
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")
     try:
-        return parser.parse_args_and_config(args=words_with_config(sys.argv[1:]))
+        words = words_with_config(sys.argv[1:])
+        parsed = parser.parse_args_and_config(args=words)
     except OSError as error:  # of the file of --config
         sys.exit(f"{error.filename}: {error.strerror}")
     # An unknown argument, a bad value and a file that is no YAML each raise an error of their own.
     except Exception as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {models.first_line(error)}")
+    has_dtype = any(word.partition("=")[0] == "--dtype" for word in words)
+    if hasattr(parsed[-1], "dtype") and not has_dtype:
+        # TRL's default would look as if float32 was asked for; see training.precision.
+        parsed[-1].dtype = None
+    return parsed
 
 
 def words_with_config(words):

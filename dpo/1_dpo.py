@@ -6,11 +6,14 @@ minus that of the rejected one. A response may have several turns (common/trajec
 tool's results: M-DPO (arXiv 2409.02392). For responses of one turn that is DPO.
 
 In the paper every round starts from the previous policy (--model_name_or_path) and keeps the
-initial policy pi_0 as reference (--ref_model_name_or_path). The reference's log-probabilities are
-computed once, before training. Responses are trained on verbatim, thoughts included, even where
-the chat template would rewrite them. Sequences longer than --max_length are cut. A pair is dropped
-if its prompt leaves no room, if its two sides are equal after the cut, or if a thought does not fit
-the prompt's template. All are counted.
+initial policy pi_0 as reference. Its log-probabilities stand in the pairs (0_reference.py), or they
+are computed once, before training, by --ref_model_name_or_path. Prompts are computed once for both
+responses, without padding (common/packing.py); --packed False gives TRL's padded batches.
+
+Responses are trained on verbatim, thoughts included, even where the chat template would rewrite
+them. Sequences longer than --max_length are cut. A pair is dropped if its prompt leaves no room, if
+its two sides are equal after the cut, or if a thought does not fit the prompt's template. All are
+counted.
 
 The defaults are the paper's. Every other flag of TRL's DPOConfig (--loss_type, --beta, ...) and
 ModelConfig passes through. Besides TRL's losses --loss_type takes slic, sppo, xpo, selm and rpo,
@@ -18,8 +21,9 @@ which losses.py defines. A killed run resumes from its last checkpoint (--save_s
 command is given again.
 
 Reads:  --dataset_name, one or more files of {"id", "prompt", "chosen", "rejected"}: this round's
-        pairs, earlier rounds', an offline preference set. sppo also reads "chosen_win_probability"
-        and "rejected_win_probability"; xpo and selm also read "explored", the text of a response
+        pairs, earlier rounds', an offline preference set; all with "ref_chosen_logp",
+        "ref_rejected_logp" and "reference", or none. sppo also reads "chosen_win_probability" and
+        "rejected_win_probability"; xpo and selm also read "explored", the text of a response
 Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve.
         The first loss of sigmoid DPO is ln 2 where the policy starts as the reference.
 
@@ -37,14 +41,16 @@ from dataclasses import dataclass, field
 from trl import DPOConfig, ModelConfig
 
 import losses
-from common import chats, models, response_tokens, rows, training, training_arguments, trajectories
+import pair_tokens
+from common import models, training, training_arguments
 
 
 @dataclass
 class Data:
     dataset_name: list[str] = field(metadata={"help": "JSONL files of pairs, trained on together"})
-    ref_model_name_or_path: str = field(
-        metadata={"help": "reference policy; pi_0 in the paper (3.3)"}
+    ref_model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "reference policy, unless the pairs have its log-probabilities"},
     )
     chat_template_kwargs: str | None = field(
         default=None, metadata={"help": training_arguments.TEMPLATE_HELP}
@@ -107,16 +113,50 @@ def check_loss_of_ours(name, training_args):
 def read_pairs(paths, extra_fields):
     pairs = []
     for path in paths:
-        pairs.extend(rows.read(path, "preferences", also=extra_fields))
+        pairs.extend(pair_tokens.read(path, extra_fields))
     return pairs
 
 
+def check_reference(data, training_args, stored):
+    """Exit unless there is one reference, where the loss needs it.
+
+    stored: the "reference" of the pairs, or None.
+    """
+    path = data.ref_model_name_or_path
+    if training_args.loss_type == ["slic"]:
+        if path is not None:
+            sys.exit("--ref_model_name_or_path: --loss_type slic has no reference")
+    elif stored is None and path is None:
+        sys.exit(
+            f"--ref_model_name_or_path: it is needed, {data.dataset_name[0]} has no "
+            "log-probabilities of a reference (dpo/0_reference.py)"
+        )
+    elif stored is not None:
+        check_stored_reference(path, training_args, stored)
+
+
+def check_stored_reference(path, training_args, stored):
+    """Exit if stored log-probabilities do not go with the arguments."""
+    if path and pair_tokens.weights_digest(path) != stored["fingerprint"]:
+        sys.exit(
+            f"--ref_model_name_or_path {path}: the pairs have log-probabilities of "
+            f"{stored['model']}, of other weights"
+        )
+    if not training_args.precompute_ref_log_probs:
+        sys.exit("--precompute_ref_log_probs False: the pairs have log-probabilities already")
+    if training_args.ld_alpha is not None:
+        sys.exit("--ld_alpha: not with pairs that have log-probabilities of whole responses")
+
+
 def check_models(model_paths, pairs):
-    """Exit unless each model loads as a language model and its template renders the prompts."""
+    """Exit unless each model loads as a language model and its template renders the prompts.
+
+    None in place of a path is left out.
+    """
     from transformers import AutoModelForCausalLM
 
     example = (pairs[0].at("prompt"), pairs[0]["prompt"])
-    for path in model_paths:
+    for path in filter(None, model_paths):
         tokenizer = models.tokenizer(path, example)
         models.check(AutoModelForCausalLM, path, tokenizer)
 
@@ -124,91 +164,23 @@ def check_models(model_paths, pairs):
 # Tokens
 
 
-def tokenise(pairs, extra_fields, tokenizer, data, training_args):
+def tokenise(pairs, extra_fields, tokenizer, data, training_args, uses_stored):
     """(token ids of the pairs to train on, counts of all pairs by outcome).
 
-    The outcome of a pair is "thought", or what outcome_of_cut says. "rewritten turns": of the
-    assistant, which the template alters, so that they have no loss.
+    uses_stored: each example gets its pair's log-probabilities of the reference, as TRL names them.
     """
-    end = chats.turn_end(tokenizer)
+    options = pair_tokens.TokenOptions(
+        training_args.max_length, training_args.truncation_mode, data.assistant_only_loss
+    )
     examples = []
     counts = Counter()
-    for pair in pairs:
-        example, rewritten_turns = tokenise_pair(pair, extra_fields, tokenizer, end, data)
-        if example is None:
-            outcome = "thought"
-        else:
-            outcome = outcome_of_cut(example, training_args)
-        counts[outcome] += 1
-        if outcome in ("complete", "cut"):
-            examples.append(example)
-            counts["rewritten turns"] += rewritten_turns
+    for pair, example in pair_tokens.tokenise(pairs, tokenizer, options, counts, extra_fields):
+        if uses_stored:
+            pair_tokens.check_tokens(pair, example, options)
+            for name in pair_tokens.STORED:
+                example[f"{name}s"] = pair[name]
+        examples.append(example)
     return examples, counts
-
-
-def tokenise_pair(pair, extra_fields, tokenizer, end, data):
-    """({"prompt_ids", "chosen_ids", "rejected_ids", ...} of a pair, number of rewritten turns).
-
-    With --assistant_only_loss there are "chosen_mask" and "rejected_mask". The extra fields of the
-    loss are copied, except "explored", which becomes "explored_ids". None in place of the dict if a
-    response has a thought that does not fit the prompt: see chats.prompt_and_response.
-    """
-    messages_by_side = {"chosen": pair["chosen"], "rejected": pair["rejected"]}
-    example = {}
-    for name in extra_fields:
-        if name == "explored":
-            messages_by_side["explored"] = trajectories.turns(pair["explored"])
-        else:
-            example[name] = pair[name]
-    rewritten_turns = 0
-    for side, messages in messages_by_side.items():
-        encoded = response_tokens.encode(
-            tokenizer,
-            end,
-            pair["prompt"],
-            messages,
-            pair.at("prompt"),
-            tools=pair.get("tools"),
-            assistant_only=data.assistant_only_loss,
-        )
-        if encoded is None:
-            return None, 0
-        # The prompt's tokens are the same for each response.
-        example["prompt_ids"] = encoded.prompt_ids
-        example[f"{side}_ids"] = encoded.response_ids
-        if data.assistant_only_loss and side != "explored":
-            example[f"{side}_mask"] = encoded.mask
-        rewritten_turns += encoded.left_out
-    return example, rewritten_turns
-
-
-def outcome_of_cut(example, training_args):
-    """What --max_length does to a pair: "complete", "cut", or why it is dropped.
-
-    "too long": the prompt leaves no room for a response, or none for a token that counts. "equal":
-    chosen and rejected differ only in what is cut off, so that there is nothing to compare.
-    """
-    limit = training_args.max_length
-    prompt = example["prompt_ids"]
-    sequences = {}
-    for name in ("chosen_ids", "rejected_ids", "explored_ids"):
-        if name in example:
-            sequences[name] = prompt + example[name]
-    longest = max(len(sequence) for sequence in sequences.values())
-    # The tokens that the trainer's collator will leave of a sequence.
-    remaining = slice(limit)
-    if limit is not None and training_args.truncation_mode == "keep_end":
-        remaining = slice(-limit, None)
-    for side in ("chosen_mask", "rejected_mask"):
-        if side in example and not any(([0] * len(prompt) + example[side])[remaining]):
-            return "too long"
-    if limit is None or longest <= limit:
-        return "complete"
-    if training_args.truncation_mode == "keep_start" and len(prompt) >= limit:
-        return "too long"
-    if sequences["chosen_ids"][remaining] == sequences["rejected_ids"][remaining]:
-        return "equal"
-    return "cut"
 
 
 def refuse_empty(data, training_args, counts, pairs):
@@ -217,10 +189,7 @@ def refuse_empty(data, training_args, counts, pairs):
     if counts["too long"] == len(pairs):
         sys.exit(f"{data.dataset_name[0]}: no prompt leaves room within {limit}")
     sys.exit(
-        f"{data.dataset_name[0]}: no pair is left within {limit}: "
-        f"prompts that leave no room: {counts['too long']}, "
-        f"responses that do not differ there: {counts['equal']}, "
-        f"thoughts or turns that do not fit the prompt: {counts['thought']}"
+        f"{data.dataset_name[0]}: no pair is left within {limit}: {pair_tokens.dropped(counts)}"
     )
 
 
@@ -242,28 +211,39 @@ def stored_dataset(examples, training_args):
     return Dataset.load_from_disk(folder)
 
 
-def load_models(data, training_args, model_args):
-    """(policy, reference), in the same precision: else their ratio is off from the first step."""
+def load_models(training_args, model_args, reference_path):
+    """(policy, reference or None), in the same precision: else their ratio is off from the start.
+
+    None: it is not needed, or it is the policy as it stands before training.
+    """
     from transformers import AutoModelForCausalLM
 
     options = {
-        "dtype": model_args.dtype or "float32",
+        "dtype": training.precision(training_args, model_args),
         "attn_implementation": training.attention(training_args, model_args),
     }
-    policy = models.load(AutoModelForCausalLM, model_args.model_name_or_path, **options)
-    reference = models.load(AutoModelForCausalLM, data.ref_model_name_or_path, **options)
-    return policy, reference
+    policy_path = model_args.model_name_or_path
+    policy = models.load(AutoModelForCausalLM, policy_path, **options)
+    starts_as_reference = (
+        reference_path is not None
+        and training_args.precompute_ref_log_probs
+        and os.path.realpath(reference_path) == os.path.realpath(policy_path)
+    )
+    if reference_path is None or starts_as_reference:
+        return policy, None
+    return policy, models.load(AutoModelForCausalLM, reference_path, **options)
 
 
-def build_trainer(data, training_args, model_args, tokenizer, examples):
+def build_trainer(data, training_args, model_args, tokenizer, examples, uses_stored):
     from trl import get_peft_config
 
     dataset = stored_dataset(examples, training_args)
+    loss_name = training_args.loss_type[0]
     trainer_class = losses.TokenTrainer
-    if training_args.loss_type[0] in losses.EXTRA_FIELDS:
-        trainer_class = losses.PairTrainer
+    if loss_name in losses.EXTRA_FIELDS:
+        trainer_class = losses.SlicTrainer if loss_name == "slic" else losses.PairTrainer
     collator = None
-    if trainer_class is losses.PairTrainer or data.assistant_only_loss:
+    if loss_name in losses.EXTRA_FIELDS or data.assistant_only_loss:
         pad_token_id = tokenizer.pad_token_id
         if pad_token_id is None:
             pad_token_id = tokenizer.eos_token_id
@@ -272,7 +252,9 @@ def build_trainer(data, training_args, model_args, tokenizer, examples):
         )
         # Else the fields that model.forward does not take would not reach the collator.
         training_args.remove_unused_columns = False
-    policy, reference = load_models(data, training_args, model_args)
+    # With stored log-probabilities the path was there to be compared.
+    reference_path = None if uses_stored else data.ref_model_name_or_path
+    policy, reference = load_models(training_args, model_args, reference_path)
     training.choose_packing(training_args, policy)
     with training.building(tokenizer):
         return trainer_class(
@@ -290,9 +272,7 @@ def show_counts(path, pairs, counts, trainer):
     trained_on = counts["complete"] + counts["cut"]
     rewritten = training.rewritten_turns(counts["rewritten turns"])
     print(
-        f"{path} pairs in: {len(pairs)}, dropped, too long: {counts['too long']}, "
-        f"dropped, equal within --max_length: {counts['equal']}, "
-        f"dropped, thoughts or turns that do not fit the prompt: {counts['thought']}, "
+        f"{path} pairs in: {len(pairs)}, {pair_tokens.dropped(counts)}, "
         f"cut: {counts['cut']}, {rewritten}trained on: {trained_on}, "
         f"{trainer.state.global_step} steps"
     )
@@ -304,15 +284,18 @@ def main():
     # A loss of losses.py stands alone; TRL's losses may be several, and need no extra fields.
     extra_fields = losses.EXTRA_FIELDS.get(training_args.loss_type[0], [])
     pairs = read_pairs(data.dataset_name, extra_fields)
+    stored = pair_tokens.stored_reference(pairs)
+    check_reference(data, training_args, stored)
     check_models([model_args.model_name_or_path, data.ref_model_name_or_path], pairs)
     tokenizer = models.tokenizer(
         model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs
     )
-    examples, counts = tokenise(pairs, extra_fields, tokenizer, data, training_args)
+    uses_stored = stored is not None and training_args.loss_type != ["slic"]
+    examples, counts = tokenise(pairs, extra_fields, tokenizer, data, training_args, uses_stored)
     if not examples:
         refuse_empty(data, training_args, counts, pairs)
     final_path, checkpoint = training.begin(training_args)
-    trainer = build_trainer(data, training_args, model_args, tokenizer, examples)
+    trainer = build_trainer(data, training_args, model_args, tokenizer, examples, uses_stored)
     training.train(trainer, checkpoint)
     if trainer.is_world_process_zero():
         show_counts(final_path, pairs, counts, trainer)

@@ -263,7 +263,7 @@ def load_models(data, training_args, model_args, example):
 
     attention = training.attention(training_args, model_args)
     # In different precisions their ratio would be off from the first step.
-    dtype = model_args.dtype or "float32"
+    dtype = training.precision(training_args, model_args)
     loaded = []
     for path in (model_args.model_name_or_path, data.ref_model_name_or_path):
         tokenizer = models.tokenizer(path, example)

@@ -111,7 +111,7 @@ def main():
     data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     prompts = read_prompts(data.dataset_name)
     example = (prompts[0].at("prompt"), prompts[0]["prompt"])
-    dtype = model_args.dtype or "float32"
+    dtype = training.precision(training_args, model_args)
     tokenizer = load_policy_tokenizer(training_args, model_args, example)
     reward_model, reward_tokenizer = load_reward_model(
         data.reward_model_name_or_path, example, dtype

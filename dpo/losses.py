@@ -145,6 +145,13 @@ class TokenTrainer(DPOTrainer):
     def _prepare_dataset(self, dataset, *_):
         return dataset
 
+    def _precompute_ref_logps(self, dataset, *args):
+        """The dataset with the reference's log-probabilities; the reference is then given up."""
+        if "ref_chosen_logps" not in dataset.column_names:
+            dataset = super()._precompute_ref_logps(dataset, *args)
+        self.ref_model = None
+        return dataset
+
     def packed(self, model, sides=2):
         """The model as it is called here. sides: the sequences of a pair in the batch."""
         if not self.args.packed:
@@ -159,29 +166,26 @@ class TokenTrainer(DPOTrainer):
 
 
 class PairTrainer(TokenTrainer):
-    """TRL's DPOTrainer with one of the losses above.
+    """TRL's DPOTrainer with one of the losses above that compare with a reference.
 
     The batch holds the reference's log-probabilities, which were computed before training.
     """
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        pairs = len(inputs["ref_chosen_logps"])
-        sides = len(inputs["input_ids"]) // pairs
+        args = self.args
+        loss_name = args.loss_type[0]
+        sides = 3 if "explored" in EXTRA_FIELDS[loss_name] else 2
         logps = self.response_logps(self.packed(model, sides), inputs)
         # (pairs,) each, in the order of the collator; explored is empty where the loss has none.
-        chosen_logp, rejected_logp, *explored_logp = logps.split(pairs)
+        chosen_logp, rejected_logp, *explored_logp = logps.chunk(sides)
         chosen_ratio = chosen_logp - inputs["ref_chosen_logps"]
         rejected_ratio = rejected_logp - inputs["ref_rejected_logps"]
 
-        args = self.args
-        loss_name = args.loss_type[0]
-        if loss_name == "slic":
-            losses = slic(chosen_logp, rejected_logp, args.slic_delta, args.slic_weight)
-        elif loss_name == "sppo":
+        if loss_name == "sppo":
             probabilities = [inputs[name] for name in EXTRA_FIELDS["sppo"]]
             losses = sppo(chosen_ratio, rejected_ratio, *probabilities, args.beta)
         elif loss_name == "rpo":
-            lengths = inputs["completion_mask"][:pairs].sum(dim=1)
+            lengths = inputs["completion_mask"][: len(chosen_logp)].sum(dim=1)
             losses = rpo(
                 chosen_ratio, rejected_ratio, chosen_logp, lengths, args.beta, args.rpo_alpha
             )
@@ -191,8 +195,8 @@ class PairTrainer(TokenTrainer):
                 weight *= args.beta
             losses = optimistic(chosen_ratio, rejected_ratio, *explored_logp, args.beta, weight)
 
-        self.log_pairs(chosen_logp, rejected_logp, chosen_ratio, rejected_ratio)
-        self.log_tokens(inputs["attention_mask"])
+        self.log_logps(chosen_logp, rejected_logp, inputs["attention_mask"])
+        self.log_rewards(chosen_ratio, rejected_ratio)
         return losses.mean()
 
     def response_logps(self, model, inputs):
@@ -209,24 +213,37 @@ class PairTrainer(TokenTrainer):
         )
         return output.log_probs.sum(dim=1)
 
-    def log_pairs(self, chosen_logp, rejected_logp, chosen_ratio, rejected_ratio):
-        """The metrics that TRL logs for its own losses; the implicit reward is beta l(y)."""
-        chosen_reward = self.args.beta * chosen_ratio.detach()
-        rejected_reward = self.args.beta * rejected_ratio.detach()
-        metrics = {
-            "logps/chosen": chosen_logp.detach(),
-            "logps/rejected": rejected_logp.detach(),
-            "rewards/chosen": chosen_reward,
-            "rewards/rejected": rejected_reward,
-            "rewards/accuracies": (chosen_reward > rejected_reward).float(),
-            "rewards/margins": chosen_reward - rejected_reward,
-        }
-        for name, value in metrics.items():
-            mean = self.accelerator.gather(value).mean().item()
-            self._metrics["train"][name].append(mean)
-
-    def log_tokens(self, attention_mask):
-        """Tokens that were trained on so far, of all processes."""
+    def log_logps(self, chosen_logp, rejected_logp, attention_mask):
+        """Log-probabilities, and the tokens that were trained on so far, of all processes."""
+        self.log_mean("logps/chosen", chosen_logp)
+        self.log_mean("logps/rejected", rejected_logp)
         tokens = self.accelerator.gather(attention_mask.sum())
         self._total_train_tokens += tokens.sum().item()
         self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+
+    def log_rewards(self, chosen_ratio, rejected_ratio):
+        """What TRL logs of the implicit rewards beta l(y)."""
+        chosen_reward = self.args.beta * chosen_ratio
+        rejected_reward = self.args.beta * rejected_ratio
+        self.log_mean("rewards/chosen", chosen_reward)
+        self.log_mean("rewards/rejected", rejected_reward)
+        self.log_mean("rewards/accuracies", (chosen_reward > rejected_reward).float())
+        self.log_mean("rewards/margins", chosen_reward - rejected_reward)
+
+    def log_mean(self, name, values):
+        mean = self.accelerator.gather(values.detach()).mean().item()
+        self._metrics["train"][name].append(mean)
+
+
+class SlicTrainer(PairTrainer):
+    """TRL's DPOTrainer with SLiC-HF, which has no reference and no implicit rewards."""
+
+    def _precompute_ref_logps(self, dataset, *_):
+        return dataset
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        logps = self.response_logps(self.packed(model), inputs)
+        chosen_logp, rejected_logp = logps.chunk(2)
+        self.log_logps(chosen_logp, rejected_logp, inputs["attention_mask"])
+        losses = slic(chosen_logp, rejected_logp, self.args.slic_delta, self.args.slic_weight)
+        return losses.mean()

@@ -68,7 +68,7 @@ def load_model(tokenizer, training_args, model_args):
         tokenizer,
         new_head=True,
         num_labels=1,
-        dtype=model_args.dtype or "float32",
+        dtype=training.precision(training_args, model_args),
         attn_implementation=training.attention(training_args, model_args),
     )
 

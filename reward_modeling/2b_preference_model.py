@@ -106,7 +106,7 @@ def load_model(tokenizer, training_args, model_args):
         model_args.model_name_or_path,
         tokenizer,
         reward_model_too=True,
-        dtype=model_args.dtype or "float32",
+        dtype=training.precision(training_args, model_args),
         attn_implementation=training.attention(training_args, model_args),
     )
 

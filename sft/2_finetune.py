@@ -68,7 +68,7 @@ def load_model(data, training_args, model_args, first):
         AutoModelForCausalLM,
         path,
         tokenizer,
-        dtype=model_args.dtype or "float32",
+        dtype=training.precision(training_args, model_args),
         attn_implementation=training.attention(training_args, model_args),
     )
     new_tokens = []

@@ -1,13 +1,15 @@
 """The tiny world's data and models: the project's own scripts make them, once for all tests."""
 
 import os
+import runpy
 import shutil
 import subprocess
+import sys
 import threading
 
 import pytest
 
-from commands import ran, read_jsonl, write_jsonl
+from commands import ROOT, ran, read_jsonl, write_jsonl
 from common import sandbox
 from record_dry_runs import copy_checkout
 from scripted_hub import Hub
@@ -52,6 +54,13 @@ def pytest_unconfigure(config):
 
 def train(script, output_dir, *flags):
     return ran(script, "--output_dir", output_dir, *TRAINING, *flags)
+
+
+def run_here(script, monkeypatch, *flags):
+    """Run a training in this process, which has imported torch and TRL already."""
+    monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
+    monkeypatch.syspath_prepend(ROOT / script.split("/")[0])
+    runpy.run_path(str(ROOT / script), run_name="__main__")
 
 
 def padded_with_eos(model, copy):

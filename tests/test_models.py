@@ -13,6 +13,7 @@ from statistics import fmean
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -24,8 +25,8 @@ from transformers import (
 )
 
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
-from common import engines
-from conftest import TRAINING, padded_with_eos, train
+from common import engines, training
+from conftest import TRAINING, padded_with_eos, run_here, train
 
 CHATML = """{% for turn in messages -%}
 <|im_start|>{{ turn.role }}
@@ -704,6 +705,29 @@ def test_lora_leaves_whole_models(base, sft, reward_model, policy, world, tmp_pa
         after = loaded(tmp_path / name, kind)[1].state_dict()
         assert before.keys() == after.keys()
         assert not torch.equal(before[weight], after[weight])
+
+
+@pytest.mark.parametrize("precision", [[], ["--dtype", "float32"]])
+def test_lora_freezes_weights_in_bfloat16(monkeypatch, sft, reward_model, tmp_path, precision):
+    """What is trained, the scoring head too, is float32; the merged model is as what was frozen."""
+    trained = []
+    widen = training.widen_adapters
+
+    def spy(trainer):
+        widen(trainer)
+        trained.extend(w.dtype for w in trainer.model.parameters() if w.requires_grad)
+
+    monkeypatch.setattr(training, "widen_adapters", spy)
+    flags = "--use_peft --lora_r 4 --use_cpu True --max_steps 1 --max_length 256".split()
+    flags += ["--model_name_or_path", reward_model, *precision, *TRAINING, "--bf16", "True"]
+    flags += ["--dataset_name", reward_model.with_name("training.jsonl")]
+    flags += ["--held_out_name", reward_model.with_name("held_out.jsonl")]
+    flags += ["--output_dir", tmp_path / "rm"]
+    run_here("reward_modeling/2a_bradley_terry.py", monkeypatch, *flags)
+    assert len(trained) > 1 and set(trained) == {torch.float32}
+    weights = load_file(tmp_path / "rm/model.safetensors")
+    frozen = torch.float32 if precision else torch.bfloat16
+    assert {weight.dtype for weight in weights.values()} == {frozen}
 
 
 def test_lora_trains_the_new_tokens_of_a_template(base, world, tmp_path):

@@ -14,8 +14,8 @@ from trl.trainer.utils import add_fused_lm_head
 
 from commands import ROOT, write_jsonl
 from common import packing, training
-from conftest import TRAINING
-from test_optimisers import assistant, trained, user
+from conftest import TRAINING, run_here
+from test_optimisers import assistant, user
 
 # A large initializer_range: else the attention of random weights hardly sees who is masked.
 TINY = {
@@ -246,11 +246,12 @@ def built_trainer(monkeypatch, script, out, models, file, *flags):
 
     monkeypatch.setattr(training, "train", stop)
     policy, reference = models
-    command = ["--model_name_or_path", policy, "--ref_model_name_or_path", reference]
-    command += ["--dataset_name", file, "--output_dir", out, *TRAINING, "--max_length", 256]
-    command += ["--per_device_train_batch_size", 4, "--beta", 0.3]
+    command = ["--model_name_or_path", policy, "--dataset_name", file, "--output_dir", out]
+    command += [*TRAINING, "--max_length", 256, "--per_device_train_batch_size", 4, "--beta", 0.3]
+    if "slic" not in flags:
+        command += ["--ref_model_name_or_path", reference]
     with pytest.raises(SystemExit):
-        trained(script, monkeypatch, *command, *flags)
+        run_here(script, monkeypatch, *command, *flags)
     return trainers[0]
 
 
@@ -319,7 +320,7 @@ def weights_after(monkeypatch, tmp_path, models, file, name, *flags):
     command += ["--dataset_name", file, "--output_dir", out, *TRAINING, "--max_length", 256]
     command += ["--beta", 0.3, "--loss_type", "rpo", "--max_steps", 2, "--warmup_steps", 0]
     command += ["--optim", "sgd", "--learning_rate", 0.1, "--max_grad_norm", 1e9]
-    trained("dpo/1_dpo.py", monkeypatch, *command, *flags)
+    run_here("dpo/1_dpo.py", monkeypatch, *command, *flags)
     model = AutoModelForCausalLM.from_pretrained(out, dtype="float32")
     return torch.cat([weight.detach().flatten() for weight in model.parameters()])
 
@@ -350,6 +351,6 @@ def test_a_model_that_cannot_be_packed_is_trained_on_padded_batches(
     command = ["--model_name_or_path", tmp_path / "bloom", "--dataset_name", pairs]
     command += ["--ref_model_name_or_path", tmp_path / "bloom", "--output_dir", tmp_path / "out"]
     command += [*TRAINING, "--max_steps", 1]
-    trained("dpo/1_dpo.py", monkeypatch, *command)
+    run_here("dpo/1_dpo.py", monkeypatch, *command)
     assert "--packed: bloom takes no positions; batches are padded\n" in capsys.readouterr().out
     assert (tmp_path / "out/trainer_state.json").exists()
