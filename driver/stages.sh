@@ -264,11 +264,40 @@ optimise() { # optimise POLICY START REFERENCE DATA...: DPO with DPO_LOSS (eq. 5
 }
 
 train_on_pairs() { # train_on_pairs SCRIPT POLICY START REFERENCE DATA... -- FLAGS...
-  local script=$1 to=$2 start=$3 reference=$4 data=()
+  local script=$1 to=$2 start=$3 data=() reference=(--ref_model_name_or_path "$4")
   shift 4
   while [[ $1 != -- ]]; do data+=("$1") && shift; done
-  train_policy "$to" "$script" --model_name_or_path "$start" --ref_model_name_or_path "$reference" --beta "$DPO_BETA" \
-    --max_length "$DPO_MAX_LENGTH" --dataset_name "${data[@]}" "${@:2}"
+  shift
+  if [[ $script == dpo/1_dpo.py && " $* " == *" slic "* ]]; then
+    reference=() # the loss has none
+  elif [[ $script == dpo/1_dpo.py && ! " $DPO_OPTIONS " =~ " --"(ld_alpha|precompute_ref_log_probs|sync_ref_model)[\ =] ]]; then
+    store_reference "${reference[1]}" "$@"
+    reference=()
+  fi
+  train_policy "$to" "$script" --model_name_or_path "$start" "${reference[@]}" --beta "$DPO_BETA" \
+    --max_length "$DPO_MAX_LENGTH" --dataset_name "${data[@]}" "$@"
+}
+
+declare -A stored=() # {"REFERENCE FILE": that file with the reference's log-probabilities}
+store_reference() { # store_reference REFERENCE FLAGS OF THE TRAINING...: of each file in `data`; a round uses what an earlier one has
+  local reference=$1 flags=(--max_length "$DPO_MAX_LENGTH" "${template[@]}") words i name key to
+  [[ " ${*:2} " != *" --assistant_only_loss "* ]] || flags+=(--assistant_only_loss)
+  read -ra words <<<"$DPO_OPTIONS"
+  for i in "${!words[@]}"; do # those of the user's that decide on the tokens
+    [[ ${words[i]} != --@(max_length|truncation_mode) ]] || flags+=("${words[@]:i:2}")
+  done
+  for i in "${!data[@]}"; do
+    key="$reference ${data[i]}"
+    if [[ ! -v stored["$key"] ]]; then
+      name=$(name_of "${data[i]}")
+      name=${name#"iter$t/"}
+      to=$dir/${name//\//_}_reference.jsonl
+      shards=$processes order=${data[i]} step "$to" python dpo/0_reference.py --model_name_or_path "$reference" \
+        --dtype "$DTYPE" "${flags[@]}" --pairs_file "${data[i]}" --output_file "$to"
+      stored["$key"]=$to
+    fi
+    data[i]=${stored["$key"]}
+  done
 }
 
 train_policy() { # train_policy POLICY SCRIPT FLAGS...: with what every optimiser's training shares

@@ -386,15 +386,20 @@ def test_a_dry_run_needs_no_environment_and_makes_none(tmp_path):
     assert len(without_states(of_copy)) > 50
 
 
-def steps_of_three_rounds():
-    """Of the tiny recipe, in their order."""
+def steps_of_three_rounds(scores_all_pairs_anew):
+    """Of the tiny recipe, in their order.
+
+    scores_all_pairs_anew: each round's reference is another, and earlier pairs are trained on.
+    """
     evaluation = ["answers", "rewards", "true_rewards", "kl"]
     names = ["world/evaluation", "instructions", "base", "sft"]
     names += ["preferences", "reward_model", "preference_model", "armorm"]
     names += [f"eval/sft/{rows}" for rows in evaluation]
     for t in (1, 2, 3):
         names += [f"iter{t}/{rows}" for rows in ("prompts", "responses", "rewards", "pairs")]
-        names.append(f"iter{t}/policy")
+        if scores_all_pairs_anew:
+            names += [f"iter{t}/iter{earlier}_pairs_reference" for earlier in range(1, t)]
+        names += [f"iter{t}/pairs_reference", f"iter{t}/policy"]
         names += [f"eval/iter{t}/{rows}" for rows in evaluation]
     names.append("measures/bench")
     for annotator in ("reward_model", "preference_model", "armorm", "llm_judge"):
@@ -424,7 +429,7 @@ def test_a_dry_run_prints_the_commands_and_makes_nothing(tmp_path, reference, fi
     for command in step_commands.values():
         assert command[0] == "python"
         assert (ROOT / command[1]).is_file()
-    expected = steps_of_three_rounds()
+    expected = steps_of_three_rounds((reference, history) == ("previous", "all"))
     assert list(step_commands) == expected
     assert printed.count("(missing)") == len(expected)
 
@@ -432,12 +437,20 @@ def test_a_dry_run_prints_the_commands_and_makes_nothing(tmp_path, reference, fi
     trainings = [c for c in step_commands.values() if c[1] == "dpo/1_dpo.py"]
     assert len(trainings) == 3
     pairs = [f"{run}/iter{t}/pairs.jsonl" for t in (1, 2, 3)]
+    scored = {}  # {file: (pairs, reference)}
+    for command in step_commands.values():
+        if command[1] == "dpo/0_reference.py":
+            flags = flags_of(command)
+            scored[flags["--output_file"]] = flags["--pairs_file"], flags["--model_name_or_path"]
     for t, command in enumerate(trainings):
         flags = dict(zip(command[2::2], command[3::2], strict=False))
         assert flags["--model_name_or_path"] == policies[t if first == "previous" else 0]
-        assert flags["--ref_model_name_or_path"] == policies[t if reference == "previous" else 0]
+        reference_path = policies[t if reference == "previous" else 0]
         data = command[command.index("--dataset_name") + 1 : command.index("--loss_type")]
-        assert data == pairs[0 if history == "all" else t : t + 1]
+        expected_pairs = pairs[0 if history == "all" else t : t + 1]
+        assert [scored[file] for file in data] == [
+            (file, reference_path) for file in expected_pairs
+        ]
     # Each policy answers the evaluation prompts; all but the last answer those of a round too.
     sampled = []
     for command in step_commands.values():

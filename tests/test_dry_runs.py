@@ -19,12 +19,12 @@ def value(words, flag):
     return words[position]
 
 
-def trainings(checkout, **variables):
-    """The words of the commands that train the policies of three rounds."""
+def in_rounds(checkout, step, **variables):
+    """The words of the commands of a step of the three rounds."""
     done = dry_run(checkout, **QUICK | variables)
     assert done.returncode == 0, done.stderr
     step_commands = commands(done.stdout)
-    return [step_commands[f"iter{t}/policy"] for t in (1, 2, 3)]
+    return [step_commands[f"iter{t}/{step}"] for t in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -57,17 +57,18 @@ def test_the_scripts_take_the_recorded_commands():
 
 
 def test_a_method_has_its_sources_values_with_any_recipe(checkout):
-    xpo = trainings(checkout, OPTIMISER="xpo")
+    xpo = in_rounds(checkout, "policy", OPTIMISER="xpo")
     assert {value(words, "--optimism") for words in xpo} == {"1e-5"}
-    sppo = trainings(checkout, OPTIMISER="sppo")
+    sppo = in_rounds(checkout, "policy", OPTIMISER="sppo")
     assert {value(words, "--beta") for words in sppo} == {"0.001"}
-    selm = trainings(checkout, OPTIMISER="selm")
+    selm = in_rounds(checkout, "policy", OPTIMISER="selm")
     assert {value(words, "--optimism") for words in selm} == {"1e-4"}
     assert {value(words, "--beta") for words in selm} == {"0.01"}
     assert [value(words, "--learning_rate") for words in selm] == ["5e-7", "3e-7", "1e-7"]
     out = "runs/recorded"
     expected = ["RLHFlow/LLaMA3-SFT", f"{out}/iter1/policy", f"{out}/iter2/policy"]
-    assert [value(words, "--ref_model_name_or_path") for words in selm] == expected
+    scored = in_rounds(checkout, "pairs_reference", OPTIMISER="selm", GPUS="1")
+    assert [value(words, "--model_name_or_path") for words in scored] == expected
 
 
 @pytest.mark.parametrize("name", ["xpo", "selm", "sppo"])

@@ -432,10 +432,10 @@ def value(words, flag):
 
 # Of each recipe: what the command of the third round's training must hold.
 EXPECTED = {
-    "dpo": {"--loss_type": "sigmoid", "--dataset_name": "OUT/iter3/pairs.jsonl"},
+    "dpo": {"--loss_type": "sigmoid", "--dataset_name": "OUT/iter3/pairs_reference.jsonl"},
     "rpo": {"--loss_type": "rpo"},
-    "sppo": {"--ref_model_name_or_path": "OUT/iter2/policy", "--beta": "0.1"},
-    "selm": {"--ref_model_name_or_path": "OUT/iter2/policy", "--learning_rate": "2e-5"},
+    "sppo": {"reference": "iter2/policy", "--beta": "0.1"},
+    "selm": {"reference": "iter2/policy", "--learning_rate": "2e-5"},
     "kto": {"script": "dpo/1b_kto.py", "--dataset_name": "OUT/iter3/pairs.jsonl"},
     "raft": {
         "script": "sft/2_finetune.py",
@@ -444,15 +444,22 @@ EXPECTED = {
     },
     "restart": {
         "--model_name_or_path": "OUT/sft",
-        "--dataset_name": "OUT/iter1/pairs.jsonl OUT/iter2/pairs.jsonl OUT/iter3/pairs.jsonl",
+        "--dataset_name": " ".join(f"OUT/iter{t}/pairs_reference.jsonl" for t in (1, 2, 3)),
     },
-    "reference_previous": {"--ref_model_name_or_path": "OUT/iter2/policy"},
-    "offline_mixed": {"--dataset_name": "OUT/iter3/pairs.jsonl OUT/offline_pairs.jsonl"},
+    "reference_previous": {"reference": "iter2/policy"},
+    "offline_mixed": {
+        "--dataset_name": "OUT/iter3/pairs_reference.jsonl OUT/iter1/offline_pairs_reference.jsonl",
+    },
     "online_dpo": {"--lr_scheduler_type": "constant", "--warmup_steps": "0"},
-    "self_play": {"--ref_model_name_or_path": "OUT/iter2/policy"},
+    "self_play": {"reference": "iter2/policy"},
 }
 # of a dry run
 OUT = "runs/recorded"
+
+
+def reference_of(commands):
+    """The model whose log-probabilities the third round's pairs have."""
+    return value(commands["iter3/pairs_reference"], "--model_name_or_path")
 
 
 def listed(checkout, *recipes, **variables):
@@ -477,9 +484,12 @@ def of_recipe(name):
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_recipe_changes_the_training_by_what_it_says(checkout, name):
-    words = listed(checkout, f"comparison/tiny/{name}.sh", *TINY)["iter3/policy"]
+    commands = listed(checkout, f"comparison/tiny/{name}.sh", *TINY)
+    words = commands["iter3/policy"]
     expected = {"script": "dpo/1_dpo.py"} | EXPECTED[name]
     assert words[1] == expected.pop("script")
+    if "reference" in expected:
+        assert reference_of(commands) == f"{OUT}/{expected.pop('reference')}"
     for flag, text in expected.items():
         assert value(words, flag) == text.replace("OUT", OUT)
 
@@ -572,11 +582,35 @@ def test_uncertain_pairs_know_the_earlier_ones(step_commands):
 )
 def test_an_optimiser_has_the_reference_of_its_source(checkout, name, reference):
     """Without a recipe of its own, too; a variable that the user sets wins."""
-    words = listed(checkout, "recipes/tiny.sh", OPTIMISER=name)["iter3/policy"]
-    assert value(words, "--ref_model_name_or_path") == f"{OUT}/{reference}"
-    variables = {"OPTIMISER": name, "REFERENCE": "initial"}
-    words = listed(checkout, "recipes/tiny.sh", **variables)["iter3/policy"]
-    assert value(words, "--ref_model_name_or_path") == f"{OUT}/sft"
+    commands = listed(checkout, "recipes/tiny.sh", OPTIMISER=name)
+    assert reference_of(commands) == f"{OUT}/{reference}"
+    commands = listed(checkout, "recipes/tiny.sh", OPTIMISER=name, REFERENCE="initial")
+    assert reference_of(commands) == f"{OUT}/sft"
+
+
+def test_the_flags_that_decide_on_the_tokens_reach_the_reference(checkout):
+    """And where its log-probabilities cannot be stored, the training computes them."""
+    options = "--max_length 200 --truncation_mode keep_end --weight_decay 0.1"
+    commands = listed(checkout, "recipes/tiny.sh", DPO_OPTIONS=options)
+    words = commands["iter1/pairs_reference"]
+    assert " ".join(words).count("--max_length 200 --truncation_mode keep_end") == 1
+    assert "--weight_decay" not in words
+    for variables in (
+        {"DPO_OPTIONS": "--ld_alpha 0.5"},
+        {"DPO_OPTIONS": "--precompute_ref_log_probs=False"},
+        {"OPTIMISER": "kto"},
+        {"DPO_LOSS": "slic"},
+    ):
+        commands = listed(checkout, "recipes/tiny.sh", **variables)
+        assert not [step for step in commands if step.endswith("pairs_reference")]
+        words = commands["iter3/policy"]
+        assert value(words, "--dataset_name") == f"{OUT}/iter3/pairs.jsonl"
+        assert ("--ref_model_name_or_path" in words) == ("DPO_LOSS" not in variables)
+
+
+def test_of_a_tool_the_reference_counts_the_assistants_turns(checkout):
+    commands = listed(checkout, "recipes/tiny_tools.sh")
+    assert "--assistant_only_loss" in commands["iter1/pairs_reference"]
 
 
 @pytest.mark.parametrize(

@@ -398,7 +398,7 @@ def test_outputs_of_two_programs_are_one_turn_of_the_user():
 def test_pairs_without_a_token_that_counts_are_dropped(monkeypatch):
     """Where the template rewrites the first turn, the cut may leave tokens of the tool alone."""
     monkeypatch.syspath_prepend(ROOT / "dpo")
-    outcome = runpy.run_path(str(ROOT / "dpo/1_dpo.py"))["outcome_of_cut"]
+    outcome = runpy.run_path(str(ROOT / "dpo/pair_tokens.py"))["outcome_of_cut"]
     example = {"prompt_ids": [1] * 10, "chosen_ids": [2] * 30, "rejected_ids": [3] * 5}
     example |= {"chosen_mask": [0] * 20 + [1] * 10, "rejected_mask": [1] * 5}
     for limit, expected in ((None, "complete"), (40, "complete"), (31, "cut"), (30, "too long")):
