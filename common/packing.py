@@ -1,8 +1,9 @@
-"""Packed forward passes: no padding, and what sequences have in common is computed once.
+"""Packed forward passes: little padding, and what sequences have in common is computed once.
 
 TRL's trainers call a model on padded sequences: all chosen, then all rejected. Half of that work is
 padding or a second pass over the same prompt. Here the sequences of a pair become a tree, their
-common beginning with a branch for each of them, and rows are filled with trees:
+common beginning with a branch for each of them, and rows are filled with trees. (FlashAttention
+takes no mask: with it all sequences stand in one row, each whole.)
 
     padded    p p p c c c c -         packed    p p p' c c c c p' r r
               p p p r r - - -
@@ -64,7 +65,8 @@ def by_positions(config):
 class Layout:
     """Where the tokens of padded sequences stand in packed rows."""
 
-    slot: torch.Tensor  # (sequences, length): index into the flattened rows, 0 for padding
+    # (sequences, length): index into the flattened rows; at padding 0, which is then masked
+    slot: torch.Tensor
     is_token: torch.Tensor  # (sequences, length): False at padding
     positions: torch.Tensor  # (rows, width): in the sequence
     tree: torch.Tensor  # (rows, width): number of the tree, -1 at the unused end of a row
@@ -76,9 +78,10 @@ class Layout:
 
 
 def layout(input_ids, attention_mask, branches, one_row=False):
-    """The Layout of sequences that are padded on the right; both arguments (sequences, length).
+    """The Layout of sequences that are padded on the right.
 
-    branches: sequences that make a tree; with n trees these are i, i + n, i + 2n, ...
+    input_ids and attention_mask: (sequences, length).
+    branches: the number of sequences in a tree; of n trees the sequences i, i + n, ... are one.
     one_row: all trees stand in one row, else each row has room for the largest tree.
     """
     sequences, length = input_ids.shape
@@ -117,7 +120,7 @@ def common_tokens(input_ids, lengths):
     """(trees,): how many tokens the sequences of each tree compute together.
 
     input_ids (branches, trees, length), lengths (branches, trees). The last common token is not
-    counted, so that each sequence has a token of its own. A sequence alone has all of its tokens.
+    counted, so that each sequence has a token of its own. A sequence alone has nothing in common.
     """
     if len(input_ids) == 1:
         return torch.zeros_like(lengths[0])
@@ -229,8 +232,7 @@ def packed_inputs(config, dtype, input_ids, attention_mask, branches):
 class PackedModel:
     """A language model with TRL's fused head, called as TRL calls it, which computes packed rows.
 
-    model: perhaps wrapped for distributed training. branches: sequences of a batch that make a
-    tree, see `layout`.
+    model: perhaps wrapped for distributed training. branches: as of `layout`.
     """
 
     def __init__(self, model, config, branches):
@@ -239,7 +241,10 @@ class PackedModel:
         self.branches = branches
 
     def __call__(self, input_ids, attention_mask, labels, use_cache=False, fused_lm_head=True):
-        """TRL's FusedCausalLMOutput, whose fields are (sequences, length - 1)."""
+        """TRL's FusedCausalLMOutput, whose fields are (sequences, length - 1).
+
+        use_cache and fused_lm_head are TRL's, always so.
+        """
         dtype = next(self.model.parameters()).dtype
         packed, arguments = packed_inputs(
             self.config, dtype, input_ids, attention_mask, self.branches

@@ -2,15 +2,16 @@
 
 They are the same in every epoch, and for every loss, beta and learning rate: dpo/1_dpo.py then
 trains on them without a second model in memory. A log-probability is summed over the tokens of the
-response that count in training, so the flags that decide on these are the same here as there; a
-digest of the tokens in each row tells a training whether they fit.
+response that count in training. So --max_length, --truncation_mode, --assistant_only_loss and
+--chat_template_kwargs have to be those of the training, which compares a digest of the tokens.
 
 A pair's prompt is computed once, without padding (common/packing.py). Pairs that a training would
 drop are dropped and counted. Finished rows survive a kill: the same command resumes.
 
 Reads:  --pairs_file, {"id", "prompt", "chosen", "rejected", ...}
 Writes: --output_file, the same rows with "ref_chosen_logp" and "ref_rejected_logp", in nats, and
-        "reference", {"model", "fingerprint", "tokens"}
+        "reference", {"model", "dtype", "fingerprint", "tokens"}; a share of them by --shard and
+        --num_shards, which common/shards.py joins
 
     python dpo/0_reference.py --model_name_or_path runs/tiny/sft --max_length 256 \
         --pairs_file runs/tiny/iter1/pairs.jsonl --output_file my_pairs.jsonl
@@ -75,7 +76,7 @@ def read_rows(args):
 
 
 def check_rows(args):
-    """Check all rows. Returns their number in this shard, and (place, messages) of the first."""
+    """Check all rows. Returns their number in this shard, and (place, prompt) of the first row."""
     total = 0
     example = None
     for row in read_rows(args):
@@ -122,10 +123,10 @@ class Reference:
         labels = []
         for side in SIDES:
             for example in examples:
-                token_ids, counts = pair_tokens.sequence(example, side, options)
+                token_ids, mask = pair_tokens.sequence(example, side, options)
                 token_ids = torch.tensor(token_ids)
                 input_ids.append(token_ids)
-                labels.append(token_ids.masked_fill(torch.tensor(counts) == 0, -100))
+                labels.append(token_ids.masked_fill(torch.tensor(mask) == 0, -100))
         attention_mask = [torch.ones_like(token_ids) for token_ids in input_ids]
         batch = {"input_ids": input_ids, "attention_mask": attention_mask}
         batch = {name: pad_sequence(values, batch_first=True) for name, values in batch.items()}
@@ -134,10 +135,10 @@ class Reference:
 
 
 def tokens_of(pair_and_example):
-    """Tokens of a pair, its prompt counted once."""
+    """Tokens of both sequences of a pair, at most."""
     _, example = pair_and_example
-    names = ["prompt_ids", *(f"{side}_ids" for side in SIDES)]
-    return sum(len(example[name]) for name in names)
+    responses = sum(len(example[f"{side}_ids"]) for side in SIDES)
+    return len(SIDES) * len(example["prompt_ids"]) + responses
 
 
 def score_rows(args, reference, tokenizer, description, writer, progress):
@@ -183,6 +184,7 @@ def main():
     reference = Reference(path, args.dtype)
     description = {
         "model": path,
+        "dtype": args.dtype,
         "fingerprint": pair_tokens.weights_digest(path),
     }
     writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))

@@ -6,9 +6,9 @@ minus that of the rejected one. A response may have several turns (common/trajec
 tool's results: M-DPO (arXiv 2409.02392). For responses of one turn that is DPO.
 
 In the paper every round starts from the previous policy (--model_name_or_path) and keeps the
-initial policy pi_0 as reference. Its log-probabilities stand in the pairs (0_reference.py), or they
-are computed once, before training, by --ref_model_name_or_path. Prompts are computed once for both
-responses, without padding (common/packing.py); --packed False gives TRL's padded batches.
+initial policy pi_0 as reference. Its log-probabilities stand in the pairs (0_reference.py), or the
+model of --ref_model_name_or_path computes them once, before training. A pair's prompt is computed
+once, and little padding (common/packing.py); --packed False gives TRL's padded batches.
 
 Responses are trained on verbatim, thoughts included, even where the chat template would rewrite
 them. Sequences longer than --max_length are cut. A pair is dropped if its prompt leaves no room, if
@@ -110,13 +110,6 @@ def check_loss_of_ours(name, training_args):
         sys.exit(f"--truncation_mode {training_args.truncation_mode}: not with --loss_type {name}")
 
 
-def read_pairs(paths, extra_fields):
-    pairs = []
-    for path in paths:
-        pairs.extend(pair_tokens.read(path, extra_fields))
-    return pairs
-
-
 def check_reference(data, training_args, stored):
     """Exit unless there is one reference, where the loss needs it.
 
@@ -177,8 +170,8 @@ def tokenise(pairs, extra_fields, tokenizer, data, training_args, uses_stored):
     for pair, example in pair_tokens.tokenise(pairs, tokenizer, options, counts, extra_fields):
         if uses_stored:
             pair_tokens.check_tokens(pair, example, options)
-            for name in pair_tokens.STORED:
-                example[f"{name}s"] = pair[name]
+            example["ref_chosen_logps"] = pair["ref_chosen_logp"]
+            example["ref_rejected_logps"] = pair["ref_rejected_logp"]
         examples.append(example)
     return examples, counts
 
@@ -203,7 +196,8 @@ def stored_dataset(examples, training_args):
     """
     from datasets import Dataset
 
-    # output_dir is unfinished until training.finish renames it and removes folders "checkpoint-*".
+    # training.begin has made output_dir an unfinished folder; training.finish renames it, without
+    # what is called "checkpoint-*" in it.
     folder = f"{training_args.output_dir}/checkpoint-pairs"
     with training_args.main_process_first(local=False):
         if not os.path.exists(f"{folder}/dataset_info.json"):
@@ -252,7 +246,7 @@ def build_trainer(data, training_args, model_args, tokenizer, examples, uses_sto
         )
         # Else the fields that model.forward does not take would not reach the collator.
         training_args.remove_unused_columns = False
-    # With stored log-probabilities the path was there to be compared.
+    # With stored log-probabilities the path has served its purpose, in check_stored_reference.
     reference_path = None if uses_stored else data.ref_model_name_or_path
     policy, reference = load_models(training_args, model_args, reference_path)
     training.choose_packing(training_args, policy)
@@ -283,8 +277,7 @@ def main():
     check_losses(training_args)
     # A loss of losses.py stands alone; TRL's losses may be several, and need no extra fields.
     extra_fields = losses.EXTRA_FIELDS.get(training_args.loss_type[0], [])
-    pairs = read_pairs(data.dataset_name, extra_fields)
-    stored = pair_tokens.stored_reference(pairs)
+    pairs, stored = pair_tokens.read(data.dataset_name, extra_fields)
     check_reference(data, training_args, stored)
     check_models([model_args.model_name_or_path, data.ref_model_name_or_path], pairs)
     tokenizer = models.tokenizer(

@@ -24,15 +24,15 @@ class TokenOptions:
 
 
 def tokenise(pairs, tokenizer, options, counts, extra_fields=()):
-    """Yields (pair, example) of the pairs to train on; counts, a Counter, gets all of them.
+    """Yields (pair, example) of the pairs to train on; adds to the Counter `counts`.
 
-    Counted is the outcome of each pair: "thought", or what outcome_of_cut says. "rewritten turns"
-    are of the assistant, and altered by the template, so that they have no loss.
+    Counted are the outcome of each pair, "does not fit" or what outcome_of_cut says, and "rewritten
+    turns": of the assistant, and altered by the template, so that they have no loss.
     """
     end = chats.turn_end(tokenizer)
     for pair in pairs:
         example, rewritten_turns = tokenise_pair(pair, extra_fields, tokenizer, end, options)
-        outcome = "thought" if example is None else outcome_of_cut(example, options)
+        outcome = "does not fit" if example is None else outcome_of_cut(example, options)
         counts[outcome] += 1
         if outcome in ("complete", "cut"):
             counts["rewritten turns"] += rewritten_turns
@@ -44,7 +44,7 @@ def dropped(counts):
     return (
         f"dropped, too long: {counts['too long']}, "
         f"dropped, equal within --max_length: {counts['equal']}, "
-        f"dropped, thoughts or turns that do not fit the prompt: {counts['thought']}"
+        f"dropped, thoughts or turns that do not fit the prompt: {counts['does not fit']}"
     )
 
 
@@ -104,7 +104,7 @@ def sequence(example, side, options):
 
 
 def outcome_of_cut(example, options):
-    """What --max_length does to a pair: "complete", "cut", or why it is dropped.
+    """What --max_length does to a pair: "complete" (nothing), "cut", or why it is dropped.
 
     "too long": the prompt leaves no room for a response, or none for a token that counts. "equal":
     chosen and rejected differ only in what is cut off, so that there is nothing to compare.
@@ -115,7 +115,7 @@ def outcome_of_cut(example, options):
     for name in ("chosen_ids", "rejected_ids", "explored_ids"):
         if name in example:
             sequences[name] = prompt + example[name]
-    longest = max(len(sequence) for sequence in sequences.values())
+    longest = max(map(len, sequences.values()))
     remaining = kept(options)
     for side in ("chosen_mask", "rejected_mask"):
         if side in example and not any(([0] * len(prompt) + example[side])[remaining]):
@@ -132,34 +132,33 @@ def outcome_of_cut(example, options):
 # Log-probabilities of a reference, stored in the rows
 
 
-def read(path, extra_fields=()):
-    """The rows of a file of pairs. If the first has log-probabilities of a reference, all must."""
-    fields = list(extra_fields)
-    if STORED[0] in next(rows.read(path)):
-        fields += [*STORED, "reference"]
-    return list(rows.read(path, "preferences", also=fields))
+def read(paths, extra_fields=()):
+    """(the pairs of files, the "reference" of their log-probabilities or None).
 
-
-def stored_reference(pairs):
-    """The "reference" of stored log-probabilities, or None where the pairs have none.
-
-    Pairs of which some have none, or those of another reference, end the program.
+    All pairs have log-probabilities of one reference, or none has any.
     """
-    stored = [pair for pair in pairs if STORED[0] in pair]
-    if not stored:
-        return None
-    first = stored[0]["reference"]
+    fields = list(extra_fields)
+    first = next(rows.read(paths[0]))
+    is_stored = STORED[0] in first
+    if is_stored:
+        fields += [*STORED, "reference"]
+    pairs = []
+    for path in paths:
+        for pair in rows.read(path, "preferences", also=fields):
+            if not is_stored and STORED[0] in pair:
+                rows.refuse(pair, f"{STORED[0]}: {first.place} has none")
+            pairs.append(pair)
+    if not is_stored:
+        return pairs, None
+    reference = pairs[0]["reference"]
     for pair in pairs:
-        if STORED[0] not in pair:
-            rows.refuse(pair, f"{STORED[0]}: missing, where {stored[0].place} has it")
-        reference = pair["reference"]
-        if reference["fingerprint"] != first["fingerprint"]:
+        if pair["reference"]["fingerprint"] != reference["fingerprint"]:
             rows.refuse(
                 pair,
-                f"reference: {reference['model']}, of other weights than {first['model']} "
-                f"of {stored[0].place}",
+                f"reference: {pair['reference']['model']}, of other weights than "
+                f"{reference['model']} of {first.place}",
             )
-    return first
+    return pairs, reference
 
 
 def check_tokens(pair, example, options):
@@ -167,8 +166,9 @@ def check_tokens(pair, example, options):
     if pair["reference"]["tokens"] != tokens_digest(example, options):
         rows.refuse(
             pair,
-            "reference: its log-probabilities are of other tokens; give dpo/0_reference.py this "
-            "template, --max_length, --truncation_mode and --assistant_only_loss",
+            "reference: its log-probabilities are of other tokens; dpo/0_reference.py needs the "
+            "training's --max_length, --truncation_mode, --assistant_only_loss, "
+            "--chat_template_kwargs, and a model with its tokenizer",
         )
 
 
@@ -183,8 +183,9 @@ def weights_digest(path):
     directory = Path(path)
     if not directory.is_dir():
         return models.config(path)._commit_hash
+    files = sorted([*directory.glob("*.safetensors"), *directory.glob("*.bin")])
     digest = hashlib.sha256()
-    for file in sorted(directory.glob("*.safetensors")):
+    for file in files:
         with open(file, "rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()[:16]

@@ -8,8 +8,8 @@ docs/scale.md, for recipes/llama3_8b.sh, and what that table assumes:
 - Hours: 40% of the peak FLOP/s in training and scoring, 50% of the bandwidth or FLOP/s in
   generation. No evaluation.
 - Data: 1e9 tokens to fine-tune on, Table 5's 848,965 preferences, 3 rounds of 20,000 prompts with 8
-  responses and of 2 epochs of pairs; 500 tokens a prompt with a response, in pairs half as many
-  again of padding.
+  responses and of 2 epochs of pairs; 200 tokens a prompt and 300 a response; a pair has its prompt
+  once and no padding.
 
     python preflight/budget.py --stage dpo --gpus 8 --gib 80 --distributed zero3 \
         --sequence 2048 --batch 2
@@ -40,16 +40,15 @@ ROUNDS = 3
 PROMPTS = 20_000  # of a round
 PREFERENCES = 848_965  # Table 5
 EPOCHS = 2  # of a round's pairs
-RESPONSE_TOKENS = 500  # with the prompt
-PADDED_TOKENS = 750  # of a response in a pair, with padding
-PAIR_TOKENS = 2 * PADDED_TOKENS
+RESPONSE_TOKENS = 500  # with the prompt, which has 200
+PAIR_TOKENS = 800  # of a prompt and two responses
 TRAININGS = {
     # A packed batch of two blocks is one row: each token's attention goes over both.
     "sft": Work(1e9, context=2 * 8192, sequence=8192),
-    "reward_model": Work(PREFERENCES * PAIR_TOKENS, context=PADDED_TOKENS, sequence=4096),
+    "reward_model": Work(PREFERENCES * PAIR_TOKENS, context=PAIR_TOKENS, sequence=4096),
     "dpo": Work(
         ROUNDS * EPOCHS * PROMPTS * PAIR_TOKENS,
-        context=PADDED_TOKENS,
+        context=PAIR_TOKENS,
         reference_tokens=ROUNDS * PROMPTS * PAIR_TOKENS,
         sequence=2048,
     ),

@@ -1,10 +1,11 @@
 """GPU memory and disk of each stage, from the model's shape.
 
 Bytes follow what this repository's flags make of TRL 1.16, transformers 5.19, accelerate 1.15 and
-DeepSpeed 0.19.8. ddp and fsdp train float32 weights under bf16 autocast; zero2 and zero3 train bf16
-weights, with float32 ones in the optimizer (arXiv 1910.02054, section 3). All use AdamW and
-gradient checkpointing, and never hold the logits of all tokens at once. Estimates of training are
-for the highest moment, of scoring for the most, of generation for the least.
+DeepSpeed 0.19.8. ddp and fsdp train float32 weights under bf16 autocast, or float32 adapters (LoRA)
+of bf16 weights; zero2 and zero3 train bf16 weights, with float32 ones in the optimizer
+(arXiv 1910.02054, section 3). All use AdamW and gradient checkpointing, and never hold the logits
+of all tokens at once. DPO's pairs have the reference's log-probabilities. Estimates of training are
+for the highest moment and the longest rows, of scoring for the most, of generation for the least.
 """
 
 from dataclasses import dataclass
@@ -36,7 +37,6 @@ class TrainingState:
     weights: float = 0
     gradients: float = 0
     optimizer: float = 0
-    reference: float = 0  # the model stays in memory after its only use
     update: float = 0  # float32 gradients, which ZeRO makes in the optimizer's step
 
 
@@ -54,7 +54,6 @@ def training_state(shape, distributed, gpus, model_size, trained):
             weights=4,  # float32
             gradients=4,
             optimizer=8,  # Adam's two moments in float32
-            reference=4,
             buffers=4 * trained if gpus > 1 else 0,  # buckets: the gradients once more
         )
     if distributed == "zero2":
@@ -62,7 +61,6 @@ def training_state(shape, distributed, gpus, model_size, trained):
             weights=2,  # bf16, on each GPU
             gradients=2 * share,
             optimizer=12 * share,  # float32 weights and Adam's two moments
-            reference=2,
             update=4 * share,
             buffers=deepspeed_buckets,
         )
@@ -71,18 +69,16 @@ def training_state(shape, distributed, gpus, model_size, trained):
             weights=2 * share,
             gradients=2 * share,
             optimizer=12 * share,
-            reference=2 * share,
             update=4 * share,
             buffers=deepspeed_buckets + gathered,
         )
     if distributed == "zero3_offload":
-        # The state, 20 bytes a parameter, is in the machine's memory.
+        # The state, 18 bytes a parameter, is in the machine's memory.
         return TrainingState(buffers=deepspeed_buckets + gathered)
     return TrainingState(  # fsdp
         weights=4 * share,  # float32
         gradients=4 * share + 2,  # all of them in bf16 while a GPU accumulates
         optimizer=8 * share,
-        reference=4 * share,
         # A layer and the head are gathered in bf16 and copied out of that buffer.
         buffers=(2 + 2) * (shape.layer + shape.head),
     )
@@ -158,12 +154,12 @@ def training(shape, stage, *, gpus, sequence, batch, distributed="ddp", lora_ran
     model_size = size(shape, stage)
     trained = size(shape, stage, lora_rank)
     state = training_state(shape, distributed, gpus, model_size, trained)
-    # Under ddp the weights are float32, and autocast leaves what flows between the layers in
-    # float32. With the others the model computes with bf16 weights.
-    autocast = distributed == "ddp"
+    # Where ddp trains float32 weights, autocast leaves what flows between the layers in float32. In
+    # all other cases the model computes with bf16 weights.
+    autocast = distributed == "ddp" and not lora_rank
     tokens = batch * sequence * SEQUENCES_PER_ROW[stage]
-    # All packed blocks of a batch are one row, with a mask.
-    attended = sequence if SEQUENCES_PER_ROW[stage] == 2 else tokens
+    # The two sequences of a pair are one row, and so are all packed blocks of a batch of others.
+    attended = 2 * sequence if SEQUENCES_PER_ROW[stage] == 2 else tokens
 
     stored = stored_activations(shape, tokens, attended, autocast)
     layer = layer_activations(shape, tokens, attended, autocast)
@@ -175,17 +171,19 @@ def training(shape, stage, *, gpus, sequence, batch, distributed="ddp", lora_ran
     # matrices that are trained; the backward pass; the optimizer's step. The parts below describe
     # the backward pass, and what another moment takes beyond it counts as buffers.
     cast_matrices = 0
-    if autocast and not lora_rank:
+    if autocast:
         cast_matrices = 2 * shape.matrices
     forward = stored + cast_matrices
     backward = stored + layer + logits
     highest = max(forward, backward, state.update * trained)
-    adapters = trained if lora_rank else 0
+    weights = state.weights * model_size
+    if lora_rank:
+        # Frozen weights are half of what state.weights, in float32, is.
+        weights = state.weights * (model_size / 2 + trained)
     return gib(
-        weights=state.weights * (model_size + adapters),
+        weights=weights,
         gradients=state.gradients * trained,
         optimizer=state.optimizer * trained,
-        reference=state.reference * model_size if stage == "dpo" else 0,
         activations=stored + layer,
         logits=logits,
         buffers=CUDA_OVERHEAD + state.buffers + highest - stored - layer - logits,
@@ -248,6 +246,8 @@ def disk(shape, *, trained, distributed="zero3", lora_rank=0, downloads=0, token
     else:
         model_bytes = 2
         checkpoint_bytes = 2 + 12  # float32 weights beside the moments
+    if lora_rank:
+        model_bytes = 2  # as the frozen weights
     models = sum(size(shape, stage) for stage in trained)
     largest_trained = max((size(shape, stage, lora_rank) for stage in trained), default=0)
     return gib(

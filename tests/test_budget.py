@@ -191,18 +191,18 @@ def test_states_by_hand():
     Adam has two float32 numbers a parameter; ZeRO's optimizer has the float32 weights too.
     """
     ddp = parts(gpus=1, distributed="ddp")
-    states = [ddp[name] for name in ("weights", "gradients", "optimizer", "reference")]
-    assert states == pytest.approx([29.915, 29.915, 59.830, 29.915], abs=1e-3)
+    states = [ddp[name] for name in ("weights", "gradients", "optimizer")]
+    assert states == pytest.approx([29.915, 29.915, 59.830], abs=1e-3)
     sharded = parts()
     unsharded = parts(gpus=1)
-    gib = {"weights": 1.870, "gradients": 1.870, "optimizer": 11.218, "reference": 1.870}
+    gib = {"weights": 1.870, "gradients": 1.870, "optimizer": 11.218}
     for name, value in gib.items():
         assert sharded[name] == pytest.approx(value, abs=1e-3)
         assert unsharded[name] / 8 == pytest.approx(value, abs=1e-3)
         assert sharded[name] == pytest.approx(unsharded[name] / 8, abs=1e-3)
         assert parts(distributed="zero3_offload")[name] == 0
     zero2 = parts(distributed="zero2")
-    assert zero2["weights"] == zero2["reference"] == pytest.approx(14.957, abs=1e-3)
+    assert zero2["weights"] == pytest.approx(14.957, abs=1e-3)
     assert zero2["optimizer"] == sharded["optimizer"]
     fsdp = parts(distributed="fsdp")
     assert fsdp["weights"] == pytest.approx(3.739, abs=1e-3)
@@ -217,8 +217,10 @@ def test_lora_has_states_of_its_adapters_only():
     lora = parts(gpus=1, distributed="ddp", lora_rank=32)
     assert lora["gradients"] * GIB == 4 * 32 * 32 * 13312
     assert lora["optimizer"] == 2 * lora["gradients"]
-    assert full["weights"] < lora["weights"] < 1.01 * full["weights"]
-    assert lora["reference"] == full["reference"]
+    # The frozen ones are bf16.
+    assert full["weights"] / 2 < lora["weights"] < 1.01 * full["weights"] / 2
+    sharded = parts(distributed="fsdp", lora_rank=32)["weights"]
+    assert sharded == pytest.approx(parts(distributed="fsdp")["weights"] / 2, rel=0.01)
     gradient_of_head = 4 * 128256 * 4096 / GIB
     assert full["logits"] - lora["logits"] == pytest.approx(gradient_of_head)
 
@@ -229,7 +231,7 @@ def test_pairs_are_two_sequences_and_packed_blocks_are_one_row():
     reward_model = parts("reward_model")
     assert pair["activations"] > 1.9 * block["activations"]
     assert pair["total"] > block["total"]
-    assert block["reference"] == reward_model["reference"] == reward_model["logits"] == 0
+    assert reward_model["logits"] == 0
     assert pair["activations"] == reward_model["activations"]
     assert block["activations"] == parts("preference_model")["activations"]
     # In fine-tuning a batch is one packed row: the mask of a batch of two is four times that of
@@ -244,7 +246,7 @@ def test_pairs_are_two_sequences_and_packed_blocks_are_one_row():
 def test_what_fits():
     """The recipe's settings fit on 8 x 80 GB with ZeRO-3.
 
-    Of the full trainings only the reward model's fits on a single H200, and that just.
+    Of the full trainings fine-tuning does not fit on a single H200, the others only just.
     """
     gib_of_80 = shapes.MACHINES["8x80"].gib
     gib_of_141 = shapes.MACHINES["1x141"].gib
@@ -253,9 +255,9 @@ def test_what_fits():
         assert parts(stage, sequence=sequence, distributed="ddp")["total"] > gib_of_80
         full = parts(stage, 1, sequence, 2, "ddp")["total"]
         lora = parts(stage, 1, sequence, 2, "ddp", lora_rank=32)["total"]
-        assert lora < gib_of_141 / 1.9
+        assert lora < gib_of_141 / 5
         assert full > 0.9 * gib_of_141
-        assert (full > gib_of_141) == (stage != "reward_model")
+        assert (full > gib_of_141) == (stage == "sft")
 
 
 @pytest.mark.parametrize("autocast", [False, True])
@@ -341,7 +343,7 @@ def test_disk_by_hand():
     assert disk["rows"] * GIB == 1e10
     assert disk["total"] == pytest.approx(sum_of_parts(disk))
     lora = footprint.disk(LLAMA, trained=trained, distributed="ddp", lora_rank=32)
-    assert lora["models"] == 2 * disk["models"]
+    assert lora["models"] == disk["models"]
     assert lora["checkpoints"] < 0.5
     assert footprint.disk(LLAMA, trained=[])["total"] == 0
 
@@ -391,7 +393,7 @@ def test_the_table_is_printed():
     assert sum("8 x 80 GB" in row for row in rows) == 5
     assert sum("1 x 141 GB" in row for row in rows) == 8
     too_large = [row.split(" | ")[1] for row in rows if "does not fit" in row]
-    assert too_large == ["sft, ddp", "dpo, ddp"]
+    assert too_large == ["sft, ddp"]
     assert assumed.startswith("- GiB: ")
     assert "- Hours: 40% of" in assumed
     assert "- Data: " in assumed

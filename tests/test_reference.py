@@ -142,6 +142,22 @@ def test_a_policy_that_starts_as_its_reference_is_loaded_once(
     assert history(out)[0]["loss"] == pytest.approx(0.6931, abs=1e-4)
 
 
+def test_lora_has_a_reference_of_its_own(monkeypatch, tmp_path, loaded, stored, noisy, sft):
+    """Where it is not the policy's start: beside it, or stored."""
+    lora = ["--use_peft", "--lora_r", 4]
+    logs = []
+    for name, file, flags in (
+        ("beside", stored[0], ["--ref_model_name_or_path", sft]),
+        ("stored", stored[1], []),
+    ):
+        out = tmp_path / name
+        run_here("dpo/1_dpo.py", monkeypatch, *training_flags(noisy, file, out, *lora, *flags))
+        logs.append([entry["loss"] for entry in history(out) if "loss" in entry])
+    assert logs[0] == pytest.approx(logs[1], rel=1e-4)
+    assert abs(logs[0][0] - 0.6931) > 1e-3
+    assert loaded == [str(noisy), str(sft), str(noisy)]
+
+
 def test_slic_has_no_reference(monkeypatch, tmp_path, stored, sft):
     out = tmp_path / "out"
     run_here(
@@ -219,7 +235,11 @@ def test_files_with_and_without_log_probabilities_do_not_mix(monkeypatch, tmp_pa
     flags = training_flags(sft, stored[1], tmp_path / "out", "--dataset_name", stored[1], more)
     with pytest.raises(SystemExit) as stopped:
         run_here("dpo/1_dpo.py", monkeypatch, *flags)
-    assert str(stopped.value) == f"{more}:1: ref_chosen_logp: missing, where {stored[1]}:1 has it"
+    assert str(stopped.value) == f"{more}:1: ref_chosen_logp: missing"
+    flags = training_flags(sft, more, tmp_path / "out", "--dataset_name", more, stored[1])
+    with pytest.raises(SystemExit) as stopped:
+        run_here("dpo/1_dpo.py", monkeypatch, *flags)
+    assert str(stopped.value) == f"{stored[1]}:1: ref_chosen_logp: {more}:1 has none"
 
 
 def test_without_log_probabilities_a_reference_is_needed(monkeypatch, tmp_path, stored, sft):
