@@ -23,7 +23,7 @@ import sys
 from collections import Counter
 
 import pair_tokens
-from common import arguments, batches, models, packing, rows, shards
+from common import arguments, batches, models, rows, shards
 from common.progress import Progress
 from pair_tokens import SIDES, STORED
 
@@ -93,6 +93,8 @@ class Reference:
         import torch
         from transformers import AutoModelForCausalLM
         from trl.trainer.utils import add_fused_lm_head
+
+        from common import packing  # which imports torch
 
         self.model = models.load(AutoModelForCausalLM, path, dtype=dtype)
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,31 +1,38 @@
-"""Measure memory, speed and FLOPs utilisation of the trainings on one GPU.
+"""Measure the trainings beside TRL's own: seconds a step, real tokens a second, MFU, memory.
 
-The table shows the measured memory beside what preflight/footprint.py computes.
+Three ways in turn, in one run: TRL's command (`trl sft`, `trl reward`, `trl dpo`) with its
+defaults, our script on padded batches, and our script as it is, packed. All have the same rows,
+batch, precision and checkpointing. Our DPO reads the reference's log-probabilities, and a step of
+it is charged with its share of dpo/0_reference.py, over two epochs; TRL's default computes the
+reference in each step.
 
-Models have the shape of published ones and random weights; rows have --sequence tokens. The scripts
-and flags are those of run_loop.sh, in bf16 with gradient checkpointing and batches of 2 rows.
+Models have random weights (random_weights.py). The lengths of the rows vary: they are those of
+--pairs_file, by the tokenizer of --tokenizer, or else lognormal, as conversations are: prompts of
+median 120 tokens (sigma 1), responses of median 250 (sigma 0.6), cut at --max_length.
 
-Seconds are the median over all steps but the first three. Memory is the highest that nvidia-smi
-reports while the script runs, less what was in use before. Utilisation (MFU) counts the FLOPs that
-the model needs, without what checkpointing computes again. Without a GPU, or where the computed
-memory exceeds it, a row says so. --directory needs room for one model at a time, 40 GiB at 8B.
+A step's seconds are the median over all but the first three. Real tokens are those of all sequences
+without padding, prompts of pairs twice, whatever a way computes; MFU counts the FLOPs that these
+need, without what checkpointing computes again. Memory is the process's on a CPU; on a GPU it is
+what nvidia-smi reports, less what was in use before, beside what preflight/footprint.py computes.
+Without a GPU the large shapes say "not run".
 
-    python speed/training_speed.py --directory my_models
+    python speed/training_speed.py --models smollm2_135m --stages dpo
 """
 
 import argparse
 import itertools
 import json
 import os
+import random
 import shutil
 import statistics
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 from pathlib import Path
 
-from common import tables
+from common import rows, tables
 
 # The budget's formulas: modules without a number, but of another folder.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "preflight"))
@@ -35,40 +42,42 @@ import footprint
 import shapes
 
 ROOT = Path(__file__).resolve().parent.parent
-BATCH = 2  # rows
 WARM_UP = 3  # steps that are not timed
 LORA_RANK = 32
-SCRIPTS = {
-    "sft": "sft/2_finetune.py",
-    "reward_model": "reward_modeling/2a_bradley_terry.py",
-    "dpo": "dpo/1_dpo.py",
+EPOCHS = 2  # over which a reference's pass is spread
+# What a CPU can train: the models of recipes/tiny.sh and recipes/smollm2.sh.
+SMALL_SHAPES = {
+    "tiny": shapes.Shape(4, 128, 256, 4, 4, 32, 644, True, 512),
+    "smollm2_135m": shapes.Shape(30, 576, 1536, 9, 3, 64, 49152, True, 8192),
 }
-HEAD = [
-    "model",
-    "stage",
-    "trained",
-    "GiB computed",
-    "GiB measured",
-    "s a step",
-    "tokens/s",
-    "TFLOP/s",
-    "MFU",
-]
+SHAPES = {**SMALL_SHAPES, **shapes.SHAPES}
+SCRIPTS = {
+    "sft": ("trl.scripts.sft", "sft/2_finetune.py"),
+    "reward_model": ("trl.scripts.reward", "reward_modeling/2a_bradley_terry.py"),
+    "dpo": ("trl.scripts.dpo", "dpo/1_dpo.py"),
+}
+WAYS = ("TRL", "padded", "packed")
+# {stage: the flag that gives our script padded batches}
+PADDED = {"sft": "--packing", "reward_model": "--packed", "dpo": "--packed"}
+HEAD = ["model", "stage", "trained", "way", "s a step", "real tokens/s", "times TRL's", "MFU"]
+HEAD += ["GiB", "GiB computed"]
 TEMPLATE = (
     "{% for m in messages %}{{ '<' + m['role'] + '> ' }}"
     "{% generation %}{{ m['content'] + ' </s> ' }}{% endgeneration %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant> ' }}{% endif %}"
 )
+TEMPLATE_TOKENS = 4  # the roles and ends of two turns
 
 
 # Models and rows
 
 
 def make_model(directory, shape):
-    """A model of that shape with random weights in bf16, and a tokenizer of whole words."""
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
+    """A directory with the shape's config.json, and a tokenizer of whole words; no weights."""
+    from transformers import LlamaConfig
 
     config = LlamaConfig(
+        architectures=["LlamaForCausalLM"],
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
@@ -81,18 +90,17 @@ def make_model(directory, shape):
         pad_token_id=0,
         eos_token_id=1,
     )
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(directory)
+    config.save_pretrained(directory)
     word_tokenizer().save_pretrained(directory)
 
 
 def word_tokenizer():
-    """A tokenizer with a token for each word w0, w1, ..., w999."""
+    """A tokenizer with a token for each word w0, w1, ..., w599."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     words = ["<pad>", "</s>", "<user>", "<assistant>"]
-    words += [f"w{number}" for number in range(1000)]
+    words += [f"w{number}" for number in range(600)]
     vocabulary = {word: token_id for token_id, word in enumerate(words)}
     word_level = Tokenizer(models.WordLevel(vocabulary, unk_token="w0"))
     word_level.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -103,32 +111,58 @@ def word_tokenizer():
     return tokenizer
 
 
-def make_rows(path, stage, sequence, count):
-    """Rows of `sequence` tokens each, a quarter of them the prompt's."""
-    prompt_length = sequence // 4
-    response_length = sequence - prompt_length - 4  # the template's role and end of both turns
+def drawn_lengths(count, generator):
+    """[(tokens of a prompt, of its chosen, of its rejected response)] of lognormal lengths."""
+    lengths = []
+    for _ in range(count):
+        prompt = generator.lognormvariate(4.79, 1.0)  # median e^4.79 = 120
+        chosen = generator.lognormvariate(5.52, 0.6)  # median e^5.52 = 250
+        rejected = generator.lognormvariate(5.52, 0.6)
+        lengths.append(tuple(max(1, round(tokens)) for tokens in (prompt, chosen, rejected)))
+    return lengths
+
+
+def lengths_of_file(path, tokenizer_path, count, generator):
+    """The same of pairs of a file, drawn with replacement."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
+
+    def tokens(messages):
+        text = " ".join(message["content"] for message in messages)
+        return max(1, len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+    known = [
+        tuple(tokens(row[field]) for field in ("prompt", "chosen", "rejected"))
+        for row in rows.read(path, "preferences")
+    ]
+    return generator.choices(known, k=count)
+
+
+def write_rows(path, stage, lengths, generator):
+    """Rows of words drawn at random, of these lengths."""
+
+    def turn(role, length):
+        words = [f"w{generator.randrange(600)}" for _ in range(length)]
+        return {"role": role, "content": " ".join(words)}
+
     with open(path, "w") as file:
-        for number in range(count):
-            row_id = f"{path.stem}-{number}"
-            prompt = turn("user", prompt_length, number)
-            chosen = turn("assistant", response_length, number + 1)
-            rejected = turn("assistant", response_length, number + 2)
+        for number, (prompt, chosen, rejected) in enumerate(lengths):
+            row = {"id": f"{path.stem}-{number}", "prompt": [turn("user", prompt)]}
+            row["chosen"] = [turn("assistant", chosen)]
+            row["rejected"] = [turn("assistant", rejected)]
             if stage == "sft":
-                row = {"id": row_id, "messages": [prompt, chosen]}
-            else:
-                row = {
-                    "id": row_id,
-                    "prompt": [prompt],
-                    "chosen": [chosen],
-                    "rejected": [rejected],
-                }
+                row = {"id": row["id"], "messages": row["prompt"] + row["chosen"]}
             file.write(json.dumps(row) + "\n")
 
 
-def turn(role, length, seed):
-    """A message of `length` words; another seed gives other words."""
-    words = [f"w{(seed + 7 * position) % 1000}" for position in range(length)]
-    return {"role": role, "content": " ".join(words)}
+def real_tokens(stage, lengths, max_length):
+    """Tokens of all sequences of these rows, as they are cut."""
+    total = 0
+    for prompt, *responses in lengths:
+        for response in responses[: 1 if stage == "sft" else 2]:
+            total += min(max_length, prompt + response + TEMPLATE_TOKENS)
+    return total
 
 
 # Measuring
@@ -143,30 +177,22 @@ def gpu(query):
         return None
 
 
-class PeakMemory(threading.Thread):
-    """Watches the memory of the GPU until it is stopped; `peak` in MiB."""
-
-    def __init__(self):
-        super().__init__()
-        self.peak = 0.0
-        self.stopped = threading.Event()
-
-    def run(self):
-        while not self.stopped.wait(0.1):
-            self.peak = max(self.peak, gpu("memory.used") or 0)
-
-    def stop(self):
-        self.stopped.set()
-        self.join()
+def memory_of(process):
+    """GiB that a process holds at most so far, or that the GPU holds now."""
+    used = gpu("memory.used")
+    if used is not None:
+        return used / 1024
+    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 2**20
+    return 0.0
 
 
-def measure(command):
-    """(seconds of each step but the first, GiB of the GPU) of a training that logs every step."""
-    used_before = gpu("memory.used")
-    memory = PeakMemory()
-    memory.start()
+def measure(command, steps):
+    """(median seconds of a step, GiB) of a training that logs every step, which is then ended."""
+    used_before = (gpu("memory.used") or 0) / 1024
     process = subprocess.Popen(
-        [sys.executable, *command],
+        [sys.executable, "speed/random_weights.py", *command],
         cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "0"},
         text=True,
@@ -175,169 +201,205 @@ def measure(command):
     )
     output = []
     step_ends = []
+    gib = 0.0
     for line in process.stdout:
         output.append(line)
         if line.startswith("{'loss'"):
             step_ends.append(time.perf_counter())
-    memory.stop()
-    if process.wait():
+            gib = max(gib, memory_of(process))
+        if len(step_ends) == steps:
+            process.kill()  # before it saves the model
+    process.wait()
+    if len(step_ends) < steps:
         sys.exit(f"{command[0]} failed:\n{''.join(output[-5:])}")
     seconds = [end - start for start, end in itertools.pairwise(step_ends)]
-    return seconds, (memory.peak - used_before) / 1024
+    # seconds[0] is the second step's: the first has no start.
+    return statistics.median(seconds[WARM_UP - 1 :]), gib - used_before
 
 
-def training_command(args, stage, lora_rank, model, output_dir):
-    """The command of a training, whose rows it writes first."""
-    directory = output_dir.parent
-    rows_file = directory / "trained.jsonl"
-    held_out_file = directory / "held_out.jsonl"
-    make_rows(rows_file, stage, args.sequence, BATCH * args.steps)
-    # Of another length: a held-out prompt must not be one that is trained on.
-    make_rows(held_out_file, stage, args.sequence - 8, BATCH)
+def reference_seconds(directory, args):
+    """Seconds of dpo/0_reference.py for the rows of a step."""
+    command = ["dpo/0_reference.py", "--model_name_or_path", directory / "model"]
+    command += ["--pairs_file", directory / "train.jsonl", "--max_length", args.max_length]
+    command += ["--output_file", directory / "stored.jsonl"]
+    command += ["--dtype", "bfloat16" if gpu("memory.total") else "float32"]
+    done = subprocess.run(
+        [sys.executable, "speed/random_weights.py", *map(str, command)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(f"dpo/0_reference.py failed:\n{done.stderr}")
+    seconds = float(done.stdout.split()[-2])
+    return seconds / args.steps
+
+
+def training_command(way, stage, lora_rank, directory, args):
+    module, script = SCRIPTS[stage]
+    on_gpu = gpu("memory.total") is not None
     flags = {
-        "--model_name_or_path": model,
-        "--dataset_name": rows_file,
-        "--output_dir": output_dir,
-        "--max_length": args.sequence,
-        "--per_device_train_batch_size": BATCH,
+        "--model_name_or_path": directory / "model",
+        "--output_dir": directory / "trained",
+        "--max_length": args.max_length,
+        "--per_device_train_batch_size": args.batch,
         "--logging_steps": 1,
-        "--max_steps": args.steps,
-        "--bf16": True,
-        "--gradient_checkpointing": True,
+        "--max_steps": args.steps + 1,  # the last one is never reached
+        "--bf16": on_gpu,
+        "--gradient_checkpointing": on_gpu,
+        "--dataloader_pin_memory": on_gpu,
         "--save_strategy": "no",
         "--disable_tqdm": True,
+        "--report_to": "none",
     }
-    if stage == "dpo":
-        flags["--ref_model_name_or_path"] = model
-    if stage == "reward_model":
-        flags["--held_out_name"] = held_out_file
     if lora_rank:
-        flags["--use_peft"] = True
-        flags["--lora_r"] = lora_rank
-        flags["--lora_alpha"] = 2 * lora_rank
-    command = [SCRIPTS[stage]]
+        flags |= {"--use_peft": True, "--lora_r": lora_rank, "--lora_alpha": 2 * lora_rank}
+    if way == "TRL":
+        flags["--dataset_name"] = directory / "rows"
+        script = module
+    else:
+        flags["--dataset_name"] = directory / ("stored.jsonl" if stage == "dpo" else "train.jsonl")
+        if stage == "reward_model":
+            flags["--held_out_name"] = directory / "held_out.jsonl"
+        if way == "padded":
+            flags[PADDED[stage]] = False
+    command = [script]
     for flag, value in flags.items():
         command += [flag, str(value)]
-    return command + args.flags.split()
+    return command
 
 
-def tokens_of_step(stage, sequence):
-    sequences = 1 if stage == "sft" else 2  # of a row: chosen and rejected
-    return BATCH * sequence * sequences
+def prepare(directory, shape, stage, lengths, generator):
+    """Write the model's configuration and the rows, for ours and for `load_dataset`."""
+    make_model(directory / "model", shape)
+    write_rows(directory / "train.jsonl", stage, lengths, generator)
+    write_rows(directory / "held_out.jsonl", stage, lengths[:2], generator)
+    (directory / "rows").mkdir()
+    shutil.copy(directory / "train.jsonl", directory / "rows/train.jsonl")
 
 
-def flops_of_step(shape, stage, lora_rank, sequence):
+def flops_of_step(shape, stage, lora_rank, tokens, sequences):
     """FLOPs that the model needs: the backward pass takes twice those of the forward pass."""
-    # Fine-tuning packs the rows of a batch into one sequence, with a mask between them.
-    context = BATCH * sequence if stage == "sft" else sequence
-    tokens = tokens_of_step(stage, sequence)
     has_head = stage != "reward_model"
-    flops = 3 * compute.flops(shape, tokens, context, head=has_head)
+    flops = 3 * compute.flops(shape, tokens, tokens / sequences, head=has_head)
     if lora_rank:
         # Frozen matrices get no gradient. Attention itself has none: context 0 leaves it out.
         flops -= compute.flops(shape, tokens, 0, head=has_head)
     return flops
 
 
-def measured_cells(args, shape, stage, lora_rank, model):
-    """The last five cells of a row: a training that has been run."""
-    if not model.exists():
-        make_model(model, shape)
-    output_dir = model.parent / "trained"
-    seconds, gib = measure(training_command(args, stage, lora_rank, model, output_dir))
-    shutil.rmtree(output_dir)
-    # seconds[0] is the second step's: the first has no start.
-    step_seconds = statistics.median(seconds[WARM_UP - 1 :])
-    tokens_per_second = tokens_of_step(stage, args.sequence) / step_seconds
-    flops_per_second = flops_of_step(shape, stage, lora_rank, args.sequence) / step_seconds
-    return [
-        f"{gib:.1f}",
-        f"{step_seconds:.2f}",
-        f"{tokens_per_second:.0f}",
-        f"{flops_per_second / 1e12:.1f}",
-        f"{flops_per_second / args.peak_flops:.1%}",
-    ]
+def measured_rows(args, name, shape, stage, lora_rank):
+    """The rows of the table for one training: a line for each way."""
+    generator = random.Random(args.seed)
+    count = args.batch * (args.steps + 1)
+    if args.pairs_file:
+        lengths = lengths_of_file(args.pairs_file, args.tokenizer, count, generator)
+    else:
+        lengths = drawn_lengths(count, generator)
+    seconds = {way: [] for way in WAYS}
+    gib = dict.fromkeys(WAYS, 0.0)
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        prepare(directory, shape, stage, lengths, generator)
+        for _ in range(args.rounds):
+            reference = 0.0
+            if stage == "dpo":
+                reference = reference_seconds(directory, args) / EPOCHS
+            for way in WAYS:
+                print(f"# {name}, {stage}: {way}", file=sys.stderr, flush=True)
+                command = training_command(way, stage, lora_rank, directory, args)
+                step, used = measure(command, args.steps)
+                seconds[way].append(step if way == "TRL" else step + reference)
+                gib[way] = max(gib[way], used)
+    tokens = real_tokens(stage, lengths, args.max_length) / (args.steps + 1)
+    sequences = args.batch * (1 if stage == "sft" else 2)
+    flops = flops_of_step(shape, stage, lora_rank, tokens, sequences)
+    medians = {way: statistics.median(values) for way, values in seconds.items()}
+    for way in WAYS:
+        has_gpu = gpu("memory.total") is not None
+        mfu = f"{flops / medians[way] / args.peak_flops:.1%}" if has_gpu else "-"
+        yield [
+            way,
+            f"{medians[way]:.3f}",
+            f"{tokens / medians[way]:.0f}",
+            f"{medians['TRL'] / medians[way]:.2f}",
+            mfu,
+            f"{gib[way]:.1f}",
+        ]
 
 
-def cells_of_training(args, name, shape, stage, lora_rank, model, total_mib):
-    """A row of the table; total_mib: memory of the GPU, None without one."""
-    computed = footprint.training(
-        shape, stage, gpus=1, sequence=args.sequence, batch=BATCH, lora_rank=lora_rank
-    )["total"]
-    trained = f"LoRA {lora_rank}" if lora_rank else "full"
-    cells = [name, stage, trained, f"{computed:.1f}"]
-    if total_mib is None:
-        return [*cells, "not run", "-", "-", "-", "-"]
-    if computed > total_mib / 1024:
-        return [*cells, "does not fit", "-", "-", "-", "-"]
-    return cells + measured_cells(args, shape, stage, lora_rank, model)
+def lines_of_training(args, name, shape, stage, lora_rank):
+    """The lines of the table for one training."""
+    total_mib = gpu("memory.total")
+    first = [name, stage, f"LoRA {lora_rank}" if lora_rank else "full"]
+    if total_mib is None and name not in SMALL_SHAPES:
+        yield [*first, "-", "not run", *["-"] * 4, computed_gib(args, shape, stage, lora_rank)]
+        return
+    computed = "-"
+    if total_mib is not None:
+        computed = computed_gib(args, shape, stage, lora_rank)
+        if float(computed) > total_mib / 1024:
+            yield [*first, "-", "does not fit", *["-"] * 4, computed]
+            return
+    for cells in measured_rows(args, name, shape, stage, lora_rank):
+        yield [*first, *cells, computed if cells[0] == "packed" else "-"]
+
+
+def computed_gib(args, shape, stage, lora_rank):
+    parts = footprint.training(
+        shape, stage, gpus=1, sequence=args.max_length, batch=args.batch, lora_rank=lora_rank
+    )
+    return f"{parts['total']:.1f}"
 
 
 # Arguments
 
 
 def parse_arguments():
-    """The arguments; args.shapes: {name of a model: Shape}."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    known_shapes = ", ".join(SHAPES)
     parser.add_argument(
-        "--directory", required=True, help="for a model at a time, and what its training saves"
-    )
-    known_shapes = ", ".join(shapes.SHAPES)
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=["llama3_8b", "llama3.2_1b"],
-        help=f"{known_shapes}; a directory",
+        "--models", nargs="+", default=["llama3_8b", "llama3.2_1b"], help=known_shapes
     )
     parser.add_argument("--stages", nargs="+", default=list(SCRIPTS), choices=SCRIPTS)
-    parser.add_argument("--sequence", type=int, default=2048, help="tokens of a row")
-    parser.add_argument("--steps", type=int, default=13)
+    parser.add_argument(
+        "--trained", nargs="+", default=["full", "lora"], choices=["full", "lora"], help="weights"
+    )
+    parser.add_argument("--batch", type=int, default=4, help="rows of a step")
+    parser.add_argument("--steps", type=int, default=13, help="of each training")
+    parser.add_argument("--rounds", type=int, default=1, help="measurements, of which the median")
+    parser.add_argument("--max_length", type=int, default=2048, help="tokens of a sequence")
+    parser.add_argument("--pairs_file", help="pairs, whose lengths the rows get")
+    parser.add_argument("--tokenizer", help="of --pairs_file: a model directory")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--peak_flops",
         type=float,
         default=989e12,
         help="of the GPU in bf16 (default: H100, H200 SXM)",
     )
-    parser.add_argument("--flags", default="", help="more of them, for all trainings")
     args = parser.parse_args()
-    args.shapes = {}
     for name in args.models:
-        try:
-            args.shapes[name] = load_shape(name)
-        except (OSError, ValueError) as error:
-            parser.error(
-                f"--models {name}: none of {known_shapes}, nor a directory of a model ({error})"
-            )
+        if name not in SHAPES:
+            parser.error(f"--models {name}: none of {known_shapes}")
     if args.steps < WARM_UP + 2:
         parser.error(
             f"--steps {args.steps}: the first {WARM_UP} warm up, give {WARM_UP + 2} or more"
         )
+    if bool(args.pairs_file) != bool(args.tokenizer):
+        parser.error("--pairs_file and --tokenizer: give both or none")
     return args
-
-
-def load_shape(name):
-    """The Shape of a model that preflight/shapes.py lists, or of a model directory."""
-    if name in shapes.SHAPES:
-        return shapes.SHAPES[name]
-    config = json.loads(Path(name, "config.json").read_text())
-    return shapes.shape(config)
 
 
 def main():
     args = parse_arguments()
-    total_mib = gpu("memory.total")
-    print(f"Rows of {args.sequence} tokens, a batch of {BATCH}:\n")
-    print(tables.markdown(HEAD, []))
-    for name, shape in args.shapes.items():
-        # The model is removed afterwards: "random-" tells it from a directory of the user's.
-        # The trainings run in the checkout, wherever this was called.
-        model = Path(args.directory).resolve() / f"random-{Path(name).name}"
-        for stage, lora_rank in itertools.product(args.stages, [0, LORA_RANK]):
-            cells = cells_of_training(args, name, shape, stage, lora_rank, model, total_mib)
+    print(tables.markdown(HEAD, []), flush=True)
+    ranks = {"full": 0, "lora": LORA_RANK}
+    for name, stage, trained in itertools.product(args.models, args.stages, args.trained):
+        for cells in lines_of_training(args, name, SHAPES[name], stage, ranks[trained]):
             print(tables.markdown_line(cells), flush=True)
-        shutil.rmtree(model, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,14 @@
-"""speed/training_speed.py: its table without a GPU; trainings with a scripted nvidia-smi."""
+"""speed/training_speed.py: its table with and without a GPU, and a small model on the CPU."""
 
 import itertools
 import json
 import os
+import random
+import runpy
 
 import pytest
 
-from commands import ran, run
-
-TINY = {
-    "model_type": "llama",
-    "num_hidden_layers": 2,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_attention_heads": 4,
-    "vocab_size": 1100,
-    "max_position_embeddings": 256,
-}
+from commands import ROOT, ran, run, write_jsonl
 
 
 def cells(printed):
@@ -28,53 +20,75 @@ def cells(printed):
     return rows[2:]
 
 
-def test_without_a_gpu_every_row_says_not_run(tmp_path):
-    out = tmp_path / "out"
-    done = ran("speed/training_speed.py", "--directory", out, env={"PATH": ""})
+def test_without_a_gpu_large_models_are_not_run():
+    done = ran("speed/training_speed.py", env={"PATH": ""})
     rows = cells(done.stdout)
     models = ("llama3_8b", "llama3.2_1b")
     stages = ("sft", "reward_model", "dpo")
     weights = ("full", "LoRA 32")
     assert [tuple(row[:3]) for row in rows] == [*itertools.product(models, stages, weights)]
     assert {row[4] for row in rows} == {"not run"}
-    assert not out.exists()
-    flags = "--stage dpo --gpus 1 --distributed ddp --gib 999 --lora_rank 32".split()
+    flags = "--stage dpo --gpus 1 --distributed ddp --gib 999 --lora_rank 32 --batch 4".split()
     budget = ran("preflight/budget.py", *flags).stdout
-    assert rows[5][3] == budget.splitlines()[-1].split()[1]
+    assert rows[5][-1] == budget.splitlines()[-1].split()[1]
 
 
-def test_a_model_that_is_not_known_is_refused(tmp_path):
-    done = run("speed/training_speed.py", "--directory", tmp_path, "--models", "llama3_9b")
-    assert done.returncode == 2
-    assert "--models llama3_9b: none of llama3_8b, " in done.stderr
-
-
-@pytest.mark.parametrize("total", [4, 81920])
-def test_the_trainings_are_run_where_the_budget_fits(tmp_path, total):
-    """On the CPU, with a scripted GPU whose used memory grows by a GiB while a training runs."""
-    tiny = tmp_path / "tiny"
-    out = tmp_path / "out"
-    tools = tmp_path / "tools"
-    tiny.mkdir()
-    tools.mkdir()
-    (tiny / "config.json").write_text(json.dumps(TINY))
-    used = f"[[ -e {out}/trained.jsonl ]] && ls {out} | grep -q partial && echo 1536 || echo 512"
-    nvidia_smi = tools / "nvidia-smi"
-    nvidia_smi.write_text(f"#!/bin/bash\n[[ $* == *total* ]] && echo {total} && exit\n{used}\n")
+def test_what_does_not_fit_on_the_gpu_is_not_run(tmp_path):
+    nvidia_smi = tmp_path / "nvidia-smi"
+    nvidia_smi.write_text("#!/bin/bash\necho 1024\n")
     nvidia_smi.chmod(0o755)
-    flags = ["--directory", out, "--models", tiny, "--stages", "dpo", "--sequence", 64]
-    flags += ["--steps", 5, "--flags", "--use_cpu True --dataloader_pin_memory False"]
-    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
-    done = ran("speed/training_speed.py", *flags, env=environment)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = ran("speed/training_speed.py", "--models", "llama3.2_1b", env=environment)
+    assert {row[4] for row in cells(done.stdout)} == {"does not fit"}
+
+
+@pytest.mark.parametrize(
+    "flags, reason",
+    [
+        (["--models", "llama3_9b"], "--models llama3_9b: none of tiny, "),
+        (["--steps", 4], "--steps 4: the first 3 warm up"),
+        (["--pairs_file", "pairs.jsonl"], "--pairs_file and --tokenizer: give both or none"),
+    ],
+)
+def test_wrong_arguments_are_refused(flags, reason):
+    done = run("speed/training_speed.py", *flags)
+    assert done.returncode == 2
+    assert reason in done.stderr
+
+
+def test_a_small_model_is_trained_in_three_ways(sft, tmp_path):
+    """With the lengths of a file of pairs."""
+    pair = {"id": "0", "prompt": [{"role": "user", "content": "Sort these: dog, cat."}]}
+    pair["chosen"] = [{"role": "assistant", "content": "cat, dog"}]
+    pair["rejected"] = [{"role": "assistant", "content": "dog, cat, that is all"}]
+    file = write_jsonl(tmp_path / "pairs.jsonl", [pair])
+    flags = "--models tiny --stages dpo --trained full --batch 2 --steps 5".split()
+    done = ran("speed/training_speed.py", *flags, "--pairs_file", file, "--tokenizer", sft)
     rows = cells(done.stdout)
-    assert [row[2] for row in rows] == ["full", "LoRA 32"]
-    if total == 4:
-        assert {row[4] for row in rows} == {"does not fit"}
-        return
-    for name, stage, _, _, used_gib, seconds, tokens, flops, mfu in rows:
-        assert (name, stage, used_gib) == (str(tiny), "dpo", "1.0")
-        assert float(tokens) == pytest.approx(2 * 2 * 64 / float(seconds), rel=0.5)
-        assert float(flops) >= 0
-        assert mfu.endswith("%")
-    assert not list(out.glob("*tiny"))
-    assert not (out / "trained").exists()
+    assert [row[3] for row in rows] == ["TRL", "padded", "packed"]
+    script = runpy.run_path(str(ROOT / "speed/training_speed.py"))
+    lengths = script["lengths_of_file"](str(file), sft, 2, random.Random(0))
+    tokens = script["real_tokens"]("dpo", lengths, 2048)
+    of_trl = float(rows[0][4])
+    for _, _, _, _, seconds, rate, ratio, mfu, gib, _ in rows:
+        assert float(rate) == pytest.approx(tokens / float(seconds), rel=0.1)
+        assert float(ratio) == pytest.approx(of_trl / float(seconds), rel=0.1)
+        assert mfu == "-"
+        assert float(gib) > 0.3
+
+
+def test_the_rows_have_the_tokens_that_are_counted(tmp_path):
+    """By the chat template and tokenizer of the benchmark's models."""
+    script = runpy.run_path(str(ROOT / "speed/training_speed.py"))
+    lengths = [(5, 3, 2), (40, 10, 30)]
+    file = tmp_path / "rows.jsonl"
+    script["write_rows"](file, "dpo", lengths, random.Random(0))
+    tokenizer = script["word_tokenizer"]()
+    total = 0
+    for line in file.read_text().splitlines():
+        row = json.loads(line)
+        for side in ("chosen", "rejected"):
+            chat = row["prompt"] + row[side]
+            ids = tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]
+            total += min(len(ids), 50)
+    assert script["real_tokens"]("dpo", lengths, 50) == total
