@@ -45,7 +45,10 @@ asks_judge() { # asks_judge I: does its command ask a judge that the world serve
 }
 
 serve_judge() { # the world's own judge, before the first step that asks it
-  [[ -z ${servers[*]} ]] || return 0
+  if [[ -n ${servers[*]} ]]; then
+    [[ $DRY_RUN == no ]] || return 0
+    ! kill -0 "${servers[0]}" 2>/dev/null || return 0 # else it has died, and is started again
+  fi
   local world=$OUT/world judge
   judge=("$WORLD/4_judge.py" --questions_files "$world/prompts.jsonl" "$world/evaluation.jsonl" "$world/preferences.jsonl"
     "$world/bench.jsonl")
@@ -76,8 +79,10 @@ shard_command() { # shard_command I SHARD
   ((NODES == 1)) || sharded=("${srun[@]}" --nodes=1 --ntasks=1 "--nodelist=${hosts[first / per_node]}" "${sharded[@]}")
 }
 
+state_of() { stat -c '%i %y' "$@" 2>/dev/null || true; } # state_of FILE...: another one after each has been written
+
 run_step() { # run_step I WHY
-  local i=$1 name log seconds files file
+  local i=$1 name log seconds files file before
   local -n command=step_command_$i
   local counter="[$((i + 1)) of ${#step_files[@]}]"
   read -ra files <<<"${step_files[i]}"
@@ -90,6 +95,7 @@ run_step() { # run_step I WHY
   [[ $attempt != resume || ! -s $log.seconds.partial ]] || step_seconds=$(<"$log.seconds.partial")
   step_log=$log
   pids=()
+  before=$(state_of "${files[@]}")
   if ((step_shards[i] == 1)); then
     launch "$log.log" "${command[@]}"
     wait_for "$name" "${pids[0]}" "$log.log"
@@ -100,6 +106,9 @@ run_step() { # run_step I WHY
   for file in "${files[@]}"; do
     [[ -e $file ]] || die "$name: the step left no $file, see the log in $OUT/log"
   done
+  if [[ -n $before && " $PAIRING ${annotators[*]} " == *" ${command[1]} "* ]]; then # a script of the user's
+    [[ $before != "$(state_of "${files[@]}")" ]] || die "$name: ${command[1]} has not written ${files[0]}, see $log.log"
+  fi
   records end "$i" || die "$name: cannot write its record"
   seconds=$((step_seconds + SECONDS - step_began)) step_log=""
   { echo "$seconds" >"$log.seconds.new" && mv "$log.seconds.new" "$log.seconds" && rm -f "$log.seconds.partial"; } ||
@@ -130,7 +139,8 @@ run_shards() { # run_shards I NAME LOG: each a process; one that fails is starte
       stopped "$name"
     fi
   done
-  python common/shards.py "${step_order[i]}" "$file" "$shards" || exit 1
+  python common/shards.py "${step_order[i]}" "$file" "$shards" ||
+    die "$name: its shards do not join, see above; to go on, give the same command again"
   remove_shards "$file"
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import ROOT, write_jsonl
+from commands import ROOT, read_jsonl, write_jsonl
 from driving import commands, drive, drive_warm, recipe, shards, steps
 from scripted_hub import machine
 
@@ -406,6 +406,33 @@ def steps_of_three_rounds(scores_all_pairs_anew):
         names += [f"measures/bench_{annotator}", f"measures/responses_{annotator}"]
     names += ["measures/rewardbench", "measures/length_bias", "measures/calibration"]
     return [*names, "results", "sft/README"]
+
+
+def test_a_script_of_ones_own_has_to_write_its_file(tmp_path):
+    """Else the rewards of its last run would pass for those of this one."""
+    rewards = tmp_path / "run/iter1/rewards.jsonl"
+    scorer = tmp_path / "my_scorer.py"
+    reads_its_flags = (
+        "import argparse, shutil\n"
+        "parser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--responses_file')\n"
+        "parser.add_argument('--output_file')\n"
+        "args = parser.parse_args()\n"
+    )
+    scorer.write_text(reads_its_flags)
+    rewards.parent.mkdir(parents=True)
+    write_jsonl(rewards, [{"id": "old"}])
+    write_jsonl(rewards.with_name("responses.jsonl"), [{"id": "a"}])
+    settings = {"FROM": "iter1/rewards", "TO": "iter1/rewards", "CHECK": "no"}
+    status, printed = drive(recipe(tmp_path), ANNOTATOR=str(scorer), **settings)
+    assert status == 1
+    log = f"{tmp_path}/run/log/iter1/rewards.log"
+    message = f"run_loop.sh: iter1/rewards: {scorer} has not written {rewards}, see {log}"
+    assert printed.splitlines()[-1] == message
+    scorer.write_text(f"{reads_its_flags}shutil.copy(args.responses_file, args.output_file)\n")
+    status, printed = drive(recipe(tmp_path), ANNOTATOR=str(scorer), **settings)
+    assert status == 0, printed
+    assert read_jsonl(rewards) == [{"id": "a"}]
 
 
 @pytest.mark.parametrize("history", ["round", "all"])
