@@ -38,6 +38,28 @@ def precision(training_args, model_args):
     return "bfloat16" if model_args.use_peft and training_args.bf16 else "float32"
 
 
+def starts_as(reference_path, training_args, model_args):
+    """Whether the policy is its own reference, which is scored before training."""
+    paths = (reference_path, model_args.model_name_or_path)
+    return training_args.precompute_ref_log_probs and len(set(map(os.path.realpath, paths))) == 1
+
+
+def stored_dataset(examples, training_args):
+    """The dataset of tokenised examples, read from a folder that all processes share.
+
+    TRL caches the reference's log-probabilities beside it. A resumed run finds the same folder.
+    """
+    from datasets import Dataset
+
+    # `begin` has made output_dir an unfinished folder; `finish` renames it, without what is called
+    # "checkpoint-*" in it.
+    folder = f"{training_args.output_dir}/checkpoint-examples"
+    with training_args.main_process_first(local=False):
+        if not os.path.exists(f"{folder}/dataset_info.json"):
+            Dataset.from_list(examples).save_to_disk(folder)
+    return Dataset.load_from_disk(folder)
+
+
 def choose_packing(training_args, model):
     """Turn --packed off for a model whose forward pass cannot be packed, with a line."""
     from common import packing

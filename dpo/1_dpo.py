@@ -33,7 +33,6 @@ Writes: --output_dir, a Hugging Face model directory with trainer_state.json, th
         --per_device_train_batch_size 2 --gradient_accumulation_steps 8
 """
 
-import os
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -189,22 +188,6 @@ def refuse_empty(data, training_args, counts, pairs):
 # Training
 
 
-def stored_dataset(examples, training_args):
-    """The dataset of the tokenised pairs, read from a folder that all processes share.
-
-    TRL caches the reference's log-probabilities beside it. A resumed run finds the same folder.
-    """
-    from datasets import Dataset
-
-    # training.begin has made output_dir an unfinished folder; training.finish renames it, without
-    # what is called "checkpoint-*" in it.
-    folder = f"{training_args.output_dir}/checkpoint-pairs"
-    with training_args.main_process_first(local=False):
-        if not os.path.exists(f"{folder}/dataset_info.json"):
-            Dataset.from_list(examples).save_to_disk(folder)
-    return Dataset.load_from_disk(folder)
-
-
 def load_models(training_args, model_args, reference_path):
     """(policy, reference or None), in the same precision: else their ratio is off from the start.
 
@@ -216,14 +199,8 @@ def load_models(training_args, model_args, reference_path):
         "dtype": training.precision(training_args, model_args),
         "attn_implementation": training.attention(training_args, model_args),
     }
-    policy_path = model_args.model_name_or_path
-    policy = models.load(AutoModelForCausalLM, policy_path, **options)
-    starts_as_reference = (
-        reference_path is not None
-        and training_args.precompute_ref_log_probs
-        and os.path.realpath(reference_path) == os.path.realpath(policy_path)
-    )
-    if reference_path is None or starts_as_reference:
+    policy = models.load(AutoModelForCausalLM, model_args.model_name_or_path, **options)
+    if reference_path is None or training.starts_as(reference_path, training_args, model_args):
         return policy, None
     return policy, models.load(AutoModelForCausalLM, reference_path, **options)
 
@@ -231,7 +208,7 @@ def load_models(training_args, model_args, reference_path):
 def build_trainer(data, training_args, model_args, tokenizer, examples, uses_stored):
     from trl import get_peft_config
 
-    dataset = stored_dataset(examples, training_args)
+    dataset = training.stored_dataset(examples, training_args)
     loss_name = training_args.loss_type[0]
     trainer_class = losses.TokenTrainer
     if loss_name in losses.EXTRA_FIELDS:

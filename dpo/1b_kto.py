@@ -33,9 +33,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from trl import KTOConfig, KTOTrainer, ModelConfig
+from trl.trainer import kto_trainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
 from common import chats, models, packing, response_tokens, rows, training, training_arguments
+
+# TRL names its cache of the reference's log-probabilities by a hash of all weights, about
+# ten seconds a billion. The cache lies in the folder of this run, where a constant will do.
+kto_trainer.hash_module = lambda _: "reference"
 
 
 @dataclass
@@ -182,6 +187,12 @@ class TokenKTOTrainer(KTOTrainer):
             return model
         return packing.PackedModel(model, self.model.config, 1)
 
+    def _precompute_ref_logps(self, *args):
+        """The dataset with the reference's log-probabilities; the reference is then given up."""
+        dataset = super()._precompute_ref_logps(*args)
+        self.ref_model = None
+        return dataset
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         return super().compute_loss(self.packed(model), inputs, return_outputs, num_items_in_batch)
 
@@ -258,24 +269,26 @@ class MaskedCollator(DataCollatorForUnpairedPreference):
 
 
 def load_models(data, training_args, model_args, example):
-    """[policy, reference], in the same precision."""
+    """[policy, reference], in the same precision. None: the policy starts as the reference."""
     from transformers import AutoModelForCausalLM
 
     attention = training.attention(training_args, model_args)
     # In different precisions their ratio would be off from the first step.
     dtype = training.precision(training_args, model_args)
+    paths = [model_args.model_name_or_path]
+    if not training.starts_as(data.ref_model_name_or_path, training_args, model_args):
+        paths.append(data.ref_model_name_or_path)
     loaded = []
-    for path in (model_args.model_name_or_path, data.ref_model_name_or_path):
+    for path in paths:
         tokenizer = models.tokenizer(path, example)
         model = models.load(
             AutoModelForCausalLM, path, tokenizer, dtype=dtype, attn_implementation=attention
         )
         loaded.append(model)
-    return loaded
+    return loaded if len(loaded) == 2 else [*loaded, None]
 
 
 def build_trainer(policy, reference, training_args, model_args, tokenizer, examples):
-    from datasets import Dataset
     from trl import get_peft_config
 
     # With one micro-batch per step, or a loss without z0, TRL's own estimate is enough.
@@ -297,7 +310,7 @@ def build_trainer(policy, reference, training_args, model_args, tokenizer, examp
             reference,
             training_args,
             data_collator=collator,
-            train_dataset=Dataset.from_list(examples),
+            train_dataset=training.stored_dataset(examples, training_args),
             processing_class=tokenizer,
             peft_config=get_peft_config(model_args),
         )

@@ -9,10 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import logsigmoid, relu
 from trl import DPOTrainer
+from trl.trainer import dpo_trainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import pad
 
 from common import packing
+
+# TRL names its cache of the reference's log-probabilities by a hash of all weights, about
+# ten seconds a billion. The cache lies in the folder of this run, where a constant will do.
+dpo_trainer.hash_module = lambda _: "reference"
 
 TRL_LOSSES = (
     "sigmoid",
