@@ -126,6 +126,16 @@ def check_reads_messages(tokenizer, where, messages):
         sys.exit(f"{tokenizer.name_or_path}: its chat template leaves out what is said")
 
 
+def check_same_tokens(tokenizer, reference_tokenizer):
+    """Exit unless the ids of the policy's tokens, which go through both models, mean the same."""
+    reference_ids = reference_tokenizer.get_vocab()
+    for token, token_id in tokenizer.get_vocab().items():
+        if reference_ids.get(token, token_id) != token_id:
+            sys.exit(
+                f"{reference_tokenizer.name_or_path}: {token!r} is another token than the policy's"
+            )
+
+
 def prepared_template(path, text):
     """The template without a clock; a line says so."""
     prepared = templates.without_clock(text)

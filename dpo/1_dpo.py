@@ -140,17 +140,19 @@ def check_stored_reference(path, training_args, stored):
         sys.exit("--ld_alpha: not with pairs that have log-probabilities of whole responses")
 
 
-def check_models(model_paths, pairs):
-    """Exit unless each model loads as a language model and its template renders the prompts.
+def check_models(policy_path, reference_path, pairs):
+    """Exit unless each model loads as a language model, with the same tokens, and renders prompts.
 
-    None in place of a path is left out.
+    reference_path: or None.
     """
     from transformers import AutoModelForCausalLM
 
     example = (pairs[0].at("prompt"), pairs[0]["prompt"])
-    for path in filter(None, model_paths):
-        tokenizer = models.tokenizer(path, example)
-        models.check(AutoModelForCausalLM, path, tokenizer)
+    tokenizers = []
+    for path in filter(None, (policy_path, reference_path)):
+        tokenizers.append(models.tokenizer(path, example))
+        models.check(AutoModelForCausalLM, path, tokenizers[-1])
+    models.check_same_tokens(tokenizers[0], tokenizers[-1])
 
 
 # Tokens
@@ -256,7 +258,7 @@ def main():
     extra_fields = losses.EXTRA_FIELDS.get(training_args.loss_type[0], [])
     pairs, stored = pair_tokens.read(data.dataset_name, extra_fields)
     check_reference(data, training_args, stored)
-    check_models([model_args.model_name_or_path, data.ref_model_name_or_path], pairs)
+    check_models(model_args.model_name_or_path, data.ref_model_name_or_path, pairs)
     tokenizer = models.tokenizer(
         model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs
     )

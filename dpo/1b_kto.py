@@ -278,9 +278,10 @@ def load_models(data, training_args, model_args, example):
     paths = [model_args.model_name_or_path]
     if not training.starts_as(data.ref_model_name_or_path, training_args, model_args):
         paths.append(data.ref_model_name_or_path)
+    tokenizers = [models.tokenizer(path, example) for path in paths]
+    models.check_same_tokens(tokenizers[0], tokenizers[-1])
     loaded = []
-    for path in paths:
-        tokenizer = models.tokenizer(path, example)
+    for path, tokenizer in zip(paths, tokenizers, strict=True):
         model = models.load(
             AutoModelForCausalLM, path, tokenizer, dtype=dtype, attn_implementation=attention
         )

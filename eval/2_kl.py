@@ -20,7 +20,6 @@ Writes: --output_file, the same rows with "kl" in nats, one for each response
 """
 
 import math
-import sys
 import time
 from dataclasses import dataclass
 
@@ -75,11 +74,7 @@ def load_tokenizer(args, example):
         models.check(AutoModelForCausalLM, path, tokenizer)
         tokenizers[path] = tokenizer
     tokenizer = tokenizers[args.model_name_or_path]
-    reference_ids = tokenizers[args.ref_model_name_or_path].get_vocab()
-    for token, token_id in tokenizer.get_vocab().items():
-        # The policy's token ids go through both models.
-        if reference_ids.get(token, token_id) != token_id:
-            sys.exit(f"{args.ref_model_name_or_path}: {token!r} is another token than the policy's")
+    models.check_same_tokens(tokenizer, tokenizers[args.ref_model_name_or_path])
     return tokenizer
 
 

@@ -42,7 +42,7 @@ MEASURES = (
     "length_bias.png",
 )
 ANNOTATORS = ("reward_model", "preference_model", "armorm", "llm_judge")
-ROUND = ["prompts", "responses", "rewards", "pairs", "policy"]
+ROUND = ["prompts", "responses", "rewards", "pairs", "pairs_reference", "policy"]
 EVALUATION = ("answers", "rewards", "true_rewards", "kl")
 LAST = ["results", "sft/README"]
 
@@ -134,10 +134,11 @@ def check_prompts_of_rounds(out):
     prompts = []
     for t in (1, 2):
         ids = {}
-        for name in ("prompts", "responses", "rewards", "pairs"):
+        for name in ROUND[:-1]:
             ids[name] = [row["id"] for row in read_jsonl(out / f"iter{t}/{name}.jsonl")]
         assert ids["prompts"] == ids["responses"] == ids["rewards"]
         assert len(set(ids["prompts"])) == 17
+        assert ids["pairs"] == ids["pairs_reference"]
         assert set(ids["pairs"]) <= set(ids["prompts"])
         prompts.append(set(ids["prompts"]))
     first_round, second_round = prompts
@@ -249,13 +250,14 @@ def test_an_edited_row_makes_again_exactly_what_depends_on_it(short):
     step_states = states(printed)
     stale = {name: state for name, state in step_states.items() if state != "fresh"}
     assert stale.pop("iter2/pairs") == "stale: iter2/rewards.jsonl has changed"
-    assert list(stale) == [*of_round(2, "policy"), *LAST]
-    assert stale["iter2/policy"] == "stale: after iter2/pairs"
+    assert list(stale) == [*of_round(2, "pairs_reference"), *LAST]
+    assert stale["iter2/pairs_reference"] == "stale: after iter2/pairs"
     status, printed = drive_warm(file)
     assert status == 0, printed
     assert steps(printed) == [*of_round(2, "pairs"), *LAST], printed
     assert reasons(printed)["iter2/pairs"] == "stale: iter2/rewards.jsonl has changed"
-    assert reasons(printed)["iter2/policy"] == "stale: iter2/pairs.jsonl has changed"
+    changed_pairs = "stale: iter2/pairs_reference.jsonl has changed"
+    assert reasons(printed)["iter2/policy"] == changed_pairs
     changed = {name.split("/")[0] for name in changed_files(out, before)}
     assert changed <= {"iter2", "eval", "results.json", "report.md", "report.html", "sft", "iter1"}
     rewards.write_bytes(good)
@@ -405,7 +407,7 @@ def test_a_lost_file_is_made_again_alone_if_it_comes_out_the_same(short):
     _, printed = drive(file, DRY_RUN="steps")
     step_states = states(printed)
     assert step_states["iter1/pairs"] == "missing"
-    assert step_states["iter1/policy"] == "stale: after iter1/pairs"
+    assert step_states["iter1/pairs_reference"] == "stale: after iter1/pairs"
     status, printed = drive_warm(file)
     assert status == 0
     assert steps(printed) == ["iter1/pairs"]

@@ -626,7 +626,8 @@ def test_a_model_in_a_warm_cache_needs_no_hub(scored, reward_model, tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_kl_of_policies_with_other_tokens_is_refused(policy, sft, world, tmp_path):
+@pytest.mark.parametrize("script", ["eval/2_kl.py", "dpo/1_dpo.py", "dpo/1b_kto.py"])
+def test_a_reference_with_other_tokens_is_refused(policy, sft, world, tmp_path, script):
     """The token ids of the policy go through both models."""
     other = shutil.copytree(sft, tmp_path / "other")
     tokenizer = json.loads((other / "tokenizer.json").read_text())
@@ -634,14 +635,20 @@ def test_the_kl_of_policies_with_other_tokens_is_refused(policy, sft, world, tmp
     first, second = sorted(vocabulary, key=vocabulary.get)[300:302]
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
-    row = read_jsonl(world / "prompts.jsonl")[0]
-    row |= {"responses": ["7."], "finish_reasons": ["stop"]}
-    file = write_jsonl(tmp_path / "in.jsonl", [row])
-    command = ["eval/2_kl.py", "--model_name_or_path", policy, "--ref_model_name_or_path", other]
-    done = run(*command, "--responses_file", file, "--output_file", tmp_path / "out.jsonl")
+    flags = ["--model_name_or_path", policy, "--ref_model_name_or_path", other]
+    out = tmp_path / "out"
+    if script == "eval/2_kl.py":
+        row = read_jsonl(world / "prompts.jsonl")[0]
+        row |= {"responses": ["7."], "finish_reasons": ["stop"]}
+        file = write_jsonl(tmp_path / "in.jsonl", [row])
+        flags += ["--responses_file", file, "--output_file", out]
+    else:
+        flags += ["--dataset_name", policy.with_name("pairs.jsonl"), "--output_dir", out, *TRAINING]
+    done = run(script, *flags)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"{other}: ")
+    assert done.stderr.splitlines()[-1].startswith(f"{other}: ")
     assert done.stderr.endswith(" is another token than the policy's\n")
+    assert not out.exists()
 
 
 def test_kl_is_the_difference_of_log_probabilities_over_the_answer(policy, sft, world, tmp_path):
