@@ -282,3 +282,47 @@ def pack_backbone(model, branches):
         return output
 
     backbone.forward = packed_forward
+
+
+def fold_backbone(model):
+    """Let the layers of a model, called on one row of many sequences, compute several rows.
+
+    TRL's packed fine-tuning hands over all blocks of a batch as a row, (1, length), in which the
+    positions tell the sequences apart. A mask over that row costs length^2; here rows are as long
+    as the longest sequence. What is handed back is in one row again.
+    """
+    backbone = model.base_model
+    forward = backbone.forward
+
+    def folded_forward(input_ids, position_ids=None, attention_mask=None, **options):
+        if position_ids is None or attention_mask is not None:
+            return forward(
+                input_ids, position_ids=position_ids, attention_mask=attention_mask, **options
+            )
+        folded = folded_layout(position_ids)
+        dtype = backbone.get_input_embeddings().weight.dtype
+        output = forward(
+            pack(input_ids, folded.slot, folded.is_token, folded.positions.shape, 0),
+            position_ids=folded.positions,
+            attention_mask=attention_masks(folded, backbone.config, dtype),
+            use_cache=False,
+        )
+        output.last_hidden_state = folded.unpack(output.last_hidden_state)
+        return output
+
+    backbone.forward = folded_forward
+
+
+def folded_layout(position_ids):
+    """The Layout of the sequences that stand in one row; position_ids: (1, length)."""
+    sequence = (position_ids == 0).cumsum(dim=1) - 1  # (1, length): the number of each token's
+    starts, shape = fill_rows(sequence[0].bincount().tolist(), one_row=False)
+    slot = torch.tensor(starts, device=position_ids.device)[sequence] + position_ids
+    is_token = torch.ones_like(position_ids, dtype=torch.bool)
+    return Layout(
+        slot,
+        is_token,
+        positions=pack(position_ids, slot, is_token, shape, 0),
+        tree=pack(sequence, slot, is_token, shape, -1),
+        branch=torch.zeros(shape, dtype=torch.long, device=position_ids.device),
+    )

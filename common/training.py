@@ -71,6 +71,15 @@ def choose_packing(training_args, model):
             print(f"--packed: {reason}; batches are padded")
 
 
+def fold_packed_rows(training_args, model):
+    """Let packed fine-tuning compute shorter rows, where the model takes a mask."""
+    from common import packing
+
+    takes_mask = not packing.by_positions(model.config)
+    if training_args.packing and takes_mask and packing.obstacle(model) is None:
+        packing.fold_backbone(model)
+
+
 # Beginning
 
 

@@ -43,8 +43,7 @@ EPOCHS = 2  # of a round's pairs
 RESPONSE_TOKENS = 500  # with the prompt, which has 200
 PAIR_TOKENS = 800  # of a prompt and two responses
 TRAININGS = {
-    # A packed batch of two blocks is one row: each token's attention goes over both.
-    "sft": Work(1e9, context=2 * 8192, sequence=8192),
+    "sft": Work(1e9, context=8192, sequence=8192),
     "reward_model": Work(PREFERENCES * PAIR_TOKENS, context=PAIR_TOKENS, sequence=4096),
     "dpo": Work(
         ROUNDS * EPOCHS * PROMPTS * PAIR_TOKENS,

@@ -158,8 +158,8 @@ def training(shape, stage, *, gpus, sequence, batch, distributed="ddp", lora_ran
     # all other cases the model computes with bf16 weights.
     autocast = distributed == "ddp" and not lora_rank
     tokens = batch * sequence * SEQUENCES_PER_ROW[stage]
-    # The two sequences of a pair are one row, and so are all packed blocks of a batch of others.
-    attended = 2 * sequence if SEQUENCES_PER_ROW[stage] == 2 else tokens
+    # A row holds the two sequences of a pair, or a packed conversation.
+    attended = sequence * SEQUENCES_PER_ROW[stage]
 
     stored = stored_activations(shape, tokens, attended, autocast)
     layer = layer_activations(shape, tokens, attended, autocast)

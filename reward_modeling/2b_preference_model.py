@@ -121,6 +121,7 @@ def main():
     path = model_args.model_name_or_path
     tokenizer, answer_length = load_tokenizer(data, path, pairs[0])
     model = load_model(tokenizer, training_args, model_args)
+    training.fold_packed_rows(training_args, model)
     encoding = (tokenizer, answer_length, training_args)
     train = as_examples(pairs, data.dataset_name, *encoding)
     evaluation = as_examples(held_out, data.held_out_name, *encoding)

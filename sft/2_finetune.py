@@ -179,6 +179,7 @@ def main():
     from trl import SFTTrainer
 
     model, tokenizer, new_tokens = load_model(data, training_args, model_args, instructions[0])
+    training.fold_packed_rows(training_args, model)
     examples, counts = tokenised(instructions, tokenizer, training_args)
     if not examples:
         sys.exit(

@@ -18,19 +18,17 @@ ON_META = "meta"  # a device without storage, for a look at names and shapes
 
 def random_model(model_class, path, *_, **options):
     """In place of PreTrainedModel.from_pretrained, with the options that trainings give."""
-    config = AutoConfig.from_pretrained(path)
-    if "num_labels" in options:
-        config.num_labels = options["num_labels"]
+    # The Auto classes have put options such as num_labels into a configuration.
+    config = options.get("config") or AutoConfig.from_pretrained(path)
     dtype = options.get("dtype") or torch.float32
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if options.get("device_map") == ON_META:
         device = ON_META
+    attention = options.get("attn_implementation") or config._attn_implementation_internal
     with torch.device(device):
-        model = model_class._from_config(
-            config, dtype=dtype, attn_implementation=options.get("attn_implementation")
-        )
+        model = model_class._from_config(config, dtype=dtype, attn_implementation=attention)
     model.name_or_path = str(path)
     model.eval()
     if options.get("output_loading_info"):

@@ -45,10 +45,11 @@ ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 3  # steps that are not timed
 LORA_RANK = 32
 EPOCHS = 2  # over which a reference's pass is spread
-# What a CPU can train: the models of recipes/tiny.sh and recipes/smollm2.sh.
+# What a CPU can train: the models of recipes/tiny.sh and recipes/smollm2.sh. Numbers: layers,
+# hidden and intermediate size, heads and those of keys, size of a head, words.
 SMALL_SHAPES = {
-    "tiny": shapes.Shape(4, 128, 256, 4, 4, 32, 644, True, 512),
-    "smollm2_135m": shapes.Shape(30, 576, 1536, 9, 3, 64, 49152, True, 8192),
+    "tiny": shapes.Shape(4, 128, 256, 4, 4, 32, 644, tied=True, max_length=512),
+    "smollm2_135m": shapes.Shape(30, 576, 1536, 9, 3, 64, 49152, tied=True, max_length=8192),
 }
 SHAPES = {**SMALL_SHAPES, **shapes.SHAPES}
 SCRIPTS = {
@@ -57,7 +58,7 @@ SCRIPTS = {
     "dpo": ("trl.scripts.dpo", "dpo/1_dpo.py"),
 }
 WAYS = ("TRL", "padded", "packed")
-# {stage: the flag that gives our script padded batches}
+# {stage: the flag that gives our script padded batches}; --packing is TRL's, of whole conversations
 PADDED = {"sft": "--packing", "reward_model": "--packed", "dpo": "--packed"}
 HEAD = ["model", "stage", "trained", "way", "s a step", "real tokens/s", "times TRL's", "MFU"]
 HEAD += ["GiB", "GiB computed"]
@@ -231,8 +232,9 @@ def reference_seconds(directory, args):
     )
     if done.returncode:
         sys.exit(f"dpo/0_reference.py failed:\n{done.stderr}")
+    # It ends with "... rows out: 56, 1.9 s", without the time that loading took.
     seconds = float(done.stdout.split()[-2])
-    return seconds / args.steps
+    return seconds / (args.steps + 1)
 
 
 def training_command(way, stage, lora_rank, directory, args):
@@ -244,7 +246,7 @@ def training_command(way, stage, lora_rank, directory, args):
         "--max_length": args.max_length,
         "--per_device_train_batch_size": args.batch,
         "--logging_steps": 1,
-        "--max_steps": args.steps + 1,  # the last one is never reached
+        "--max_steps": args.steps + 1,  # the last one is not waited for
         "--bf16": on_gpu,
         "--gradient_checkpointing": on_gpu,
         "--dataloader_pin_memory": on_gpu,

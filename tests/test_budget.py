@@ -225,7 +225,7 @@ def test_lora_has_states_of_its_adapters_only():
     assert full["logits"] - lora["logits"] == pytest.approx(gradient_of_head)
 
 
-def test_pairs_are_two_sequences_and_packed_blocks_are_one_row():
+def test_pairs_are_two_sequences_in_a_row():
     pair = parts("dpo")
     block = parts("sft")
     reward_model = parts("reward_model")
@@ -234,13 +234,12 @@ def test_pairs_are_two_sequences_and_packed_blocks_are_one_row():
     assert reward_model["logits"] == 0
     assert pair["activations"] == reward_model["activations"]
     assert block["activations"] == parts("preference_model")["activations"]
-    # In fine-tuning a batch is one packed row: the mask of a batch of two is four times that of
-    # one, of one byte as bool and two as bf16.
-    batch_of_1 = parts("sft", batch=1, sequence=8192)["activations"] * GIB
-    batch_of_2 = parts("sft", batch=2, sequence=8192)["activations"] * GIB
-    assert batch_of_2 - 2 * batch_of_1 == pytest.approx(3 * (16384**2 - 2 * 8192**2))
-    batch_of_4 = parts("dpo", batch=4)
-    assert batch_of_4["activations"] == pytest.approx(2 * pair["activations"])
+    for stage in ("sft", "dpo"):
+        batch_of_4 = parts(stage, batch=4)["activations"]
+        assert batch_of_4 == pytest.approx(2 * parts(stage)["activations"])
+    # The mask goes over both sequences of a pair, a byte as bool and two as bf16.
+    longer = pair["activations"] - 2 * block["activations"]
+    assert longer * GIB == pytest.approx(2 * 2 * 2048 * 3 * 2048)
 
 
 def test_what_fits():

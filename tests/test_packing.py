@@ -214,6 +214,39 @@ def test_scores_of_packed_rows(family, options):
     assert_same_gradient(found, expected)
 
 
+# Fine-tuning on packed rows
+
+
+@pytest.mark.parametrize(
+    "family, options", [("llama", {}), ("mistral", WINDOW), ("gemma3_text", WINDOW)]
+)
+def test_a_long_row_is_computed_as_several(family, options):
+    """As TRL hands it over: the positions tell its sequences apart."""
+    model = tiny(family, **options)
+    generator = torch.Generator().manual_seed(0)
+    lengths = (7, 12, 1, 9, 3)
+    position_ids = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0)
+    input_ids = torch.randint(3, 64, position_ids.shape, generator=generator)
+    in_one_row = model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
+    expected = gradient(model, in_one_row.square().sum())
+    widths = []
+    forward = model.base_model.forward
+
+    def spy(input_ids, **options):
+        widths.append(input_ids.shape)
+        return forward(input_ids, **options)
+
+    model.base_model.forward = spy
+    packing.fold_backbone(model)
+    folded = model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
+    assert widths == [(3, 12)]
+    torch.testing.assert_close(folded, in_one_row, atol=1e-5, rtol=1e-5)
+    assert_same_gradient(gradient(model, folded.square().sum()), expected)
+    # Padded batches, which have a mask, are left as they are.
+    model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
+    assert widths[-1] == input_ids.shape
+
+
 # The scripts
 
 
