@@ -264,17 +264,17 @@ optimise() { # optimise POLICY START REFERENCE DATA...: DPO with DPO_LOSS (eq. 5
 }
 
 train_on_pairs() { # train_on_pairs SCRIPT POLICY START REFERENCE DATA... -- FLAGS...
-  local script=$1 to=$2 start=$3 data=() reference=(--ref_model_name_or_path "$4")
+  local script=$1 to=$2 start=$3 reference=$4 data=() by=(--ref_model_name_or_path "$4")
   shift 4
   while [[ $1 != -- ]]; do data+=("$1") && shift; done
   shift
   if [[ $script == dpo/1_dpo.py && " $* " == *" slic "* ]]; then
-    reference=() # the loss has none
+    by=() # the loss has no reference
   elif [[ $script == dpo/1_dpo.py && ! " $DPO_OPTIONS " =~ " --"(ld_alpha|precompute_ref_log_probs|sync_ref_model)[\ =] ]]; then
-    store_reference "${reference[1]}" "$@"
-    reference=()
+    store_reference "$reference" "$@"
+    by=()
   fi
-  train_policy "$to" "$script" --model_name_or_path "$start" "${reference[@]}" --beta "$DPO_BETA" \
+  train_policy "$to" "$script" --model_name_or_path "$start" "${by[@]}" --beta "$DPO_BETA" \
     --max_length "$DPO_MAX_LENGTH" --dataset_name "${data[@]}" "$@"
 }
 
