@@ -39,14 +39,16 @@ def hours_by_step(gpu_gib, reachable):
         )
     if value("OPTIMISER") == "dpo":
         pair_tokens = prompts * budget.PAIR_TOKENS
+        hours["iter/pairs_reference"] = compute.hours_at_peak(
+            machine, compute.flops(policy, pair_tokens, budget.PAIR_TOKENS)
+        )
         hours["iter/policy"] = compute.training_hours(
             policy,
             "dpo",
             machine,
             tokens=float(value("DPO_EPOCHS")) * pair_tokens,
-            context=budget.PADDED_TOKENS,
+            context=budget.PAIR_TOKENS,
             lora_rank=lora_rank("dpo"),
-            reference_tokens=pair_tokens,
         )
     return hours
 

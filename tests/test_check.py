@@ -208,7 +208,8 @@ def test_what_it_tells_of_the_papers_run(check):
         "# batches: SFT 32 = 2 a GPU x 8 GPUs x 2 steps",
         "# batches: RM 512 = 2 a GPU x 8 GPUs x 32 steps",
         "# batches: DPO 128 = 2 a GPU x 8 GPUs x 8 steps",
-        "# hours of a round, computed: iter/responses 0.1, iter/rewards 0.1, iter/policy 0.4",
+        "# hours of a round, computed: iter/responses 0.1, iter/rewards 0.1, "
+        "iter/pairs_reference 0.0, iter/policy 0.2",
     ]
 
 
@@ -615,10 +616,12 @@ def test_hours_of_a_round(check, tmp_path):
     flags = ["preflight/check.py", "--hours_file", file]
     eight = shapes.Machine("", 8, 81559 / 1024, *shapes.GPU_RATES[H100])
     tokens = {"tokens": 20000 * 8 * 500, "context": 500}
-    pairs = {"tokens": 2 * 20000 * 1500, "context": 750, "reference_tokens": 20000 * 1500}
+    pairs = {"tokens": 2 * 20000 * 800, "context": 800}
+    scored = compute.flops(shape, 20000 * 800, 800)
     hours = {
         "iter/responses": compute.generation_hours(shape, eight, **tokens),
         "iter/rewards": compute.scoring_hours(shape, eight, **tokens),
+        "iter/pairs_reference": compute.hours_at_peak(eight, scored),
         "iter/policy": compute.training_hours(shape, "dpo", eight, **pairs),
     }
     status, well, _ = check(**QUICK, gpus=gpus, flags=flags)
