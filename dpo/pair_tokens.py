@@ -183,9 +183,9 @@ def weights_digest(path):
     directory = Path(path)
     if not directory.is_dir():
         return models.config(path)._commit_hash
-    files = sorted([*directory.glob("*.safetensors"), *directory.glob("*.bin")])
+    files = [*directory.glob("*.safetensors"), *directory.glob("pytorch_model*.bin")]
     digest = hashlib.sha256()
-    for file in files:
+    for file in sorted(files):
         with open(file, "rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()[:16]

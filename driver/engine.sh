@@ -106,8 +106,9 @@ run_step() { # run_step I WHY
   for file in "${files[@]}"; do
     [[ -e $file ]] || die "$name: the step left no $file, see the log in $OUT/log"
   done
-  if [[ -n $before && " $PAIRING ${annotators[*]} " == *" ${command[1]} "* ]]; then # a script of the user's
-    [[ $before != "$(state_of "${files[@]}")" ]] || die "$name: ${command[1]} has not written ${files[0]}, see $log.log"
+  if [[ ${command[1]-} == *.py && " ${PAIRING-} ${annotators[*]-} " == *" ${command[1]} "* ]]; then # a script of the user's
+    [[ -z $before || $before != "$(state_of "${files[@]}")" ]] ||
+      die "$name: ${command[1]} has not written ${files[0]}, see $log.log"
   fi
   records end "$i" || die "$name: cannot write its record"
   seconds=$((step_seconds + SECONDS - step_began)) step_log=""

@@ -254,8 +254,9 @@ def test_pairs_without_any_thought_are_refused_where_the_prompt_opens_one(sft, t
     assert done.returncode == 1
     assert not (tmp_path / "policy").exists()
     assert done.stderr.splitlines()[-1] == (
-        f"{file}: no pair is left within --max_length 256: prompts that leave no room: 0, "
-        "responses that do not differ there: 0, thoughts or turns that do not fit the prompt: 1"
+        f"{file}: no pair is left within --max_length 256: dropped, too long: 0, "
+        "dropped, equal within --max_length: 0, "
+        "dropped, thoughts or turns that do not fit the prompt: 1"
     )
 
 

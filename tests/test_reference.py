@@ -1,5 +1,7 @@
 """dpo/0_reference.py, and trainings on the log-probabilities that it stores."""
 
+import shutil
+
 import pytest
 
 from commands import ran, read_jsonl, run, write_jsonl
@@ -228,6 +230,15 @@ def test_another_reference_than_the_stored_one_is_refused(
         f"--ref_model_name_or_path {noisy}: the pairs have log-probabilities of {sft}, "
         "of other weights"
     )
+
+
+def test_the_fingerprint_is_of_the_weights(monkeypatch, tmp_path, stored, sft):
+    """A copy of the reference whose training had other arguments is the same reference."""
+    copy = shutil.copytree(sft, tmp_path / "copy")
+    (copy / "training_args.bin").write_bytes(b"of another training")
+    flags = training_flags(sft, stored[1], tmp_path / "out", "--ref_model_name_or_path", copy)
+    run_here("dpo/1_dpo.py", monkeypatch, *flags)
+    assert (tmp_path / "out/config.json").exists()
 
 
 def test_files_with_and_without_log_probabilities_do_not_mix(monkeypatch, tmp_path, stored, sft):
