@@ -1,6 +1,6 @@
 """Packed forward passes: little padding, and what sequences have in common is computed once.
 
-TRL's trainers call a model on padded sequences: all chosen, then all rejected. Half of that work is
+TRL's trainers call a model on padded sequences: all chosen, then all rejected. Much of that work is
 padding or a second pass over the same prompt. Here the sequences of a pair become a tree, their
 common beginning with a branch for each of them, and rows are filled with trees. (FlashAttention
 takes no mask: with it all sequences stand in one row, each whole.)

@@ -75,7 +75,7 @@ TEMPLATE_HELP = (
 ASSISTANT_ONLY_HELP = (
     "of a response of several turns, count the assistant's tokens alone (M-DPO, arXiv 2409.02392)"
 )
-PACKED_HELP = "compute what a pair has in common once, without padding; False: TRL's padded batches"
+PACKED_HELP = "compute little padding, and a pair's prompt once; False: TRL's padded batches"
 # Flags of TRL and transformers on which no script here acts.
 WITHOUT_EFFECT = (
     "model_revision",

@@ -5,8 +5,8 @@ trains on them without a second model in memory. A log-probability is summed ove
 response that count in training. So --max_length, --truncation_mode, --assistant_only_loss and
 --chat_template_kwargs have to be those of the training, which compares a digest of the tokens.
 
-A pair's prompt is computed once, without padding (common/packing.py). Pairs that a training would
-drop are dropped and counted. Finished rows survive a kill: the same command resumes.
+A pair's prompt is computed once, and little padding (common/packing.py). Pairs that a training
+would drop are dropped and counted. Finished rows survive a kill: the same command resumes.
 
 Reads:  --pairs_file, {"id", "prompt", "chosen", "rejected", ...}
 Writes: --output_file, the same rows with "ref_chosen_logp" and "ref_rejected_logp", in nats, and

@@ -25,7 +25,7 @@ Reads:  --dataset_name, one or more files of {"id", "prompt", "chosen", "rejecte
         "ref_rejected_logp" and "reference", or none. sppo also reads "chosen_win_probability" and
         "rejected_win_probability"; xpo and selm also read "explored", the text of a response
 Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve.
-        The first loss of sigmoid DPO is ln 2 where the policy starts as the reference.
+        The first loss of sigmoid DPO is ln 2 where the policy starts as the reference, in float32.
 
     accelerate launch dpo/1_dpo.py --model_name_or_path runs/my/iter1/policy \
         --ref_model_name_or_path runs/my/sft --dataset_name runs/my/iter2/pairs.jsonl \

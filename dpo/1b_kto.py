@@ -9,6 +9,9 @@ z0 = max(0, the mean l of mismatched prompts and responses), the loss is
 A response may have several turns (common/trajectories.py). With --assistant_only_loss only the
 tokens of the assistant's turns count, without the tool's results: M-KTO (arXiv 2409.02392).
 
+The reference is given up once it has scored all responses. Responses are packed, so that little
+padding is computed (common/packing.py); --packed False gives TRL's padded batches.
+
 z0 is estimated over the global batch, that is over all gradient accumulation steps and processes.
 
 Responses are trained on verbatim; prompt and response are cut to --max_length. A prompt that leaves

@@ -280,11 +280,14 @@ train_on_pairs() { # train_on_pairs SCRIPT POLICY START REFERENCE DATA... -- FLA
 
 declare -A stored=() # {"REFERENCE FILE": that file with the reference's log-probabilities}
 store_reference() { # store_reference REFERENCE FLAGS OF THE TRAINING...: of each file in `data`; a round uses what an earlier one has
-  local reference=$1 flags=(--max_length "$DPO_MAX_LENGTH" "${template[@]}") words i name key to
-  [[ " ${*:2} " != *" --assistant_only_loss "* ]] || flags+=(--assistant_only_loss)
-  read -ra words <<<"$DPO_OPTIONS"
-  for i in "${!words[@]}"; do # those of the user's that decide on the tokens
-    [[ ${words[i]} != --@(max_length|truncation_mode) ]] || flags+=("${words[@]:i:2}")
+  local reference=$1 flags=(--max_length "$DPO_MAX_LENGTH" "${template[@]}") dtype=$DTYPE words i name key to
+  [[ $DTYPE == float32 ]] || dtype=bfloat16 # as in training
+  read -ra words <<<"${*:2} ${DPO_OPTIONS//=/ }"
+  for i in "${!words[@]}"; do # of the method's and the user's flags those that decide on the tokens
+    case ${words[i]} in
+      --max_length | --truncation_mode) flags+=("${words[@]:i:2}") ;;
+      --assistant_only_loss) [[ ${words[i + 1]:-} == [Ff]alse ]] || flags+=(--assistant_only_loss) ;;
+    esac
   done
   for i in "${!data[@]}"; do
     key="$reference ${data[i]}"
@@ -293,7 +296,7 @@ store_reference() { # store_reference REFERENCE FLAGS OF THE TRAINING...: of eac
       name=${name#"iter$t/"}
       to=$dir/${name//\//_}_reference.jsonl
       shards=$processes order=${data[i]} step "$to" python dpo/0_reference.py --model_name_or_path "$reference" \
-        --dtype "$DTYPE" "${flags[@]}" --pairs_file "${data[i]}" --output_file "$to"
+        --dtype "$dtype" "${flags[@]}" --pairs_file "${data[i]}" --output_file "$to"
       stored["$key"]=$to
     fi
     data[i]=${stored["$key"]}

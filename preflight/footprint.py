@@ -178,8 +178,9 @@ def training(shape, stage, *, gpus, sequence, batch, distributed="ddp", lora_ran
     highest = max(forward, backward, state.update * trained)
     weights = state.weights * model_size
     if lora_rank:
-        # Frozen weights are half of what state.weights, in float32, is.
-        weights = state.weights * (model_size / 2 + trained)
+        # Frozen weights are bf16, which ZeRO's are anyway.
+        frozen = state.weights / 2 if distributed in ("ddp", "fsdp") else state.weights
+        weights = frozen * model_size + state.weights * trained
     return gib(
         weights=weights,
         gradients=state.gradients * trained,

@@ -1,5 +1,5 @@
 # The paper's run from the base model (3.1 to 3.3, Tables 2 and 7): SFT, Bradley-Terry reward model, three rounds of
-# iterative DPO. Machine: 8 GPUs of 80 GB. Not run here; about 16 hours by budget.py. Expected (Table 2): LC AlpacaEval
+# iterative DPO. Machine: 8 GPUs of 80 GB. Not run here; about 12 hours by budget.py. Expected (Table 2): LC AlpacaEval
 # 2 31.3, MT-Bench 8.46, Arena-Hard 29.1, by judges that have been withdrawn; for them set EVALS, JUDGE_URL and
 # JUDGE_MODEL.
 BASE_MODEL=meta-llama/Meta-Llama-3-8B

@@ -1,5 +1,5 @@
 # llama3_8b_quick with ArmoRM as annotator; the report's proxy stays the reward model's.
-# Machine: 8 GPUs of 80 GB. Not run here; about 2 hours by budget.py, and the evaluation. No number is published.
+# Machine: 8 GPUs of 80 GB. Not run here; about 1 hour by budget.py, and the evaluation. No number is published.
 ANNOTATOR=armorm
 ARMORM=RLHFlow/ArmoRM-Llama3-8B-v0.1
 ARMORM_TRUST_REMOTE_CODE=yes

@@ -1,6 +1,6 @@
 # The paper's baseline of offline DPO (B.3, Table 2): from its published policy, one epoch on Nectar, whose answers
 # other models gave, and no round of its own. The paper does not say which of the seven answers make a pair: here the
-# best and the worst. Machine: 8 GPUs of 80 GB. Not run here; about 2 hours by budget.py. Expected (Table 2): LC
+# best and the worst. Machine: 8 GPUs of 80 GB. Not run here; about 1 hour by budget.py. Expected (Table 2): LC
 # AlpacaEval 2 22.5, MT-Bench 8.17, Arena-Hard 22.4, by judges that have been withdrawn; for them set EVALS, JUDGE_URL
 # and JUDGE_MODEL.
 SFT_MODEL=RLHFlow/LLaMA3-SFT

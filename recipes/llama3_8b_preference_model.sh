@@ -1,5 +1,5 @@
 # llama3_8b_quick with the paper's pairwise preference model as annotator, in a tournament (2.1); the report's proxy stays
-# the reward model's. Machine: 8 GPUs of 80 GB. Not run here; about 3 hours by budget.py (13 comparisons a prompt), and the
+# the reward model's. Machine: 8 GPUs of 80 GB. Not run here; about 2 hours by budget.py (13 comparisons a prompt), and the
 # evaluation. No number is published.
 ANNOTATOR=preference_model
 PREFERENCE_MODEL=RLHFlow/pair-preference-model-LLaMA3-8B

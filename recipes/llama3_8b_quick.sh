@@ -1,5 +1,5 @@
 # The paper's loop alone (3.3): from its published policy and reward model, three rounds of iterative DPO. Machine: 8
-# GPUs of 80 GB. Not run here; about 2 hours by budget.py, and the evaluation. Expected (Table 2): LC AlpacaEval 2
+# GPUs of 80 GB. Not run here; about 1 hour by budget.py, and the evaluation. Expected (Table 2): LC AlpacaEval 2
 # 31.3, MT-Bench 8.46, Arena-Hard 29.1, by judges that have been withdrawn; for them set EVALS, JUDGE_URL and
 # JUDGE_MODEL.
 SFT_MODEL=RLHFlow/LLaMA3-SFT

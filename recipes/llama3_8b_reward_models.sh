@@ -1,5 +1,5 @@
 # The paper's reward models (2.1): Bradley-Terry and pairwise, from LLaMA-3-8B-Instruct on mix2, and RewardBench.
-# Machine: 8 GPUs of 80 GB. Not run here; Bradley-Terry about 5 hours by budget.py. Expected (Table 1; Chat, Chat Hard,
+# Machine: 8 GPUs of 80 GB. Not run here; Bradley-Terry about 3 hours by budget.py. Expected (Table 1; Chat, Chat Hard,
 # Safety, Reasoning): Bradley-Terry 99.4, 65.1, 87.8, 86.4; pairwise 98.3, 65.8, 89.7, 94.7. The models and their
 # measures, without a round of the loop.
 SFT_MODEL=meta-llama/Meta-Llama-3-8B-Instruct

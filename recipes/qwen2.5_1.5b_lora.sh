@@ -1,5 +1,5 @@
 # A small current model on one GPU of 24 GB: the loop with LoRA, from the instruction-tuned model, and a reward model of 8B
-# that is only asked. Machine: 1 GPU of 24 GB. Not run here; about 7 hours by budget.py, and the evaluation. No number is
+# that is only asked. Machine: 1 GPU of 24 GB. Not run here; about 6 hours by budget.py, and the evaluation. No number is
 # published.
 SFT_MODEL=Qwen/Qwen2.5-1.5B-Instruct
 REWARD_MODEL=sfairXC/FsfairX-LLaMA3-RM-v0.1

@@ -2,24 +2,27 @@
 
 Three ways in turn, in one run: TRL's command (`trl sft`, `trl reward`, `trl dpo`) with its
 defaults, our script on padded batches, and our script as it is, packed. All have the same rows,
-batch, precision and checkpointing. Our DPO reads the reference's log-probabilities, and a step of
-it is charged with its share of dpo/0_reference.py, over two epochs; TRL's default computes the
-reference in each step.
+batch and checkpointing; each has its own defaults for the attention and, with LoRA, the precision
+of the frozen weights. A row of a batch is a conversation or a pair; packed fine-tuning fills it up
+to --max_length with conversations. Our DPO reads the reference's log-probabilities, and is charged
+with its share of dpo/0_reference.py, over two epochs; TRL's default computes the reference in each
+step.
 
 Models have random weights (random_weights.py). The lengths of the rows vary: they are those of
 --pairs_file, by the tokenizer of --tokenizer, or else lognormal, as conversations are: prompts of
 median 120 tokens (sigma 1), responses of median 250 (sigma 0.6), cut at --max_length.
 
-A step's seconds are the median over all but the first three. Real tokens are those of all sequences
-without padding, prompts of pairs twice, whatever a way computes; MFU counts the FLOPs that these
-need, without what checkpointing computes again. Memory is the process's on a CPU; on a GPU it is
-what nvidia-smi reports, less what was in use before, beside what preflight/footprint.py computes.
-Without a GPU the large shapes say "not run".
+The first three steps are not timed. A step's seconds are the median. Real tokens, by TRL's count,
+are those of all sequences without padding, prompts of pairs twice, whatever a way computes; MFU
+counts the FLOPs that these need, without what checkpointing computes again. Memory is the process's
+on a CPU; on a GPU it is what nvidia-smi reports, less what was in use before, beside what
+preflight/footprint.py computes. Without a GPU the large shapes say "not run".
 
     python speed/training_speed.py --models smollm2_135m --stages dpo
 """
 
 import argparse
+import ast
 import itertools
 import json
 import os
@@ -157,13 +160,13 @@ def write_rows(path, stage, lengths, generator):
             file.write(json.dumps(row) + "\n")
 
 
-def real_tokens(stage, lengths, max_length):
-    """Tokens of all sequences of these rows, as they are cut."""
-    total = 0
+def mean_length(stage, lengths, max_length):
+    """Tokens of a sequence of these rows, as it is cut; and of a row."""
+    totals = []
     for prompt, *responses in lengths:
         for response in responses[: 1 if stage == "sft" else 2]:
-            total += min(max_length, prompt + response + TEMPLATE_TOKENS)
-    return total
+            totals.append(min(max_length, prompt + response + TEMPLATE_TOKENS))
+    return statistics.fmean(totals), sum(totals) / len(lengths)
 
 
 # Measuring
@@ -190,7 +193,10 @@ def memory_of(process):
 
 
 def measure(command, steps):
-    """(median seconds of a step, GiB) of a training that logs every step, which is then ended."""
+    """(median seconds of a step, real tokens a second, GiB) of a training that logs every step.
+
+    It is ended after so many.
+    """
     used_before = (gpu("memory.used") or 0) / 1024
     process = subprocess.Popen(
         [sys.executable, "speed/random_weights.py", *command],
@@ -202,24 +208,27 @@ def measure(command, steps):
     )
     output = []
     step_ends = []
+    tokens = []  # of all steps so far
     gib = 0.0
     for line in process.stdout:
         output.append(line)
         if line.startswith("{'loss'"):
             step_ends.append(time.perf_counter())
+            tokens.append(float(ast.literal_eval(line)["num_tokens"]))
             gib = max(gib, memory_of(process))
         if len(step_ends) == steps:
             process.kill()  # before it saves the model
     process.wait()
     if len(step_ends) < steps:
         sys.exit(f"{command[0]} failed:\n{''.join(output[-5:])}")
-    seconds = [end - start for start, end in itertools.pairwise(step_ends)]
-    # seconds[0] is the second step's: the first has no start.
-    return statistics.median(seconds[WARM_UP - 1 :]), gib - used_before
+    timed = step_ends[WARM_UP - 1 :]
+    seconds = [end - start for start, end in itertools.pairwise(timed)]
+    rate = (tokens[-1] - tokens[WARM_UP - 1]) / (timed[-1] - timed[0])
+    return statistics.median(seconds), rate, gib - used_before
 
 
 def reference_seconds(directory, args):
-    """Seconds of dpo/0_reference.py for the rows of a step."""
+    """Seconds of dpo/0_reference.py for a row."""
     command = ["dpo/0_reference.py", "--model_name_or_path", directory / "model"]
     command += ["--pairs_file", directory / "train.jsonl", "--max_length", args.max_length]
     command += ["--output_file", directory / "stored.jsonl"]
@@ -234,7 +243,7 @@ def reference_seconds(directory, args):
         sys.exit(f"dpo/0_reference.py failed:\n{done.stderr}")
     # It ends with "... rows out: 56, 1.9 s", without the time that loading took.
     seconds = float(done.stdout.split()[-2])
-    return seconds / (args.steps + 1)
+    return seconds / (args.batch * (args.steps + 1))
 
 
 def training_command(way, stage, lora_rank, directory, args):
@@ -280,13 +289,13 @@ def prepare(directory, shape, stage, lengths, generator):
     shutil.copy(directory / "train.jsonl", directory / "rows/train.jsonl")
 
 
-def flops_of_step(shape, stage, lora_rank, tokens, sequences):
+def flops_of_token(shape, stage, lora_rank, context):
     """FLOPs that the model needs: the backward pass takes twice those of the forward pass."""
     has_head = stage != "reward_model"
-    flops = 3 * compute.flops(shape, tokens, tokens / sequences, head=has_head)
+    flops = 3 * compute.flops(shape, 1, context, head=has_head)
     if lora_rank:
         # Frozen matrices get no gradient. Attention itself has none: context 0 leaves it out.
-        flops -= compute.flops(shape, tokens, 0, head=has_head)
+        flops -= compute.flops(shape, 1, 0, head=has_head)
     return flops
 
 
@@ -294,11 +303,15 @@ def measured_rows(args, name, shape, stage, lora_rank):
     """The rows of the table for one training: a line for each way."""
     generator = random.Random(args.seed)
     count = args.batch * (args.steps + 1)
+    if stage == "sft":  # packed rows hold several conversations
+        count *= 8
     if args.pairs_file:
         lengths = lengths_of_file(args.pairs_file, args.tokenizer, count, generator)
     else:
         lengths = drawn_lengths(count, generator)
+    length, row_length = mean_length(stage, lengths, args.max_length)
     seconds = {way: [] for way in WAYS}
+    rates = {way: [] for way in WAYS}
     gib = dict.fromkeys(WAYS, 0.0)
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
@@ -310,21 +323,23 @@ def measured_rows(args, name, shape, stage, lora_rank):
             for way in WAYS:
                 print(f"# {name}, {stage}: {way}", file=sys.stderr, flush=True)
                 command = training_command(way, stage, lora_rank, directory, args)
-                step, used = measure(command, args.steps)
-                seconds[way].append(step if way == "TRL" else step + reference)
+                step, rate, used = measure(command, args.steps)
+                if way != "TRL":
+                    step += args.batch * reference
+                    rate = 1 / (1 / rate + reference / row_length)
+                seconds[way].append(step)
+                rates[way].append(rate)
                 gib[way] = max(gib[way], used)
-    tokens = real_tokens(stage, lengths, args.max_length) / (args.steps + 1)
-    sequences = args.batch * (1 if stage == "sft" else 2)
-    flops = flops_of_step(shape, stage, lora_rank, tokens, sequences)
-    medians = {way: statistics.median(values) for way, values in seconds.items()}
+    rates = {way: statistics.median(values) for way, values in rates.items()}
+    flops = flops_of_token(shape, stage, lora_rank, length)
     for way in WAYS:
         has_gpu = gpu("memory.total") is not None
-        mfu = f"{flops / medians[way] / args.peak_flops:.1%}" if has_gpu else "-"
+        mfu = f"{rates[way] * flops / args.peak_flops:.1%}" if has_gpu else "-"
         yield [
             way,
-            f"{medians[way]:.3f}",
-            f"{tokens / medians[way]:.0f}",
-            f"{medians['TRL'] / medians[way]:.2f}",
+            f"{statistics.median(seconds[way]):.3f}",
+            f"{rates[way]:.0f}",
+            f"{rates[way] / rates['TRL']:.2f}",
             mfu,
             f"{gib[way]:.1f}",
         ]
