@@ -155,26 +155,23 @@ def score_rows(args, reference, tokenizer, description, writer, progress):
     while chunk := list(itertools.islice(todo, args.chunk_size)):
         to_score = list(pair_tokens.tokenise(chunk, tokenizer, options, counts))
         for batch in batches.by_length(to_score, tokens_of, batch_tokens):
-            examples = [example for _, example in batch]
-            logps = reference.log_probabilities(examples, options)
-            for (row, example), logps_of_pair in zip(batch, logps, strict=True):
-                row.update(zip(STORED, logps_of_pair, strict=True))
-                row["reference"] = {
-                    **description,
-                    "tokens": pair_tokens.tokens_digest(example, options),
-                }
-        check_finite(to_score)
+            score_batch(batch, reference, description, options)
         writer.add(row for row, _ in to_score)
         done += len(chunk)
         progress.show(done)
     return counts
 
 
-def check_finite(scored):
-    for row, _ in scored:
-        for name in STORED:
-            if not math.isfinite(row[name]):
-                rows.refuse(row, f"{name}: {row[name]} is not finite")
+def score_batch(batch, reference, description, options):
+    """Give the rows of [(row, example)] the log-probabilities of the reference."""
+    logps = reference.log_probabilities([example for _, example in batch], options)
+    for (row, example), logps_of_pair in zip(batch, logps, strict=True):
+        for name, logp in zip(STORED, logps_of_pair, strict=True):
+            if not math.isfinite(logp):
+                rows.refuse(row, f"{name}: {logp} is not finite")
+            row[name] = logp
+        digest = pair_tokens.tokens_digest(example, options)
+        row["reference"] = {**description, "tokens": digest}
 
 
 def main():

@@ -270,7 +270,7 @@ train_on_pairs() { # train_on_pairs SCRIPT POLICY START REFERENCE DATA... -- FLA
   shift
   if [[ $script == dpo/1_dpo.py && " $* " == *" slic "* ]]; then
     by=() # the loss has no reference
-  elif [[ $script == dpo/1_dpo.py && ! " $DPO_OPTIONS " =~ " --"(ld_alpha|precompute_ref_log_probs|sync_ref_model)[\ =] ]]; then
+  elif [[ $script == dpo/1_dpo.py && ! " $* $DPO_OPTIONS " =~ " --"(ld_alpha|precompute_ref_log_probs|sync_ref_model)[\ =] ]]; then
     store_reference "$reference" "$@"
     by=()
   fi

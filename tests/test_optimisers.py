@@ -608,6 +608,14 @@ def test_the_flags_that_decide_on_the_tokens_reach_the_reference(checkout):
         assert ("--ref_model_name_or_path" in words) == ("DPO_LOSS" not in variables)
 
 
+def test_a_method_that_needs_the_reference_in_training_gets_it(checkout, tmp_path):
+    mine = tmp_path / "mine.sh"
+    mine.write_text('optimise() { train_on_pairs dpo/1_dpo.py "$@" -- --ld_alpha 0.5; }\n')
+    words = listed(checkout, "recipes/tiny.sh", OPTIMISER=str(mine))["iter3/policy"]
+    assert value(words, "--ref_model_name_or_path") == f"{OUT}/sft"
+    assert value(words, "--dataset_name") == f"{OUT}/iter3/pairs.jsonl"
+
+
 def test_of_a_tool_the_reference_counts_the_assistants_turns(checkout):
     commands = listed(checkout, "recipes/tiny_tools.sh")
     assert "--assistant_only_loss" in commands["iter1/pairs_reference"]
