@@ -12,36 +12,9 @@ from pathlib import Path
 
 import jinja2
 
-from common import model_outputs, models, outputs, rows
+from common import model_outputs, models, outputs, rows, weights
 
 LOCKS = []  # open files, whose locks are held until the process ends
-
-
-def attention(training_args, model_args):
-    """What --attn_implementation says; else FlashAttention 2 if installed, for a bf16 training."""
-    from transformers.utils import is_flash_attn_2_available
-
-    if model_args.attn_implementation:
-        return model_args.attn_implementation
-    if training_args.bf16 and is_flash_attn_2_available():
-        return "flash_attention_2"
-    return None
-
-
-def precision(training_args, model_args):
-    """The data type of the weights: --dtype; else bfloat16 for the frozen weights under LoRA.
-
-    Weights that are trained are float32: in bfloat16 small steps would be lost.
-    """
-    if model_args.dtype:
-        return model_args.dtype
-    return "bfloat16" if model_args.use_peft and training_args.bf16 else "float32"
-
-
-def starts_as(reference_path, training_args, model_args):
-    """Whether the policy is its own reference, which is scored before training."""
-    paths = (reference_path, model_args.model_name_or_path)
-    return training_args.precompute_ref_log_probs and len(set(map(os.path.realpath, paths))) == 1
 
 
 def stored_dataset(examples, training_args):
@@ -162,7 +135,7 @@ def train(trainer, checkpoint):
     A cluster sends SIGTERM before it takes a machine away. The training then saves its state.
     """
     mend_generation_config(trainer)
-    widen_adapters(trainer)
+    weights.widen_adapters(trainer.model)
     skip_warmup_of_one_step(trainer)
     stop_requests = []
     trainer.add_callback(stop_callback(trainer, stop_requests))
@@ -174,15 +147,6 @@ def train(trainer, checkpoint):
         # A launcher ends all processes when one has ended, perhaps before they have saved.
         trainer.accelerator.wait_for_everyone()
         sys.exit(143)
-
-
-def widen_adapters(trainer):
-    """What is trained beside frozen weights is float32: PEFT leaves a scoring head as it was."""
-    if not hasattr(trainer.model, "merge_and_unload"):
-        return
-    for weight in trainer.model.parameters():
-        if weight.requires_grad:
-            weight.data = weight.data.float()
 
 
 def stop_callback(trainer, stop_requests):
@@ -287,20 +251,12 @@ def check_weights(trainer):
         leave(trainer, "weights are not finite; nothing is published")
 
 
-def merged(model):
-    """The model with its adapters merged, in the precision of its frozen weights.
-
-    vLLM and the next stages read models, not adapters.
-    """
-    frozen = next(weight for weight in model.parameters() if not weight.requires_grad)
-    return model.merge_and_unload().to(frozen.dtype)
-
-
 def finish(trainer, path):
     """Save the model and its training curve, publish them, and end the process."""
     check_weights(trainer)
-    if hasattr(trainer.model, "merge_and_unload"):
-        trainer.model = merged(trainer.model)
+    saves = trainer.args.should_save or not weights.is_quantized(trainer.model)
+    if hasattr(trainer.model, "merge_and_unload") and saves:
+        trainer.model = weights.merged(trainer.model)
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():

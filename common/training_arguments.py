@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from common import models, outputs
+from common import models, outputs, weights
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 # Numbers out of these ranges would end in a traceback, perhaps hours later, or train nothing.
@@ -81,7 +81,7 @@ WITHOUT_EFFECT = (
     "model_revision",
     "trust_remote_code",
     "load_in_8bit",
-    "load_in_4bit",
+    "bnb_4bit_quant_storage",
     "resume_from_checkpoint",
 )
 
@@ -99,6 +99,7 @@ def parse(*kinds):
         check_effects(part)
     check_inputs(parsed)
     check_output(parsed)
+    check_lora(parsed)
     return parsed
 
 
@@ -118,7 +119,7 @@ def parse_command_line(kinds):
         sys.exit(f"{Path(sys.argv[0]).name}: {models.first_line(error)}")
     has_dtype = any(word.partition("=")[0] == "--dtype" for word in words)
     if hasattr(parsed[-1], "dtype") and not has_dtype:
-        # TRL's default would look as if float32 was asked for; see training.precision.
+        # TRL's default would look as if float32 was asked for; see weights.precision.
         parsed[-1].dtype = None
     return parsed
 
@@ -225,10 +226,28 @@ def check_output(parsed):
     inputs = [path for part in parsed for path in paths_in(part)]
     if reason := outputs.problem(training_args.output_dir or "", "model", inputs):
         sys.exit(f"--output_dir: {reason}")
+
+
+def check_lora(parsed):
+    """LoRA, and 4-bit weights under it (QLoRA, arXiv 2305.14314), go with how it is trained."""
+    training_args = next(part for part in parsed if hasattr(part, "output_dir"))
+    model_args = parsed[-1]
+    if not hasattr(model_args, "use_peft"):
+        return
     by_deepspeed = training_args.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-    uses_lora = any(getattr(part, "use_peft", False) for part in parsed)
-    if by_deepspeed and uses_lora:
+    if by_deepspeed and model_args.use_peft:
         sys.exit(
             "--use_peft: DeepSpeed would save a model without its weights; "
             "train LoRA with DISTRIBUTED=ddp"
         )
+    by_fsdp = training_args.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    if not model_args.load_in_4bit:
+        for name in ("use_bnb_nested_quant", "bnb_4bit_quant_type"):
+            if getattr(model_args, name) != getattr(type(model_args), name):
+                sys.exit(f"--{name}: it has no effect without --load_in_4bit")
+    elif not model_args.use_peft:
+        sys.exit("--load_in_4bit: 4-bit weights stay as they are; train LoRA with --use_peft")
+    elif by_fsdp:
+        sys.exit("--load_in_4bit: not under FSDP; train with DISTRIBUTED=ddp")
+    else:
+        weights.check_bitsandbytes()

@@ -3,15 +3,16 @@
 They are the same in every epoch, and for every loss, beta and learning rate: dpo/1_dpo.py then
 trains on them without a second model in memory. A log-probability is summed over the tokens of the
 response that count in training. So --max_length, --truncation_mode, --assistant_only_loss and
---chat_template_kwargs have to be those of the training, which compares a digest of the tokens.
+--chat_template_kwargs have to be those of the training, which compares a digest of the tokens. So
+have --load_in_4bit and its options: the policy of a 4-bit training starts as a 4-bit reference.
 
 A pair's prompt is computed once, and little padding (common/packing.py). Pairs that a training
 would drop are dropped and counted. Finished rows survive a kill: the same command resumes.
 
 Reads:  --pairs_file, {"id", "prompt", "chosen", "rejected", ...}
 Writes: --output_file, the same rows with "ref_chosen_logp" and "ref_rejected_logp", in nats, and
-        "reference", {"model", "dtype", "fingerprint", "tokens"}; a share of them by --shard and
-        --num_shards, which common/shards.py joins
+        "reference", {"model", "dtype", "fingerprint", "tokens", "quantization"?}; a share of them
+        by --shard and --num_shards, which common/shards.py joins
 
     python dpo/0_reference.py --model_name_or_path runs/tiny/sft --max_length 256 \
         --pairs_file runs/tiny/iter1/pairs.jsonl --output_file my_pairs.jsonl
@@ -23,7 +24,7 @@ import sys
 from collections import Counter
 
 import pair_tokens
-from common import arguments, batches, models, rows, shards
+from common import arguments, batches, models, rows, shards, weights
 from common.progress import Progress
 from pair_tokens import SIDES, STORED
 
@@ -58,6 +59,22 @@ def parse_arguments():
         help="of weights and activations",
     )
     parser.add_argument(
+        "--load_in_4bit",
+        action="store_true",
+        help="4-bit matrices, for a training with them (QLoRA)",
+    )
+    parser.add_argument(
+        "--bnb_4bit_quant_type",
+        choices=["nf4", "fp4"],
+        default="nf4",
+        help="as in the training",
+    )
+    parser.add_argument(
+        "--use_bnb_nested_quant",
+        action="store_true",
+        help="as in the training",
+    )
+    parser.add_argument(
         "--batch_tokens",
         type=arguments.whole(1),
         help="tokens per batch (default: by device and memory)",
@@ -68,7 +85,12 @@ def parse_arguments():
         default=512,
         help="pairs between two writes to disk",
     )
-    return shards.parse(parser)
+    args = shards.parse(parser)
+    if args.load_in_4bit:
+        weights.check_bitsandbytes()
+    elif args.use_bnb_nested_quant or args.bnb_4bit_quant_type != "nf4":
+        parser.error("--use_bnb_nested_quant, --bnb_4bit_quant_type: only with --load_in_4bit")
+    return args
 
 
 def read_rows(args):
@@ -89,15 +111,20 @@ def check_rows(args):
 class Reference:
     """The reference policy, which gives the log-probabilities of responses."""
 
-    def __init__(self, path, dtype):
+    def __init__(self, args):
         import torch
         from transformers import AutoModelForCausalLM
         from trl.trainer.utils import add_fused_lm_head
 
         from common import packing  # which imports torch
 
-        self.model = models.load(AutoModelForCausalLM, path, dtype=dtype)
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        path = args.model_name_or_path
+        if args.load_in_4bit:
+            options = weights.in_4_bits(args, args.dtype)
+        else:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            options = {"dtype": args.dtype, "device_map": device}
+        self.model = models.load(AutoModelForCausalLM, path, **options)
         add_fused_lm_head(self.model)
         self.forward = self.model
         reason = packing.obstacle(self.model)
@@ -180,12 +207,14 @@ def main():
     total, example = check_rows(args)
     path = args.model_name_or_path
     tokenizer = models.tokenizer(path, example, chat_template_kwargs=args.chat_template_kwargs)
-    reference = Reference(path, args.dtype)
+    reference = Reference(args)
     description = {
         "model": path,
         "dtype": args.dtype,
         "fingerprint": pair_tokens.weights_digest(path),
     }
+    if args.load_in_4bit:
+        description["quantization"] = weights.quantization(args)
     writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
     finished_before = len(writer.done)
     progress = Progress(total, "pairs", finished_before)

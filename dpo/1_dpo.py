@@ -41,7 +41,7 @@ from trl import DPOConfig, ModelConfig
 
 import losses
 import pair_tokens
-from common import models, training, training_arguments
+from common import models, training, training_arguments, weights
 
 
 @dataclass
@@ -109,7 +109,7 @@ def check_loss_of_ours(name, training_args):
         sys.exit(f"--truncation_mode {training_args.truncation_mode}: not with --loss_type {name}")
 
 
-def check_reference(data, training_args, stored):
+def check_reference(data, training_args, model_args, stored):
     """Exit unless there is one reference, where the loss needs it.
 
     stored: the "reference" of the pairs, or None.
@@ -124,10 +124,10 @@ def check_reference(data, training_args, stored):
             "log-probabilities of a reference (dpo/0_reference.py)"
         )
     elif stored is not None:
-        check_stored_reference(path, training_args, stored)
+        check_stored_reference(path, training_args, model_args, stored)
 
 
-def check_stored_reference(path, training_args, stored):
+def check_stored_reference(path, training_args, model_args, stored):
     """Exit if stored log-probabilities do not go with the arguments."""
     if path and pair_tokens.weights_digest(path) != stored["fingerprint"]:
         sys.exit(
@@ -136,6 +136,13 @@ def check_stored_reference(path, training_args, stored):
         )
     if not training_args.precompute_ref_log_probs:
         sys.exit("--precompute_ref_log_probs False: the pairs have log-probabilities already")
+    quantization = weights.quantization(model_args)
+    if stored.get("quantization") != quantization:
+        sys.exit(
+            f"--load_in_4bit: the policy is to have {quantization or 'no'} quantisation, the pairs "
+            f"have log-probabilities of a reference with {stored.get('quantization') or 'none'}: "
+            "give dpo/0_reference.py the same flags"
+        )
     if training_args.ld_alpha is not None:
         sys.exit("--ld_alpha: not with pairs that have log-probabilities of whole responses")
 
@@ -197,12 +204,9 @@ def load_models(training_args, model_args, reference_path):
     """
     from transformers import AutoModelForCausalLM
 
-    options = {
-        "dtype": training.precision(training_args, model_args),
-        "attn_implementation": training.attention(training_args, model_args),
-    }
+    options = weights.load_options(training_args, model_args)
     policy = models.load(AutoModelForCausalLM, model_args.model_name_or_path, **options)
-    if reference_path is None or training.starts_as(reference_path, training_args, model_args):
+    if reference_path is None or weights.starts_as(reference_path, training_args, model_args):
         return policy, None
     return policy, models.load(AutoModelForCausalLM, reference_path, **options)
 
@@ -257,7 +261,7 @@ def main():
     # A loss of losses.py stands alone; TRL's losses may be several, and need no extra fields.
     extra_fields = losses.EXTRA_FIELDS.get(training_args.loss_type[0], [])
     pairs, stored = pair_tokens.read(data.dataset_name, extra_fields)
-    check_reference(data, training_args, stored)
+    check_reference(data, training_args, model_args, stored)
     check_models(model_args.model_name_or_path, data.ref_model_name_or_path, pairs)
     tokenizer = models.tokenizer(
         model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs

@@ -39,7 +39,16 @@ from trl import KTOConfig, KTOTrainer, ModelConfig
 from trl.trainer import kto_trainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-from common import chats, models, packing, response_tokens, rows, training, training_arguments
+from common import (
+    chats,
+    models,
+    packing,
+    response_tokens,
+    rows,
+    training,
+    training_arguments,
+    weights,
+)
 
 # TRL names its cache of the reference's log-probabilities by a hash of all weights, about
 # ten seconds a billion. The cache lies in the folder of this run, where a constant will do.
@@ -275,20 +284,16 @@ def load_models(data, training_args, model_args, example):
     """[policy, reference], in the same precision. None: the policy starts as the reference."""
     from transformers import AutoModelForCausalLM
 
-    attention = training.attention(training_args, model_args)
     # In different precisions their ratio would be off from the first step.
-    dtype = training.precision(training_args, model_args)
+    options = weights.load_options(training_args, model_args)
     paths = [model_args.model_name_or_path]
-    if not training.starts_as(data.ref_model_name_or_path, training_args, model_args):
+    if not weights.starts_as(data.ref_model_name_or_path, training_args, model_args):
         paths.append(data.ref_model_name_or_path)
     tokenizers = [models.tokenizer(path, example) for path in paths]
     models.check_same_tokens(tokenizers[0], tokenizers[-1])
     loaded = []
     for path, tokenizer in zip(paths, tokenizers, strict=True):
-        model = models.load(
-            AutoModelForCausalLM, path, tokenizer, dtype=dtype, attn_implementation=attention
-        )
-        loaded.append(model)
+        loaded.append(models.load(AutoModelForCausalLM, path, tokenizer, **options))
     return loaded if len(loaded) == 2 else [*loaded, None]
 
 

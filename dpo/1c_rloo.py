@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from trl import ModelConfig, RLOOConfig
 
-from common import chats, models, rows, training, training_arguments
+from common import chats, models, rows, training, training_arguments, weights
 
 
 @dataclass
@@ -111,17 +111,14 @@ def main():
     data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     prompts = read_prompts(data.dataset_name)
     example = (prompts[0].at("prompt"), prompts[0]["prompt"])
-    dtype = training.precision(training_args, model_args)
+    dtype = weights.precision(training_args, model_args)
     tokenizer = load_policy_tokenizer(training_args, model_args, example)
     reward_model, reward_tokenizer = load_reward_model(
         data.reward_model_name_or_path, example, dtype
     )
     final_path, checkpoint = training.begin(training_args)
     # TRL loads the policy itself, with these arguments.
-    training_args.model_init_kwargs = {"dtype": dtype}
-    attention = training.attention(training_args, model_args)
-    if attention:
-        training_args.model_init_kwargs["attn_implementation"] = attention
+    training_args.model_init_kwargs = weights.load_options(training_args, model_args)
     trainer = build_trainer(
         prompts, tokenizer, reward_model, reward_tokenizer, training_args, model_args
     )

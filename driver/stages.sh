@@ -283,10 +283,12 @@ store_reference() { # store_reference REFERENCE FLAGS OF THE TRAINING...: of eac
   local reference=$1 flags=(--max_length "$DPO_MAX_LENGTH" "${template[@]}") dtype=$DTYPE words i name key to
   [[ $DTYPE == float32 ]] || dtype=bfloat16 # as in training
   read -ra words <<<"${*:2} ${DPO_OPTIONS//=/ }"
-  for i in "${!words[@]}"; do # of the method's and the user's flags those that decide on the tokens
+  for i in "${!words[@]}"; do # of the method's and the user's flags those that decide on tokens and weights
     case ${words[i]} in
-      --max_length | --truncation_mode) flags+=("${words[@]:i:2}") ;;
-      --assistant_only_loss) [[ ${words[i + 1]:-} == [Ff]alse ]] || flags+=(--assistant_only_loss) ;;
+      --max_length | --truncation_mode | --bnb_4bit_quant_type) flags+=("${words[@]:i:2}") ;;
+      --assistant_only_loss | --load_in_4bit | --use_bnb_nested_quant)
+        [[ ${words[i + 1]:-} == [Ff]alse ]] || flags+=("${words[i]}")
+        ;;
     esac
   done
   for i in "${!data[@]}"; do

@@ -1,12 +1,13 @@
 """Estimate the GPU memory and hours of a run from the model's shape; no weights are loaded.
 
-footprint.py and compute.py hold the formulas. Without --stage the script prints the table of
-docs/scale.md, for recipes/llama3_8b.sh, and what that table assumes:
+footprint.py and compute.py hold the formulas. Without --stage the script prints a table of
+docs/scale.md, for recipes/llama3_8b.sh, and what that table assumes; with --sizes the table of the
+trainings of three sizes, full, with LoRA, and with LoRA of 4-bit weights:
 
 - GiB: estimates for the highest moment, for scoring the most, for generation the least; 2 for CUDA,
   NCCL and fragments, 4 for vLLM; a batch of 2. What comes within a tenth of the GPU's may not fit.
 - Hours: 40% of the peak FLOP/s in training and scoring, 50% of the bandwidth or FLOP/s in
-  generation. No evaluation.
+  generation. No evaluation. That 4-bit weights are brought to bf16 in each pass is not counted.
 - Data: 1e9 tokens to fine-tune on, Table 5's 848,965 preferences, 3 rounds of 20,000 prompts with 8
   responses and of 2 epochs of pairs; 200 tokens a prompt and 300 a response; a pair has its prompt
   once and no padding.
@@ -52,6 +53,11 @@ TRAININGS = {
         sequence=2048,
     ),
 }
+WAYS = {  # of training a model
+    "full": {},
+    "LoRA 32": {"lora_rank": 32},
+    "LoRA 32, 4-bit": {"lora_rank": 32, "four_bit": True},
+}
 RESPONSES = Work(ROUNDS * PROMPTS * 8 * RESPONSE_TOKENS, context=RESPONSE_TOKENS)
 
 
@@ -65,6 +71,7 @@ DEFAULTS = {
     "batch": 2,
     "lora_rank": 0,
     "distributed": "zero3",
+    "load_in_4bit": False,
 }
 # {stage: the flags that have an effect}; for a training all of them.
 FLAGS = {None: [], "generation": ["gib", "sequence"], "scoring": ["gib"]}
@@ -81,11 +88,17 @@ def parse_arguments():
     parser.add_argument(
         "--stage", help="sft, reward_model, preference_model, dpo, generation or scoring: by part"
     )
+    parser.add_argument("--sizes", action="store_true", help="the table of three sizes")
     for name, default in DEFAULTS.items():
         values = "ddp, zero2, zero3, zero3_offload or fsdp " if name == "distributed" else ""
         help_text = f"of --stage: {values}(default: {default})"
-        parser.add_argument(f"--{name}", type=type(default), help=help_text)
+        kind = {"action": "store_true", "default": None}
+        if default is not False:
+            kind = {"type": type(default)}
+        parser.add_argument(f"--{name}", help=help_text, **kind)
     args = parser.parse_args()
+    if args.sizes and args.stage:
+        parser.error("--sizes: not with --stage")
     for name, default in DEFAULTS.items():
         if getattr(args, name) is None:
             setattr(args, name, default)
@@ -118,6 +131,7 @@ def stage_memory(model, args):
         batch=args.batch,
         distributed=args.distributed,
         lora_rank=args.lora_rank,
+        four_bit=args.load_in_4bit,
     )
 
 
@@ -131,7 +145,7 @@ class Estimate:
     hours: float
 
 
-def training_estimates(model, machine, distributed, lora_rank=0):
+def training_estimates(model, machine, distributed, lora_rank=0, four_bit=False):
     """Yields the Estimate of each training, with a batch of 2."""
     for stage, work in TRAININGS.items():
         parts = training(
@@ -142,6 +156,7 @@ def training_estimates(model, machine, distributed, lora_rank=0):
             batch=2,
             distributed=distributed,
             lora_rank=lora_rank,
+            four_bit=four_bit,
         )
         computed = training_flops(
             model,
@@ -191,6 +206,24 @@ def print_table(model):
     print_lines(machine, response_estimates(model, machine))
 
 
+def print_sizes():
+    """The trainings of three sizes: GiB on each GPU and hours, of sft / reward_model / dpo."""
+    print("| model | trained | GPUs | GiB: " + " / ".join(TRAININGS) + " | hours | measured |")
+    print("| --- " * 6 + "|")
+    for name in ("llama3.2_1b", "llama3_8b", "llama3_70b"):
+        for way, options in WAYS.items():
+            for machine in (MACHINES["1x141"], MACHINES["8x80"]):
+                by = "zero3" if way == "full" and machine.gpus > 1 else "ddp"
+                estimates = [*training_estimates(SHAPES[name], machine, by, **options)]
+                gib = " / ".join(f"{estimate.parts['total']:.0f}" for estimate in estimates)
+                hours = " / ".join(hours_if_it_fits(machine, estimate) for estimate in estimates)
+                print(f"| {name} | {way}, {by} | {machine.name} | {gib} | {hours} | not run |")
+
+
+def hours_if_it_fits(machine, estimate):
+    return f"{estimate.hours:.1f}" if estimate.parts["total"] <= machine.gib else "-"
+
+
 def main():
     args = parse_arguments()
     try:
@@ -199,7 +232,10 @@ def main():
     except (OSError, ValueError) as error:
         sys.exit(f"{args.model}: {str(error).splitlines()[0]}")
     if not args.stage:
-        print_table(model)
+        if args.sizes:
+            print_sizes()
+        else:
+            print_table(model)
         assumptions = __doc__.split("\n\n")[2]
         print(f"\n{assumptions}")
         return

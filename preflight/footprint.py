@@ -2,10 +2,11 @@
 
 Bytes follow what this repository's flags make of TRL 1.16, transformers 5.19, accelerate 1.15 and
 DeepSpeed 0.19.8. ddp and fsdp train float32 weights under bf16 autocast, or float32 adapters (LoRA)
-of bf16 weights; zero2 and zero3 train bf16 weights, with float32 ones in the optimizer
-(arXiv 1910.02054, section 3). All use AdamW and gradient checkpointing, and never hold the logits
-of all tokens at once. DPO's pairs have the reference's log-probabilities. Estimates of training are
-for the highest moment and the longest rows, of scoring for the most, of generation for the least.
+of bf16 weights, ddp also of 4-bit weights; zero2 and zero3 train bf16 weights, with float32 ones in
+the optimizer (arXiv 1910.02054, section 3). All use AdamW and gradient checkpointing, and never
+hold the logits of all tokens at once. DPO's pairs have the reference's log-probabilities. Estimates
+of training are for the highest moment and the longest rows, of scoring for the most, of generation
+for the least.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from shapes import GIB, size
 VLLM_SHARE = 0.92  # of a GPU's memory
 VLLM_OVERHEAD = 4 * GIB
 CUDA_OVERHEAD = 2 * GIB  # CUDA's context, NCCL and fragmentation
+# Of a matrix in 4 bits: half a byte, and a float32 scale for each block of 64 numbers
+# (arXiv 2305.14314, section 3; --use_bnb_nested_quant takes less).
+FOUR_BIT_BYTES = 1 / 2 + 4 / 64
 DISTRIBUTED = ("ddp", "zero2", "zero3", "zero3_offload", "fsdp")
 SEQUENCES_PER_ROW = {"sft": 1, "reward_model": 2, "preference_model": 1, "dpo": 2}
 # TRL's head projects tiles of so many tokens and words (TOKEN_CHUNK_SIZE in
@@ -140,17 +144,41 @@ def head_activations(shape, tokens, autocast, lora_rank):
     return tile_logits + tile_weights + hidden_gradient + weight_gradient
 
 
-def training(shape, stage, *, gpus, sequence, batch, distributed="ddp", lora_rank=0):
+def frozen_weights(shape, stage, state, distributed, four_bit):
+    """Bytes of the weights that LoRA freezes, on one GPU."""
+    model_size = size(shape, stage)
+    if four_bit:
+        # Embeddings, head and norms stay bf16.
+        return FOUR_BIT_BYTES * shape.matrices + 2 * (model_size - shape.matrices)
+    # They are bf16, which ZeRO's are anyway.
+    width = state.weights / 2 if distributed in ("ddp", "fsdp") else state.weights
+    return width * model_size
+
+
+def check_training(stage, distributed, lora_rank, four_bit, **counts):
+    """ValueError for what is no training. counts: {name: number}, which are at least 1."""
+    supported = stage in SEQUENCES_PER_ROW and distributed in DISTRIBUTED
+    # 4-bit weights are frozen, and each GPU has all of them.
+    four_bit_goes = not four_bit or (lora_rank and distributed == "ddp")
+    if not (supported and four_bit_goes) or min(counts.values()) < 1 or lora_rank < 0:
+        listed = " ".join(f"{name}={number}" for name, number in counts.items())
+        raise ValueError(
+            f"no budget for {stage} by {distributed}, {listed} {lora_rank=} {four_bit=}"
+        )
+
+
+def training(
+    shape, stage, *, gpus, sequence, batch, distributed="ddp", lora_rank=0, four_bit=False
+):
     """{part: GiB} of each GPU, at the highest moment of a training step.
 
     sequence, batch: tokens of a row, and rows of a GPU at a time. A row is a pair of sequences, or
-    a block of packed conversations. ValueError for a stage that is no training.
+    a block of packed conversations. four_bit: LoRA beside 4-bit weights. ValueError for a stage
+    that is no training.
     """
-    supported = stage in SEQUENCES_PER_ROW and distributed in DISTRIBUTED
-    if not supported or min(gpus, sequence, batch) < 1 or lora_rank < 0:
-        raise ValueError(
-            f"no budget for {stage} by {distributed}, {gpus=} {sequence=} {batch=} {lora_rank=}"
-        )
+    check_training(
+        stage, distributed, lora_rank, four_bit, gpus=gpus, sequence=sequence, batch=batch
+    )
     model_size = size(shape, stage)
     trained = size(shape, stage, lora_rank)
     state = training_state(shape, distributed, gpus, model_size, trained)
@@ -178,16 +206,18 @@ def training(shape, stage, *, gpus, sequence, batch, distributed="ddp", lora_ran
     highest = max(forward, backward, state.update * trained)
     weights = state.weights * model_size
     if lora_rank:
-        # Frozen weights are bf16, which ZeRO's are anyway.
-        frozen = state.weights / 2 if distributed in ("ddp", "fsdp") else state.weights
-        weights = frozen * model_size + state.weights * trained
+        frozen = frozen_weights(shape, stage, state, distributed, four_bit)
+        weights = frozen + state.weights * trained
+    buffers = CUDA_OVERHEAD + state.buffers
+    if four_bit:
+        buffers += 2 * shape.hidden * shape.intermediate  # a matrix at a time, in bf16
     return gib(
         weights=weights,
         gradients=state.gradients * trained,
         optimizer=state.optimizer * trained,
         activations=stored + layer,
         logits=logits,
-        buffers=CUDA_OVERHEAD + state.buffers + highest - stored - layer - logits,
+        buffers=buffers + highest - stored - layer - logits,
     )
 
 

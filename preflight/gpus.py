@@ -15,6 +15,7 @@ from settings import (
     context_limit,
     device_batch,
     distributed,
+    four_bit,
     global_batch,
     lora_rank,
     max_length,
@@ -114,8 +115,8 @@ def memory_by_stage(memory, reachable):
     for stage, start in trainings().items():
         # ArmoRM is left out: its training loads a model, but trains small heads alone.
         if stage in PREFIX and device_batch(stage) and max_length(stage):
-            options = f"{PREFIX[stage]}OPTIONS (--max_length, LoRA by --use_peft True)"
-            remedy = f"DISTRIBUTED, PER_DEVICE_BATCH_SIZE, or {options}"
+            options = "--max_length, LoRA by --use_peft True, with --load_in_4bit True"
+            remedy = f"DISTRIBUTED, PER_DEVICE_BATCH_SIZE, or {PREFIX[stage]}OPTIONS ({options})"
             yield stage, training_memory(stage, start, reachable), remedy
     remedy = "TENSOR_PARALLEL, MAX_NEW_TOKENS or MAX_MODEL_LEN"
     yield "generation", generation_memory(reachable), remedy
@@ -139,6 +140,7 @@ def training_memory(stage, start, reachable):
         batch=device_batch(stage),
         distributed=distributed(),
         lora_rank=lora_rank(stage),
+        four_bit=four_bit(stage),
     )
 
 

@@ -61,12 +61,23 @@ def max_length(stage):
 def lora_rank(stage):
     """The rank of LoRA's matrices; 0 without LoRA."""
     variable = options_variable(stage)
-    uses_lora = "--use_peft" in value(variable).replace("=", " ").split()
-    answer = "".join(flag(variable, "--use_peft")).lower()
-    if not uses_lora or answer in ("false", "f", "no", "n", "0"):
+    if not is_on(variable, "--use_peft"):
         return 0
     rank = whole_number(variable, "--lora_r")
     return 16 if rank is None else rank  # 16: TRL's default
+
+
+def four_bit(stage):
+    """Whether LoRA's frozen weights have 4 bits. The training refuses what does not go with it."""
+    goes = lora_rank(stage) and distributed() == "ddp"
+    return bool(goes) and is_on(options_variable(stage), "--load_in_4bit")
+
+
+def is_on(variable, option):
+    """Whether a variable of flags turns an option on, by its name alone or with True."""
+    is_named = option in value(variable).replace("=", " ").split()
+    answer = "".join(flag(variable, option)).lower()
+    return is_named and answer not in ("false", "f", "no", "n", "0")
 
 
 def whole_number(variable, option):

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from trl import ModelConfig, RewardConfig
 
 import training_pairs
-from common import models, packing, training, training_arguments, trajectories
+from common import models, packing, training, training_arguments, trajectories, weights
 
 
 @dataclass
@@ -68,8 +68,7 @@ def load_model(tokenizer, training_args, model_args):
         tokenizer,
         new_head=True,
         num_labels=1,
-        dtype=training.precision(training_args, model_args),
-        attn_implementation=training.attention(training_args, model_args),
+        **weights.load_options(training_args, model_args),
     )
 
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from trl import ModelConfig, SFTConfig
 
 import training_pairs
-from common import chats, comparisons, models, training, training_arguments
+from common import chats, comparisons, models, training, training_arguments, weights
 
 
 @dataclass
@@ -106,8 +106,7 @@ def load_model(tokenizer, training_args, model_args):
         model_args.model_name_or_path,
         tokenizer,
         reward_model_too=True,
-        dtype=training.precision(training_args, model_args),
-        attn_implementation=training.attention(training_args, model_args),
+        **weights.load_options(training_args, model_args),
     )
 
 

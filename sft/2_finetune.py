@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 from trl import ModelConfig, SFTConfig
 
-from common import chats, models, rows, training, training_arguments
+from common import chats, models, rows, training, training_arguments, weights
 
 
 @dataclass
@@ -68,8 +68,7 @@ def load_model(data, training_args, model_args, first):
         AutoModelForCausalLM,
         path,
         tokenizer,
-        dtype=training.precision(training_args, model_args),
-        attn_implementation=training.attention(training_args, model_args),
+        **weights.load_options(training_args, model_args),
     )
     new_tokens = []
     if template_path:

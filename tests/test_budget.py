@@ -221,6 +221,13 @@ def test_lora_has_states_of_its_adapters_only():
     assert full["weights"] / 2 < lora["weights"] < 1.01 * full["weights"] / 2
     sharded = parts(distributed="fsdp", lora_rank=32)["weights"]
     assert sharded == pytest.approx(parts(distributed="fsdp")["weights"] / 2, rel=0.01)
+    # In 4 bits: a scale of 4 bytes for 64 numbers of the matrices; the rest is bf16.
+    matrices = 32 * 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336)
+    adapters = 4 * 32 * 32 * 13312
+    four_bit = parts(gpus=1, distributed="ddp", lora_rank=32, four_bit=True)
+    expected = (0.5 + 4 / 64) * matrices + 2 * (N - matrices) + adapters
+    assert four_bit["weights"] == pytest.approx(expected / GIB)
+    assert (four_bit["total"] < 16, lora["total"] < 30) == (True, True)
     gradient_of_head = 4 * 128256 * 4096 / GIB
     assert full["logits"] - lora["logits"] == pytest.approx(gradient_of_head)
 
@@ -396,6 +403,22 @@ def test_the_table_is_printed():
     assert assumed.startswith("- GiB: ")
     assert "- Hours: 40% of" in assumed
     assert "- Data: " in assumed
+
+
+def test_the_table_of_sizes_is_printed():
+    table = ran("preflight/budget.py", "--sizes").stdout.partition("\n\n")[0]
+    rows = [row.split(" | ") for row in table.splitlines()[2:]]
+    assert len(rows) == 3 * 3 * 2
+    by_row = {(row[0].strip("| "), row[1], row[2][:1]): row[3:5] for row in rows}
+    # 8B on one GPU: 4-bit LoRA and LoRA are equally fast, and the former needs less.
+    gib, hours = by_row["llama3_8b", "LoRA 32, 4-bit, ddp", "1"]
+    assert gib == "17 / 15 / 13"
+    assert hours == by_row["llama3_8b", "LoRA 32, ddp", "1"][1]
+    # 70B: of three ways that of 4 bits alone fits.
+    assert by_row["llama3_70b", "LoRA 32, ddp", "8"][1] == "- / - / -"
+    assert "-" not in by_row["llama3_70b", "LoRA 32, 4-bit, ddp", "8"][1]
+    done = run("preflight/budget.py", "--sizes", "--stage", "dpo")
+    assert done.stderr == "budget.py: --sizes: not with --stage\n"
 
 
 def test_one_budget_is_printed_by_part(tmp_path):

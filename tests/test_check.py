@@ -659,7 +659,7 @@ def test_too_little_memory(check, hub):
     dpo = (
         f"check: GPU memory: dpo needs {total:.1f} GiB of 79.6 ({parts}); "
         "change DISTRIBUTED, PER_DEVICE_BATCH_SIZE, "
-        "or DPO_OPTIONS (--max_length, LoRA by --use_peft True)"
+        "or DPO_OPTIONS (--max_length, LoRA by --use_peft True, with --load_in_4bit True)"
     )
     status, _, problems = check(**ddp)
     assert (status, problems) == (1, [dpo])

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
-from common import engines, training
+from common import engines, weights
 from conftest import TRAINING, padded_with_eos, run_here, train
 
 CHATML = """{% for turn in messages -%}
@@ -591,8 +591,6 @@ def test_flash_attention_is_used_where_it_is(monkeypatch):
 
     import transformers.utils
 
-    from common import training
-
     for available, bf16, flag, expected in [
         (True, True, None, "flash_attention_2"),
         (True, False, None, None),
@@ -606,7 +604,7 @@ def test_flash_attention_is_used_where_it_is(monkeypatch):
         monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", is_available)
         config = SimpleNamespace(bf16=bf16)
         model_config = SimpleNamespace(attn_implementation=flag)
-        assert training.attention(config, model_config) == expected
+        assert weights.attention(config, model_config) == expected
 
 
 def test_a_model_in_a_warm_cache_needs_no_hub(scored, reward_model, tmp_path):
@@ -718,13 +716,13 @@ def test_lora_leaves_whole_models(base, sft, reward_model, policy, world, tmp_pa
 def test_lora_freezes_weights_in_bfloat16(monkeypatch, sft, reward_model, tmp_path, precision):
     """What is trained, the scoring head too, is float32; the merged model is as what was frozen."""
     trained = []
-    widen = training.widen_adapters
+    widen = weights.widen_adapters
 
-    def spy(trainer):
-        widen(trainer)
-        trained.extend(w.dtype for w in trainer.model.parameters() if w.requires_grad)
+    def spy(model):
+        widen(model)
+        trained.extend(weight.dtype for weight in model.parameters() if weight.requires_grad)
 
-    monkeypatch.setattr(training, "widen_adapters", spy)
+    monkeypatch.setattr(weights, "widen_adapters", spy)
     flags = "--use_peft --lora_r 4 --use_cpu True --max_steps 1 --max_length 256".split()
     flags += ["--model_name_or_path", reward_model, *precision, *TRAINING, "--bf16", "True"]
     flags += ["--dataset_name", reward_model.with_name("training.jsonl")]
@@ -732,9 +730,9 @@ def test_lora_freezes_weights_in_bfloat16(monkeypatch, sft, reward_model, tmp_pa
     flags += ["--output_dir", tmp_path / "rm"]
     run_here("reward_modeling/2a_bradley_terry.py", monkeypatch, *flags)
     assert len(trained) > 1 and set(trained) == {torch.float32}
-    weights = load_file(tmp_path / "rm/model.safetensors")
+    saved = load_file(tmp_path / "rm/model.safetensors")
     frozen = torch.float32 if precision else torch.bfloat16
-    assert {weight.dtype for weight in weights.values()} == {frozen}
+    assert {weight.dtype for weight in saved.values()} == {frozen}
 
 
 def test_lora_trains_the_new_tokens_of_a_template(base, world, tmp_path):

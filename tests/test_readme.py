@@ -434,8 +434,9 @@ def test_the_messages_on_the_page_of_troubles_are_the_scripts():
             assert all(part in SOURCES for part in parts), message
 
 
-def test_the_table_of_memory_and_hours_is_what_the_budget_prints():
-    printed = ran("preflight/budget.py").stdout
+@pytest.mark.parametrize("flags", [[], ["--sizes"]])
+def test_the_tables_of_memory_and_hours_are_what_the_budget_prints(flags):
+    printed = ran("preflight/budget.py", *flags).stdout
     lines = [line for line in printed.splitlines() if line.startswith("|")]
     assert len(lines) > 10
     assert "\n".join(lines) in text_of("docs/scale.md")
