@@ -37,6 +37,7 @@ STAGES = (
     "recipes/tiny",
     "recipes/smollm2",
 )
+WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 LARGE = 2**26  # bytes; a larger file is hashed again only if its size, inode or times change
 
 
@@ -201,23 +202,41 @@ def module_files(folder, module):
 def code(source):
     """The lines of a Python file that change what it does.
 
-    Comments, blank lines and docstrings can be edited freely.
+    Lines of comment, blank lines and docstrings can be edited freely.
     """
-    lines = source.decode("utf-8").splitlines()
-    in_text = set()  # lines that go on with a text, in which # begins no comment; from 0
-    docstrings = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.Constant, ast.JoinedStr)):
-            in_text.update(range(node.lineno, node.end_lineno))
-        body = getattr(node, "body", None)
-        if not isinstance(body, list) or not body:  # a lambda's body is an expression
-            continue
-        first = body[0]
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            docstrings.update(range(first.lineno - 1, first.end_lineno))
+    tree = ast.parse(source)
+    lines = source.splitlines()  # as bytes, which end where Python ends a line
+    docstrings = docstring_lines(tree, lines)
+    in_text = lines_in_texts(tree)
     kept = []
     for number, line in enumerate(lines):
-        is_code = line.strip() and not line.lstrip().startswith("#")
-        if number not in docstrings and (is_code or number in in_text):
-            kept.append(line.rstrip())
+        is_code = line.strip() and not line.lstrip().startswith(b"#")
+        if number in docstrings or not (is_code or number in in_text):
+            continue
+        # Blanks at the end of a line belong to a text that goes on.
+        whole = line if number + 1 in in_text else line.rstrip()
+        kept.append(whole.decode("utf-8", "surrogateescape"))
     return kept
+
+
+def lines_in_texts(tree):
+    """The lines, from 0, that begin inside of a text, where # begins no comment."""
+    numbers = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Constant, ast.JoinedStr)):
+            numbers.update(range(node.lineno, node.end_lineno))
+    return numbers
+
+
+def docstring_lines(tree, lines):
+    """The lines, from 0, of the docstrings that have their lines for themselves."""
+    numbers = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, WITH_DOCSTRING) or ast.get_docstring(node) is None:
+            continue
+        docstring = node.body[0]
+        before = lines[docstring.lineno - 1][: docstring.col_offset]
+        after = lines[docstring.end_lineno - 1][docstring.end_col_offset :]
+        if not before.strip() and not after.strip():
+            numbers.update(range(docstring.lineno - 1, docstring.end_lineno))
+    return numbers

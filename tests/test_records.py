@@ -107,6 +107,26 @@ def test_a_line_of_a_text_that_looks_like_a_comment_counts(run):
     assert state == "stale: script.py or a module that it imports has changed"
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("def f(x): ...\n", "def f(x, y): ...\n"),
+        ('def f(x=1): "words"\n', 'def f(x=2): "words"\n'),
+        ('"""words"""; x = 1\n', '"""words"""; x = 2\n'),
+        ('TEXT = """one  \ntwo"""\n', 'TEXT = """one\ntwo"""\n'),
+        # A form feed ends no line of Python's.
+        ('TEXT = """\x0cwords\n# one"""\n', 'TEXT = """\x0cwords\n# two"""\n'),
+    ],
+    ids=["body of dots", "docstring on the line", "code after it", "blanks", "form feed"],
+)
+def test_what_stands_beside_a_docstring_or_in_a_text_counts(run, before, after):
+    (run / "script.py").write_text(before)
+    make(run, first(run))
+    (run / "script.py").write_text(after)
+    (state,) = records(run, "states", first(run))
+    assert state == "stale: script.py or a module that it imports has changed"
+
+
 def test_a_script_that_another_names_counts_with_its_modules(run):
     """The sandbox's files, say, of which a script imports only the one that starts them."""
     (run / "script.py").write_text('RUNS = "inside.py"\n')
