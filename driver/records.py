@@ -24,7 +24,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from contents import Hashes, code_hash, is_ours, read_json, write_json
+from contents import ROOT, Hashes, code_hash, is_ours, read_json, write_json
 
 # Flags that do not change what is made, with their values: they set memory, speed and logging, and
 # where a judge is served.
@@ -44,9 +44,8 @@ RUNTIME_FLAGS = (
 )
 # The product of these and of the processes is the global batch, which does change what is made.
 BATCH_FLAGS = ("--per_device_train_batch_size", "--gradient_accumulation_steps")
-# Ends of the flags whose values are paths. A value of another flag is a path if it has a slash or
-# a dot.
-PATH_FLAGS = (
+# Ends of the names of flags whose values are paths, or models and sets that may be on the hub.
+PATH_ENDINGS = (
     "_path",
     "_file",
     "_files",
@@ -55,7 +54,28 @@ PATH_FLAGS = (
     "dataset_name",
     "held_out_name",
     "ratings_name",
+    "tokenizer_name",
     "policies",
+)
+# Other flags of the project's scripts, and of the libraries' trainings, whose values may be paths.
+OTHER_PATH_FLAGS = (
+    "answers",
+    "measures",
+    "benchmarks",
+    "training",
+    "settings",
+    "model_outputs",
+    "reference_outputs",
+    "annotations",
+    "verifier",
+    "wheel",
+    "gsm8k_train",
+    "gsm8k_test",
+    "hh_rlhf",
+    "config",
+    "deepspeed",
+    "fsdp_config",
+    "accelerator_config",
 )
 
 
@@ -77,17 +97,11 @@ class Run:
             return path
         return below
 
-    def is_input(self, flag, word):
-        """Does a word of a command name a file that the step reads?
-
-        `sft` after --model_name is a name, though the project has a folder of that name.
-        """
-        if flag.startswith("--output") or flag in ("--held_out_file", "--log_dir"):
-            return False
-        if not (flag.endswith(PATH_FLAGS) or "/" in word or "." in word):
-            return False
-        # A step that has not run yet has made no file.
-        return os.path.exists(word) or os.path.normpath(word) in self.files
+    def lies_in(self, folder):
+        """Is it a folder that holds the run, or all of this checkout?"""
+        places = [os.path.realpath(place) for place in (self.out, ROOT)]
+        folder = os.path.realpath(folder)
+        return any(os.path.commonpath([place, folder]) == folder for place in places)
 
 
 class Step:
@@ -100,6 +114,7 @@ class Step:
         self.launcher = command[:position]
         self.script = command[position]
         self.words = command[position + 1 :]
+        self.is_ours = is_ours(self.script)
 
     @property
     def name(self):
@@ -132,9 +147,28 @@ class Step:
             if word:
                 yield flag, word
 
+    def is_input(self, flag, word):
+        """Does a word of the command name a file or folder that the step reads?
+
+        A text may be the name of one by chance: --pattern . is a regular expression. The flags of
+        the project's scripts decide. Of a user's script they are not known: what exists counts.
+        """
+        name = flag.removeprefix("--").replace("-", "_")
+        if name.startswith("output") or name in ("held_out_file", "log_dir"):
+            return False
+        if not name.endswith(PATH_ENDINGS):
+            if self.is_ours and name not in OTHER_PATH_FLAGS:
+                return False
+            # `mt_bench` after --benchmarks is a name, though a folder may have it.
+            if "/" not in word and "." not in word:
+                return False
+        if os.path.normpath(word) in self.run.files:  # of a step that may not have run yet
+            return True
+        return os.path.exists(word) and not self.run.lies_in(word)
+
     def inputs(self):
         """The paths that the command reads."""
-        return [word for flag, word in self.flags_and_words() if self.run.is_input(flag, word)]
+        return [word for flag, word in self.flags_and_words() if self.is_input(flag, word)]
 
     def portable_command(self):
         """The words that decide what is made, without paths of this machine.
@@ -151,7 +185,7 @@ class Step:
                 continue
             elif not word:
                 words.append(flag)
-            elif self.run.is_input(flag, word):
+            elif self.is_input(flag, word):
                 words.append(os.path.basename(os.path.normpath(word)))
             else:
                 words.append(self.run.name_of(word))
@@ -270,7 +304,7 @@ def was_finished(step, new, hashes):
     This project's scripts give a file its name when it is complete, so a file that is new is. A
     script of the user's own may have written half of it.
     """
-    if not is_ours(step.script):
+    if not step.is_ours:
         return False
     for path, file in zip(step.beside(".making.json"), step.files, strict=True):
         making = read_json(path) or {}

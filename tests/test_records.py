@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from commands import ROOT
+from record_dry_runs import all_cases, recorded
 
 SCRIPT = """\
 # {comment}
@@ -163,6 +165,44 @@ def test_the_file_of_a_verifier_counts(run):
     assert records(run, "states", renamed) == [reason]
     file.write_text("x = 2\n")
     assert records(run, "states", verified) == [f"stale: {file} has changed"]
+
+
+def inputs_on_record(run):
+    record = json.loads((run / "out/first/rows.made.json").read_text())
+    return [entry["path"] for entry in record["inputs"]]
+
+
+def test_a_text_that_names_a_file_by_chance_is_no_input(run):
+    """The flags of the project's scripts say what they read; of a user's script all that exists."""
+    out = run / "out/first/rows.jsonl"
+    (run / "facts").mkdir()
+    chance = ["--pattern", f"{run}/facts", "--facts", f"{run}/facts"]
+    responses = ["--responses_file", f"{run}/input.jsonl", "--output_file", out]
+    make(run, step([out], "python", ROOT / "annotation/1d_verifier.py", *responses, *chance))
+    assert inputs_on_record(run) == [f"{run}/input.jsonl"]
+    make(run, first(run, *chance))
+    assert inputs_on_record(run) == [f"{run}/{name}" for name in ("input.jsonl", "facts", "facts")]
+    # A folder that holds the run has changed as soon as the step has run.
+    for word in (".", str(run), f"{run}/out/.."):
+        make(run, first(run, "--pattern", word))
+        assert inputs_on_record(run) == [f"{run}/input.jsonl"]
+
+
+def test_every_file_that_the_driver_names_is_an_input_or_an_output():
+    sys.path.insert(0, str(ROOT / "driver"))
+    import records
+
+    cases = all_cases()
+    for name in cases:
+        commands = [command for _, listed in recorded(cases, name) for command in listed]
+        for words in map(shlex.split, commands):
+            files = {word for word in words if word.startswith("runs/recorded/")}
+            recorded_step = records.Step(records.Run("runs/recorded", files=files), [], words)
+            known = set(recorded_step.inputs())
+            for flag, word in recorded_step.flags_and_words():
+                if flag.startswith("--output") or flag in ("--held_out_file", "--log_dir"):
+                    known.add(word)
+            assert files <= known, words
 
 
 def test_how_a_step_is_run_does_not_count_but_the_global_batch_does(run):
