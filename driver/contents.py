@@ -35,6 +35,7 @@ STAGES = (
     "eval",
     "data",
     "recipes/tiny",
+    "recipes/tiny_tools",
     "recipes/smollm2",
 )
 WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

@@ -188,21 +188,37 @@ def test_a_text_that_names_a_file_by_chance_is_no_input(run):
         assert inputs_on_record(run) == [f"{run}/input.jsonl"]
 
 
+def recorded_commands():
+    """Yields the words of each command of the recorded dry runs."""
+    cases = all_cases()
+    for name in cases:
+        for _, listed in recorded(cases, name):
+            yield from map(shlex.split, listed)
+
+
+def test_every_script_of_the_worlds_and_stages_is_known_as_the_projects():
+    sys.path.insert(0, str(ROOT / "driver"))
+    import contents
+
+    scripts = set()
+    for words in recorded_commands():
+        scripts.add(next(word for word in words if word.endswith(".py")))
+    scripts.remove("common/shards.py")
+    assert [script for script in sorted(scripts) if not contents.is_ours(script)] == []
+
+
 def test_every_file_that_the_driver_names_is_an_input_or_an_output():
     sys.path.insert(0, str(ROOT / "driver"))
     import records
 
-    cases = all_cases()
-    for name in cases:
-        commands = [command for _, listed in recorded(cases, name) for command in listed]
-        for words in map(shlex.split, commands):
-            files = {word for word in words if word.startswith("runs/recorded/")}
-            recorded_step = records.Step(records.Run("runs/recorded", files=files), [], words)
-            known = set(recorded_step.inputs())
-            for flag, word in recorded_step.flags_and_words():
-                if flag.startswith("--output") or flag in ("--held_out_file", "--log_dir"):
-                    known.add(word)
-            assert files <= known, words
+    for words in recorded_commands():
+        files = {word for word in words if word.startswith("runs/recorded/")}
+        recorded_step = records.Step(records.Run("runs/recorded", files=files), [], words)
+        known = set(recorded_step.inputs())
+        for flag, word in recorded_step.flags_and_words():
+            if flag.startswith("--output") or flag in ("--held_out_file", "--log_dir"):
+                known.add(word)
+        assert files <= known, words
 
 
 def test_how_a_step_is_run_does_not_count_but_the_global_batch_does(run):
