@@ -19,7 +19,7 @@ import subprocess
 import sys
 
 from contents import is_ours
-from records import read_commands, script_position
+from listed_steps import read_commands, script_position
 
 
 # Not an Exception: a script may catch those, to say in its own words what its libraries refuse.

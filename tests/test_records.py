@@ -209,11 +209,11 @@ def test_every_script_of_the_worlds_and_stages_is_known_as_the_projects():
 
 def test_every_file_that_the_driver_names_is_an_input_or_an_output():
     sys.path.insert(0, str(ROOT / "driver"))
-    import records
+    import listed_steps
 
     for words in recorded_commands():
         files = {word for word in words if word.startswith("runs/recorded/")}
-        recorded_step = records.Step(records.Run("runs/recorded", files=files), [], words)
+        recorded_step = listed_steps.Step(listed_steps.Run("runs/recorded", files=files), [], words)
         known = set(recorded_step.inputs())
         for flag, word in recorded_step.flags_and_words():
             if flag.startswith("--output") or flag in ("--held_out_file", "--log_dir"):
