@@ -4,6 +4,7 @@ For records.py.
 """
 
 import ast
+import functools
 import hashlib
 import json
 import os
@@ -136,6 +137,7 @@ def is_ours(script):
     return os.path.dirname(path) in STAGES and os.path.basename(path)[0].isdigit()
 
 
+@functools.cache
 def code_hash(script):
     """The hash of a script's code with that of the modules of this project that it imports.
 

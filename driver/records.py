@@ -12,6 +12,7 @@ Writes: states: a line for each step: fresh, missing, or stale, with a colon and
         adopt: records for the files that have none. It needs the run's lock: a dry run uses states
         begin: `resume` if the last try had the same inputs, else `anew`; NAME.making.json
         end: the record of what was made
+        code: a line for each step: the hashes of its code and of its --config files
 
     python driver/records.py begin runs/tiny < one_step
 """
@@ -158,11 +159,21 @@ def end(step):
         making_file.unlink()
 
 
+def print_code(steps, hashes):
+    """On what the answer of each script's parser depends, beside the command."""
+    for step in steps:
+        words = [step.code()]
+        for flag, word in step.flags_and_words():
+            if flag == "--config" and os.path.isfile(word):
+                words.append(hashes.hash(word))
+        print(*words)
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("use", choices=["states", "adopt", "begin", "end"])
+    parser.add_argument("use", choices=["states", "adopt", "begin", "end", "code"])
     parser.add_argument("out", help="directory of the run")
     parser.add_argument("--judge", help="the script of the made world's judge")
     return parser.parse_args()
@@ -184,6 +195,8 @@ def main():
         adopt(steps, hashes)
     elif args.use == "begin":
         begin(steps[0], hashes)
+    elif args.use == "code":
+        print_code(steps, hashes)
     else:
         end(steps[0])
 

@@ -162,15 +162,20 @@ show_steps() { # the dry run
   check_arguments
 }
 
-# Does the script of each step take its flags? It takes seconds: a list of commands that has passed is kept in .checked.
+# Does the script of each step take its flags? It takes seconds: what has passed is kept in .checked, by all that the answer
+# depends on.
 check_arguments() {
-  local judge=${OPENAI_BASE_URL:-} commands
-  commands=$(write_steps "${!step_files[@]}" | sha256sum)
-  [[ ! -e $OUT/.checked || $(<"$OUT/.checked") != "$commands" ]] || return 0
+  local judge=${OPENAI_BASE_URL:-} asked
+  asked=$({
+    write_steps "${!step_files[@]}"
+    records code "${!step_files[@]}"
+    cat driver/arguments.py requirements.txt requirements-cpu.txt # the libraries add flags of their own
+  } | sha256sum)
+  [[ ! -e $OUT/.checked || $(<"$OUT/.checked") != "$asked" ]] || return 0
   [[ -n $judge || -z $WORLD ]] || judge=http://localhost # the world's own, which is not served yet
   write_steps "${!step_files[@]}" | OPENAI_BASE_URL=$judge "$python" driver/arguments.py ||
     die "mend what is named above; nothing was run"
-  [[ $DRY_RUN != no ]] || echo "$commands" >"$OUT/.checked"
+  [[ $DRY_RUN != no ]] || echo "$asked" >"$OUT/.checked"
 }
 
 show_commands() { # show_commands I COMMENT: a step's command, ready to paste; of shards one each, and what joins them

@@ -950,6 +950,48 @@ def test_a_script_of_ones_own_without_the_flags_is_refused_before_the_first_step
         assert f"run_loop.sh: {tmp_path}/run/iter1/rewards.jsonl: {scorer}: {reason}\n" in printed
 
 
+def test_flags_are_checked_again_once_a_module_or_a_config_file_has_changed(tmp_path):
+    """A check that has passed is not repeated while all is the same."""
+    scorer = tmp_path / "scorer.py"
+    module = tmp_path / "scorer_flags.py"
+    settings = tmp_path / "settings.yaml"
+    writes = "import os\nimport scorer_flags\n"
+    writes += "os.replace(scorer_flags.args.responses_file, scorer_flags.args.output_file)\n"
+    scorer.write_text(writes)
+    module.write_text(SCORER)
+    settings.write_text("weight_decay: 0.1\n")
+    responses = tmp_path / "run/iter1/responses.jsonl"
+    responses.parent.mkdir(parents=True)
+    variables = {
+        "ANNOTATOR": str(scorer),
+        "DPO_OPTIONS": f"--config {settings}",
+        "FROM": "iter1/rewards",
+        "TO": "iter1/rewards",
+        "CHECK": "no",
+    }
+
+    def refusals():
+        write_jsonl(responses, [{"id": "a"}])
+        status, printed = drive_warm(recipe(tmp_path), **variables)
+        assert bool(steps(printed)) == (status == 0), printed
+        return [line for line in printed.splitlines() if line.startswith("run_loop.sh: ")]
+
+    assert refusals() == []
+    checked = (tmp_path / "run/.checked").stat().st_mtime_ns
+    assert refusals() == []
+    assert (tmp_path / "run/.checked").stat().st_mtime_ns == checked
+
+    stop = "run_loop.sh: mend what is named above; nothing was run"
+    rewards, policy = f"{tmp_path}/run/iter1/rewards.jsonl", f"{tmp_path}/run/iter1/policy"
+    module.write_text(SCORER.replace("--output_file", "--output"))
+    reason = f"{scorer}: its --help does not name --output_file"
+    assert refusals() == [f"run_loop.sh: {rewards}: {reason}", stop]
+    module.write_text(SCORER)
+    settings.write_text("weight_decay: 0.1\nnosuch: 1\n")
+    reason = "dpo/1_dpo.py: unrecognized arguments: --nosuch 1"
+    assert refusals() == [f"run_loop.sh: {policy}: {reason}", stop]
+
+
 TIME_LEFT = """
 set -euo pipefail
 source driver/steps.sh
