@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,7 +148,7 @@ def code_hash(script):
     for file in source_files(script):
         content = file.read_bytes()
         sources.append(f"{file.name}\n{code(content)}")
-        for path in named_files(file.parent, ast.parse(content)):
+        for path in named_files(file.parent, parsed(file)):
             # A script has been followed to here, as a module is.
             if path.suffix == ".py":
                 continue
@@ -168,12 +169,22 @@ def source_files(script):
         if file in files:
             continue
         files.append(file)
-        tree = ast.parse(file.read_bytes())
+        tree = parsed(file)
         remaining += [path for path in named_files(file.parent, tree) if path.suffix == ".py"]
         for module in imported_modules(tree):
             for folder in (script.parent, file.parent, ROOT):
                 remaining += module_files(folder, module)
     return files
+
+
+def parsed(file):
+    """The tree of a Python file; one that is missing or has a wrong line ends the program."""
+    try:
+        return ast.parse(file.read_bytes())
+    except OSError as error:
+        sys.exit(f"run_loop.sh: {file}: {error.strerror}")
+    except SyntaxError as error:
+        sys.exit(f"run_loop.sh: {file}:{error.lineno}: {error.msg}")
 
 
 def imported_modules(tree):

@@ -204,7 +204,10 @@ class Step:
 
 def script_position(command):
     """The place of the script in a command, after python or a launcher."""
-    return next(i for i, word in enumerate(command) if word.endswith(".py"))
+    for position, word in enumerate(command):
+        if word.endswith(".py"):
+            return position
+    sys.exit(f"run_loop.sh: {' '.join(command)}: no script FILE.py, which a step has to have")
 
 
 def read_commands():

@@ -106,10 +106,10 @@ index_of() { # index_of FROM|TO [last]: the index of the step that makes the fil
 }
 
 run_steps() { # run what has to be run, or say what would be
-  local i reason
+  local i reason listed
   find_range
-  mapfile -t states < <(records states "${!step_files[@]}")
-  ((${#states[@]} == ${#step_files[@]})) || die "driver/records.py failed, see above"
+  listed=$(records states "${!step_files[@]}") || exit 1
+  mapfile -t states <<<"$listed"
   check_settings
   if [[ $DRY_RUN != no ]]; then
     show_steps

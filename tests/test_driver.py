@@ -950,6 +950,34 @@ def test_a_script_of_ones_own_without_the_flags_is_refused_before_the_first_step
         assert f"run_loop.sh: {tmp_path}/run/iter1/rewards.jsonl: {scorer}: {reason}\n" in printed
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "scorer.py: No such file or directory"),
+        ("x = 1\ndef f(:\n", "scorer.py:2: invalid syntax"),
+    ],
+)
+def test_a_script_of_ones_own_that_cannot_be_read_is_named(tmp_path, text, reason):
+    """Its code is compared with the one that made the rewards."""
+    rewards = tmp_path / "run/iter1/rewards.jsonl"
+    rewards.parent.mkdir(parents=True)
+    write_jsonl(rewards, [{"id": "a"}])
+    if text:
+        (tmp_path / "scorer.py").write_text(text)
+    variables = {"ANNOTATOR": f"{tmp_path}/scorer.py", "DRY_RUN": "steps"}
+    status, printed = drive(recipe(tmp_path), **variables)
+    assert (status, printed) == (1, f"run_loop.sh: {tmp_path}/{reason}\n")
+
+
+def test_a_step_of_ones_own_without_a_script_is_named(tmp_path):
+    optimiser = tmp_path / "mine.sh"
+    optimiser.write_text('make_pairs() { step "$2" bash pair.sh "$1"; }\n')
+    status, printed = drive(recipe(tmp_path), OPTIMISER=str(optimiser), DRY_RUN="steps")
+    command = f"bash pair.sh {tmp_path}/run/iter1/rewards.jsonl"
+    reason = f"{command}: no script FILE.py, which a step has to have"
+    assert (status, printed) == (1, f"run_loop.sh: {reason}\n")
+
+
 def test_flags_are_checked_again_once_a_module_or_a_config_file_has_changed(tmp_path):
     """A check that has passed is not repeated while all is the same."""
     scorer = tmp_path / "scorer.py"
