@@ -6,6 +6,7 @@ declare -A set_by=() # {name: who set it}: the environment, a recipe, an optimis
 
 read_settings() { # from the environment, the recipes, the optimiser's files and the defaults, in this order
   local name
+  find_plain_python
   refuse_old_names
   for name in "${SETTINGS[@]}"; do
     [[ -z ${!name:-} ]] || { given[$name]=${!name} && set_by[$name]=environment; }
@@ -43,9 +44,15 @@ refuse_old_names() { # names of an earlier version, and misspelt ones, in the en
   for name in "${!renamed[@]}"; do
     [[ ! -v $name ]] || die "$name: now ${renamed[$name]}"
   done
-  if command -v python3 >/dev/null; then
-    name=$(python3 -I driver/misspelt.py "${SETTINGS[@]}") || die "$name"
-  fi
+  name=$("$plain_python" -I driver/misspelt.py "${SETTINGS[@]}") || die "$name"
+}
+
+# Sets `plain_python` to one without packages, for the driver's own files: a dry run may have no other. They run from 3.10 on.
+find_plain_python() {
+  for plain_python in "${VIRTUAL_ENV:-${CONDA_PREFIX:--}}/bin/python" .venv/bin/python python3 python3.11 python3.12; do
+    if "$plain_python" -I -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then return 0; fi
+  done
+  die "no Python 3.11 or 3.12: none in an active environment, in .venv or on PATH"
 }
 
 read_recipes() {

@@ -32,9 +32,12 @@ start_run() { # environment, lock, settings
 
 # A dry run installs nothing: sets `python` to an interpreter that has the packages, or to nothing.
 find_python() {
+  local requirements
   export PYTHONPATH=$PWD # this checkout's modules, whosever environment it is
   for python in "${VIRTUAL_ENV:-${CONDA_PREFIX:--}}/bin/python" .venv/bin/python python; do
-    if "$python" -I -c "import huggingface_hub" 2>/dev/null; then return 0; fi
+    for requirements in requirements-cpu.txt requirements.txt; do
+      if "$python" -I driver/packages.py "$requirements" >/dev/null 2>&1; then return 0; fi
+    done
   done
   python=""
 }

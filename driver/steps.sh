@@ -65,7 +65,7 @@ write_steps() { # write_steps I...: the steps for records.py and arguments.py
 }
 
 records() { # records USE I...: what driver/records.py says of these steps, or does
-  write_steps "${@:2}" | python3 -B -E -s driver/records.py "$1" "$OUT" ${WORLD:+--judge "$WORLD/4_judge.py"}
+  write_steps "${@:2}" | "$plain_python" -B -E -s driver/records.py "$1" "$OUT" ${WORLD:+--judge "$WORLD/4_judge.py"}
 }
 
 # Which steps

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -349,10 +350,10 @@ def test_a_set_of_prompts_a_round(tmp_path):
     assert second[second.index("--exclude_files") + 2] == f"{tmp_path}/run/iter1/prompts.jsonl"
 
 
-def test_a_dry_run_needs_no_environment_and_makes_none(tmp_path):
-    """A copy of the checkout, with no Python that has a package."""
-    copy = tmp_path / "copy"
-    tools = tmp_path / "tools"
+def bare_machine(folder):
+    """(a copy of the checkout, a folder for PATH) with a Python that has no package."""
+    copy = folder / "copy"
+    tools = folder / "tools"
     listing = ["git", "ls-files", "-co", "--exclude-standard"]
     names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True)
     for name in names.stdout.splitlines():
@@ -362,21 +363,40 @@ def test_a_dry_run_needs_no_environment_and_makes_none(tmp_path):
     tools.mkdir()
     for name in "bash dirname basename realpath wc seq env cat grep sed".split():
         (tools / name).symlink_to(shutil.which(name))
-    # A Python without packages, as a system's.
-    (tools / "python3").symlink_to(Path(sys._base_executable).resolve())
+    (tools / "python3").symlink_to(system_python())
+    return copy, tools
+
+
+def system_python():
+    return Path(sys._base_executable).resolve()
+
+
+def bare_dry_run(home, path, **variables):
+    environment = {"PATH": path, "HOME": str(home.parent), "DRY_RUN": "yes", "GPUS": "0"}
+    return subprocess.run(
+        ["bash", "run_loop.sh"],
+        cwd=home,
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+    )
+
+
+NOT_CHECKED = "# not checked: no environment here, source ./setup.sh makes one"
+
+
+def test_a_dry_run_needs_no_environment_and_makes_none(tmp_path):
+    copy, tools = bare_machine(tmp_path)
     before = sorted(copy.rglob("*"))
     printed = []
     for home, path in ((copy, str(tools)), (ROOT, os.environ["PATH"])):
-        environment = {"PATH": path, "HOME": str(tmp_path), "DRY_RUN": "yes", "GPUS": "0"}
-        done = subprocess.run(
-            ["bash", "run_loop.sh"], cwd=home, env=environment, capture_output=True, text=True
-        )
+        done = bare_dry_run(home, path)
         assert done.returncode == 0
         assert not done.stderr
         printed.append(done.stdout.splitlines())
     assert sorted(copy.rglob("*")) == before
     of_copy, of_checkout = printed
-    assert of_copy[-1] == "# not checked: no environment here, source ./setup.sh makes one"
+    assert of_copy[-1] == NOT_CHECKED
 
     # The checkout's own run may exist already: then the states of its steps differ.
     def without_states(lines):
@@ -384,6 +404,38 @@ def test_a_dry_run_needs_no_environment_and_makes_none(tmp_path):
 
     assert without_states(of_copy) == without_states(of_checkout)
     assert len(without_states(of_copy)) > 50
+
+
+# Says that it is older than the one that runs it.
+OLD_PYTHON = """\
+#!/bin/sh
+exec {python} -I -c "import sys; sys.version_info = (3, 8, 18); $3"
+"""
+
+
+def test_a_dry_run_passes_over_a_python_that_is_too_old_or_lacks_packages(tmp_path):
+    """A cluster's login node may have both."""
+    copy, tools = bare_machine(tmp_path)
+    environment = tmp_path / "environment"
+    venv.create(environment, symlinks=True)
+    packages = next(environment.glob("lib/python*/site-packages"))
+    (packages / "huggingface_hub.py").write_text("")
+    done = bare_dry_run(copy, str(tools), VIRTUAL_ENV=str(environment))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == NOT_CHECKED
+
+    python3 = tools / "python3"
+    python3.rename(tools / "python3.12")
+    python3.write_text(OLD_PYTHON.format(python=system_python()))
+    python3.chmod(0o755)
+    done = bare_dry_run(copy, str(tools))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == NOT_CHECKED
+    (tools / "python3.12").unlink()
+    done = bare_dry_run(copy, str(tools))
+    reason = "no Python 3.11 or 3.12: none in an active environment, in .venv or on PATH"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"run_loop.sh: {reason}\n"
 
 
 def steps_of_three_rounds(scores_all_pairs_anew):
