@@ -45,11 +45,13 @@ asks_judge() { # asks_judge I: does its command ask a judge that the world serve
 }
 
 serve_judge() { # the world's own judge, before the first step that asks it
+  local log=$OUT/log/judge.log world=$OUT/world judge
   if [[ -n ${servers[*]} ]]; then
     [[ $DRY_RUN == no ]] || return 0
-    ! kill -0 "${servers[0]}" 2>/dev/null || return 0 # else it has died, and is started again
+    ! kill -0 "${servers[0]}" 2>/dev/null || return 0
+    echo "The judge has died, see $log; it is started again, ${log%.log}.again.log"
+    log=${log%.log}.again.log
   fi
-  local world=$OUT/world judge
   judge=("$WORLD/4_judge.py" --questions_files "$world/prompts.jsonl" "$world/evaluation.jsonl" "$world/preferences.jsonl"
     "$world/bench.jsonl")
   if [[ $DRY_RUN != no ]]; then
@@ -60,10 +62,10 @@ serve_judge() { # the world's own judge, before the first step that asks it
   fi
   rm -f "$OUT/judge.url"
   pids=()
-  launch "$OUT/log/judge.log" python "${judge[@]}" --port 0 --url_file "$OUT/judge.url"
+  launch "$log" python "${judge[@]}" --port 0 --url_file "$OUT/judge.url"
   servers=("${pids[@]}")
   for _ in {1..300}; do [[ -e $OUT/judge.url ]] || sleep 0.1; done
-  [[ -e $OUT/judge.url ]] || die "the judge did not start, see $OUT/log/judge.log"
+  [[ -e $OUT/judge.url ]] || die "the judge did not start, see $log"
   OPENAI_BASE_URL=$(<"$OUT/judge.url")
   export OPENAI_BASE_URL
 }

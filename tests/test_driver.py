@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from commands import ROOT, read_jsonl, write_jsonl
-from driving import commands, drive, drive_warm, recipe, shards, steps
+from driving import commands, drive, drive_warm, nothing_is_left, recipe, shards, steps
 from scripted_hub import machine
 
 # Recipes whose models and data the project makes; the others take them from the hub.
@@ -1070,6 +1070,59 @@ def test_flags_are_checked_again_once_a_module_or_a_config_file_has_changed(tmp_
     settings.write_text("weight_decay: 0.1\nnosuch: 1\n")
     reason = "dpo/1_dpo.py: unrecognized arguments: --nosuch 1"
     assert refusals() == [f"run_loop.sh: {policy}: {reason}", stop]
+
+
+KILLS_THE_JUDGE = """\
+import argparse, contextlib, os, pathlib, signal
+parser = argparse.ArgumentParser()
+parser.add_argument("--url_file", required=True)
+parser.add_argument("--output_file", required=True)
+args = parser.parse_args()
+for folder in pathlib.Path("/proc").glob("[0-9]*"):
+    words = []
+    with contextlib.suppress(OSError):  # it has just ended
+        words = (folder / "cmdline").read_bytes().decode().split("\\0")
+    if "recipes/tiny/4_judge.py" in words and args.url_file in words:
+        os.kill(int(folder.name), signal.SIGKILL)
+        pathlib.Path(args.output_file).write_text("{}\\n")
+"""
+ASKS_TWICE = """\
+measure_annotators() {
+  local to=$OUT/measures
+  annotate llm_judge "$OUT/iter1/responses.jsonl" "$to/before.jsonl" --n 2
+  step "$to/killed.jsonl" python KILLER --url_file "$OUT/judge.url" --output_file "$to/killed.jsonl"
+  annotate llm_judge "$OUT/iter1/responses.jsonl" "$to/after.jsonl" --n 2
+}
+"""
+
+
+def test_a_judge_that_has_died_is_started_again(tmp_path):
+    """Between two steps that ask it: the second gets the replies that the first has got."""
+    killer = tmp_path / "killer.py"
+    optimiser = tmp_path / "mine.sh"
+    killer.write_text(KILLS_THE_JUDGE)
+    optimiser.write_text(ASKS_TWICE.replace("KILLER", str(killer)))
+    file = recipe(tmp_path)
+    out = tmp_path / "run"
+    assert drive_warm(file, TO="world/evaluation", CHECK="no")[0] == 0
+    rows = []
+    for row in read_jsonl(out / "world/prompts.jsonl")[:3]:
+        responses = [f"The answer is {row['answer']}.", "No idea."]
+        rows.append({**row, "responses": responses, "finish_reasons": ["stop", "stop"]})
+    (out / "iter1").mkdir()
+    write_jsonl(out / "iter1/responses.jsonl", rows)
+    names = [f"measures/{name}" for name in ("before", "killed", "after")]
+    variables = {"FROM": names[0], "TO": names[-1], "CHECK": "no"}
+    status, printed = drive_warm(file, OPTIMISER=str(optimiser), **variables)
+    assert status == 0, printed
+    assert steps(printed) == names
+    log = f"{out}/log/judge"
+    line = f"The judge has died, see {log}.log; it is started again, {log}.again.log"
+    assert printed.splitlines().count(line) == 1
+    before, after = (read_jsonl(out / f"{name}.jsonl") for name in (names[0], names[-1]))
+    assert before == after
+    assert [row["rewards"][0] > row["rewards"][1] for row in before] == [True] * 3
+    assert nothing_is_left(file)
 
 
 TIME_LEFT = """
