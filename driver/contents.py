@@ -171,8 +171,11 @@ def source_files(script):
         files.append(file)
         tree = parsed(file)
         remaining += [path for path in named_files(file.parent, tree) if path.suffix == ".py"]
-        for module in imported_modules(tree):
-            for folder in (script.parent, file.parent, ROOT):
+        for level, module in imported_modules(tree):
+            folders = (script.parent, file.parent, ROOT)
+            if level:  # dots before the name
+                folders = file.parents[level - 1 : level]
+            for folder in folders:
                 remaining += module_files(folder, module)
     return files
 
@@ -188,15 +191,15 @@ def parsed(file):
 
 
 def imported_modules(tree):
-    """Every module, and every name that may be one, of the import statements of a tree."""
+    """Yield (leading dots, name) of every module, or what may be one, that a tree imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for name in node.names:
-                yield name.name
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+                yield 0, name.name
+        elif isinstance(node, ast.ImportFrom):
+            package = f"{node.module}." if node.module else ""
             for name in node.names:
-                yield f"{node.module}.{name.name}"
+                yield node.level, f"{package}{name.name}"
 
 
 def named_files(folder, tree):
@@ -206,11 +209,13 @@ def named_files(folder, tree):
 
 
 def module_files(folder, module):
-    """Yield the file of a module or package, if it is in a folder."""
-    stem = folder.joinpath(*module.split("."))
-    for path in (stem.with_suffix(".py"), stem / "__init__.py"):
-        if path.is_file():
-            yield path
+    """Yield the files of a module and of the packages that hold it, those that are in a folder."""
+    stem = folder
+    for part in module.split("."):
+        stem = stem / part
+        for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+            if path.is_file():
+                yield path
 
 
 def code(source):

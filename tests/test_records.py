@@ -129,6 +129,25 @@ def test_what_stands_beside_a_docstring_or_in_a_text_counts(run, before, after):
     assert state == "stale: script.py or a module that it imports has changed"
 
 
+@pytest.mark.parametrize("edited", ["__init__", "part", "third", "inner/__init__", "inner/fourth"])
+def test_the_modules_of_a_package_count(run, edited):
+    package = run / "package"
+    (package / "inner").mkdir(parents=True)
+    (run / "script.py").write_text("from package.part import x\n")
+    (package / "__init__.py").write_text("y = 1\n")
+    (package / "part.py").write_text("from . import third\nx = third.x\n")
+    (package / "third.py").write_text("from .inner.fourth import x\n")
+    (package / "inner/__init__.py").write_text("")
+    (package / "inner/fourth.py").write_text("from .. import y as x\n")
+    make(run, first(run))
+    (package / "inner/no_module.py").write_text("x = 2\n")
+    assert records(run, "states", first(run)) == ["fresh"]
+    with open(package / f"{edited}.py", "a") as module:
+        module.write("x = 2\n")
+    (state,) = records(run, "states", first(run))
+    assert state == "stale: script.py or a module that it imports has changed"
+
+
 def test_a_script_that_another_names_counts_with_its_modules(run):
     """The sandbox's files, say, of which a script imports only the one that starts them."""
     (run / "script.py").write_text('RUNS = "inside.py"\n')
