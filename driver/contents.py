@@ -4,6 +4,7 @@ For records.py.
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
 import json
@@ -48,9 +49,20 @@ LARGE = 2**26  # bytes; a larger file is hashed again only if its size, inode or
 
 
 def write_json(path, value):
+    """Write a file atomically; where that fails, the program ends."""
+    try:
+        replace_json(path, value)
+    except OSError as error:
+        sys.exit(f"run_loop.sh: {path}: {error.strerror}")
+
+
+def replace_json(path, value):
     unfinished = Path(f"{path}.{os.getpid()}.new")  # a dry run may write at the same time
-    unfinished.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    try:
+        unfinished.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def read_json(path):
@@ -69,14 +81,15 @@ class Hashes:
         self.cache = {}
 
     def hash(self, path):
-        """The hash of a file, or of a folder's names and files."""
-        path = os.path.realpath(path)
-        if path not in self.cache:
-            if os.path.isdir(path):
-                self.cache[path] = self.hash_folder(path)
-            else:
-                self.cache[path] = self.hash_file(path)
-        return self.cache[path]
+        """The hash of a file, or of a folder's names and files; one that is unreadable ends it."""
+        real_path = os.path.realpath(path)
+        if real_path not in self.cache:
+            hash_content = self.hash_folder if os.path.isdir(real_path) else self.hash_file
+            try:
+                self.cache[real_path] = hash_content(real_path)
+            except OSError as error:
+                sys.exit(f"run_loop.sh: {path}: {error.strerror}")
+        return self.cache[real_path]
 
     def hash_file(self, path):
         stat = os.stat(path)
@@ -108,8 +121,9 @@ class Hashes:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def save(self):
-        if self.store.parent.is_dir():
-            write_json(self.store, self.large_files)
+        # Where nothing can be written, in another's run say, they are computed again.
+        with contextlib.suppress(OSError):
+            replace_json(self.store, self.large_files)
 
 
 def is_model(folder, files):

@@ -380,3 +380,38 @@ def test_a_script_of_the_project_that_has_finished_is_believed_where_the_driver_
     records(run, "adopt", preparing)
     assert records(run, "states", preparing) == ["fresh"]
     assert not list(run.glob("out/first/*.making.json"))
+
+
+def refusal(run, use, only, out="out"):
+    command = [sys.executable, ROOT / "driver/records.py", use, run / out]
+    done = subprocess.run(command, input=only.encode(), capture_output=True)
+    assert (done.returncode, done.stdout) == (1, b"")
+    return done.stderr.decode()
+
+
+def test_what_can_be_neither_read_nor_written_ends_in_a_line(run, disk):
+    unreadable = "/proc/self/mem"
+    only = first(run, "--prompts_file", unreadable)
+    (run / "out/first/rows.jsonl").write_text("{}\n")
+    assert refusal(run, "states", only) == f"run_loop.sh: {unreadable}: Input/output error\n"
+    rows = disk / "rows.jsonl"
+    rows.write_bytes(bytes(2**16))
+    only = step([rows], "python", run / "script.py", "--output_file", rows)
+    reason = f"run_loop.sh: {disk}/rows.making.json: No space left on device\n"
+    assert refusal(run, "begin", only, out=disk) == reason
+    assert [path.name for path in disk.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_run_can_be_looked_at_where_nothing_can_be_written(run, disk):
+    """In another's run say; the hashes of large files are computed again."""
+    with open(run / "input.jsonl", "wb") as large:
+        large.truncate(2**26)
+    rows = disk / "rows.jsonl"
+    words = ["--input_file", run / "input.jsonl", "--output_file", rows]
+    only = step([rows], "python", run / "script.py", *words)
+    records(run, "begin", only, out=disk)
+    rows.write_text("{}\n")
+    records(run, "end", only, out=disk)
+    os.utime(run / "input.jsonl", (0, 0))
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    assert records(run, "states", only, out=disk) == ["fresh"]
