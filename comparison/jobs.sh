@@ -45,9 +45,14 @@ trap 'for pid in "${running[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; 
 trap 'exit 130' INT
 trap 'exit 143' TERM
 mkdir -p "$OUT"
+exec {lock}>"$OUT/.lock" # the runs have it, too: until the last one has ended
+flock -n "$lock" || {
+  echo "${0##*/}: $OUT: another comparison is at work there" >&2
+  exit 1
+}
 if ! nvidia-smi -L >/dev/null 2>&1; then # a fork cannot be trusted with CUDA
   rm -f "$OUT/warm/bin/python"
-  python tests/warm.py "$OUT/warm" >"$OUT/warm.log" 2>&1 &
+  setpriv --pdeathsig TERM python tests/warm.py "$OUT/warm" >"$OUT/warm.log" 2>&1 {lock}>&- & # it ends with this script
   warm=$!
   disown "$warm"
   until [[ -x $OUT/warm/bin/python ]]; do

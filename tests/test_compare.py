@@ -1,6 +1,7 @@
 """comparison/compare.sh on a small world: stopped, resumed, repeated, and with a run that fails."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -33,9 +34,9 @@ def out(tmp_path_factory):
     return tmp_path_factory.mktemp("compare") / "runs"
 
 
-def start(out, *names):
+def start(out, *names, script="compare.sh"):
     return subprocess.Popen(
-        ["bash", "comparison/compare.sh", *names],
+        ["bash", f"comparison/{script}", *names],
         cwd=ROOT,
         env={**os.environ, **SMALL, "OUT": str(out)},
         text=True,
@@ -104,3 +105,27 @@ def test_what_fails_is_named_and_the_rest_is_told(out):
     assert "OPTIMISER=dpo, now kto" in errors
     assert "All is up to date: " in (out / "seed0/dpo.log").read_text()
     assert "| dpo | 1 | " in printed
+
+
+@pytest.mark.parametrize("script", ["compare.sh", "tools.sh"])
+def test_a_second_comparison_is_refused(tmp_path, script):
+    """It would take the first one's Python away."""
+    with open(tmp_path / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = start(tmp_path, "dpo", script=script)
+        printed, errors = process.communicate()
+    assert (process.returncode, printed) == (1, "")
+    assert errors == f"{script}: {tmp_path}: another comparison is at work there\n"
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_comparison_that_is_killed_leaves_no_process_and_no_lock(tmp_path):
+    process = start(tmp_path, "dpo")
+    while not (tmp_path / "seed0/base/world").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert nothing_is_left(tmp_path)
+    with open(tmp_path / ".lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
