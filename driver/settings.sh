@@ -9,7 +9,10 @@ read_settings() { # from the environment, the recipes, the optimiser's files and
   find_plain_python
   refuse_old_names
   for name in "${SETTINGS[@]}"; do
-    [[ -z ${!name:-} ]] || { given[$name]=${!name} && set_by[$name]=environment; }
+    ! is_blank "${!name:-}" || continue
+    # A list may stand on several lines, a text keeps its own.
+    [[ $name =~ ^(VERIFIER_PATTERN|DIRECTION_PROMPT)$ ]] || printf -v "$name" %s "${!name//$'\n'/ }"
+    given[$name]=${!name} set_by[$name]=environment
   done
   read_recipes
   read_optimisers
@@ -39,6 +42,8 @@ count_gpus() { # those that CUDA_VISIBLE_DEVICES leaves, or all of this machine
 
 is_setting() { [[ -v default_of[$1] ]]; }
 
+is_blank() { [[ $1 =~ ^[[:space:]]*$ ]]; }
+
 refuse_old_names() { # names of an earlier version, and misspelt ones, in the environment
   local name
   for name in "${!renamed[@]}"; do
@@ -57,7 +62,7 @@ find_plain_python() {
 
 read_recipes() {
   local recipe recipes
-  [[ -n ${RECIPE:-} ]] || RECIPE=${default_of[RECIPE]}
+  [[ -v set_by[RECIPE] ]] || RECIPE=${default_of[RECIPE]}
   set_by[RECIPE]=${set_by[RECIPE]:-default}
   read -ra recipes <<<"$RECIPE"
   for recipe in "${recipes[@]}"; do
@@ -80,7 +85,7 @@ read_recipe() { # read_recipe FILE: lines NAME=value, which are read and not run
     [[ ! -v renamed[$name] ]] || die "$1:$number: $name: now ${renamed[$name]}"
     is_setting "$name" || die "$1:$number: $name: run_loop.sh has no such variable"
     read_value "${BASH_REMATCH[2]}" || die "$1:$number: $name: not a value: a word, or a text in quotes, with \$NAME of known variables"
-    if [[ ! -v set_by[$name] && -n $value ]]; then
+    if [[ ! -v set_by[$name] ]] && ! is_blank "$value"; then
       printf -v "$name" %s "$value"
       set_by[$name]=$1
     fi
@@ -148,7 +153,7 @@ read_optimisers() { # each file redefines the stages in which it differs, and ma
   local name file before stage
   declare -A stages=() redefined_by=()
   for stage in $(compgen -A function); do stages[$stage]=$(declare -f "$stage"); done
-  [[ -n ${OPTIMISER:-} ]] || OPTIMISER=${default_of[OPTIMISER]}
+  [[ -v set_by[OPTIMISER] ]] || OPTIMISER=${default_of[OPTIMISER]}
   read -ra optimisers <<<"$OPTIMISER"
   for name in "${optimisers[@]}"; do
     optimiser_file "$name"

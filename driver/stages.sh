@@ -270,7 +270,7 @@ train_on_pairs() { # train_on_pairs SCRIPT POLICY START REFERENCE DATA... -- FLA
   shift
   if [[ $script == dpo/1_dpo.py && " $* " == *" slic "* ]]; then
     by=() # the loss has no reference
-  elif [[ $script == dpo/1_dpo.py && ! " $* $DPO_OPTIONS " =~ " --"(ld_alpha|precompute_ref_log_probs|sync_ref_model)[\ =] ]]; then
+  elif [[ $script == dpo/1_dpo.py && ! " $* $DPO_OPTIONS " =~ " --"(ld.alpha|precompute.ref.log.probs|sync.ref.model)[\ =] ]]; then
     store_reference "$reference" "$@"
     by=()
   fi
@@ -280,14 +280,15 @@ train_on_pairs() { # train_on_pairs SCRIPT POLICY START REFERENCE DATA... -- FLA
 
 declare -A stored=() # {"REFERENCE FILE": that file with the reference's log-probabilities}
 store_reference() { # store_reference REFERENCE FLAGS OF THE TRAINING...: of each file in `data`; a round uses what an earlier one has
-  local reference=$1 flags=(--max_length "$DPO_MAX_LENGTH" "${template[@]}") dtype=$DTYPE words i name key to
+  local reference=$1 flags=(--max_length "$DPO_MAX_LENGTH" "${template[@]}") dtype=$DTYPE words i flag name key to
   [[ $DTYPE == float32 ]] || dtype=bfloat16 # as in training
   read -ra words <<<"${*:2} ${DPO_OPTIONS//=/ }"
   for i in "${!words[@]}"; do # of the method's and the user's flags those that decide on tokens and weights
-    case ${words[i]} in
-      --max_length | --truncation_mode | --bnb_4bit_quant_type) flags+=("${words[@]:i:2}") ;;
-      --assistant_only_loss | --load_in_4bit | --use_bnb_nested_quant)
-        [[ ${words[i + 1]:-} == [Ff]alse ]] || flags+=("${words[i]}")
+    flag=${words[i]//-/_} # TRL takes --max-length, too
+    case $flag in
+      __max_length | __truncation_mode | __bnb_4bit_quant_type) flags+=("--${flag#__}" "${words[@]:i + 1:1}") ;;
+      __assistant_only_loss | __load_in_4bit | __use_bnb_nested_quant)
+        [[ ${words[i + 1]:-} == [Ff]alse ]] || flags+=("--${flag#__}")
         ;;
     esac
   done

@@ -335,6 +335,31 @@ def test_a_pool_that_is_too_small_is_told_before_anything_is_trained(tmp_path):
     assert message in printed, printed
 
 
+def test_a_list_may_stand_on_several_lines_and_blanks_are_no_value(tmp_path):
+    lists = {"ANNOTATOR": "reward_model\narmorm", "DPO_OPTIONS": "--beta 0.2\n  --max_length 77"}
+    blanks = {"OPTIMISER": " ", "VALIDATION": "\n", "SEED": " "}
+    variables = {"DRY_RUN": "1", "CHECK": "no", **lists, **blanks}
+    status, printed = drive(recipe(tmp_path), **variables)
+    assert status == 0, printed
+    step_commands = commands(printed)
+    assert {"iter1/rewards_reward_model", "iter1/rewards_armorm"} <= step_commands.keys()
+    assert flags_of(step_commands["iter1/policy"])["--seed"] == "0"
+    assert flags_of(step_commands["iter1/policy"])["--max_length"] == "77"
+    assert flags_of(step_commands["iter1/pairs_reference"])["--max_length"] == "77"
+
+
+def test_the_reference_reads_a_flag_that_is_spelt_with_hyphens_as_the_training_does(tmp_path):
+    variables = {"DRY_RUN": "1", "CHECK": "no"}
+    flags = "--max-length=77 --truncation-mode keep_end"
+    _, printed = drive(recipe(tmp_path), DPO_OPTIONS=flags, **variables)
+    scoring = flags_of(commands(printed)["iter1/pairs_reference"])
+    assert (scoring["--max_length"], scoring["--truncation_mode"]) == ("77", "keep_end")
+    # Not with log-probabilities that are stored.
+    _, printed = drive(recipe(tmp_path), DPO_OPTIONS="--ld-alpha 0.5", **variables)
+    assert "iter1/pairs_reference" not in commands(printed)
+    assert "--ref_model_name_or_path" in commands(printed)["iter1/policy"]
+
+
 def test_a_set_of_prompts_a_round(tmp_path):
     a, b = (write_jsonl(tmp_path / f"{name}.jsonl", []) for name in "ab")
     settings = {"PROMPTS_BY_ROUND": f"{a} {b}", "DPO_LEARNING_RATES": "1e-4 1e-5"}
