@@ -240,6 +240,7 @@ set_processes() { # a process a GPU, and those that share one model of vLLM's
 batch() { # batch NAME: the flags that give that global batch: rows of a process at once x processes x accumulation
   local rows=$((${!1} / processes)) size=$PER_DEVICE_BATCH_SIZE
   ((${!1} % processes == 0)) || die "$1=${!1} does not divide by $processes processes"
+  ((size <= rows)) || size=$rows
   while ((rows % size)); do size=$((size - 1)); done
   echo "--per_device_train_batch_size $size --gradient_accumulation_steps $((rows / size))"
 }

@@ -919,6 +919,12 @@ def test_only_batches_of_what_is_trained_have_to_fit(tmp_path):
     flags = flags_of(commands(printed)["iter1/policy"])
     sizes = flags["--per_device_train_batch_size"], flags["--gradient_accumulation_steps"]
     assert sizes == ("6", "2")
+    # As many as there are.
+    file = recipe(tmp_path, "PER_DEVICE_BATCH_SIZE=999999999999\n")
+    status, printed = drive(file, DRY_RUN="1", CHECK="no", **given)
+    flags = flags_of(commands(printed)["iter1/policy"])
+    sizes = flags["--per_device_train_batch_size"], flags["--gradient_accumulation_steps"]
+    assert sizes == ("8", "1")
 
 
 def job(folder, srun, number=1):
