@@ -84,8 +84,9 @@ def refusal_of_users(script, words):
     if help_run.returncode:
         lines = help_run.stderr.strip().splitlines() or ["it failed"]
         return f"--help: {lines[-1]}"
-    flags = set(re.findall(r"--[\w-]+", help_run.stdout))
-    missing = [word for word in words if word.startswith("--") and word not in flags]
+    known = set(re.findall(r"--[\w-]+", help_run.stdout))
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    missing = [flag for flag in flags if flag not in known]
     if missing:
         return f"its --help does not name {', '.join(missing)}"
     return None

@@ -119,7 +119,7 @@ check_validation() {
   [[ -z $pairwise ]] || ((ITERATIONS)) ||
     die "VALIDATION=$VALIDATION: it compares policies, and ITERATIONS=0 makes no second one"
   if [[ $VALIDATION == verifier && -f $EVAL_PROMPTS ]] &&
-    ! awk 'NF && !/"(answer|verifier)"/ {exit 1}' "$EVAL_PROMPTS"; then
+    ! gzip -cdf "$EVAL_PROMPTS" | awk 'NF && !/"(answer|verifier)"/ {exit 1}'; then
     die "VALIDATION=verifier: a row of $EVAL_PROMPTS has no answer"
   fi
 }

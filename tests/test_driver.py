@@ -1,6 +1,7 @@
 """run_loop.sh before its first step: what it refuses, and what it would run."""
 
 import contextlib
+import gzip
 import itertools
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import ROOT, read_jsonl, write_jsonl
+from commands import ROOT, read_jsonl, run, write_jsonl
 from driving import commands, drive, drive_warm, nothing_is_left, recipe, shards, steps
 from scripted_hub import machine
 
@@ -615,7 +616,7 @@ def bare(folder, **variables):
         "PROMPTS": "my_prompts.jsonl",
         "EVAL_PROMPTS": str(folder / "evaluation.jsonl"),
     }
-    return drive(file, DRY_RUN="1", CHECK="no", **prompts, **variables)
+    return drive(file, DRY_RUN="1", CHECK="no", **(prompts | variables))
 
 
 @pytest.mark.parametrize(
@@ -727,6 +728,10 @@ def test_a_verifier_that_chooses_needs_the_answers_of_the_evaluation_prompts(tmp
     status, printed = bare(tmp_path, ANNOTATOR="verifier")
     reason = f"VALIDATION=verifier: a row of {evaluation} has no answer"
     assert (status, printed) == (1, f"run_loop.sh: {reason}\n")
+    zipped = tmp_path / "evaluation.jsonl.gz"
+    zipped.write_bytes(gzip.compress(b'{"id": "a", "answer": "4"}\n'))
+    status, printed = bare(tmp_path, ANNOTATOR="verifier", EVAL_PROMPTS=str(zipped))
+    assert status == 0, printed
 
 
 def test_verifiers_of_ones_own_and_programs_are_flags_of_the_verifier(tmp_path):
@@ -1031,6 +1036,21 @@ def test_a_script_of_ones_own_without_the_flags_is_refused_before_the_first_step
         assert status == 1
         assert not steps(printed)
         assert f"run_loop.sh: {tmp_path}/run/iter1/rewards.jsonl: {scorer}: {reason}\n" in printed
+
+
+def test_a_flag_of_ones_own_may_have_its_value_after_a_sign(tmp_path):
+    script = tmp_path / "world.py"
+    script.write_text(SCORER)
+
+    def refusal(flag):
+        command = ["python", script, "--output_file", "rows.jsonl", flag]
+        fields = ["1", "rows.jsonl", len(command), *command]
+        listing = "".join(f"{field}\0" for field in fields)
+        return run("driver/arguments.py", input=listing, env=os.environ).stderr
+
+    assert refusal("--responses_file=my.jsonl") == ""
+    reason = f"{script}: its --help does not name --responses"
+    assert refusal("--responses=my.jsonl") == f"run_loop.sh: rows.jsonl: {reason}\n"
 
 
 @pytest.mark.parametrize(
