@@ -64,8 +64,10 @@ serve_judge() { # the world's own judge, before the first step that asks it
   pids=()
   launch "$log" python "${judge[@]}" --port 0 --url_file "$OUT/judge.url"
   servers=("${pids[@]}")
-  for _ in {1..300}; do [[ -e $OUT/judge.url ]] || sleep 0.1; done
-  [[ -e $OUT/judge.url ]] || die "the judge did not start, see $log"
+  until [[ -e $OUT/judge.url ]]; do # a loaded machine may need a minute for its imports
+    kill -0 "${servers[0]}" 2>/dev/null || die "the judge did not start, see $log"
+    sleep 0.1
+  done
   OPENAI_BASE_URL=$(<"$OUT/judge.url")
   export OPENAI_BASE_URL
 }

@@ -1176,6 +1176,61 @@ def test_a_judge_that_has_died_is_started_again(tmp_path):
     assert nothing_is_left(file)
 
 
+STARTS_SLOWLY = """\
+import argparse, pathlib, sys, time
+parser = argparse.ArgumentParser()
+parser.add_argument("--questions_files", nargs="+")
+parser.add_argument("--port")
+parser.add_argument("--url_file", type=pathlib.Path)
+args = parser.parse_args()
+if "FAILS":
+    sys.exit("no questions")
+time.sleep(5)
+args.url_file.write_text("http://127.0.0.1:9/v1")
+time.sleep(600)
+"""
+TELLS_THE_ADDRESS = """\
+import argparse, os, pathlib
+parser = argparse.ArgumentParser()
+parser.add_argument("--judge_model")
+parser.add_argument("--output_file", type=pathlib.Path)
+parser.parse_args().output_file.write_text(os.environ["OPENAI_BASE_URL"])
+"""
+ASKS_ONCE = """\
+measure_annotators() {
+  step "$OUT/address.jsonl" python SCRIPT --judge_model j --output_file "$OUT/address.jsonl"
+}
+"""
+
+
+@pytest.mark.parametrize("fails", ["", "yes"])
+def test_a_judge_may_take_its_time_to_start_while_it_lives(tmp_path, fails):
+    """With a `sleep` that takes no time: the driver counts no pauses."""
+    world = tmp_path / "world"
+    world.mkdir()
+    (world / "1_data.py").write_text(SEES)
+    (world / "4_judge.py").write_text(STARTS_SLOWLY.replace("FAILS", fails))
+    script = tmp_path / "asks.py"
+    script.write_text(TELLS_THE_ADDRESS)
+    optimiser = tmp_path / "mine.sh"
+    optimiser.write_text(ASKS_ONCE.replace("SCRIPT", str(script)))
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "sleep").symlink_to(shutil.which("true"))
+    variables = {"FROM": "address", "TO": "address", "CHECK": "no", "OPTIMISER": str(optimiser)}
+    path = f"{tools}:{os.environ['PATH']}"
+    file = recipe(tmp_path, f"WORLD={world}\n")
+    status, printed = drive_warm(file, PATH=path, **variables)
+    assert nothing_is_left(file)
+    if fails:
+        log = f"{tmp_path}/run/log/judge.log"
+        assert status == 1
+        assert printed.endswith(f"run_loop.sh: the judge did not start, see {log}\n")
+        return
+    assert status == 0, printed
+    assert (tmp_path / "run/address.jsonl").read_text() == "http://127.0.0.1:9/v1"
+
+
 TIME_LEFT = """
 set -euo pipefail
 source driver/steps.sh
