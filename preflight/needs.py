@@ -37,11 +37,18 @@ def number(name):
 
 def flag(variable, option):
     """The words after an option in a variable of flags; of two equal options the last counts."""
-    words = value(variable).replace("=", " ")
-    _, separator, after = f" {words} ".rpartition(f" {option} ")
+    _, separator, after = f" {flags_of(variable)} ".rpartition(f" {option} ")
     if not separator:
         return []
     return list(itertools.takewhile(lambda word: not word.startswith("--"), after.split()))
+
+
+def flags_of(variable):
+    """The words of a variable of flags, --name value for --name=value; TRL takes --na-me, too."""
+    words = []
+    for word in value(variable).replace("=", " ").split():
+        words.append("--" + word[2:].replace("-", "_") if word.startswith("--") else word)
+    return " ".join(words)
 
 
 def trainings():

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import shapes
-from needs import ANNOTATORS, BELOW_OUT, FILE, flag, number, trainings, value
+from needs import ANNOTATORS, BELOW_OUT, FILE, flag, flags_of, number, trainings, value
 
 # Prefixes of the variables of a training.
 PREFIX = {
@@ -75,7 +75,7 @@ def four_bit(stage):
 
 def is_on(variable, option):
     """Whether a variable of flags turns an option on, by its name alone or with True."""
-    is_named = option in value(variable).replace("=", " ").split()
+    is_named = option in flags_of(variable).split()
     answer = "".join(flag(variable, option)).lower()
     return is_named and answer not in ("false", "f", "no", "n", "0")
 

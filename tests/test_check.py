@@ -690,6 +690,8 @@ def test_flags_of_a_training_are_read_as_it_reads_them(check):
     ddp = {**QUICK, "DISTRIBUTED": "ddp", "GPU_MEMORY": "79.6"}
     status, _, problems = check(**ddp, DPO_OPTIONS="--use_peft false --lora_r 8")
     assert status == 1 and "dpo needs" in problems[0]
+    status, _, problems = check(**ddp, DPO_OPTIONS="--use-peft --load-in-4bit=True")
+    assert (status, problems) == (0, [])
     status, _, problems = check(**ddp, DPO_OPTIONS="--max_length abc")
     reason = "check: DPO_OPTIONS: --max_length: 'abc' is not a whole number"
     assert (status, problems) == (1, [reason])
