@@ -28,8 +28,8 @@ import sys
 import time
 from collections import Counter
 
-from common import arguments, rows, trajectories
-from scored_responses import penalised_scores
+from common import arguments, rows
+from scored_responses import make_pair, penalised_scores
 
 # Above it math.exp overflows; the probability is 0 long before.
 LARGEST_EXPONENT = 700
@@ -134,20 +134,6 @@ def win_probability(i, candidates, scores):
             exponent = min(scores[j] - scores[i], LARGEST_EXPONENT)
             probabilities.append(1 / (1 + math.exp(exponent)))
     return sum(probabilities) / len(probabilities)
-
-
-def make_pair(row, chosen, rejected):
-    """The row of a pair: the fields of the prompt, the two responses and their rewards."""
-    pair = dict(row)
-    for field in rows.per_response(row):
-        del pair[field]
-    # A judgement refers to the responses by their indexes.
-    pair.pop("judgement", None)
-    pair["chosen"] = trajectories.turns(row["responses"][chosen])
-    pair["rejected"] = trajectories.turns(row["responses"][rejected])
-    pair["chosen_reward"] = row["rewards"][chosen]
-    pair["rejected_reward"] = row["rewards"][rejected]
-    return pair
 
 
 def pairs(args, explored, counts):

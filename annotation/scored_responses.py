@@ -1,6 +1,9 @@
-"""The scores of a row's responses, and which of them can be trained on. For the scripts 2*."""
+"""The scores of a row's responses, which of them can be trained on, and pairs of them.
 
-from common import trajectories
+For the scripts 2*.
+"""
+
+from common import rows, trajectories
 
 
 def penalised_scores(row, length_penalty):
@@ -25,3 +28,17 @@ def trainable(row):
         if row["finish_reasons"][i] != "length" and all(said):
             indexes.append(i)
     return indexes
+
+
+def make_pair(row, chosen, rejected):
+    """The row of a pair: the fields of the prompt, the two responses and their rewards."""
+    pair = dict(row)
+    for field in rows.per_response(row):
+        del pair[field]
+    # A judgement refers to the responses by their indexes.
+    pair.pop("judgement", None)
+    pair["chosen"] = trajectories.turns(row["responses"][chosen])
+    pair["rejected"] = trajectories.turns(row["responses"][rejected])
+    pair["chosen_reward"] = row["rewards"][chosen]
+    pair["rejected_reward"] = row["rewards"][rejected]
+    return pair

@@ -103,6 +103,8 @@ setting DPO_OPTIONS ""                        # flags of the optimiser's trainin
 setting REFERENCE initial initial previous    # the policy that the KL term refers to (3.2)
 setting START previous initial previous       # the policy that a round's training starts from (3.3)
 setting HISTORY round round all               # pairs of this round, or of all so far
+setting ACCEPTED 8 count                      # responses that rejection sampling keeps of the N, for OPTIMISER=rso (arXiv 2309.06657)
+setting REJECTION_TEMPERATURE 0.5 number      # its beta, in units of the reward
 setting HELPFULNESS ""                        # objectives of ArmoRM that stand for it, for OPTIMISER=dpa
 setting VERBOSITY ""
 setting DIRECTION_PROMPT ""                   # with {helpfulness} and {verbosity}; empty: the published one

@@ -44,6 +44,10 @@ PROMPTS = three_rows(prompt=USER, source="add", answer="7")
 DIRECTED = three_rows(prompt=USER, system="be brief", direction=[1.0, 0.0])
 RESPONSES = three_rows(**ANSWERED, answer="7", policy="p")
 REWARDS = [{**row, "rewards": [0.5, 1.5], "annotator": "rm"} for row in RESPONSES]
+THREE_EACH = []
+for row in REWARDS:
+    more = {"responses": [*ANSWERS, "7"], "finish_reasons": ["stop"] * 3}
+    THREE_EACH.append({**row, **more, "rewards": [0.5, 1.5, 1.0]})
 OTHER = [{**row, "rewards": [2.5, -1.5], "annotator": "judge"} for row in RESPONSES]
 RATED = [{**row, "objectives": [{"h": 1.0, "v": 2.0}, {"h": 0.5, "v": 3.0}]} for row in REWARDS]
 RATED = [{**row, "system": "s", "direction": [0.6, 0.8]} for row in RATED]
@@ -189,6 +193,10 @@ SCRIPTS = {
     "uncertain": (
         f"annotation/2d_uncertain_pairs.py {NO_MODEL} --rewards_file @/a.jsonl {OUT}",
         {"a": REWARDS},
+    ),
+    "rejection sampling": (
+        f"annotation/2f_rejection_sampling.py --rewards_file @/a.jsonl --accepted 2 {OUT}",
+        {"a": THREE_EACH},
     ),
     "directional": (
         "annotation/2e_directional.py --helpfulness h --verbosity v "

@@ -113,8 +113,8 @@ def loss_of_row(name, row, policy, reference):
     explored = sum(policy.explored)
     explored_ref = sum(reference.explored)
     dpo = -log_sigmoid(BETA * (ratio_w - ratio_l))
-    # TRL's IPO takes the means over the tokens.
-    ipo_margin = ratio_w / len(policy.chosen) - ratio_l / len(policy.rejected)
+    # TRL's IPO and sigmoid_norm take the means over the tokens.
+    mean_ratio_margin = ratio_w / len(policy.chosen) - ratio_l / len(policy.rejected)
     nca = -log_sigmoid(BETA * ratio_w)
     nca -= 0.5 * (log_sigmoid(-BETA * ratio_w) + log_sigmoid(-BETA * ratio_l))
     sppo_w = ratio_w - (row["chosen_win_probability"] - 0.5) / BETA
@@ -123,7 +123,9 @@ def loss_of_row(name, row, policy, reference):
     losses = {
         "sigmoid": dpo,
         "hinge": max(0.0, 1 - BETA * (ratio_w - ratio_l)),
-        "ipo": (ipo_margin - 1 / (2 * BETA)) ** 2,
+        # not the sigmoid-norm of RSO, which is TRL's sigmoid
+        "sigmoid_norm": -log_sigmoid(BETA * mean_ratio_margin),
+        "ipo": (mean_ratio_margin - 1 / (2 * BETA)) ** 2,
         "nca_pair": nca,
         "slic": max(0.0, 2.5 - logp_w + logp_l) - 0.2 * logp_w,
         "sppo": (sppo_w**2 + sppo_l**2) / 2,
@@ -154,7 +156,7 @@ def first_loss(monkeypatch, tmp_path, script, policy, reference, file, *flags):
     return history(out)[0]
 
 
-LOSSES = ["sigmoid", "hinge", "ipo", "nca_pair", "slic", "sppo", "xpo", "selm", "rpo"]
+LOSSES = "sigmoid hinge sigmoid_norm ipo nca_pair slic sppo xpo selm rpo".split()
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -564,6 +566,42 @@ def test_self_play_has_the_prompts_of_the_instructions(step_commands):
     assert "iter3/rewards" not in step_commands
 
 
+@of_recipe("rso")
+def test_rso_trains_on_accepted_responses_of_the_initial_policy(step_commands):
+    assert value(step_commands["iter1/responses"], "--model_name_or_path") == f"{OUT}/sft"
+    assert value(step_commands["iter1/responses"], "--n") == "16"
+    words = step_commands["iter1/pairs"]
+    assert words[1] == "annotation/2f_rejection_sampling.py"
+    assert value(words, "--n") == "16"
+    assert value(words, "--accepted") == "2"
+    assert value(words, "--rejection_temperature") == "0.5"
+    reference = step_commands["iter1/pairs_reference"]
+    assert value(reference, "--model_name_or_path") == f"{OUT}/sft"
+    assert value(step_commands["iter1/policy"], "--loss_type") == "sigmoid"
+    assert "iter2/prompts" not in step_commands
+
+
+def test_rso_has_its_sources_values(checkout, tmp_path):
+    """With a recipe that sets none of them. Its hinge-norm is TRL's hinge."""
+    mine = tmp_path / "mine.sh"
+    mine.write_text("SFT_MODEL=sft\nREWARD_MODEL=rm\nPROMPTS=prompts.jsonl\nDPO_LOSS=hinge\n")
+    commands = listed(checkout, str(mine), OPTIMISER="rso")
+    assert value(commands["iter1/responses"], "--n") == "64"
+    assert value(commands["iter1/responses"], "--temperatures") == "0.7"
+    assert value(commands["iter1/pairs"], "--accepted") == "8"
+    assert value(commands["iter1/pairs"], "--rejection_temperature") == "0.5"
+    assert value(commands["iter1/policy"], "--beta") == "0.05"
+    assert value(commands["iter1/policy"], "--loss_type") == "hinge"
+    assert "iter2/prompts" not in commands
+
+
+def test_rso_in_several_rounds_moves_its_reference(checkout):
+    variables = {"OPTIMISER": "rso", "REFERENCE": "previous", "N": "16", "ACCEPTED": "4"}
+    commands = listed(checkout, "recipes/tiny.sh", **variables)
+    assert value(commands["iter3/responses"], "--model_name_or_path") == f"{OUT}/iter2/policy"
+    assert reference_of(commands) == f"{OUT}/iter2/policy"
+
+
 @of_recipe("sppo")
 def test_sppo_has_win_probabilities(step_commands):
     assert "--win_probabilities" in step_commands["iter3/pairs"]
@@ -646,6 +684,27 @@ def test_of_a_tool_the_reference_counts_the_assistants_turns(checkout):
         (
             {"ENHANCER": "initial", "N": "5", "TEMPERATURES": "1.0"},
             "N=5: with ENHANCER=initial each policy gives half",
+        ),
+        (
+            {"OPTIMISER": "rso", "N": "16"},
+            "OPTIMISER=rso: its responses are of the policy that is its reference; "
+            "set ITERATIONS=1 or REFERENCE=previous",
+        ),
+        (
+            {"OPTIMISER": "rso", "ITERATIONS": "1", "ENHANCER": "initial"},
+            "OPTIMISER=rso: its responses are of one policy; not with ENHANCER=initial",
+        ),
+        (
+            {"OPTIMISER": "rso", "ITERATIONS": "1", "ACCEPTED": "3"},
+            "ACCEPTED=3: an even number below N=64 is needed",
+        ),
+        (
+            {"OPTIMISER": "rso", "ITERATIONS": "1", "N": "8"},
+            "ACCEPTED=8: an even number below N=8 is needed",
+        ),
+        (
+            {"OPTIMISER": "rso", "PAIRING": "best_random"},
+            "PAIRING=best_random: without effect with OPTIMISER=rso",
         ),
         ({"RECIPE": "recipes/tiny.sh recipes/none.sh"}, "recipes/none.sh: no such recipe"),
     ],

@@ -45,6 +45,7 @@ SCRIPTS = {
     "annotation/2_pairs.py": ["--rewards_file"],
     "annotation/2b_best.py": ["--rewards_file"],
     "annotation/2d_uncertain_pairs.py": [*NO_MODEL, "--rewards_file"],
+    "annotation/2f_rejection_sampling.py": ["--accepted", "2", "--rewards_file"],
     "generation/1b_directions.py": ["--prompts_file"],
     "generation/2b_merge.py": ["--responses_files"],
     "eval/2_kl.py": [*NO_MODELS, "--responses_file"],
