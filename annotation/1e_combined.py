@@ -5,11 +5,24 @@ file before they are weighted, so that a weight means the same for scores, proba
 verdicts. Rewards that are all equal, those of a verifier that finds nothing right say, prefer no
 response: they add 0, and a line says so.
 
+--pessimism LAMBDA makes the reward a lower confidence bound,
+
+    reward = W (mean - LAMBDA deviation),
+
+W the sum of the weights, mean and deviation the weighted mean and standard deviation of a
+response's scores over the annotators. Those that prefer no response are left out of all three. At
+LAMBDA 0, the default, this is the weighted sum. Uncertainty-weighted optimisation (arXiv
+2310.02743) subtracts the variance instead, over reward models of equal weight; the deviation is in
+units of the score, so that LAMBDA counts standard deviations. The pessimism of arXiv 2312.11456
+subtracts another width, in the linear case a norm of how far the response's features lie from
+those of pi_0; the annotators' disagreement stands in for it here.
+
 Reads:  --rewards_files, files of {"id", "prompt", "responses", "finish_reasons", "rewards",
         "annotator"} over the same rows; rows that one of them lacks are dropped and counted
-Writes: --output_file, the rows of the first file, with "rewards": the sum; "annotator": the weights
-        and names; "objectives": [{annotator: standardised score} for each response]. What the first
-        annotator said beside its rewards, "judgement" and "gate", is removed
+Writes: --output_file, the rows of the first file, with the combined "rewards"; "annotator": the
+        weights, the names and LAMBDA; "objectives": [{annotator: standardised score} for each
+        response]. What the first annotator said beside its rewards, "judgement" and "gate", is
+        removed
 
     python annotation/1e_combined.py --rewards_files runs/both/iter1/rewards_armorm.jsonl \
         runs/both/iter1/rewards_verifier.jsonl --weights 1 0.5 \
@@ -17,6 +30,7 @@ Writes: --output_file, the rows of the first file, with "rewards": the sum; "ann
 """
 
 import json
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -82,9 +96,23 @@ def read_annotators(files, weights):
     return annotators, len(hash_by_id)
 
 
-def combined_rows(file, annotators):
-    """Yield the rows of a file that all annotators have, with their weighted sum."""
+def disagreement(annotators, scores):
+    """W times the weighted standard deviation of a response's scores, {annotator: score}."""
+    preferring = [annotator for annotator in annotators if annotator.deviation]
+    total_weight = sum(annotator.weight for annotator in preferring)
+    weighted_sum = sum(annotator.weight * scores[annotator.name] for annotator in preferring)
+    mean = weighted_sum / total_weight
+    squares = 0.0
+    for annotator in preferring:
+        squares += annotator.weight * (scores[annotator.name] - mean) ** 2
+    return total_weight * math.sqrt(squares / total_weight)
+
+
+def combined_rows(file, annotators, pessimism):
+    """Yield the rows of a file that all annotators have, with their combined rewards."""
     formula = " + ".join(f"{annotator.weight:g}*{annotator.name}" for annotator in annotators)
+    if pessimism:
+        formula += f" - {pessimism:g}*disagreement"
     for row in rows.read(file, "rewards"):
         if not all(row["id"] in annotator.scores for annotator in annotators):
             continue
@@ -92,9 +120,11 @@ def combined_rows(file, annotators):
         row["objectives"] = []
         for i in range(len(row["responses"])):
             scores = {annotator.name: annotator.scores[row["id"]][i] for annotator in annotators}
-            weighted = [annotator.weight * scores[annotator.name] for annotator in annotators]
+            reward = sum(annotator.weight * scores[annotator.name] for annotator in annotators)
+            if pessimism:
+                reward -= pessimism * disagreement(annotators, scores)
             row["objectives"].append(scores)
-            row["rewards"].append(sum(weighted))
+            row["rewards"].append(reward)
         row["annotator"] = formula
         # They explain the first annotator's rewards, not these.
         row.pop("judgement", None)
@@ -111,11 +141,21 @@ def parse_arguments():
         type=arguments.real(),
         help="of the annotators in that order (default: 1 each)",
     )
+    parser.add_argument(
+        "--pessimism",
+        type=arguments.real(0),
+        default=0.0,
+        help="LAMBDA, standard deviations of the annotators' scores below their mean",
+    )
     parser.add_output("--output_file", required=True)
     args = parser.parse_args()
     args.weights = args.weights or [1.0] * len(args.rewards_files)
     if len(args.weights) != len(args.rewards_files):
         parser.error(f"--weights: {len(args.weights)} for {len(args.rewards_files)} files")
+    if args.pessimism and len(args.rewards_files) < 2:
+        parser.error("--pessimism: one annotator cannot disagree; give two or more")
+    if args.pessimism and min(args.weights) <= 0:
+        parser.error("--pessimism: with --weights above 0 only")
     return args
 
 
@@ -128,10 +168,10 @@ def main():
         sys.exit(f"{first_file}: rewards: no annotator prefers any response")
 
     # Counted before they are written: if no row is left, an earlier output stays.
-    rows_out = sum(1 for _ in combined_rows(first_file, annotators))
+    rows_out = sum(1 for _ in combined_rows(first_file, annotators, args.pessimism))
     if not rows_out:
         sys.exit(f"{first_file}: id: no row is in all files")
-    rows.write(args.output_file, combined_rows(first_file, annotators))
+    rows.write(args.output_file, combined_rows(first_file, annotators, args.pessimism))
     print(
         f"{args.output_file} rows in: {rows_in}, dropped, not in every file: {rows_in - rows_out}, "
         f"rows out: {rows_out}, {time.time() - start:.1f} s"

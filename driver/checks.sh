@@ -93,8 +93,19 @@ check_annotators() { # each writes rewards_NAME
   done
   ((${#weights[@]} == 0 || ${#weights[@]} == ${#annotators[@]})) ||
     die "ANNOTATOR_WEIGHTS=$ANNOTATOR_WEIGHTS: ${#weights[@]} for ${#annotators[@]} of ANNOTATOR"
+  check_pessimism
   for name in $VERIFIERS; do
     [[ $name =~ ^[A-Za-z_][A-Za-z_0-9]*=.+\.py$ ]] || die "VERIFIERS=$name: not of the form NAME=FILE.py"
+  done
+}
+
+check_pessimism() { # how far several annotators disagree
+  local weight
+  [[ $PESSIMISM != 0 ]] || return 0
+  ((${#annotators[@]} > 1)) || die "PESSIMISM=$PESSIMISM: one annotator cannot disagree; name several in ANNOTATOR"
+  for weight in "${weights[@]}"; do
+    is_number "$weight" && [[ ${weight%%[eE]*} =~ [1-9] ]] || # a pattern: bash has no fractions
+      die "PESSIMISM=$PESSIMISM: with ANNOTATOR_WEIGHTS above 0 only"
   done
 }
 

@@ -188,7 +188,7 @@ sample_with_enhancer() {
 }
 
 annotate_responses() { # annotate_responses RESPONSES REWARDS: by ANNOTATOR, one or several that are combined
-  local name of_each=()
+  local name of_each=() pessimism=()
   if ((${#annotators[@]} == 1)); then
     annotate "$ANNOTATOR" "$1" "$2" --n "$N"
     return
@@ -197,8 +197,9 @@ annotate_responses() { # annotate_responses RESPONSES REWARDS: by ANNOTATOR, one
     of_each+=("$dir/rewards_$(basename "$name" .py).jsonl")
     annotate "$name" "$1" "${of_each[-1]}" --n "$N"
   done
+  [[ $PESSIMISM == 0 ]] || pessimism=(--pessimism "$PESSIMISM")
   step "$2" python annotation/1e_combined.py --rewards_files "${of_each[@]}" \
-    ${ANNOTATOR_WEIGHTS:+--weights $ANNOTATOR_WEIGHTS} --output_file "$2"
+    ${ANNOTATOR_WEIGHTS:+--weights $ANNOTATOR_WEIGHTS} "${pessimism[@]}" --output_file "$2"
 }
 
 annotate() { # annotate ANNOTATOR RESPONSES REWARDS FLAGS...: of two equal flags the last counts

@@ -85,6 +85,7 @@ setting EVAL_MAX_TURNS 4 count                # the same in the answers to the e
 setting ENHANCER none none initial previous mixture # who gives half of the N responses (3.2)
 setting ANNOTATOR reward_model some reward_model preference_model armorm llm_judge verifier policy FILE.py
 setting ANNOTATOR_WEIGHTS ""                  # one each, where ANNOTATOR names several
+setting PESSIMISM 0 number                    # standard deviations, over several annotators, off their reward: a lower confidence bound (arXiv 2310.02743)
 setting VALIDATION ""                         # who chooses the best policy; empty: the true reward of a synthetic world, the reward model, the first annotator
 setting PAIRING best_worst best_worst best_random random_random right_wrong FILE.py
 setting MIN_MARGIN 0 number                   # of a pair's rewards

@@ -1,5 +1,6 @@
 """Annotators: shared prompts, several annotators combined, memory that does not grow."""
 
+import math
 from statistics import fmean, pstdev
 
 import pytest
@@ -157,6 +158,90 @@ def test_a_weight_for_each_annotator(tmp_path):
     second = {**first, "annotator": "judge"}
     done = combine(tmp_path, [[first], [second]], "--weights", 1)
     assert done.returncode == 2 and "--weights: 1 for 2 files" in done.stderr
+
+
+def one_agreed_one_disputed():
+    """Rows of two annotators whose standardised scores are 1 and -1: they agree on the first."""
+    first = [row(i, ["a", "b"], rewards=[1.0, 3.0], annotator="rm") for i in range(2)]
+    second = [
+        row(0, ["a", "b"], rewards=[0.0, 4.0], annotator="judge"),
+        row(1, ["a", "b"], rewards=[4.0, 0.0], annotator="judge"),
+    ]
+    return first, second
+
+
+def test_a_pessimistic_reward_is_a_lower_confidence_bound(tmp_path):
+    """Weights 2 and 1: on the disputed row the deviation is sqrt(8) / 3, and W is 3.
+
+    An annotator that prefers no response has no say in it.
+    """
+    first, second = one_agreed_one_disputed()
+    expected = [[-3, 3], [-1 - math.sqrt(2), 1 - math.sqrt(2)]]
+    done = combine(tmp_path, [first, second], "--weights", 2, 1, "--pessimism", 0.5)
+    assert done.returncode == 0, done.stderr
+    combined = read_jsonl(tmp_path / "out.jsonl")
+    for r, by_hand in zip(combined, expected, strict=True):
+        assert r["rewards"] == pytest.approx(by_hand)
+        assert r["annotator"] == "2*rm + 1*judge - 0.5*disagreement"
+
+    silent = [row(i, ["a", "b"], rewards=[7.0, 7.0], annotator="verifier") for i in range(2)]
+    flags = ["--weights", 2, 1, 5, "--pessimism", 0.5]
+    done = combine(tmp_path, [first, second, silent], *flags)
+    assert done.returncode == 0, done.stderr
+    again = read_jsonl(tmp_path / "out.jsonl")
+    assert [r["rewards"] for r in again] == [r["rewards"] for r in combined]
+
+
+def test_without_pessimism_the_rewards_are_the_sum_byte_for_byte(tmp_path):
+    first, second = one_agreed_one_disputed()
+    flags = ["--weights", 0.1, 0.7]
+    combine(tmp_path, [first, second], *flags)
+    before = (tmp_path / "out.jsonl").read_bytes()
+    assert [r["rewards"] for r in read_jsonl(tmp_path / "out.jsonl")] == [
+        [0.1 * -1.0 + 0.7 * -1.0, 0.1 * 1.0 + 0.7 * 1.0],
+        [0.1 * -1.0 + 0.7 * 1.0, 0.1 * 1.0 + 0.7 * -1.0],
+    ]
+    combine(tmp_path, [first, second], *flags, "--pessimism", 0)
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+def test_a_pessimist_prefers_what_annotators_agree_on(tmp_path):
+    """Standardised by hand: the sums are (1.17, 1.06, -2.22), and b is the one in dispute."""
+    responses = ["a", "b", "c"]
+    first = [row(0, responses, rewards=[1.0, 3.0, -1.0], annotator="rm")]
+    second = [row(0, responses, rewards=[1.5, 0.6, 0.0], annotator="judge")]
+    z_rm, z_judge = standardised([1, 3, -1]), standardised([1.5, 0.6, 0])
+    sums = [z_rm[1] + z_judge[1.5], z_rm[3] + z_judge[0.6], z_rm[-1] + z_judge[0]]
+    # Of two annotators of equal weight the deviation is half the distance of their scores.
+    halves = [
+        abs(z_rm[1] - z_judge[1.5]) / 2,
+        abs(z_rm[3] - z_judge[0.6]) / 2,
+        abs(z_rm[-1] - z_judge[0]) / 2,
+    ]
+    done = combine(tmp_path, [first, second], "--pessimism", 1)
+    assert done.returncode == 0, done.stderr
+    (combined,) = read_jsonl(tmp_path / "out.jsonl")
+    expected = [total - 2 * half for total, half in zip(sums, halves, strict=True)]
+    assert combined["rewards"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("count", "flags", "reason"),
+    [
+        (1, ["--pessimism", 1], "--pessimism: one annotator cannot disagree; give two or more"),
+        (2, ["--pessimism", 1, "--weights", 1, 0], "--pessimism: with --weights above 0 only"),
+        (2, ["--pessimism", 1, "--weights", 1, -1], "--pessimism: with --weights above 0 only"),
+        (2, ["--pessimism", -1], "argument --pessimism: -1: below 0"),
+        (2, ["--pessimism", "nan"], "argument --pessimism: nan: not a finite number"),
+    ],
+)
+def test_pessimism_needs_annotators_that_can_disagree(tmp_path, count, flags, reason):
+    parts = one_agreed_one_disputed()[:count]
+    done = combine(tmp_path, parts, *flags)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.endswith(f"error: {reason}\n")
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 # annotation/2_pairs.py

@@ -170,6 +170,10 @@ SCRIPTS = {
         f"annotation/1e_combined.py --rewards_files @/a.jsonl @/b.jsonl {OUT}",
         {"a": REWARDS, "b": OTHER},
     ),
+    "combined, pessimistic": (
+        f"annotation/1e_combined.py --rewards_files @/a.jsonl @/b.jsonl --pessimism 1 {OUT}",
+        {"a": REWARDS, "b": OTHER},
+    ),
     "pairs": (
         "annotation/2_pairs.py --rewards_file @/a.jsonl "
         f"--explored_file @/b.jsonl --win_probabilities {OUT}",

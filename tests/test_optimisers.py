@@ -602,6 +602,21 @@ def test_rso_in_several_rounds_moves_its_reference(checkout):
     assert reference_of(commands) == f"{OUT}/iter2/policy"
 
 
+@pytest.mark.parametrize(
+    "step_commands, flags",
+    [("combined", []), ("pessimistic", ["--pessimism", "1"])],
+    indirect=["step_commands"],
+)
+def test_three_annotators_are_combined(step_commands, flags):
+    words = step_commands["iter3/rewards"]
+    names = "reward_model preference_model armorm"
+    files = " ".join(f"{OUT}/iter3/rewards_{name}.jsonl" for name in names.split())
+    assert value(words, "--rewards_files") == files
+    assert words[words.index("--rewards_files") + 4 : words.index("--output_file")] == flags
+    assert value(step_commands["iter3/rewards_preference_model"], "--method") == "all_pairs"
+    assert value(step_commands["iter3/pairs"], "--pairing") == "best_worst"
+
+
 @of_recipe("sppo")
 def test_sppo_has_win_probabilities(step_commands):
     assert "--win_probabilities" in step_commands["iter3/pairs"]
@@ -705,6 +720,23 @@ def test_of_a_tool_the_reference_counts_the_assistants_turns(checkout):
         (
             {"OPTIMISER": "rso", "PAIRING": "best_random"},
             "PAIRING=best_random: without effect with OPTIMISER=rso",
+        ),
+        (
+            {"PESSIMISM": "1"},
+            "PESSIMISM=1: one annotator cannot disagree; name several in ANNOTATOR",
+        ),
+        (
+            {"PESSIMISM": ".5", "ANNOTATOR": "reward_model armorm", "ANNOTATOR_WEIGHTS": "1 0.0"},
+            "PESSIMISM=.5: with ANNOTATOR_WEIGHTS above 0 only",
+        ),
+        (
+            {"PESSIMISM": ".5", "ANNOTATOR": "reward_model armorm", "ANNOTATOR_WEIGHTS": "-1 1"},
+            "PESSIMISM=.5: with ANNOTATOR_WEIGHTS above 0 only",
+        ),
+        ({"PESSIMISM": "-1"}, "PESSIMISM=-1: a number is needed"),
+        (
+            {"PESSIMISM": "1", "OPTIMISER": "rloo"},
+            "PESSIMISM=1: without effect with OPTIMISER=rloo",
         ),
         ({"RECIPE": "recipes/tiny.sh recipes/none.sh"}, "recipes/none.sh: no such recipe"),
     ],

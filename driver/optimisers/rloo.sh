@@ -1,6 +1,6 @@
 # RLOO (arXiv 2402.14740): on-policy policy gradient against the same reward model, by TRL's trainer. It samples while it
 # trains: a round has prompts alone.
-ignores DPO_LOSS DPO_MAX_LENGTH TEMPERATURES ANNOTATOR ANNOTATOR_WEIGHTS PAIRING MIN_MARGIN LENGTH_PENALTY ENHANCER
+ignores DPO_LOSS DPO_MAX_LENGTH TEMPERATURES ANNOTATOR ANNOTATOR_WEIGHTS PESSIMISM PAIRING MIN_MARGIN LENGTH_PENALTY ENHANCER
 default ITERATIONS 1
 default DPO_EPOCHS 1
 has_responses() { false; }

@@ -1,5 +1,5 @@
 # SPIN (arXiv 2401.01335): the instructions' answers against the policy's own, by DPO; no reward at all.
-ignores PAIRING MIN_MARGIN PROMPTS_BY_ROUND ANNOTATOR ANNOTATOR_WEIGHTS
+ignores PAIRING MIN_MARGIN PROMPTS_BY_ROUND ANNOTATOR ANNOTATOR_WEIGHTS PESSIMISM
 default REFERENCE previous
 default N 1
 default TEMPERATURES 1.0
