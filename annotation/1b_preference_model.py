@@ -26,10 +26,10 @@ import itertools
 import math
 import sys
 from collections import Counter
-from dataclasses import dataclass
 
 import tournament
-from common import arguments, batches, chats, comparisons, models, rows, shards
+from common import arguments, comparisons, rows, shards
+from common.preference_model import Comparison, PreferenceModel
 from common.progress import Progress
 
 
@@ -46,111 +46,6 @@ def all_pairs(n):
 METHODS = {"tournament": tournament.linear, "all_pairs": all_pairs}
 
 
-@dataclass
-class Comparison:
-    """Two responses to a prompt; the first is shown as A."""
-
-    row: rows.Row
-    first: str
-    second: str
-
-    def swapped(self):
-        return Comparison(self.row, self.second, self.first)
-
-
-class PreferenceModel:
-    """A pairwise preference model, which names the better response by its letter.
-
-    example: (FILE:LINE, messages), a question that the chat template has to render.
-    """
-
-    def __init__(self, args, example):
-        self.tokenizer = load_tokenizer(args, example)
-        # Token ids of A and B, and the number of tokens from the letter to the end of the chat.
-        self.letter_ids, self.answer_length = chats.choice(self.tokenizer)
-        # comparisons.text renders without BOS.
-        self.render = models.render if args.bos else comparisons.text
-        self.model = load_model(args, self.tokenizer)
-        self.context = self.model.config.get_text_config().max_position_embeddings
-        default_tokens = batches.default_tokens(self.model.device, on_cpu=2048)
-        self.batch_tokens = args.batch_tokens or default_tokens
-
-    def probabilities(self, compared):
-        """P(first is better) of each Comparison; None where it is longer than the context."""
-        # Both orders of all comparisons are batched together, by length.
-        swapped = [comparison.swapped() for comparison in compared]
-        p_shown_first = self.probabilities_of_a([*compared, *swapped])
-        p_first = p_shown_first[: len(compared)]
-        p_second = p_shown_first[len(compared) :]
-        probabilities = []
-        for first, second in zip(p_first, p_second, strict=True):
-            if first is None or second is None:
-                probabilities.append(None)
-            else:
-                probabilities.append((first + 1 - second) / 2)
-        return probabilities
-
-    def probabilities_of_a(self, compared):
-        """P(A) of each Comparison in the order in which it is shown, or None."""
-        import torch
-
-        prompts = self.tokenized(compared)
-        fitting = [i for i, ids in enumerate(prompts) if len(ids) <= self.context]
-        p_a = [None] * len(prompts)
-        with torch.inference_mode():
-            for batch in batches.by_length(fitting, lambda i: len(prompts[i]), self.batch_tokens):
-                p_of_batch = self.p_a_of_batch([prompts[i] for i in batch])
-                for i, probability in zip(batch, p_of_batch, strict=True):
-                    p_a[i] = probability
-        return p_a
-
-    def tokenized(self, compared):
-        """Token ids of each question with its chat template, up to where the answer begins."""
-        # Which letter stands in the answer does not matter: it is cut off.
-        answer = {"role": "assistant", "content": "A"}
-        texts = []
-        for comparison in compared:
-            row = comparison.row
-            question = comparisons.question(row["prompt"], comparison.first, comparison.second)
-            texts.append(self.render(self.tokenizer, [*question, answer], row.at("prompt")))
-        token_ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return [ids[: -self.answer_length] for ids in token_ids]
-
-    def p_a_of_batch(self, prompts):
-        """P(A) of each prompt."""
-        # Padded on the left: the token after the last position is the letter in every row.
-        inputs = self.tokenizer.pad(
-            {"input_ids": prompts}, padding_side="left", return_tensors="pt"
-        )
-        inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        outputs = self.model(**inputs.to(self.model.device), logits_to_keep=1)
-        logits = outputs.logits[:, -1, self.letter_ids].float()  # [prompts, 2]
-        return logits.softmax(-1)[:, 0].tolist()
-
-
-def load_tokenizer(args, example):
-    path = args.model_name_or_path
-    tokenizer = models.tokenizer(path, example, chat_template_kwargs=args.chat_template_kwargs)
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    if tokenizer.pad_token is None:
-        sys.exit(f"{path}: its tokenizer has neither a pad token nor an EOS token")
-    return tokenizer
-
-
-def load_model(args, tokenizer):
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return models.load(
-        AutoModelForCausalLM,
-        args.model_name_or_path,
-        tokenizer,
-        dtype=args.dtype,
-        device_map=device,
-    )
-
-
 class Contest:
     """The comparisons of one row by a method; adds "judgement" and "rewards" to the row."""
 
@@ -164,7 +59,9 @@ class Contest:
     def comparison(self):
         """The Comparison that decides the current match."""
         i, j = self.match
-        return Comparison(self.row, self.row["responses"][i], self.row["responses"][j])
+        row = self.row
+        responses = row["responses"]
+        return Comparison(row["prompt"], responses[i], responses[j], row.at("prompt"))
 
     def advance(self, probability):
         """Record P(i beats j) of the current match; after the last one, set the rewards.
@@ -283,7 +180,14 @@ def main():
     args = parse_arguments()
     # The file is read twice: here to check it all, then in chunks, so that memory does not grow.
     total, example = check_rows(args)
-    preference_model = PreferenceModel(args, example)
+    preference_model = PreferenceModel(
+        args.model_name_or_path,
+        example,
+        args.dtype,
+        batch_tokens=args.batch_tokens,
+        bos=args.bos,
+        chat_template_kwargs=args.chat_template_kwargs,
+    )
 
     writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
     progress = Progress(total, "rows", finished_before=len(writer.done))
