@@ -35,16 +35,12 @@ from common import arguments, chats, rows, shards
 def parse_arguments():
     parser = arguments.Parser(__doc__)
     sampling.add_arguments(parser)
-    parser.add_argument(
-        "--max_new_tokens",
-        type=arguments.whole(1),
-        default=2048,
-        help="tokens per response at most (paper 3.3)",
-    )
+    sampling.add_engine_arguments(parser)
+    sampling.add_response_arguments(parser)
     return sampling.parse(parser)
 
 
-class ResponseSampler(sampling.Sampler):
+class ResponseSampler(sampling.EngineSampler):
     """Samples n responses to every prompt of a chunk at once."""
 
     def sample(self, prompts):
@@ -59,9 +55,11 @@ class ResponseSampler(sampling.Sampler):
         outputs = iter(self.engine.generate(requests, settings, use_tqdm=False))
         finished = []
         for row in prompts:
+            samples = []
             # The engine keeps the order of the requests: one output for each temperature.
-            outputs_of_prompt = list(itertools.islice(outputs, len(self.args.temperatures)))
-            finished.append(self.finished_row(row, outputs_of_prompt))
+            for output in itertools.islice(outputs, len(self.args.temperatures)):
+                samples += output.outputs
+            finished.append(self.finished_row(row, samples))
         return finished
 
     def sampling_params(self, row):
@@ -82,24 +80,6 @@ class ResponseSampler(sampling.Sampler):
             settings.append(sampling_params)
         return settings
 
-    def finished_row(self, row, outputs):
-        """A prompt's row with its responses. outputs: vLLM's, one for each temperature."""
-        samples = []
-        temperatures = []
-        for temperature, output in zip(self.args.temperatures, outputs, strict=True):
-            samples += output.outputs
-            temperatures += [temperature] * self.samples_per_temperature
-        return {
-            **row,
-            "responses": [sample.text for sample in samples],
-            "temperatures": temperatures,
-            "finish_reasons": [sample.finish_reason for sample in samples],
-            "end_tokens": [self.end_token(sample) for sample in samples],
-            "response_tokens": [len(sample.token_ids) for sample in samples],
-            "prompt_tokens": len(outputs[0].prompt_token_ids),
-            "policy": self.args.model_name_or_path,
-        }
-
 
 def main():
     args = parse_arguments()
@@ -108,19 +88,10 @@ def main():
     tokenizer = sampling.load_tokenizer(args, prompts)
     turn_end = chats.turn_end(tokenizer)
 
-    writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
-    remaining = [row for row in prompts if row["id"] not in writer.done]
-    counts = sampling.count_finished(writer)
-    # A shard without prompts, or one that is finished, needs no engine.
-    if remaining:
-        sampler = ResponseSampler(args, tokenizer, turn_end, all_prompts, args.max_new_tokens)
-        counts += sampling.sample_in_chunks(sampler, remaining, writer)
-    writer.finish()
-    print(
-        f"{args.output_file} rows in: {len(prompts)}, finished before: {len(writer.done)}, "
-        f"dropped, too long: {counts['too long']}, rows out: {len(prompts) - counts['too long']}, "
-        f"truncated responses: {counts['truncated']}, {counts['seconds']:.1f} s"
-    )
+    def make_sampler():
+        return ResponseSampler(args, tokenizer, turn_end, all_prompts, args.max_new_tokens)
+
+    sampling.write_responses(args, prompts, make_sampler)
 
 
 if __name__ == "__main__":

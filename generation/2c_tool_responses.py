@@ -53,6 +53,7 @@ TEMPLATE_TOKENS = 64
 def parse_arguments():
     parser = arguments.Parser(__doc__)
     sampling.add_arguments(parser)
+    sampling.add_engine_arguments(parser)
     parser.add_argument(
         "--max_new_tokens",
         type=arguments.whole(1),
@@ -129,7 +130,7 @@ class Trajectory:
             self.messages.pop()
 
 
-class TrajectorySampler(sampling.Sampler):
+class TrajectorySampler(sampling.EngineSampler):
     """Samples n trajectories to every prompt of a chunk, a turn of all of them at a time.
 
     pool: the sandbox's. seconds: of "generation" and of the "tool", so far.
@@ -150,8 +151,7 @@ class TrajectorySampler(sampling.Sampler):
         """The rows of these prompts with n trajectories each."""
         started = []
         for row in prompts:
-            for index in range(self.args.n):
-                temperature = self.args.temperatures[index // self.samples_per_temperature]
+            for index, temperature in enumerate(self.temperatures()):
                 started.append(Trajectory(row, index, temperature))
         unfinished = started
         for turn in range(self.args.max_turns):

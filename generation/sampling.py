@@ -1,4 +1,4 @@
-"""What the scripts that sample from a policy share: flags, prompts, vLLM's engine, the loop.
+"""What the scripts that sample from a policy share: flags, prompts, vLLM's engine, rows, the loop.
 
 There is no top-k and no top-p. The chat template is rendered and tokenised here without special
 tokens, so BOS comes from the template alone.
@@ -15,7 +15,7 @@ from common.progress import Progress
 
 
 def add_arguments(parser):
-    """The flags of every script that samples; --max_new_tokens is each script's own."""
+    """The flags of every script that samples."""
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--prompts_file", required=True)
     parser.add_output("--output_file", required=True)
@@ -46,16 +46,30 @@ def add_arguments(parser):
         help="tokens of prompt and response at most (default: the model's context)",
     )
     parser.add_argument(
+        "--chunk_size",
+        type=arguments.whole(1),
+        default=512,
+        help="prompts between two writes to disk",
+    )
+
+
+def add_engine_arguments(parser):
+    """The flags of vLLM's engine."""
+    parser.add_argument(
         "--tensor_parallel_size",
         type=arguments.whole(1),
         default=1,
         help="GPUs that share one model",
     )
+
+
+def add_response_arguments(parser):
+    """The flags of responses of one turn."""
     parser.add_argument(
-        "--chunk_size",
+        "--max_new_tokens",
         type=arguments.whole(1),
-        default=512,
-        help="prompts between two writes to disk",
+        default=2048,
+        help="tokens per response at most (paper 3.3)",
     )
 
 
@@ -120,39 +134,80 @@ def seed_of(*parts):
 
 
 class Sampler:
-    """vLLM's engine with a policy, and the settings with which it samples.
+    """The settings with which a script samples, and the lengths of its prompts.
 
     A script's own class gives `sample(prompts)`, the rows of these prompts with their responses.
 
-    all_prompts: those of all shards, finished ones too. The engine's context is as long as the
-    longest of them that leaves room needs, so that the engine is the same in every process.
-    response_tokens: of the longest response. tools: as in prompt_ids.
+    all_prompts: those of all shards, finished ones too. limit: tokens of prompt and response at
+    most. tools: as in prompt_ids.
     """
 
     # What cuts responses off beside --max_new_tokens, for the warning.
     other_limit = ""
 
-    def __init__(self, args, tokenizer, turn_end, all_prompts, response_tokens, tools=None):
+    def __init__(self, args, tokenizer, turn_end, all_prompts, limit, tools=None):
         self.args = args
         self.tokenizer = tokenizer
         self.turn_end = turn_end
         self.tools = tools
         self.samples_per_temperature = args.n // len(args.temperatures)
-        limit = engines.longest(args.model_name_or_path, args.max_model_len)
         # Tokens of the longest prompt that leaves room for a response.
         self.max_prompt_tokens = limit - args.max_new_tokens
         self.prompt_tokens = {}
         for row, ids in zip(all_prompts, prompt_ids(tokenizer, all_prompts, tools), strict=True):
             self.prompt_tokens[row["id"]] = len(ids)
-        fitting_lengths = [
+        self.fitting_lengths = [
             length for length in self.prompt_tokens.values() if length <= self.max_prompt_tokens
         ]
-        if not fitting_lengths:
+        if not self.fitting_lengths:
             sys.exit(
                 f"{args.prompts_file}: no prompt leaves room for {args.max_new_tokens} new tokens"
             )
+
+    def leaves_room(self, row):
+        """Does a prompt leave room for --max_new_tokens?"""
+        return self.prompt_tokens[row["id"]] <= self.max_prompt_tokens
+
+    def temperatures(self):
+        """The temperature of each of the n responses to a prompt."""
+        temperatures = []
+        for temperature in self.args.temperatures:
+            temperatures += [temperature] * self.samples_per_temperature
+        return temperatures
+
+    def finished_row(self, row, samples):
+        """A prompt's row with its responses. samples: vLLM's, or of the same fields."""
+        return {
+            **row,
+            "responses": [sample.text for sample in samples],
+            "temperatures": self.temperatures(),
+            "finish_reasons": [sample.finish_reason for sample in samples],
+            "end_tokens": [self.end_token(sample) for sample in samples],
+            "response_tokens": [len(sample.token_ids) for sample in samples],
+            "prompt_tokens": self.prompt_tokens[row["id"]],
+            "policy": self.args.model_name_or_path,
+        }
+
+    def end_token(self, sample):
+        """The token that ended a sample, "" if none did."""
+        # A stop string, which is text, is the other reason to stop.
+        if sample.finish_reason != "stop" or isinstance(sample.stop_reason, str):
+            return ""
+        return self.tokenizer.convert_ids_to_tokens(sample.token_ids[-1])
+
+
+class EngineSampler(Sampler):
+    """A Sampler with vLLM's engine.
+
+    response_tokens: of the longest response. The engine's context is as long as the longest of
+    all_prompts that leaves room needs, so that the engine is the same in every process.
+    """
+
+    def __init__(self, args, tokenizer, turn_end, all_prompts, response_tokens, tools=None):
+        limit = engines.longest(args.model_name_or_path, args.max_model_len)
+        super().__init__(args, tokenizer, turn_end, all_prompts, limit, tools)
         # Tokens of a prompt with its response.
-        self.context = min(max(fitting_lengths) + response_tokens, limit)
+        self.context = min(max(self.fitting_lengths) + response_tokens, limit)
         self.engine = engines.start(
             args.model_name_or_path,
             args.dtype,
@@ -162,20 +217,9 @@ class Sampler:
             seed=args.seed,
         )
 
-    def leaves_room(self, row):
-        """Does a prompt leave room for --max_new_tokens?"""
-        return self.prompt_tokens[row["id"]] <= self.max_prompt_tokens
-
     def stop_token_ids(self):
         """For vLLM, beside the model's own stop tokens: that with which the template ends turns."""
         return [self.turn_end.token_id] if self.turn_end.token else None
-
-    def end_token(self, sample):
-        """The token that ended a sample of vLLM, "" if none did."""
-        # A stop string, which is text, is the other reason to stop.
-        if sample.finish_reason != "stop" or isinstance(sample.stop_reason, str):
-            return ""
-        return self.tokenizer.convert_ids_to_tokens(sample.token_ids[-1])
 
 
 # The rows of a file, a chunk at a time
@@ -198,6 +242,25 @@ def count_finished(writer):
     if not writer.done:
         return Counter()
     return count(rows.read(writer.partial))
+
+
+def write_responses(args, prompts, make_sampler):
+    """Sample the responses to these prompts, write their rows and print the counts.
+
+    make_sampler: a function without arguments, which loads the model.
+    """
+    writer = rows.Writer(args.output_file, rows.this_command([args.output_file]))
+    remaining = [row for row in prompts if row["id"] not in writer.done]
+    counts = count_finished(writer)
+    # A shard without prompts, or one that is finished, needs no model.
+    if remaining:
+        counts += sample_in_chunks(make_sampler(), remaining, writer)
+    writer.finish()
+    print(
+        f"{args.output_file} rows in: {len(prompts)}, finished before: {len(writer.done)}, "
+        f"dropped, too long: {counts['too long']}, rows out: {len(prompts) - counts['too long']}, "
+        f"truncated responses: {counts['truncated']}, {counts['seconds']:.1f} s"
+    )
 
 
 def sample_in_chunks(sampler, prompts, writer):
