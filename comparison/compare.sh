@@ -19,8 +19,8 @@ cd "$(dirname "$0")/.."
 : "${JUDGEMENTS:=6000}" # pairs that the policy of self_rewarding learns to judge by
 # shellcheck source=setup.sh
 source ./setup.sh
-optimisers=(dpo offline_dpo ipo hinge slic infonca rpo rso xpo selm sppo kto raft dpa self_play self_rewarding online_dpo ipo_mixture rloo
-  best_of_n concise interpolation combined pessimistic)
+optimisers=(dpo offline_dpo ipo hinge slic infonca rpo rso xpo selm sppo kto raft dpa self_play self_rewarding online_dpo ipo_mixture
+  ipo_md rloo nash_md best_of_n concise interpolation combined pessimistic)
 claims=(dpo offline_dpo concise long far far_one_round best_random random_random uncertain restart reference_previous
   best_of_n alignment_tax)
 explorations=(dpo n_2 n_4 n_16 temperature_1 enhancer_initial enhancer_previous history_all offline_mixed)

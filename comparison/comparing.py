@@ -10,7 +10,9 @@ from statistics import fmean
 
 from common import rows, trajectories
 
-MEAN_LENGTH = "completions/mean_length"  # tokens, in the log of a trainer that samples
+# Tokens, in the log of a trainer that samples: of a response, of Nash-MD's opponent.
+MEAN_LENGTH = "completions/mean_length"
+OPPONENTS_LENGTH = "opponents/mean_length"
 FIELDS = {
     "true_reward": "true_rewards",
     "proxy_reward": "rewards",
@@ -122,13 +124,19 @@ def setting(run, name):
 
 
 def sampled_in_training(history, run, prompts_file):
-    """Tokens that a trainer has sampled itself, of which its log has the mean length alone."""
-    lengths = [entry[MEAN_LENGTH] for entry in history if MEAN_LENGTH in entry]
-    if not lengths:
+    """Tokens that a trainer has sampled itself, of which its log has the mean length alone.
+
+    Those of N responses to each prompt, and of Nash-MD's one opponent.
+    """
+    sampling_steps = [entry for entry in history if MEAN_LENGTH in entry]
+    if not sampling_steps:
         return 0
     n = int(setting(run, "N"))
     prompts = sum(1 for _ in rows.read(prompts_file))
-    return round(sum(lengths) / len(lengths) * n * prompts)
+    tokens_per_prompt = fmean(
+        n * entry[MEAN_LENGTH] + entry.get(OPPONENTS_LENGTH, 0) for entry in sampling_steps
+    )
+    return round(tokens_per_prompt * prompts)
 
 
 # Statistics. per_seed: {seed: array, one number for each prompt}

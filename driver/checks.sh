@@ -161,7 +161,7 @@ check_tool() { # it runs programs that the policy writes
   fi
   [[ $RUN_GENERATED_CODE == yes ]] ||
     die "TOOL=$TOOL: it runs programs that the policy writes, in a sandbox; RUN_GENERATED_CODE=yes allows it"
-  for name in xpo selm rloo self_play offline; do # some of their responses have no tool
+  for name in xpo selm rloo nash_md ipo_md self_play offline; do # some of their responses have no tool
     [[ " ${optimisers[*]} " != *" $name "* ]] || die "TOOL=$TOOL: not with OPTIMISER=$name"
   done
 }
@@ -259,7 +259,7 @@ batch() { # batch NAME: the flags that give that global batch: rows of a process
 check_offline_pairs() { # there is something to train on them
   local name
   [[ -n $OFFLINE_PAIRS ]] || return 0
-  for name in raft dpa rloo; do
+  for name in raft dpa rloo nash_md; do
     [[ " ${optimisers[*]} " != *" $name "* ]] ||
       die "OFFLINE_PAIRS=$OFFLINE_PAIRS: OPTIMISER=$name is not trained on pairs"
   done

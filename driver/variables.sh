@@ -101,6 +101,7 @@ setting DPO_EPOCHS 2 number
 setting DPO_BATCH_SIZE 128 count
 setting DPO_MAX_LENGTH 2048 count             # tokens of prompt and response
 setting DPO_OPTIONS ""                        # flags of the optimiser's training
+setting MIXTURE_COEFFICIENT 0.5 number        # the reference's share of the geometric mixture, for OPTIMISER=ipo_md and nash_md (arXiv 2312.00886)
 setting REFERENCE initial initial previous    # the policy that the KL term refers to (3.2)
 setting START previous initial previous       # the policy that a round's training starts from (3.3)
 setting HISTORY round round all               # pairs of this round, or of all so far

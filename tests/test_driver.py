@@ -115,7 +115,7 @@ ARMORM_RUNS_CODE = (
         (
             {"OPTIMISER": "ppo"},
             "OPTIMISER=ppo: no such file; "
-            "there are dpa dpo ipo_mixture kto mdpo mkto offline online_dpo raft rloo",
+            "there are dpa dpo ipo_md ipo_mixture kto mdpo mkto nash_md offline online_dpo raft",
         ),
         ({"OPTIMISER": "kto raft"}, "OPTIMISER=kto raft: kto and raft both redefine optimise"),
         (
@@ -213,6 +213,20 @@ ARMORM_RUNS_CODE = (
         (
             {"OPTIMISER": "rloo", "ITERATIONS": "1", "N": "3"},
             "OPTIMISER=rloo: DPO_BATCH_SIZE=8 does not divide by N=3",
+        ),
+        ({"OPTIMISER": "ipo_md", "N": "1"}, "OPTIMISER=ipo_md: N=1, a pair needs two responses"),
+        (
+            {"OPTIMISER": "nash_md", "ITERATIONS": "1", "ANNOTATOR": "reward_model"},
+            "OPTIMISER=nash_md: set ANNOTATOR=preference_model, which it asks itself",
+        ),
+        (
+            {"OPTIMISER": "nash_md", "ITERATIONS": "1", "N": "3"},
+            "OPTIMISER=nash_md: DPO_BATCH_SIZE=8 does not divide by N=3",
+        ),
+        (
+            {"OPTIMISER": "nash_md", "ITERATIONS": "1", "N": "4", "GPUS": "2"}
+            | {"DISTRIBUTED": "zero3"},
+            "OPTIMISER=nash_md: its processes hold whole models; set DISTRIBUTED to ddp or zero2",
         ),
         *(
             ({name: "some/where/none.jsonl"}, f"{name}=some/where/none.jsonl: no such file")

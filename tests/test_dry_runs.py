@@ -69,6 +69,11 @@ def test_a_method_has_its_sources_values_with_any_recipe(checkout):
     expected = ["RLHFlow/LLaMA3-SFT", f"{out}/iter1/policy", f"{out}/iter2/policy"]
     scored = in_rounds(checkout, "pairs_reference", OPTIMISER="selm", GPUS="1")
     assert [value(words, "--model_name_or_path") for words in scored] == expected
+    annotator = {"PREFERENCE_MODEL": "RLHFlow/pair-preference-model-LLaMA3-8B"}
+    sampled = in_rounds(checkout, "responses", OPTIMISER="ipo_md", GPUS="1", **annotator)
+    assert {value(words, "--n") for words in sampled} == {"2"}
+    assert {value(words, "--temperatures") for words in sampled} == {"1.0"}
+    assert {value(words, "--mixture_coefficient") for words in sampled} == {"0.5"}
 
 
 @pytest.mark.parametrize("name", ["xpo", "selm", "sppo"])

@@ -105,6 +105,11 @@ SCRIPTS = {
         f"generation/2_responses.py {NO_MODEL} --prompts_file @/a.jsonl {OUT}",
         {"a": DIRECTED},
     ),
+    "responses of a mixture": (
+        f"generation/2d_mixture_responses.py {NO_MODEL} --ref_model_name_or_path @/none "
+        f"--prompts_file @/a.jsonl {OUT}",
+        {"a": DIRECTED},
+    ),
     "trajectories": (
         f"generation/2c_tool_responses.py {NO_MODEL} --run_generated_code "
         f"--prompts_file @/a.jsonl {OUT}",

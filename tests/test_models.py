@@ -624,7 +624,15 @@ def test_a_model_in_a_warm_cache_needs_no_hub(scored, reward_model, tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("script", ["eval/2_kl.py", "dpo/1_dpo.py", "dpo/1b_kto.py"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "eval/2_kl.py",
+        "dpo/1_dpo.py",
+        "dpo/1b_kto.py",
+        "generation/2d_mixture_responses.py",
+    ],
+)
 def test_a_reference_with_other_tokens_is_refused(policy, sft, world, tmp_path, script):
     """The token ids of the policy go through both models."""
     other = shutil.copytree(sft, tmp_path / "other")
@@ -640,6 +648,8 @@ def test_a_reference_with_other_tokens_is_refused(policy, sft, world, tmp_path, 
         row |= {"responses": ["7."], "finish_reasons": ["stop"]}
         file = write_jsonl(tmp_path / "in.jsonl", [row])
         flags += ["--responses_file", file, "--output_file", out]
+    elif script == "generation/2d_mixture_responses.py":
+        flags += ["--prompts_file", world / "prompts.jsonl", "--output_file", out]
     else:
         flags += ["--dataset_name", policy.with_name("pairs.jsonl"), "--output_dir", out, *TRAINING]
     done = run(script, *flags)

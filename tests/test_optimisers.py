@@ -343,6 +343,7 @@ def test_a_loss_refuses_pairs_without_what_it_needs(
         ("dpo/1_dpo.py", "pairs"),
         ("dpo/1b_kto.py", "pairs"),
         ("dpo/1c_rloo.py", "pairs"),
+        ("dpo/1d_nash_md.py", "pairs"),
     ],
 )
 def test_a_training_of_one_step_learns(
@@ -365,6 +366,10 @@ def test_a_training_of_one_step_learns(
         flags += ["--ref_model_name_or_path", sft]
     if script == "dpo/1c_rloo.py":
         flags += ["--reward_model_name_or_path", reward_model]
+    if script == "dpo/1d_nash_md.py":
+        # Any language model tells A from B.
+        flags += ["--preference_model_name_or_path", sft]
+    if script in ("dpo/1c_rloo.py", "dpo/1d_nash_md.py"):
         flags += ["--num_generations", 2, "--max_completion_length", 8]
     else:
         flags += ["--max_length", 256]
@@ -548,6 +553,28 @@ def test_rloo_trains_on_prompts(step_commands):
     assert "iter1/responses" not in step_commands
 
 
+@of_recipe("nash_md")
+def test_nash_md_asks_the_preference_model(step_commands):
+    words = step_commands["iter1/policy"]
+    assert words[1] == "dpo/1d_nash_md.py"
+    assert value(words, "--dataset_name") == f"{OUT}/iter1/prompts.jsonl"
+    assert value(words, "--preference_model_name_or_path") == f"{OUT}/preference_model"
+    assert value(words, "--mixture_coefficient") == "0.5"
+    assert "iter1/responses" not in step_commands
+
+
+@of_recipe("ipo_md")
+def test_ipo_md_samples_from_a_mixture_with_the_initial_policy(step_commands):
+    words = step_commands["iter3/responses"]
+    assert words[1] == "generation/2d_mixture_responses.py"
+    assert value(words, "--model_name_or_path") == f"{OUT}/iter2/policy"
+    assert value(words, "--ref_model_name_or_path") == f"{OUT}/sft"
+    assert value(words, "--mixture_coefficient") == "0.5"
+    assert value(words, "--temperatures") == "1.0"
+    assert step_commands["iter3/rewards"][1] == "annotation/1b_preference_model.py"
+    assert value(step_commands["iter3/policy"], "--loss_type") == "ipo"
+
+
 @pytest.mark.parametrize(
     "step_commands, size",
     [("offline_dpo", "950"), ("offline_mixed", "300")],
@@ -695,6 +722,10 @@ def test_of_a_tool_the_reference_counts_the_assistants_turns(checkout):
         (
             {"OPTIMISER": "rloo", "ITERATIONS": "3"},
             "OPTIMISER=rloo: its reference is the policy it starts from; set ITERATIONS=1 or",
+        ),
+        (
+            {"OPTIMISER": "nash_md", "ITERATIONS": "3", "DPO_BATCH_SIZE": "8"},
+            "OPTIMISER=nash_md: its reference is the policy it starts from; set ITERATIONS=1 or",
         ),
         (
             {"ENHANCER": "initial", "N": "5", "TEMPERATURES": "1.0"},
@@ -1106,6 +1137,27 @@ def write_answers(run, policy, true_rewards, rewards, text="four"):
 def write_log_history(policy, entries):
     policy.mkdir(parents=True)
     (policy / "trainer_state.json").write_text(json.dumps({"log_history": entries}))
+
+
+def test_what_a_trainer_samples_is_counted_with_nash_mds_opponents(tmp_path):
+    """Of 2 prompts: 4 responses of 8 tokens on average, and an opponent of 6."""
+    nash_md = tmp_path / "seed0/nash_md"
+    write_answers(tmp_path / "seed0/base", "sft", [1, 1], rewards=[2, 2])
+    write_answers(nash_md, "iter1", [2, 1], rewards=[1, 1])
+    steps = []
+    for mean_length, opponents in ((7.0, 5.0), (9.0, 7.0)):
+        lengths = {"completions/mean_length": mean_length, "opponents/mean_length": opponents}
+        steps.append({"num_tokens": 50.0, **lengths})
+    write_log_history(nash_md / "iter1/policy", [*steps, {"train_loss": 0.0}])
+    write_jsonl(nash_md / "iter1/prompts.jsonl", [{"id": "0"}, {"id": "1"}])
+    (nash_md / "settings").write_text("N=4\n")
+    ran("comparison/2_table.py", "--directory", tmp_path)
+    line = next(
+        line
+        for line in (tmp_path / "COMPARISON.md").read_text().splitlines()
+        if line.startswith("| nash_md |")
+    )
+    assert line.endswith(f"| {2 * (4 * 8 + 6)} | 50 |")
 
 
 def test_the_comparison_is_of_the_last_round_with_its_cost(tmp_path):

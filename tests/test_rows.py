@@ -37,6 +37,7 @@ NO_JUDGE = ["--judge_url", "http://127.0.0.1:1/v1", "--judge_model", "j"]
 SCRIPTS = {
     "generation/1_prompts.py": ["--size", "2", "--datasets"],
     "generation/2_responses.py": [*NO_MODEL, "--prompts_file"],
+    "generation/2d_mixture_responses.py": [*NO_MODELS, "--prompts_file"],
     "generation/2c_tool_responses.py": [*NO_MODEL, "--run_generated_code", "--prompts_file"],
     "annotation/1a_reward_model.py": [*NO_MODEL, "--responses_file"],
     "annotation/1b_preference_model.py": [*NO_MODEL, "--responses_file"],
@@ -189,7 +190,8 @@ def test_answers_that_do_not_divide_by_the_temperatures(tmp_path):
     assert done.stderr.endswith("--n 4 does not divide by the 3 --temperatures\n")
 
 
-WITH_A_MODEL = ["generation/2_responses.py", "annotation/1a_reward_model.py", "eval/2_kl.py"]
+WITH_A_MODEL = ["generation/2_responses.py", "generation/2d_mixture_responses.py"]
+WITH_A_MODEL += ["annotation/1a_reward_model.py", "eval/2_kl.py"]
 
 
 @pytest.mark.parametrize("script", WITH_A_MODEL)

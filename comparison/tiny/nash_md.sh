@@ -1,0 +1,8 @@
+# Nash-MD (arXiv 2312.00886): on-policy policy gradient on the win probability against the geometric mixture of policy and
+# reference, by TRL's trainer. Its prompts and batches are those of rloo.
+OPTIMISER=nash_md
+PROMPTS_PER_ITERATION=1800
+N=4
+DPO_BATCH_SIZE=256
+PER_DEVICE_BATCH_SIZE=256
+ITERATIONS=1
