@@ -17,22 +17,6 @@ from common import model_outputs, models, outputs, rows, weights
 LOCKS = []  # open files, whose locks are held until the process ends
 
 
-def stored_dataset(examples, training_args):
-    """The dataset of tokenised examples, read from a folder that all processes share.
-
-    TRL caches the reference's log-probabilities beside it. A resumed run finds the same folder.
-    """
-    from datasets import Dataset
-
-    # `begin` has made output_dir an unfinished folder; `finish` renames it, without what is called
-    # "checkpoint-*" in it.
-    folder = f"{training_args.output_dir}/checkpoint-examples"
-    with training_args.main_process_first(local=False):
-        if not os.path.exists(f"{folder}/dataset_info.json"):
-            Dataset.from_list(examples).save_to_disk(folder)
-    return Dataset.load_from_disk(folder)
-
-
 def choose_packing(training_args, model):
     """Turn --packed off for a model whose forward pass cannot be packed, with a line."""
     from common import packing
@@ -117,13 +101,6 @@ def building(tokenizer, chats=None):
             for where, messages in chats() if chats else []:
                 models.render(tokenizer, messages, where)
         sys.exit(f"{Path(sys.argv[0]).name}: {models.first_line(error)}")
-
-
-def compared_chats(pairs):
-    """Yields (FILE:LINE, messages) of both sides of pairs."""
-    for row in pairs:
-        for side in ("chosen", "rejected"):
-            yield row.at("prompt"), row["prompt"] + row[side]
 
 
 # Training

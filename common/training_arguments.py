@@ -52,6 +52,7 @@ AT_LEAST = {
     "lora_r": 1,
     "gate_size": 1,
     "batch_tokens": 1,
+    "dataset_num_proc": 1,
     "vocab_size": 1,
     "num_hidden_layers": 1,
     "max_length": 2,
@@ -98,7 +99,7 @@ def parse(*kinds):
     parsed = parse_command_line(kinds)
     for part in parsed:
         check_numbers(part)
-        check_effects(part)
+        check_effects(part, WITHOUT_EFFECT)
     check_inputs(parsed)
     check_output(parsed)
     check_lora(parsed)
@@ -164,7 +165,11 @@ def listed(value):
 def die_with_the_launcher():
     """A worker of accelerate or torchrun ends when its launcher is killed, even by SIGKILL."""
     if "LOCAL_RANK" in os.environ:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_the_parent()
+
+
+def die_with_the_parent():
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 # Checks
@@ -191,10 +196,10 @@ def check_number(name, value):
         sys.exit("--max_steps: 0 steps train nothing")
 
 
-def check_effects(part):
-    """A flag that would be accepted and do nothing is refused."""
+def check_effects(part, names):
+    """Of these flags one that is given is refused: it would be accepted and do nothing."""
     for field in dataclasses.fields(part):
-        if field.name in WITHOUT_EFFECT and getattr(part, field.name) != field.default:
+        if field.name in names and getattr(part, field.name) != field.default:
             sys.exit(f"--{field.name}: it has no effect here")
 
 

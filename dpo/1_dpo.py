@@ -33,6 +33,7 @@ Writes: --output_dir, a Hugging Face model directory with trainer_state.json, th
         --per_device_train_batch_size 2 --gradient_accumulation_steps 8
 """
 
+import functools
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ from trl import DPOConfig, ModelConfig
 
 import losses
 import pair_tokens
-from common import models, training, training_arguments, weights
+from common import models, training, training_arguments, training_data, weights
 
 
 @dataclass
@@ -147,14 +148,14 @@ def check_stored_reference(path, training_args, model_args, stored):
         sys.exit("--ld_alpha: not with pairs that have log-probabilities of whole responses")
 
 
-def check_models(policy_path, reference_path, pairs):
+def check_models(policy_path, reference_path, first):
     """Exit unless each model loads as a language model, with the same tokens, and renders prompts.
 
-    reference_path: or None.
+    reference_path: or None. first: a pair.
     """
     from transformers import AutoModelForCausalLM
 
-    example = (pairs[0].at("prompt"), pairs[0]["prompt"])
+    example = (first.at("prompt"), first["prompt"])
     tokenizers = []
     for path in filter(None, (policy_path, reference_path)):
         tokenizers.append(models.tokenizer(path, example))
@@ -163,6 +164,26 @@ def check_models(policy_path, reference_path, pairs):
 
 
 # Tokens
+
+
+def stored_examples(source, extra_fields, tokenizer, data, training_args, uses_stored):
+    """(dataset, counts) of the pairs to train on: see tokenise and training_data.stored."""
+    encode = functools.partial(
+        tokenise,
+        extra_fields=extra_fields,
+        tokenizer=tokenizer,
+        data=data,
+        training_args=training_args,
+        uses_stored=uses_stored,
+    )
+    return training_data.stored(
+        "examples",
+        source,
+        encode,
+        pair_tokens.columns(extra_fields, data.assistant_only_loss, uses_stored),
+        training_args,
+        check=functools.partial(refuse_empty, data, training_args),
+    )
 
 
 def tokenise(pairs, extra_fields, tokenizer, data, training_args, uses_stored):
@@ -184,14 +205,15 @@ def tokenise(pairs, extra_fields, tokenizer, data, training_args, uses_stored):
     return examples, counts
 
 
-def refuse_empty(data, training_args, counts, pairs):
-    """Exit: no pair is left to train on."""
+def refuse_empty(data, training_args, counts):
+    """Exit if no pair is left to train on."""
+    if counts["rows out"]:
+        return
+    file = data.dataset_name[0]
     limit = f"--max_length {training_args.max_length}"
-    if counts["too long"] == len(pairs):
-        sys.exit(f"{data.dataset_name[0]}: no prompt leaves room within {limit}")
-    sys.exit(
-        f"{data.dataset_name[0]}: no pair is left within {limit}: {pair_tokens.dropped(counts)}"
-    )
+    if counts["too long"] == counts["rows in"]:
+        sys.exit(f"{file}: no prompt leaves room within {limit}")
+    sys.exit(f"{file}: no pair is left within {limit}: {pair_tokens.dropped(counts)}")
 
 
 # Training
@@ -211,10 +233,9 @@ def load_models(training_args, model_args, reference_path):
     return policy, models.load(AutoModelForCausalLM, reference_path, **options)
 
 
-def build_trainer(data, training_args, model_args, tokenizer, examples, uses_stored):
+def build_trainer(data, training_args, model_args, tokenizer, dataset, uses_stored):
     from trl import get_peft_config
 
-    dataset = training.stored_dataset(examples, training_args)
     loss_name = training_args.loss_type[0]
     trainer_class = losses.TokenTrainer
     if loss_name in losses.EXTRA_FIELDS:
@@ -245,12 +266,11 @@ def build_trainer(data, training_args, model_args, tokenizer, examples, uses_sto
         )
 
 
-def show_counts(path, pairs, counts, trainer):
-    trained_on = counts["complete"] + counts["cut"]
+def show_counts(path, counts, trainer):
     rewritten = training.rewritten_turns(counts["rewritten turns"])
     print(
-        f"{path} pairs in: {len(pairs)}, {pair_tokens.dropped(counts)}, "
-        f"cut: {counts['cut']}, {rewritten}trained on: {trained_on}, "
+        f"{path} pairs in: {counts['rows in']}, {pair_tokens.dropped(counts)}, "
+        f"cut: {counts['cut']}, {rewritten}trained on: {counts['rows out']}, "
         f"{trainer.state.global_step} steps"
     )
 
@@ -260,21 +280,23 @@ def main():
     check_losses(training_args)
     # A loss of losses.py stands alone; TRL's losses may be several, and need no extra fields.
     extra_fields = losses.EXTRA_FIELDS.get(training_args.loss_type[0], [])
-    pairs, stored = pair_tokens.read(data.dataset_name, extra_fields)
+    read = functools.partial(pair_tokens.read, data.dataset_name, extra_fields)
+    source = training_data.checked(read, training_args)
+    stored = pair_tokens.reference_of(source.first)
     check_reference(data, training_args, model_args, stored)
-    check_models(model_args.model_name_or_path, data.ref_model_name_or_path, pairs)
+    check_models(model_args.model_name_or_path, data.ref_model_name_or_path, source.first)
     tokenizer = models.tokenizer(
         model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs
     )
     uses_stored = stored is not None and training_args.loss_type != ["slic"]
-    examples, counts = tokenise(pairs, extra_fields, tokenizer, data, training_args, uses_stored)
-    if not examples:
-        refuse_empty(data, training_args, counts, pairs)
     final_path, checkpoint = training.begin(training_args)
-    trainer = build_trainer(data, training_args, model_args, tokenizer, examples, uses_stored)
+    dataset, counts = stored_examples(
+        source, extra_fields, tokenizer, data, training_args, uses_stored
+    )
+    trainer = build_trainer(data, training_args, model_args, tokenizer, dataset, uses_stored)
     training.train(trainer, checkpoint)
     if trainer.is_world_process_zero():
-        show_counts(final_path, pairs, counts, trainer)
+        show_counts(final_path, counts, trainer)
     training.finish(trainer, final_path)
 
 

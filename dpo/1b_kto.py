@@ -30,25 +30,16 @@ Writes: --output_dir, a Hugging Face model directory with trainer_state.json, th
         --per_device_train_batch_size 4 --gradient_accumulation_steps 4
 """
 
-import random
+import functools
 import sys
-from collections import Counter
 from dataclasses import dataclass, field
 
 from trl import KTOConfig, KTOTrainer, ModelConfig
 from trl.trainer import kto_trainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
-from common import (
-    chats,
-    models,
-    packing,
-    response_tokens,
-    rows,
-    training,
-    training_arguments,
-    weights,
-)
+import labelled_tokens
+from common import models, packing, training, training_arguments, training_data, weights
 
 # TRL names its cache of the reference's log-probabilities by a hash of all weights, about
 # ten seconds a billion. The cache lies in the folder of this run, where a constant will do.
@@ -84,88 +75,6 @@ class Config(KTOConfig):
     )
     precompute_ref_log_probs: bool = field(default=True, metadata={"help": "once for all epochs"})
     packed: bool = field(default=True, metadata={"help": training_arguments.PACKED_HELP})
-
-
-# Rows
-
-
-def unpaired(paths, seed):
-    """The labelled responses of these files, shuffled.
-
-    KTO takes neighbours as mismatched: the two sides of a pair should rarely be neighbours.
-    """
-    labelled = []
-    for path in paths:
-        fields = next(rows.read(path)).keys()
-        # A pair may carry a completion too: it is a pair all the same. Rows of neither form are
-        # read as pairs, whose reader names the field that is missing.
-        is_pair = {"chosen", "rejected"} <= fields
-        if is_pair or "completion" not in fields:
-            for row in rows.read(path, "preferences"):
-                labelled.append(labelled_response(row, row["chosen"], True))
-                labelled.append(labelled_response(row, row["rejected"], False))
-        else:
-            for row in rows.read(path, "unpaired"):
-                labelled.append(labelled_response(row, row["completion"], row["label"]))
-    random.Random(seed).shuffle(labelled)
-    return labelled
-
-
-def labelled_response(row, completion, label):
-    result = rows.Row(prompt=row["prompt"], completion=completion, label=label)
-    if "tools" in row:
-        result["tools"] = row["tools"]
-    result.place = row.place  # for messages
-    return result
-
-
-def tokenise(labelled, tokenizer, data, max_length):
-    """(token ids and labels of the responses to train on, counts of the cut and the dropped).
-
-    "rewritten turns": of the assistant, which the template alters, so that they have no loss.
-    """
-    end = chats.turn_end(tokenizer)
-    examples = []
-    counts = Counter()
-    for row in labelled:
-        encoded = response_tokens.encode(
-            tokenizer,
-            end,
-            row["prompt"],
-            row["completion"],
-            row.at("prompt"),
-            tools=row.get("tools"),
-            assistant_only=data.assistant_only_loss,
-        )
-        if encoded is None:
-            counts["thought"] += 1
-            continue
-        if max_length is not None:
-            room = max_length - len(encoded.prompt_ids)
-            if room <= 0 or not any(encoded.mask[:room]):
-                counts["too long"] += 1
-                continue
-            if len(encoded.prompt_ids) + len(encoded.response_ids) > max_length:
-                counts["cut"] += 1  # by the trainer's collator
-        counts["rewritten turns"] += encoded.left_out
-        example = {
-            "prompt_ids": encoded.prompt_ids,
-            "completion_ids": encoded.response_ids,
-            "label": row["label"],
-        }
-        if data.assistant_only_loss:
-            example["mask"] = encoded.mask
-        examples.append(example)
-    return examples, counts
-
-
-def refuse_empty(data, training_args, counts):
-    """Exit: no response is left to train on."""
-    sys.exit(
-        f"{data.dataset_name[0]}: no response is left: "
-        f"prompts that leave no room within --max_length {training_args.max_length}: "
-        f"{counts['too long']}, thoughts or turns that do not fit the prompt: {counts['thought']}"
-    )
 
 
 # Training
@@ -211,28 +120,8 @@ class TokenKTOTrainer(KTOTrainer):
     def compute_ref_log_probs(self, model, inputs):
         return super().compute_ref_log_probs(self.packed(model), inputs)
 
-    def _prepare_dataset(self, dataset, processing_class, args, name):
-        if not self.calculate_KL:
-            return dataset
-        batch_size = args.per_device_train_batch_size
-        mismatched = mismatched_responses(list(dataset["completion_ids"]), batch_size)
-        dataset = dataset.add_column("KL_completion_ids", mismatched)
-        if "mask" in dataset.column_names:
-            masks = mismatched_responses(list(dataset["mask"]), batch_size)
-            dataset = dataset.add_column("KL_mask", masks)
+    def _prepare_dataset(self, dataset, *_):
         return dataset
-
-
-def mismatched_responses(responses, batch_size):
-    """For each response that of a neighbour in its batch of rows, as TRL does it."""
-    mismatched = []
-    for first in range(0, len(responses), batch_size):
-        batch = responses[first : first + batch_size]
-        if len(batch) == 1 and first > 0:
-            # The last row alone would be matched with itself.
-            batch = responses[first - 1 : first]
-        mismatched += [batch[-1], *batch[:-1]]
-    return mismatched
 
 
 class GlobalBatchKTOTrainer(TokenKTOTrainer):
@@ -297,7 +186,7 @@ def load_models(data, training_args, model_args, example):
     return loaded if len(loaded) == 2 else [*loaded, None]
 
 
-def build_trainer(policy, reference, training_args, model_args, tokenizer, examples):
+def build_trainer(policy, reference, training_args, model_args, tokenizer, dataset):
     from trl import get_peft_config
 
     # With one micro-batch per step, or a loss without z0, TRL's own estimate is enough.
@@ -305,7 +194,7 @@ def build_trainer(policy, reference, training_args, model_args, tokenizer, examp
     if training_args.gradient_accumulation_steps > 1 and training_args.loss_type == "kto":
         trainer_class = GlobalBatchKTOTrainer
     collator = None
-    if "mask" in examples[0]:
+    if "mask" in dataset.column_names:
         pad_token_id = tokenizer.pad_token_id
         if pad_token_id is None:
             pad_token_id = tokenizer.eos_token_id
@@ -319,7 +208,7 @@ def build_trainer(policy, reference, training_args, model_args, tokenizer, examp
             reference,
             training_args,
             data_collator=collator,
-            train_dataset=training.stored_dataset(examples, training_args),
+            train_dataset=dataset,
             processing_class=tokenizer,
             peft_config=get_peft_config(model_args),
         )
@@ -328,27 +217,25 @@ def build_trainer(policy, reference, training_args, model_args, tokenizer, examp
 def main():
     data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     check_arguments(training_args)
-    labelled = unpaired(data.dataset_name, training_args.seed)
-    example = (labelled[0].at("prompt"), labelled[0]["prompt"])
+    source = training_data.checked(
+        functools.partial(labelled_tokens.read, data.dataset_name), training_args
+    )
+    example = (source.first.at("prompt"), source.first["prompt"])
     policy, reference = load_models(data, training_args, model_args, example)
     tokenizer = models.tokenizer(
         model_args.model_name_or_path, chat_template_kwargs=data.chat_template_kwargs
     )
-    examples, counts = tokenise(labelled, tokenizer, data, training_args.max_length)
-    if not examples:
-        refuse_empty(data, training_args, counts)
-    if len(examples) == 1:
-        sys.exit(f"{data.dataset_name[0]}: one response is left, KTO needs two or more")
     final_path, checkpoint = training.begin(training_args)
-    trainer = build_trainer(policy, reference, training_args, model_args, tokenizer, examples)
+    dataset, counts = labelled_tokens.stored(source, tokenizer, data, training_args)
+    trainer = build_trainer(policy, reference, training_args, model_args, tokenizer, dataset)
     training.train(trainer, checkpoint)
     rewritten = training.rewritten_turns(counts["rewritten turns"])
     if trainer.is_world_process_zero():
         print(
-            f"{final_path} responses in: {len(labelled)}, "
+            f"{final_path} responses in: {counts['rows in']}, "
             f"dropped, too long: {counts['too long']}, "
             f"dropped, thoughts or turns that do not fit the prompt: {counts['thought']}, "
-            f"cut: {counts['cut']}, {rewritten}trained on: {len(examples)}"
+            f"cut: {counts['cut']}, {rewritten}trained on: {counts['rows out']}"
         )
     training.finish(trainer, final_path)
 

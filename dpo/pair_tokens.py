@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import chats, models, response_tokens, rows, trajectories
+from common import chats, models, response_tokens, rows, training_data, trajectories
 
 SIDES = ("chosen", "rejected")
 STORED = tuple(f"ref_{side}_logp" for side in SIDES)  # fields of a row
@@ -84,6 +84,26 @@ def tokenise_pair(pair, extra_fields, tokenizer, end, options):
     return example, rewritten_turns
 
 
+def columns(extra_fields, assistant_only_loss, uses_stored):
+    """{field of an example: the type of its values} for training_data.stored.
+
+    uses_stored: the examples have the reference's log-probabilities, as TRL names them.
+    """
+    types = {"prompt_ids": training_data.TOKEN_IDS}
+    for side in SIDES:
+        types[f"{side}_ids"] = training_data.TOKEN_IDS
+        if assistant_only_loss:
+            types[f"{side}_mask"] = training_data.MASK
+        if uses_stored:
+            types[f"ref_{side}_logps"] = "float64"
+    for name in extra_fields:
+        if name == "explored":
+            types["explored_ids"] = training_data.TOKEN_IDS
+        else:
+            types[name] = "float64"
+    return types
+
+
 # What is left within --max_length
 
 
@@ -133,32 +153,36 @@ def outcome_of_cut(example, options):
 
 
 def read(paths, extra_fields=()):
-    """(the pairs of files, the "reference" of their log-probabilities or None).
-
-    All pairs have log-probabilities of one reference, or none has any.
-    """
+    """Yield the pairs of files: all have log-probabilities of one reference, or none has any."""
     fields = list(extra_fields)
-    first = next(rows.read(paths[0]))
-    is_stored = STORED[0] in first
+    is_stored = STORED[0] in next(rows.read(paths[0]))
     if is_stored:
         fields += [*STORED, "reference"]
-    pairs = []
+    first = None
     for path in paths:
         for pair in rows.read(path, "preferences", also=fields):
-            if not is_stored and STORED[0] in pair:
+            first = first or pair
+            if is_stored:
+                check_same_reference(pair, first)
+            elif STORED[0] in pair:
                 rows.refuse(pair, f"{STORED[0]}: {first.place} has none")
-            pairs.append(pair)
-    if not is_stored:
-        return pairs, None
-    reference = pairs[0]["reference"]
-    for pair in pairs:
-        if pair["reference"]["fingerprint"] != reference["fingerprint"]:
-            rows.refuse(
-                pair,
-                f"reference: {pair['reference']['model']}, of other weights than "
-                f"{reference['model']} of {first.place}",
-            )
-    return pairs, reference
+            yield pair
+
+
+def check_same_reference(pair, first):
+    """Exit unless a pair has log-probabilities of the first pair's reference."""
+    reference = first["reference"]
+    if pair["reference"]["fingerprint"] != reference["fingerprint"]:
+        rows.refuse(
+            pair,
+            f"reference: {pair['reference']['model']}, of other weights than "
+            f"{reference['model']} of {first.place}",
+        )
+
+
+def reference_of(pair):
+    """The "reference" of a pair's log-probabilities, or None."""
+    return pair["reference"] if STORED[0] in pair else None
 
 
 def check_tokens(pair, example, options):

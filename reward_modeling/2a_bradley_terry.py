@@ -20,13 +20,15 @@ Writes: --output_dir, a model that AutoModelForSequenceClassification loads, wit
         --per_device_train_batch_size 8 --gradient_accumulation_steps 8
 """
 
+import functools
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 
 from trl import ModelConfig, RewardConfig
 
 import training_pairs
-from common import models, packing, training, training_arguments, trajectories, weights
+from common import models, packing, training, training_arguments, training_data, weights
 
 
 @dataclass
@@ -85,24 +87,57 @@ def set_padding(tokenizer, model):
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
 
-def as_dataset(pairs):
-    from datasets import Dataset
+def stored_pairs(name, file, source, tokenizer, training_args):
+    """The dataset of the tokenised pairs of a file; prints how many pairs are dropped.
 
+    name: of the dataset's folder.
+    """
+    # Without the rows' "margin", which would change RewardTrainer's loss.
+    columns = {
+        "chosen_ids": training_data.TOKEN_IDS,
+        "rejected_ids": training_data.TOKEN_IDS,
+        "length": "int64",
+    }
+    limit = training_args.max_length
+    dataset, counts = training_data.stored(
+        name,
+        source,
+        functools.partial(tokenised, tokenizer=tokenizer, max_length=limit),
+        columns,
+        training_args,
+        check=functools.partial(refuse_empty, file, limit),
+    )
+    if training_args.process_index == 0:
+        dropped = f"dropped, too long: {counts['too long']}"
+        print(f"{file} rows in: {counts['rows in']}, {dropped}, rows out: {counts['rows out']}")
+    return dataset
+
+
+def tokenised(pairs, tokenizer, max_length):
+    """(examples of the pairs that are not too long, counts), both sides as RewardTrainer's."""
     examples = []
+    counts = Counter()
     for row in pairs:
-        # Other keys stay out: a "margin" column would change RewardTrainer's loss.
-        example = {
-            "prompt": row["prompt"],
-            "chosen": trajectories.for_template(row["chosen"]),
-            "rejected": trajectories.for_template(row["rejected"]),
-        }
-        # For --train_sampling_strategy group_by_length: a batch is padded to its longest response.
-        example["length"] = max(
-            len(str(row["prompt"] + row["chosen"])),
-            len(str(row["prompt"] + row["rejected"])),
-        )
-        examples.append(example)
-    return Dataset.from_list(examples)
+        example = {"length": 0}
+        for side in ("chosen", "rejected"):
+            messages = row["prompt"] + row[side]
+            text = models.render(tokenizer, messages, row.at("prompt"))
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            example[f"{side}_ids"] = ids
+            # For --train_sampling_strategy group_by_length: a batch is padded to its longest side.
+            example["length"] = max(example["length"], len(str(messages)))
+        longest = max(len(example["chosen_ids"]), len(example["rejected_ids"]))
+        if max_length is not None and longest > max_length:
+            counts["too long"] += 1
+        else:
+            examples.append(example)
+    return examples, counts
+
+
+def refuse_empty(file, max_length, counts):
+    """Exit if no pair is left."""
+    if counts["rows out"] == 0:
+        sys.exit(f"{file}: no pair has at most --max_length {max_length} tokens")
 
 
 def new_trainer(model, tokenizer, training_args, model_args, pairs, held_out):
@@ -113,24 +148,17 @@ def new_trainer(model, tokenizer, training_args, model_args, pairs, held_out):
     training.choose_packing(training_args, model)
     if training_args.packed:
         packing.pack_backbone(model, 2)  # of chosen and rejected
-    with training.building(tokenizer, lambda: training.compared_chats(pairs + held_out)):
+    # Longer pairs are dropped already: TRL would look through all of them again.
+    training_args.max_length = None
+    with training.building(tokenizer):
         return RewardTrainer(
             model,
             training_args,
-            train_dataset=as_dataset(pairs),
-            eval_dataset=as_dataset(held_out),
+            train_dataset=pairs,
+            eval_dataset=held_out,
             processing_class=tokenizer,
             peft_config=get_peft_config(model_args),
         )
-
-
-def report_dropped(name, pairs, kept, trainer):
-    """Print how many pairs of a file TRL has dropped; exit if no pair remains."""
-    if not len(kept):
-        sys.exit(f"{name}: no pair has at most --max_length {trainer.args.max_length} tokens")
-    if trainer.is_world_process_zero():
-        dropped = f"dropped, too long: {len(pairs) - len(kept)}"
-        print(f"{name} rows in: {len(pairs)}, {dropped}, rows out: {len(kept)}")
 
 
 def trim_to_equal_batches(name, trainer):
@@ -155,12 +183,14 @@ def trim_to_equal_batches(name, trainer):
 
 def main():
     data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
-    pairs, held_out = training_pairs.read(data)
+    # The pairs are rendered by the model's own template.
+    training_arguments.check_effects(training_args, ("chat_template_path", "eos_token"))
+    pairs, held_out = training_pairs.sources(data, training_args)
 
     from transformers import set_seed
 
     # (place for messages, messages to try the template on)
-    example = (pairs[0].at("prompt"), pairs[0]["prompt"])
+    example = (pairs.first.at("prompt"), pairs.first["prompt"])
     tokenizer = models.tokenizer(
         model_args.model_name_or_path,
         example,
@@ -172,9 +202,9 @@ def main():
     # From here on output_dir is a partial folder; training.finish renames it to `final`.
     final, checkpoint = training.begin(training_args)
     set_padding(tokenizer, model)
-    trainer = new_trainer(model, tokenizer, training_args, model_args, pairs, held_out)
-    report_dropped(data.dataset_name, pairs, trainer.train_dataset, trainer)
-    report_dropped(data.held_out_name, held_out, trainer.eval_dataset, trainer)
+    train = stored_pairs("examples", data.dataset_name, pairs, tokenizer, training_args)
+    evaluation = stored_pairs("held_out", data.held_out_name, held_out, tokenizer, training_args)
+    trainer = new_trainer(model, tokenizer, training_args, model_args, train, evaluation)
     # Only now is it known which held-out pairs are not too long.
     trim_to_equal_batches(data.held_out_name, trainer)
     training.train(trainer, checkpoint)

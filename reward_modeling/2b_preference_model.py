@@ -20,14 +20,16 @@ Writes: --output_dir, a causal model for annotation/1b_preference_model.py, with
         --per_device_train_batch_size 4 --gradient_accumulation_steps 4
 """
 
+import functools
 import random
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 
 from trl import ModelConfig, SFTConfig
 
 import training_pairs
-from common import chats, comparisons, models, training, training_arguments, weights
+from common import chats, comparisons, models, training, training_arguments, training_data, weights
 
 
 @dataclass
@@ -66,25 +68,54 @@ def comparison_text(row, tokenizer, seed):
     return comparisons.text(tokenizer, messages, row.at("prompt"))
 
 
-def as_examples(pairs, name, tokenizer, answer_length, training_args):
-    """{"input_ids", "labels"} of the comparisons that are not too long; exit if all are.
+def stored_comparisons(name, file, source, tokenizer, answer_length, training_args):
+    """The dataset of the comparisons of a file; prints how many are dropped.
+
+    name: of the dataset's folder.
+    """
+    limit = training_args.max_length
+    encode = functools.partial(
+        tokenised,
+        tokenizer=tokenizer,
+        answer_length=answer_length,
+        seed=training_args.seed,
+        max_length=limit,
+    )
+    dataset, counts = training_data.stored(
+        name,
+        source,
+        encode,
+        {"input_ids": training_data.TOKEN_IDS, "labels": training_data.TOKEN_IDS},
+        training_args,
+        check=functools.partial(refuse_empty, file, limit),
+    )
+    if training_args.process_index == 0:
+        dropped = f"dropped, too long: {counts['too long']}"
+        print(f"{file} rows in: {counts['rows in']}, {dropped}, rows out: {counts['rows out']}")
+    return dataset
+
+
+def tokenised(pairs, tokenizer, answer_length, seed, max_length):
+    """({"input_ids", "labels"} of the comparisons that are not too long, counts).
 
     The loss is on the last answer_length tokens: the answer and what the template writes after it.
-    name: the file of the pairs, for messages.
     """
-    texts = [comparison_text(row, tokenizer, training_args.seed) for row in pairs]
+    texts = [comparison_text(row, tokenizer, seed) for row in pairs]
     examples = []
+    counts = Counter()
     for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
-        if len(ids) <= training_args.max_length:
-            labels = [chats.NO_LOSS] * (len(ids) - answer_length) + ids[-answer_length:]
-            examples.append({"input_ids": ids, "labels": labels})
-    if training_args.process_index == 0:
-        dropped = f"dropped, too long: {len(pairs) - len(examples)}"
-        print(f"{name} rows in: {len(pairs)}, {dropped}, rows out: {len(examples)}")
-    if not examples:
-        limit = f"--max_length {training_args.max_length} tokens"
-        sys.exit(f"{name}: no comparison has at most {limit}")
-    return examples
+        if len(ids) > max_length:
+            counts["too long"] += 1
+            continue
+        labels = [chats.NO_LOSS] * (len(ids) - answer_length) + ids[-answer_length:]
+        examples.append({"input_ids": ids, "labels": labels})
+    return examples, counts
+
+
+def refuse_empty(file, max_length, counts):
+    """Exit if no comparison is left."""
+    if counts["rows out"] == 0:
+        sys.exit(f"{file}: no comparison has at most --max_length {max_length} tokens")
 
 
 def load_tokenizer(data, path, row):
@@ -112,28 +143,30 @@ def load_model(tokenizer, training_args, model_args):
 
 def main():
     data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
-    pairs, held_out = training_pairs.read(data)
+    # The pairs are rendered by the model's own template.
+    training_arguments.check_effects(training_args, ("chat_template_path", "eos_token"))
+    pairs, held_out = training_pairs.sources(data, training_args)
 
-    from datasets import Dataset
     from trl import SFTTrainer, get_peft_config
 
     path = model_args.model_name_or_path
-    tokenizer, answer_length = load_tokenizer(data, path, pairs[0])
+    tokenizer, answer_length = load_tokenizer(data, path, pairs.first)
     model = load_model(tokenizer, training_args, model_args)
     training.fold_packed_rows(training_args, model)
-    encoding = (tokenizer, answer_length, training_args)
-    train = as_examples(pairs, data.dataset_name, *encoding)
-    evaluation = as_examples(held_out, data.held_out_name, *encoding)
     # From here on output_dir is a partial folder; training.finish renames it to `final`.
     final, checkpoint = training.begin(training_args)
+    encoding = (tokenizer, answer_length, training_args)
+    train = stored_comparisons("examples", data.dataset_name, pairs, *encoding)
+    evaluation = stored_comparisons("held_out", data.held_out_name, held_out, *encoding)
+    training_data.keep_examples(training_args)
     # The examples are token ids, so TRL renders no chat that its template could refuse. TRL 1.16.0
     # keeps their labels, with packing too.
     with training.building(tokenizer):
         trainer = SFTTrainer(
             model,
             training_args,
-            train_dataset=Dataset.from_list(train),
-            eval_dataset=Dataset.from_list(evaluation),
+            train_dataset=train,
+            eval_dataset=evaluation,
             processing_class=tokenizer,
             peft_config=get_peft_config(model_args),
         )

@@ -142,7 +142,7 @@ class Backbone:
 
         from armorm_gate import PairFeatures
 
-        features = self.features_of(list(training.compared_chats(pairs)), name)
+        features = self.features_of(list(training_pairs.compared_chats(pairs)), name)
         # Each entry is (2, hidden size): [end of the prompt, end of the response].
         chosen = []
         rejected = []
@@ -242,7 +242,7 @@ def main():
     data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
     ratings = read_ratings(data)
     names = ratings.objectives
-    pairs, held_out = training_pairs.read(data)
+    pairs, held_out = training_pairs.lists(data, training_args)
     # This script is a single process. With several GPUs at hand Trainer would use DataParallel, and
     # make the batch as many times larger.
     training_args._n_gpu = 1

@@ -18,13 +18,14 @@ Writes: --output_dir, a Hugging Face model directory with trainer_state.json, th
         --per_device_train_batch_size 4
 """
 
+import functools
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
 from trl import ModelConfig, SFTConfig
 
-from common import chats, models, rows, training, training_arguments, weights
+from common import chats, models, rows, training, training_arguments, training_data, weights
 
 
 @dataclass
@@ -120,6 +121,35 @@ def peft_config(model_args, model, new_tokens):
 # Conversations as tokens
 
 
+def read(paths):
+    """Yield the conversations of files."""
+    for path in paths:
+        yield from rows.read(path, "instructions")
+
+
+def stored_examples(source, data, tokenizer, training_args):
+    """(dataset of {"input_ids", "labels"}, counts): see tokenised and training_data.stored."""
+    return training_data.stored(
+        "examples",
+        source,
+        functools.partial(tokenised, tokenizer=tokenizer, training_args=training_args),
+        {"input_ids": training_data.TOKEN_IDS, "labels": training_data.TOKEN_IDS},
+        training_args,
+        check=functools.partial(refuse_empty, data, training_args),
+    )
+
+
+def refuse_empty(data, training_args, counts):
+    """Exit if no conversation is left."""
+    if counts["rows out"] == 0:
+        sys.exit(
+            f"{data.dataset_name[0]}: nothing to learn: "
+            f"in {counts['dropped, too long']} rows no answer of the assistant stands within "
+            f"--max_length {training_args.max_length}, "
+            f"in {counts['dropped, rewritten']} the chat template rewrites it"
+        )
+
+
 def tokenised(instructions, tokenizer, training_args):
     """(examples, counts): [{"input_ids", "labels"}] of the conversations with something to learn.
 
@@ -170,41 +200,32 @@ def kept_part(length, training_args):
 
 def main():
     data, training_args, model_args = training_arguments.parse(Data, Config, ModelConfig)
-    instructions = []
-    for file in data.dataset_name:
-        instructions += rows.read(file, "instructions")
+    source = training_data.checked(functools.partial(read, data.dataset_name), training_args)
 
-    from datasets import Dataset
     from trl import SFTTrainer
 
-    model, tokenizer, new_tokens = load_model(data, training_args, model_args, instructions[0])
+    model, tokenizer, new_tokens = load_model(data, training_args, model_args, source.first)
     training.fold_packed_rows(training_args, model)
-    examples, counts = tokenised(instructions, tokenizer, training_args)
-    if not examples:
-        sys.exit(
-            f"{data.dataset_name[0]}: nothing to learn: "
-            f"in {counts['dropped, too long']} rows no answer of the assistant stands within "
-            f"--max_length {training_args.max_length}, "
-            f"in {counts['dropped, rewritten']} the chat template rewrites it"
-        )
+    final_path, checkpoint = training.begin(training_args)
+    dataset, counts = stored_examples(source, data, tokenizer, training_args)
     # The labels mask the other turns already.
     training_args.assistant_only_loss = False
-    final_path, checkpoint = training.begin(training_args)
+    training_data.keep_examples(training_args)
     # The examples are token ids: TRL renders no chat that its template could refuse.
     with training.building(tokenizer):
         trainer = SFTTrainer(
             model,
             training_args,
-            train_dataset=Dataset.from_list(examples),
+            train_dataset=dataset,
             processing_class=tokenizer,
             peft_config=peft_config(model_args, model, new_tokens),
         )
     if trainer.is_world_process_zero():
         print(
-            f"{final_path} rows in: {len(instructions)}, "
+            f"{final_path} rows in: {counts['rows in']}, "
             f"dropped, no answer within --max_length: {counts['dropped, too long']}, "
             f"dropped, rewritten by the chat template: {counts['dropped, rewritten']}, "
-            f"cut: {counts['cut']}, rows out: {len(examples)}; "
+            f"cut: {counts['cut']}, rows out: {counts['rows out']}; "
             f"turns without loss, rewritten by the chat template: {counts['rewritten turns']}"
         )
     training.train(trainer, checkpoint)

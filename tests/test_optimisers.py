@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy
 import pytest
+from datasets import Dataset
 
 import driving
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
@@ -261,28 +262,33 @@ def test_z0_of_kto_is_of_the_whole_batch(monkeypatch, tmp_path, policy, sft, pai
     assert abs(fmean(loss for loss, _ in halves) - expected) > 5e-3, (halves, z0)
 
 
-def test_no_response_of_kto_is_its_own_mismatch(monkeypatch):
+def test_no_response_of_kto_is_its_own_mismatch():
     """A last batch of one row takes the response before it."""
-    monkeypatch.syspath_prepend(ROOT / "dpo")
-    mismatched = runpy.run_path(str(ROOT / "dpo/1b_kto.py"))["mismatched_responses"]
-    responses = [[1], [2], [3], [4], [5]]
-    assert mismatched(responses, 2) == [[2], [1], [4], [3], [4]]
-    assert mismatched(responses, 3) == [[3], [1], [2], [5], [4]]
+    with_mismatched = runpy.run_path(str(ROOT / "dpo/labelled_tokens.py"))["with_mismatched"]
+    responses = [1, 2, 3, 4, 5]
+    assert list(with_mismatched(responses, 2)) == [(1, 2), (2, 1), (3, 4), (4, 3), (5, 4)]
+    assert list(with_mismatched(responses, 3)) == [(1, 3), (2, 1), (3, 2), (4, 5), (5, 4)]
 
 
-def test_kto_takes_pairs_apart_and_mixes_good_with_bad(pairs, monkeypatch, tmp_path):
-    """A row with a completion and a pair is a pair."""
-    monkeypatch.syspath_prepend(ROOT / "dpo")
-    unpaired = runpy.run_path(str(ROOT / "dpo/1b_kto.py"))["unpaired"]
+def test_kto_takes_pairs_apart_and_mixes_good_with_bad(pairs, tmp_path):
+    """A row with a completion and a pair is a pair. All are shuffled, then some left out."""
+    names = runpy.run_path(str(ROOT / "dpo/labelled_tokens.py"))
     rows = [row | {"completion": "other", "label": 1} for row in pairs[1]]
     file = write_jsonl(tmp_path / "in.jsonl", rows)
     expected = []
     for row in rows:
         expected.append((row["prompt"], row["chosen"], True))
         expected.append((row["prompt"], row["rejected"], False))
-    random.Random(0).shuffle(expected)
-    output = [(row["prompt"], row["completion"], row["label"]) for row in unpaired([str(file)], 0)]
-    assert output == expected
+    read = list(names["read"]([str(file)]))
+    assert [(row["prompt"], row["completion"], row["label"]) for row in read] == expected
+    total = len(read)
+    assert [row["index"] for row in read] == list(range(total))
+
+    remaining = Dataset.from_dict({"index": [i for i in range(total) if i % 3]})
+    order = names["training_order"](remaining, total, 7)
+    shuffled = list(range(total))
+    random.Random(7).shuffle(shuffled)
+    assert [remaining[int(i)]["index"] for i in order] == [i for i in shuffled if i % 3]
 
 
 WITHOUT_REJECTED = {"id": "a", "prompt": [user("Q")], "chosen": [assistant("A")]}

@@ -1,5 +1,6 @@
 """The preference model, its comparisons of n responses, and ArmoRM against computations by hand."""
 
+import functools
 import itertools
 import json
 import math
@@ -16,7 +17,7 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
-from common import chats, comparisons
+from common import chats, comparisons, training_data
 from common.rows import read as read_rows
 from conftest import TRAINING, train
 from test_models import history, ids_of, in_two_shards, loaded
@@ -47,17 +48,32 @@ def test_held_out_pairs_that_are_too_long_leave_equal_batches(sft, reward_model,
 # reward_modeling/2b_preference_model.py
 
 
-def test_one_process_of_several_prints_the_counts(sft, world, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("script", "function", "more"),
+    [
+        ("2a_bradley_terry", "stored_pairs", ()),
+        ("2b_preference_model", "stored_comparisons", (3,)),
+    ],
+)
+def test_one_process_of_several_prints_the_counts(
+    sft, world, tmp_path, monkeypatch, capsys, script, function, more
+):
     monkeypatch.syspath_prepend(str(ROOT / "reward_modeling"))
-    as_examples = runpy.run_path(str(ROOT / "reward_modeling/2b_preference_model.py"))[
-        "as_examples"
-    ]
-    pairs = list(read_rows(world / "preferences.jsonl", "preferences"))[:3]
+    stored = runpy.run_path(str(ROOT / f"reward_modeling/{script}.py"))[function]
+    read = functools.partial(read_rows, world / "preferences.jsonl", "preferences")
     tokenizer, _ = loaded(sft)
-    for process in range(2):
-        process_args = SimpleNamespace(seed=0, max_length=512, process_index=process)
-        assert len(as_examples(pairs, "FILE", tokenizer, 3, process_args)) == 3
-    assert capsys.readouterr().out == "FILE rows in: 3, dropped, too long: 0, rows out: 3\n"
+    args = SimpleNamespace(
+        seed=0, max_length=512, output_dir=tmp_path / "out.partial-a", dataset_num_proc=None
+    )
+    args.output_dir.mkdir()
+    for args.process_index in range(2):
+        source = training_data.checked(read, args)
+        dataset = stored("examples", "FILE", source, tokenizer, *more, args)
+        rows = len(list(read()))
+        assert len(dataset) == rows
+    assert (
+        capsys.readouterr().out == f"FILE rows in: {rows}, dropped, too long: 0, rows out: {rows}\n"
+    )
 
 
 @pytest.fixture(scope="module")
