@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jinja2
 
-from common import model_outputs, models, outputs, rows, weights
+from common import model_outputs, models, outputs, rows, training_arguments, weights
 
 LOCKS = []  # open files, whose locks are held until the process ends
 
@@ -70,7 +70,10 @@ def begin(training_args):
     recovered = None
     # One process looks and locks; the others do as it says.
     if training_args.process_index == 0:
-        partial, checkpoint = unfinished_model(final, rows.this_command([final]))
+        # With the words of a file of --config: they may name rows, which may have changed.
+        words = training_arguments.words_with_config(sys.argv[1:])
+        command = rows.fingerprint([Path(sys.argv[0]).name, *words], [final])
+        partial, checkpoint = unfinished_model(final, command)
         LOCKS.append(model_outputs.lock_model(partial, final))
         recovered = model_outputs.recover_model(partial, final)
     if training_args.world_size > 1:

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
+from common import training
 from conftest import TRAINING
 
 # Makes 2000 examples of one token each; every seventh row is dropped. Words: output_dir, rank,
@@ -282,3 +284,22 @@ def test_another_template_for_tokenised_pairs_is_refused(commands, tmp_path, sft
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "--chat_template_path: it has no effect here"
+
+
+def test_rows_that_a_config_names_have_unfinished_work_of_their_own(tmp_path, monkeypatch):
+    """Else a run with changed rows would take the examples of the old ones."""
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"id": "a"}])
+    config = tmp_path / "config.yaml"
+    config.write_text(f"dataset_name: {rows}\n")
+    monkeypatch.setattr(sys, "argv", ["script.py", "--config", str(config)])
+
+    def unfinished_folder():
+        args = SimpleNamespace(output_dir=str(tmp_path / "model"), process_index=0, world_size=1)
+        training.begin(args)
+        training.LOCKS.pop().close()
+        return args.output_dir
+
+    first = unfinished_folder()
+    assert unfinished_folder() == first
+    write_jsonl(rows, [{"id": "a"}, {"id": "b"}])
+    assert unfinished_folder() != first
