@@ -7,15 +7,14 @@ response: they add 0, and a line says so.
 
 --pessimism LAMBDA makes the reward a lower confidence bound,
 
-    reward = W (mean - LAMBDA deviation),
+    reward = weighted sum of the scores - LAMBDA W deviation,
 
-W the sum of the weights, mean and deviation the weighted mean and standard deviation of a
-response's scores over the annotators. Those that prefer no response are left out of all three. At
-LAMBDA 0, the default, this is the weighted sum. Uncertainty-weighted optimisation (arXiv
-2310.02743) subtracts the variance instead, over reward models of equal weight; the deviation is in
-units of the score, so that LAMBDA counts standard deviations. The pessimism of arXiv 2312.11456
-subtracts another width, in the linear case a norm of how far the response's features lie from
-those of pi_0; the annotators' disagreement stands in for it here.
+with W the sum of the weights, and deviation the weighted standard deviation of a response's scores
+over the annotators. Those that prefer no response are left out. Uncertainty-weighted optimisation
+(arXiv 2310.02743) subtracts the variance instead, over reward models of equal weight; the deviation
+is in units of the score, so that LAMBDA counts standard deviations. The pessimism of arXiv
+2312.11456 subtracts another width, in the linear case a norm of how far the response's features lie
+from those of pi_0; the annotators' disagreement stands in for it here.
 
 Reads:  --rewards_files, files of {"id", "prompt", "responses", "finish_reasons", "rewards",
         "annotator"} over the same rows; rows that one of them lacks are dropped and counted
@@ -44,7 +43,7 @@ class Annotator:
     name: str
     weight: float
     scores: dict  # {id: [standardised score of each response]}
-    deviation: float  # of its rewards; 0: it prefers no response
+    deviation: float  # of its rewards; 0 means that all of them are equal
 
 
 def read_rewards(file, hash_by_id):
@@ -96,7 +95,7 @@ def read_annotators(files, weights):
     return annotators, len(hash_by_id)
 
 
-def disagreement(annotators, scores):
+def scaled_deviation(annotators, scores):
     """W times the weighted standard deviation of a response's scores, {annotator: score}."""
     preferring = [annotator for annotator in annotators if annotator.deviation]
     total_weight = sum(annotator.weight for annotator in preferring)
@@ -122,7 +121,7 @@ def combined_rows(file, annotators, pessimism):
             scores = {annotator.name: annotator.scores[row["id"]][i] for annotator in annotators}
             reward = sum(annotator.weight * scores[annotator.name] for annotator in annotators)
             if pessimism:
-                reward -= pessimism * disagreement(annotators, scores)
+                reward -= pessimism * scaled_deviation(annotators, scores)
             row["objectives"].append(scores)
             row["rewards"].append(reward)
         row["annotator"] = formula

@@ -6,8 +6,8 @@ RSO wants pairs of responses from the policy that maximises r(x, y) - beta KL to
 
 where pi is the policy that gave the responses. Rejection sampling makes responses of pi ones of
 pi_r, exactly so as their number grows. Algorithm 1 there goes over the candidates in passes, until
---accepted are accepted: it accepts a candidate with probability exp((r - r_max) / beta), r_max the
-largest r of the candidates left when the pass began. beta is --rejection_temperature, r the reward
+--accepted are accepted. In each pass r_max is the best r that remains, and each remaining candidate
+is accepted with probability exp((r - r_max) / beta). beta is --rejection_temperature, r the reward
 minus --length_penalty times characters. A small beta takes the best responses, a large one any.
 The accepted ones are put into random pairs ("first-round-rank", section 5.2); in each the response
 of the higher r is the chosen one.
@@ -20,7 +20,7 @@ Reads:  --rewards_file, {"id", "prompt", "responses", "finish_reasons", "rewards
         row more responses than --accepted
 Writes: --output_file, {"id", "prompt", "chosen", "rejected", "chosen_reward", "rejected_reward",
         ...} as annotation/2_pairs.py, but several a row: their ids are the row's with -1, -2 ...
-        Dropped and counted: rows with fewer than two candidates, and ties.
+        Dropped and counted: rows with fewer than two candidates, and pairs of equal r.
 
     python annotation/2f_rejection_sampling.py --rewards_file runs/tiny/iter1/rewards.jsonl \
         --accepted 4 --output_file my_pairs.jsonl

@@ -6,8 +6,8 @@ probability
     softmax(((1 - c) log pi + c log pi_ref) / T)
 
 It is the opponent of Nash-MD (arXiv 2312.00886) and the sampler of IPO-MD (arXiv 2403.08635). The
-product of these probabilities over a response is not the normalised product of the two policies'
-responses, which cannot be sampled; both papers take it in its place. transformers' `generate` runs
+geometric mixture over whole responses, normalised, is another distribution. That one cannot be
+sampled; both papers use the token-wise mixture instead. transformers' `generate` runs
 the policy; the reference runs in a logits processor, with a KV cache of its own.
 """
 
@@ -16,7 +16,7 @@ import contextlib
 import torch
 from transformers import GenerationConfig, LogitsProcessor
 
-# A token is needed where there is none; these are masked on the left and cut off on the right.
+# Fills the padding on the left, which is masked, and what follows a response, which is cut off.
 PADDING = 0
 
 
@@ -68,8 +68,8 @@ class GumbelNoise(LogitsProcessor):
     and Gumbel distributed (the Gumbel-max trick). So `generate` decodes greedily, and each sequence
     has random numbers of its own, which do not depend on the rest of the batch.
 
-    temperatures: one for each sequence. generators: torch's, one for each sequence; None: torch's
-    global one.
+    temperatures: one for each sequence. generators: torch's, one for each sequence; an entry None
+    stands for torch's global generator.
     """
 
     def __init__(self, temperatures, generators):
@@ -77,7 +77,8 @@ class GumbelNoise(LogitsProcessor):
         self.generators = generators
 
     def __call__(self, input_ids, scores):
-        # In float32 one draw in 2**24 is the smallest: its token would win whatever its score.
+        # Draws in float32 are multiples of 2**-24. The smallest would give so large a Gumbel value
+        # that its token wins whatever its score.
         noise = torch.empty_like(scores, dtype=torch.float64)  # [sequences, vocabulary]
         for noise_of_sequence, generator in zip(noise, self.generators, strict=True):
             noise_of_sequence.exponential_(generator=generator)

@@ -85,6 +85,7 @@ WITHOUT_EFFECT = (
     "trust_remote_code",
     "load_in_8bit",
     "bnb_4bit_quant_storage",
+    "model_init_kwargs",
     "resume_from_checkpoint",
 )
 

@@ -30,8 +30,16 @@ def precision(training_args, model_args):
 
 
 def load_options(training_args, model_args):
-    """The options with which from_pretrained loads a model that is trained, and its reference."""
+    """The options with which from_pretrained loads a model that is trained, and its reference.
+
+    A checkpoint that is quantised itself is refused: there are no weights to merge adapters into.
+    """
+    path = model_args.model_name_or_path
+    if getattr(models.config(path), "quantization_config", None):
+        models.refuse(path, "its weights are quantised; train the original model")
     dtype = precision(training_args, model_args)
+    if model_args.load_in_4bit and dtype == "auto":
+        sys.exit("--dtype auto: not with --load_in_4bit, name the type to compute in")
     options = {"dtype": dtype, "attn_implementation": attention(training_args, model_args)}
     if model_args.load_in_4bit:
         options |= in_4_bits(model_args, dtype)
@@ -61,7 +69,8 @@ def in_4_bits(args, dtype):
         bnb_4bit_quant_type=args.bnb_4bit_quant_type,
         bnb_4bit_use_double_quant=args.use_bnb_nested_quant,
     )
-    # Weights are quantised where they are placed: each process uses its own GPU.
+    # Weights are quantised where they are placed: each process uses its own GPU. (TRL places them
+    # itself where it loads the model.)
     device = "cpu"
     if torch.cuda.is_available():
         device = int(os.environ.get("LOCAL_RANK", 0))
@@ -76,7 +85,7 @@ def quantization(args):
 
 
 def starts_as(reference_path, training_args, model_args):
-    """Whether the policy is its own reference, which is scored before training."""
+    """True if both paths are one model, whose log-probabilities are computed before training."""
     paths = (reference_path, model_args.model_name_or_path)
     return training_args.precompute_ref_log_probs and len(set(map(os.path.realpath, paths))) == 1
 
@@ -100,6 +109,7 @@ def merged(model):
     """
     if is_quantized(model):
         model = with_original_weights(model)
+    # All frozen weights have one type.
     frozen = next(weight for weight in model.parameters() if not weight.requires_grad)
     return model.merge_and_unload().to(frozen.dtype)
 
@@ -125,7 +135,7 @@ def with_original_weights(model):
             config.name_or_path,
             config=config,
             dtype=base.dtype,
-            # Embeddings that have grown, and a new head, are trained ones: they are copied below.
+            # Embeddings that have grown and a new head are not in the checkpoint: copied below.
             ignore_mismatched_sizes=True,
         )
     if base.can_generate():

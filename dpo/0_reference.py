@@ -3,16 +3,16 @@
 They are the same in every epoch, and for every loss, beta and learning rate: dpo/1_dpo.py then
 trains on them without a second model in memory. A log-probability is summed over the tokens of the
 response that count in training. So --max_length, --truncation_mode, --assistant_only_loss and
---chat_template_kwargs have to be those of the training, which compares a digest of the tokens. So
-have --load_in_4bit and its options: the policy of a 4-bit training starts as a 4-bit reference.
+--chat_template_kwargs have to be those of the training, which compares a digest of the tokens. The
+same holds for --load_in_4bit and its options: a 4-bit policy starts as a 4-bit reference.
 
 A pair's prompt is computed once, and little padding (common/packing.py). Pairs that a training
 would drop are dropped and counted. Finished rows survive a kill: the same command resumes.
 
 Reads:  --pairs_file, {"id", "prompt", "chosen", "rejected", ...}
 Writes: --output_file, the same rows with "ref_chosen_logp" and "ref_rejected_logp", in nats, and
-        "reference", {"model", "dtype", "fingerprint", "tokens", "quantization"?}; a share of them
-        by --shard and --num_shards, which common/shards.py joins
+        "reference", {"model", "dtype", "fingerprint", "tokens"}, with --load_in_4bit also
+        "quantization"; a share of them by --shard and --num_shards, which common/shards.py joins
 
     python dpo/0_reference.py --model_name_or_path runs/tiny/sft --max_length 256 \
         --pairs_file runs/tiny/iter1/pairs.jsonl --output_file my_pairs.jsonl

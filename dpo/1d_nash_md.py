@@ -7,8 +7,8 @@ model, in both orders, less --beta times the log-ratio of y. So the policy learn
 
     (P(y beats y') - 1/2 - beta log(pi(y) / pi_ref(y))) grad log pi(y)
 
-in which TRL's RLOOTrainer puts the mean reward of the prompt's other responses, the leave-one-out
-baseline, in the place of the constant 1/2. That mean does not depend on y: the gradient stays
+TRL's RLOOTrainer subtracts the mean reward of the prompt's other responses, the leave-one-out
+baseline, so that the constant 1/2 cancels. That mean does not depend on y: the gradient stays
 unbiased, and its variance is lower. The reference is the policy that the training starts from.
 --temperature holds for y and y', --top_p and its like for y alone. A killed run resumes from its
 last checkpoint (--save_steps) when the same command is given again.
@@ -44,20 +44,23 @@ class Data:
 
 
 def check_arguments(training_args):
-    """Refuse what leaves a process without the whole reference."""
+    """Refuse what leaves a process without the whole reference, or a row without its place."""
     from transformers.integrations import is_deepspeed_zero3_enabled
 
     if training_args.beta == 0:
         sys.exit("--beta: above 0; at 0 TRL loads no reference, which the opponent needs")
+    if training_args.remove_unused_columns:
+        sys.exit("--remove_unused_columns True: the reward needs the place of each prompt")
+    by_fsdp = training_args.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true"
     # Each process samples its opponents at its own pace: it cannot wait for the weights of others.
-    if is_deepspeed_zero3_enabled() or os.environ.get("ACCELERATE_USE_FSDP") == "true":
+    if by_fsdp or is_deepspeed_zero3_enabled():
         sys.exit("1d_nash_md.py: not with ZeRO-3 or FSDP, whose processes hold parts of a model")
 
 
 class WinMargin:
     """TRL's reward function: P(y beats y') - 1/2, with an opponent y' for each prompt.
 
-    trainer: the one that it is given to, set once that is built.
+    trainer: the RLOOTrainer, set once that is built: it takes this object as an argument.
     """
 
     def __init__(self, preference_model, tokenizer, coefficient):
@@ -85,7 +88,7 @@ class WinMargin:
         return rewards
 
     def opponents(self, prompts, places, log_metric):
-        """The opponent of each prompt's completions, a text; equal prompts have the same."""
+        """The opponent of each completion, a text; within a process equal prompts have the same."""
         texts = []
         for prompt, place in zip(prompts, places, strict=True):
             texts.append(chats.prompt_text(self.tokenizer, prompt, place))

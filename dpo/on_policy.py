@@ -1,6 +1,7 @@
 """What the on-policy trainings share: the flags of TRL's RLOOTrainer, the prompts, the policy."""
 
 import json
+import sys
 from dataclasses import dataclass, field
 
 from trl import RLOOConfig
@@ -20,12 +21,20 @@ class Config(RLOOConfig):
     warmup_steps: float = field(
         default=0.03, metadata={"help": "steps, or their share if below 1, as DPO's"}
     )
+    disable_dropout: bool = field(
+        default=True, metadata={"help": "as in DPO: responses are sampled without dropout"}
+    )
 
 
 def read_prompts(paths):
+    """The prompts of files; one with a system turn or tools of its own is refused."""
     prompts = []
     for path in paths:
-        prompts.extend(rows.read(path, "prompts"))
+        for row in rows.read(path, "prompts"):
+            for field_name in ("system", "tools"):
+                if row.get(field_name):
+                    rows.refuse(row, f"{field_name}: not read by an on-policy training")
+            prompts.append(row)
     return prompts
 
 
@@ -33,6 +42,12 @@ def load_policy_tokenizer(training_args, model_args, example):
     """The policy's tokenizer; its EOS is the token that ends a turn of its chat template."""
     from transformers import AutoModelForCausalLM
 
+    if (
+        model_args.lora_modules_to_save
+        and weights.precision(training_args, model_args) != "float32"
+    ):
+        # PEFT's `generate` runs without autocast, in which these float32 modules would meet bf16.
+        sys.exit("--lora_modules_to_save: on-policy training samples with them in float32 only")
     template_arguments = training_args.chat_template_kwargs or {}
     tokenizer = models.tokenizer(
         model_args.model_name_or_path,
@@ -53,7 +68,7 @@ def load_policy_tokenizer(training_args, model_args, example):
 def build_trainer(prompts, tokenizer, reward, training_args, model_args, reward_tokenizer=None):
     """TRL's trainer. reward: a reward model with its tokenizer, or a reward function.
 
-    A reward function also gets each prompt's FILE:LINE: FIELD, as `place`.
+    A reward function also gets each prompt's FILE:LINE: FIELD, as `place`, for messages.
     """
     from datasets import Dataset
     from trl import RLOOTrainer, get_peft_config

@@ -88,6 +88,7 @@ check_annotators() { # each writes rewards_NAME
   local name
   declare -A used=()
   for name in "${annotators[@]##*/}"; do
+    name=${name%.py}
     [[ ! -v used[$name] ]] || die "ANNOTATOR=$ANNOTATOR: two of one name"
     used[$name]=yes
   done

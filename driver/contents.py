@@ -81,7 +81,7 @@ class Hashes:
         self.cache = {}
 
     def hash(self, path):
-        """The hash of a file, or of a folder's names and files; one that is unreadable ends it."""
+        """The hash of a file, or of a folder's names and files; if unreadable, the program ends."""
         real_path = os.path.realpath(path)
         if real_path not in self.cache:
             hash_content = self.hash_folder if os.path.isdir(real_path) else self.hash_file

@@ -84,7 +84,7 @@ class Run:
         return below
 
     def lies_in(self, folder):
-        """Is it a folder that holds the run, or all of this checkout?"""
+        """Is it a folder that holds the run, or all of this checkout? Each step changes it."""
         places = [os.path.realpath(place) for place in (self.out, ROOT)]
         folder = os.path.realpath(folder)
         return any(os.path.commonpath([place, folder]) == folder for place in places)
@@ -165,9 +165,12 @@ class Step:
         words = [os.path.basename(self.script)]
         batch = {}
         for flag, word in self.flags_and_words():
-            if flag in BATCH_FLAGS and word:
-                batch[flag] = int(word)  # of two the last counts
-            elif flag in RUNTIME_FLAGS:
+            name = "--" + flag.removeprefix("--").replace("-", "_")  # TRL takes both
+            if name in BATCH_FLAGS and word:
+                if not word.isdecimal():
+                    sys.exit(f"run_loop.sh: {self.name}: {flag} {word}: not a whole number")
+                batch[name] = int(word)  # of two the last counts
+            elif name in RUNTIME_FLAGS:
                 continue
             elif not word:
                 words.append(flag)

@@ -1,9 +1,10 @@
 """Say which steps of a run are stale, by the content that their files were made from.
 
-Times of files play no part. Beside each file of a step lies its record, NAME.made.json: the
-command without paths of the machine, and hashes of the files that it read and of its script with
-the modules of this project that it imports. While a step runs, NAME.making.json lies there instead.
-A file without a record, from an earlier version or put there by hand, is taken as it is.
+Times of files play no part, but for when a large file is hashed again. Beside each file of a step
+lies its record, NAME.made.json: the command without paths of the machine, and hashes of the files
+that it read and of its script with the modules of this project that it imports. While a step runs,
+NAME.making.json lies there instead. A file without a record, from an earlier version or put there
+by hand, is taken as it is.
 
 Reads:  the steps on standard input, by driver/steps.sh: for each the number of its files, the
         files, the number of words of its command, the words, each followed by a zero byte; the
@@ -30,7 +31,9 @@ def difference(old, new):
     """The first reason why what was made from `old` is not what `new` makes; None without one."""
     if old["command"] != new["command"]:
         return f"command: {first_difference(old['command'], new['command'])}"
-    for before, now in zip(old["inputs"], new["inputs"], strict=False):
+    if len(old["inputs"]) != len(new["inputs"]):
+        return "it reads other files"
+    for before, now in zip(old["inputs"], new["inputs"], strict=True):
         if before["sha256"] != now["sha256"]:
             return f"{now['path']} has changed"
     if old["code"] != new["code"]:
@@ -121,7 +124,7 @@ def print_states(steps, hashes):
 
 
 def adopt(steps, hashes):
-    """Give files without a record one of their inputs as they are now.
+    """Write a record of the current inputs for each file without one.
 
     If a step before them makes its files again, and they differ, these are stale.
     """

@@ -280,7 +280,9 @@ train_on_pairs() { # train_on_pairs SCRIPT POLICY START REFERENCE DATA... -- FLA
 }
 
 declare -A stored=() # {"REFERENCE FILE": that file with the reference's log-probabilities}
-store_reference() { # store_reference REFERENCE FLAGS OF THE TRAINING...: of each file in `data`; a round uses what an earlier one has
+# store_reference REFERENCE FLAGS OF THE TRAINING...: replace each file in `data` by its copy with the reference's
+# log-probabilities; a copy of an earlier round serves again.
+store_reference() {
   local reference=$1 flags=(--max_length "$DPO_MAX_LENGTH" "${template[@]}") dtype=$DTYPE words i flag name key to
   [[ $DTYPE == float32 ]] || dtype=bfloat16 # as in training
   read -ra words <<<"${*:2} ${DPO_OPTIONS//=/ }"
@@ -289,7 +291,7 @@ store_reference() { # store_reference REFERENCE FLAGS OF THE TRAINING...: of eac
     case $flag in
       __max_length | __truncation_mode | __bnb_4bit_quant_type) flags+=("--${flag#__}" "${words[@]:i + 1:1}") ;;
       __assistant_only_loss | __load_in_4bit | __use_bnb_nested_quant)
-        [[ ${words[i + 1]:-} == [Ff]alse ]] || flags+=("--${flag#__}")
+        is_false "${words[i + 1]:-}" || flags+=("--${flag#__}")
         ;;
     esac
   done
@@ -306,6 +308,8 @@ store_reference() { # store_reference REFERENCE FLAGS OF THE TRAINING...: of eac
     data[i]=${stored["$key"]}
   done
 }
+
+is_false() { [[ ${1,,} =~ ^(false|f|no|n|0)$ ]]; } # as TRL reads it
 
 train_policy() { # train_policy POLICY SCRIPT FLAGS...: with what every optimiser's training shares
   train "$1" "${@:2}" "${template[@]}" --learning_rate "${rates[t - 1]:-$DPO_LEARNING_RATE}" \

@@ -73,7 +73,7 @@ class Request:
     prompt_ids: list[int]
     temperature: float
     seed: int
-    place: int  # among the requests of its chunk
+    index: int  # among the requests of its chunk
 
 
 @dataclass
@@ -96,7 +96,7 @@ class MixtureSampler(sampling.Sampler):
         from common import mixture  # which imports torch
 
         policy, reference = (load_model(path, args.dtype, tokenizer) for path in paths)
-        # Those at which vLLM stops.
+        # The tokens at which vLLM would stop.
         stop_ids = chats.stop_ids(tokenizer, policy.generation_config) | {turn_end.token_id}
         self.mixture = mixture.Mixture(
             policy, reference, args.mixture_coefficient, stop_ids - {None}, args.max_new_tokens
@@ -108,7 +108,7 @@ class MixtureSampler(sampling.Sampler):
         samples = [None] * len(requests)
         for batch in batches.by_length(requests, self.tokens_of, self.args.batch_tokens):
             for request, sample in zip(batch, self.samples_of(batch), strict=True):
-                samples[request.place] = sample
+                samples[request.index] = sample
         finished = []
         for index, row in enumerate(prompts):
             first = index * self.args.n
@@ -127,7 +127,7 @@ class MixtureSampler(sampling.Sampler):
         for row, ids in zip(prompts, ids_of_prompts, strict=True):
             for index, temperature in enumerate(self.temperatures()):
                 seed = sampling.seed_of(self.args.seed, row["id"], index)
-                requests.append(Request(ids, temperature, seed, place=len(requests)))
+                requests.append(Request(ids, temperature, seed, index=len(requests)))
         return requests
 
     def tokens_of(self, request):

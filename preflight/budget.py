@@ -2,12 +2,12 @@
 
 footprint.py and compute.py hold the formulas. Without --stage the script prints a table of
 docs/scale.md, for recipes/llama3_8b.sh, and what that table assumes; with --sizes the table of the
-trainings of three sizes, full, with LoRA, and with LoRA of 4-bit weights:
+trainings of three sizes, full, with LoRA, and with QLoRA:
 
 - GiB: estimates for the highest moment, for scoring the most, for generation the least; 2 for CUDA,
   NCCL and fragments, 4 for vLLM; a batch of 2. What comes within a tenth of the GPU's may not fit.
 - Hours: 40% of the peak FLOP/s in training and scoring, 50% of the bandwidth or FLOP/s in
-  generation. No evaluation. That 4-bit weights are brought to bf16 in each pass is not counted.
+  generation. No evaluation. That 4-bit weights are dequantised in each pass is not counted.
 - Data: 1e9 tokens to fine-tune on, Table 5's 848,965 preferences, 3 rounds of 20,000 prompts with 8
   responses and of 2 epochs of pairs; 200 tokens a prompt and 300 a response; a pair has its prompt
   once and no padding.
@@ -66,7 +66,7 @@ RESPONSES = Work(ROUNDS * PROMPTS * 8 * RESPONSE_TOKENS, context=RESPONSE_TOKENS
 # Of --stage.
 DEFAULTS = {
     "gpus": 8,
-    "gib": 80,
+    "gib": 80.0,
     "sequence": 2048,
     "batch": 2,
     "lora_rank": 0,
@@ -97,14 +97,16 @@ def parse_arguments():
             kind = {"type": type(default)}
         parser.add_argument(f"--{name}", help=help_text, **kind)
     args = parser.parse_args()
-    if args.sizes and args.stage:
-        parser.error("--sizes: not with --stage")
+    if args.sizes and (args.stage or args.model != parser.get_default("model")):
+        parser.error("--sizes: not with --stage or --model")
     for name, default in DEFAULTS.items():
         if getattr(args, name) is None:
             setattr(args, name, default)
         elif name not in FLAGS.get(args.stage, DEFAULTS):
             stage = f"with --stage {args.stage}" if args.stage else "without --stage"
             parser.error(f"--{name}: without effect {stage}")
+        elif name in ("gpus", "gib", "sequence", "batch") and getattr(args, name) <= 0:
+            parser.error(f"--{name}: {getattr(args, name)} is not above 0")
     return args
 
 
@@ -242,7 +244,7 @@ def main():
     for part, size_in_gib in parts.items():
         print(f"{part:12}{size_in_gib:8.1f} GiB")
     if parts["total"] > args.gib:
-        sys.exit(f"{args.stage}: does not fit into {args.gib} GiB")
+        sys.exit(f"{args.stage}: does not fit into {args.gib:g} GiB")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """GPU memory and disk of each stage, from the model's shape.
 
 Bytes follow what this repository's flags make of TRL 1.16, transformers 5.19, accelerate 1.15 and
-DeepSpeed 0.19.8. ddp and fsdp train float32 weights under bf16 autocast, or float32 adapters (LoRA)
-of bf16 weights, ddp also of 4-bit weights; zero2 and zero3 train bf16 weights, with float32 ones in
-the optimizer (arXiv 1910.02054, section 3). All use AdamW and gradient checkpointing, and never
-hold the logits of all tokens at once. DPO's pairs have the reference's log-probabilities. Estimates
-of training are for the highest moment and the longest rows, of scoring for the most, of generation
-for the least.
+DeepSpeed 0.19.8. ddp trains float32 weights under bf16 autocast, or float32 adapters (LoRA) of bf16
+or 4-bit weights; fsdp float32 shards, or adapters, computed in bf16 without autocast; zero2 and
+zero3 train bf16 weights, with float32 ones in the optimizer (arXiv 1910.02054, section 3). All use
+AdamW and gradient checkpointing, and never hold the logits of all tokens at once. DPO's pairs have
+the reference's log-probabilities. Estimates of training are for the highest moment and the longest
+rows, of scoring for the most, of generation for the least.
 """
 
 from dataclasses import dataclass
@@ -161,6 +161,8 @@ def check_training(stage, distributed, lora_rank, four_bit, **counts):
     # 4-bit weights are frozen, and each GPU has all of them.
     four_bit_goes = not four_bit or (lora_rank and distributed == "ddp")
     if not (supported and four_bit_goes) or min(counts.values()) < 1 or lora_rank < 0:
+        if four_bit and supported:
+            raise ValueError("4-bit weights need a LoRA rank, and ddp")
         listed = " ".join(f"{name}={number}" for name, number in counts.items())
         raise ValueError(
             f"no budget for {stage} by {distributed}, {listed} {lora_rank=} {four_bit=}"

@@ -42,8 +42,12 @@ def global_batch(stage):
 
 
 def device_batch(stage):
-    """Rows that one process takes at once."""
-    return min(number("PER_DEVICE_BATCH_SIZE") or 1, global_batch(stage) // processes())
+    """Rows that one process takes at once: the driver's, a divisor of its share of the batch."""
+    rows = global_batch(stage) // processes()
+    size = min(number("PER_DEVICE_BATCH_SIZE") or 1, rows)
+    while size > 1 and rows % size:
+        size -= 1
+    return size
 
 
 def options_variable(stage):

@@ -417,8 +417,6 @@ def test_the_table_of_sizes_is_printed():
     # 70B: of three ways that of 4 bits alone fits.
     assert by_row["llama3_70b", "LoRA 32, ddp", "8"][1] == "- / - / -"
     assert "-" not in by_row["llama3_70b", "LoRA 32, 4-bit, ddp", "8"][1]
-    done = run("preflight/budget.py", "--sizes", "--stage", "dpo")
-    assert done.stderr == "budget.py: --sizes: not with --stage\n"
 
 
 def test_one_budget_is_printed_by_part(tmp_path):
@@ -441,7 +439,14 @@ def test_one_budget_is_printed_by_part(tmp_path):
     [
         (["--stage", "ppo"], "no budget for ppo by zero3"),
         (["--stage", "dpo", "--distributed", "zero1"], "no budget for dpo by zero1"),
-        (["--stage", "dpo", "--gpus", "0"], "gpus=0"),
+        (["--stage", "dpo", "--gpus", "0"], "--gpus: 0 is not above 0"),
+        (["--stage", "generation", "--sequence", "-5"], "--sequence: -5 is not above 0"),
+        (["--sizes", "--stage", "dpo"], "--sizes: not with --stage or --model"),
+        (["--sizes", "--model", "llama3_70b"], "--sizes: not with --stage or --model"),
+        (
+            ["--stage", "dpo", "--lora_rank", "8", "--load_in_4bit"],
+            "4-bit weights need a LoRA rank, and ddp",
+        ),
         (["--batch", "two"], "invalid int value: 'two'"),
         (["--batch", "2"], "--batch: without effect without --stage"),
         (["--stage", "scoring", "--gpus", "8"], "--gpus: without effect with --stage scoring"),

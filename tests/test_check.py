@@ -797,3 +797,10 @@ def test_the_tiny_recipe_asks_no_hub(check, hub):
         "# batches: PM 8 = 8 a process x 1 process x 1 step",
         "# batches: DPO 32 = 32 a process x 1 process x 1 step",
     ]
+
+
+def test_the_batches_are_those_of_the_commands(check):
+    """A device's rows divide its share of the global batch."""
+    sizes = {"DPO_BATCH_SIZE": "12", "PER_DEVICE_BATCH_SIZE": "8"}
+    _, well, _ = check(RECIPE="recipes/tiny.sh", GPUS="0", **sizes)
+    assert "# batches: DPO 12 = 6 a process x 1 process x 2 steps" in well

@@ -141,6 +141,10 @@ ARMORM_RUNS_CODE = (
         ({"DTYPE": "fp8"}, "DTYPE=fp8: one of bfloat16 float16 float32"),
         ({"ANNOTATOR": "my_scorer.py"}, "my_scorer.py: no such file"),
         ({"ANNOTATOR": "a/my.py b/my.py"}, "ANNOTATOR=a/my.py b/my.py: two of one name"),
+        (
+            {"ANNOTATOR": "verifier a/verifier.py"},
+            "ANNOTATOR=verifier a/verifier.py: two of one name",
+        ),
         ({"DRY_RUN": "maybe"}, "DRY_RUN=maybe: one of yes no steps"),
         (
             {"MEASURE": "armorm oracle"},

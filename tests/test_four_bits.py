@@ -3,13 +3,14 @@
 import importlib.util
 import json
 import os
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from commands import ran, read_jsonl, run, write_jsonl
-from conftest import TRAINING
+from conftest import TRAINING, run_here
 from test_models import history
 from test_optimisers import refused
 from test_reference import PAIRS, reference_command
@@ -135,6 +136,24 @@ def test_what_does_not_go_with_4_bits_is_refused(
     pairs = write_jsonl(tmp_path / "pairs.jsonl", PAIRS)
     out = tmp_path / "out"
     assert refused("dpo/1_dpo.py", monkeypatch, sft, pairs, out, *flags) == reason
+
+
+def test_a_checkpoint_that_is_quantised_is_refused(monkeypatch, sft, tmp_path):
+    """Its adapters could not be merged."""
+    quantised = tmp_path / "quantised"
+    shutil.copytree(sft, quantised)
+    config = json.loads((sft / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (quantised / "config.json").write_text(json.dumps(config))
+    command = ["--model_name_or_path", quantised, "--output_dir", tmp_path / "out", *TRAINING]
+    data = write_jsonl(
+        tmp_path / "rows.jsonl",
+        [{"id": "0", "messages": PAIRS[0]["prompt"] + PAIRS[0]["chosen"]}],
+    )
+    with pytest.raises(SystemExit) as stopped:
+        run_here("sft/2_finetune.py", monkeypatch, *command, "--dataset_name", data)
+    reason = "(its weights are quantised; train the original model)"
+    assert str(stopped.value) == f"{quantised}: cannot load a model from it {reason}"
 
 
 def test_a_reference_refuses_what_does_not_go_with_4_bits(sft, tmp_path):

@@ -355,6 +355,14 @@ def test_under_lora_the_reference_is_the_policy_without_its_adapters(monkeypatch
     ("flags", "reason"),
     [
         (["--beta", 0], "--beta: above 0; at 0 TRL loads no reference, which the opponent needs"),
+        (
+            ["--remove_unused_columns", "True"],
+            "--remove_unused_columns True: the reward needs the place of each prompt",
+        ),
+        (
+            ["--fsdp", "full_shard"],
+            "1d_nash_md.py: not with ZeRO-3 or FSDP, whose processes hold parts of a model",
+        ),
         (["--mixture_coefficient", 1.5], "--mixture_coefficient: 1.5 is above 1"),
         (["--mixture_coefficient", -0.5], "--mixture_coefficient: -0.5 is below 0"),
     ],

@@ -734,6 +734,19 @@ def test_of_a_tool_the_reference_counts_the_assistants_turns(checkout):
             "OPTIMISER=nash_md: its reference is the policy it starts from; set ITERATIONS=1 or",
         ),
         (
+            {"OPTIMISER": "rloo", "ITERATIONS": "2", "REFERENCE": "previous", "START": "initial"},
+            "OPTIMISER=rloo: its reference is the policy it starts from; set ITERATIONS=1, or "
+            "REFERENCE=previous with START=previous",
+        ),
+        (
+            {"OPTIMISER": "nash_md", "ITERATIONS": "1", "MIXTURE_COEFFICIENT": "3"},
+            "MIXTURE_COEFFICIENT=3: not in 0 to 1",
+        ),
+        (
+            {"OPTIMISER": "rso", "ITERATIONS": "1", "HISTORY": "all"},
+            "OPTIMISER=rso: pairs of earlier rounds are of other policies than its reference",
+        ),
+        (
             {"ENHANCER": "initial", "N": "5", "TEMPERATURES": "1.0"},
             "N=5: with ENHANCER=initial each policy gives half",
         ),

@@ -257,6 +257,27 @@ def test_how_a_step_is_run_does_not_count_but_the_global_batch_does(run):
     # The user's flag comes last, and counts.
     assert records(run, "states", trained(4, 1, 1, "--gradient_accumulation_steps", 4)) == expected
     assert records(run, "states", trained(4, 1, 1, "--gradient_accumulation_steps", 2)) == ["fresh"]
+    # TRL takes hyphens, too.
+    hyphens = ["--gradient-accumulation-steps", 2, "--save-steps", 7]
+    assert records(run, "states", trained(4, 1, 1, *hyphens)) == ["fresh"]
+    command = [sys.executable, ROOT / "driver/records.py", "states", run / "out"]
+    done = subprocess.run(command, input=trained("two", 1, 1), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "run_loop.sh: first/rows: --per_device_train_batch_size two: not a whole number\n"
+    )
+
+
+def test_an_input_more_counts(run):
+    """A folder that now has the name of a model of the hub, say."""
+    make(run, first(run, "--model_name_or_path", "gpt2"))
+    assert records(run, "states", first(run, "--model_name_or_path", "gpt2")) == ["fresh"]
+    folder = os.path.relpath(run / "gpt2")
+    before = first(run, "--model_name_or_path", folder)
+    make(run, before)
+    (run / "gpt2").mkdir()
+    (run / "gpt2/config.json").write_text("{}")
+    assert records(run, "states", before) != ["fresh"]
 
 
 def test_a_moved_run_is_fresh_and_keeps_no_path_of_the_machine(run):

@@ -1,6 +1,6 @@
 # IPO-MD (arXiv 2403.08635): IPO on responses of the geometric mixture of the round's policy and pi_0, on their logits
-# token by token, compared by the preference model; two a prompt at temperature 1. MIXTURE_COEFFICIENT is Nash-MD's: that
-# of this source was not at hand.
+# token by token, compared by the preference model; two a prompt at temperature 1. We could not look up
+# IPO-MD's MIXTURE_COEFFICIENT; 0.5 is Nash-MD's.
 ignores ENHANCER
 default DPO_LOSS ipo
 default ANNOTATOR preference_model

@@ -15,11 +15,12 @@ optimise() {
     --beta "$DPO_BETA" --num_generations "$N" --max_completion_length "$MAX_NEW_TOKENS" --dataset_name "${@:4}"
 }
 check_nash_md() {
+  [[ $MIXTURE_COEFFICIENT =~ ^(0|1|0?\.[0-9]+|[01]\.0*)$ ]] || die "MIXTURE_COEFFICIENT=$MIXTURE_COEFFICIENT: not in 0 to 1"
   [[ $ANNOTATOR == preference_model ]] || die "OPTIMISER=nash_md: set ANNOTATOR=preference_model, which it asks itself"
   ((N > 1 && DPO_BATCH_SIZE % N == 0)) ||
     die "OPTIMISER=nash_md: DPO_BATCH_SIZE=$DPO_BATCH_SIZE does not divide by N=$N, or N is 1"
-  [[ $ITERATIONS == 1 || $REFERENCE == previous ]] ||
-    die "OPTIMISER=nash_md: its reference is the policy it starts from; set ITERATIONS=1 or REFERENCE=previous"
+  [[ $ITERATIONS == 1 || "$REFERENCE $START" == "previous previous" ]] ||
+    die "OPTIMISER=nash_md: its reference is the policy it starts from; set ITERATIONS=1, or REFERENCE=previous with START=previous"
   ((processes == 1)) || [[ $DISTRIBUTED =~ ^(ddp|zero2)$ ]] ||
     die "OPTIMISER=nash_md: its processes hold whole models; set DISTRIBUTED to ddp or zero2"
 }

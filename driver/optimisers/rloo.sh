@@ -16,6 +16,6 @@ check_rloo() {
   [[ -n $REWARD_MODEL$PREFERENCES ]] || die "$RECIPE: set REWARD_MODEL or PREFERENCES, for OPTIMISER=rloo"
   ((N > 1 && DPO_BATCH_SIZE % N == 0)) ||
     die "OPTIMISER=rloo: DPO_BATCH_SIZE=$DPO_BATCH_SIZE does not divide by N=$N, or N is 1"
-  [[ $ITERATIONS == 1 || $REFERENCE == previous ]] ||
-    die "OPTIMISER=rloo: its reference is the policy it starts from; set ITERATIONS=1 or REFERENCE=previous"
+  [[ $ITERATIONS == 1 || "$REFERENCE $START" == "previous previous" ]] ||
+    die "OPTIMISER=rloo: its reference is the policy it starts from; set ITERATIONS=1, or REFERENCE=previous with START=previous"
 }
