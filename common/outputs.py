@@ -19,6 +19,7 @@ from pathlib import Path
 MARKER = ".made_by.json"
 # In an unfinished model: held by the process that makes it.
 LOCK = ".lock"
+EXAMPLES = "examples-"  # beginning of the names of folders with tokenised rows
 # In an unfinished model: what is being copied from the older one.
 COPYING = ".copying"
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -263,12 +264,13 @@ def is_unfinished(path):
 
 def is_temporary(name):
     """Is that file of an unfinished model removed when the model is published?"""
-    return name.startswith("checkpoint-") or name in (LOCK, COPYING)
+    return name.startswith(("checkpoint-", EXAMPLES)) or name in (LOCK, COPYING)
 
 
 def remove(path):
     """Remove a file, a link or a directory with its content."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        # On NFS a file that a process still maps keeps a name in the directory until it ends.
+        shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink()

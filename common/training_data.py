@@ -1,8 +1,9 @@
 """The examples of a training: made once by the first process, on disk, memory-mapped by all.
 
 Nobody holds all rows. The first process reads a batch of them at a time, has it tokenised, here or
-by --dataset_num_proc processes, and appends its examples to a file in the run's unfinished folder.
-Pages of that file are the operating system's to drop. A resumed run finds the file again.
+by --dataset_num_proc processes, and appends its examples to a file in output_dir, which by then is
+the unfinished folder of `training.begin`. Pages of that file are the operating system's to drop. A
+resumed run finds the file again.
 """
 
 import collections
@@ -19,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from common import outputs, progress, rows, training_arguments
 TOKEN_IDS = ["int32"]
 MASK = ["int8"]
 
+EXAMPLES_FILE = "examples.arrow"
 BATCH = 256  # rows that are tokenised at a time
 SECONDS = 10  # between two lines of progress
 TASK = []  # in a process of by_processes: the function that it runs
@@ -38,10 +41,10 @@ TASK = []  # in a process of by_processes: the function that it runs
 
 @dataclass
 class Source:
-    """Rows that are read from their files whenever they are needed."""
+    """Rows, or what examples are made of, that are read anew whenever they are needed."""
 
-    read: Callable  # gives an iterator over all rows
-    first: rows.Row
+    read: Callable  # gives an iterator over all of them
+    first: rows.Row | None
     total: int | None  # rows in all; None in the other processes than the first
 
 
@@ -69,13 +72,13 @@ def stored(name, source, encode, columns, training_args, check=None):
     check: a function of the counts, which may refuse them.
     The counts are encode's, with "rows in" and "rows out".
     """
-    # `training.begin` has made output_dir an unfinished folder; `training.finish` renames it,
-    # without what is called "checkpoint-*" in it.
-    folder = Path(training_args.output_dir, f"checkpoint-{name}")
+    # A name that `training.finish` leaves out of the model. (Not "checkpoint-*": of these
+    # transformers deletes the oldest at each save.)
+    folder = Path(training_args.output_dir, f"{outputs.EXAMPLES}{name}")
     if training_args.process_index == 0 and not folder.exists():
-        with leaving_nothing(folder.parent):
+        with removing_a_refused_run(folder.parent):
             write(folder, source, encode, columns, training_args.dataset_num_proc or 1, check)
-    wait_for(folder)
+    wait_for(folder, training_args.ddp_timeout)
     return load(folder)
 
 
@@ -84,33 +87,51 @@ def load(folder):
     from datasets import Dataset
 
     counts = json.loads((folder / "counts.json").read_text())
-    return Dataset.from_file(str(folder / "examples.arrow")), Counter(counts)
+    return Dataset.from_file(str(folder / EXAMPLES_FILE)), Counter(counts)
 
 
-def wait_for(folder):
-    """Wait for the first process without a collective, whose time is limited (--ddp_timeout)."""
+def wait_for(folder, patience):
+    """Wait for the first process, without a collective: its time would be limited as a whole.
+
+    patience: seconds in which something has to be written (--ddp_timeout).
+    """
+    file = unfinished_name(folder) / EXAMPLES_FILE
+    size = None
+    last_growth = time.time()
     while not folder.exists():
         if not folder.parent.exists():
             sys.exit(f"{folder.parent}: the first process has given it up, or it is not shared")
+        with contextlib.suppress(OSError):
+            if file.stat().st_size != size:
+                size = file.stat().st_size
+                last_growth = time.time()
+        if time.time() - last_growth > patience:
+            sys.exit(f"{folder}: the first process has written nothing for {patience} s")
         time.sleep(0.1)
+
+
+def unfinished_name(folder):
+    return folder.with_name(f"{folder.name}-unfinished")
 
 
 def write(folder, source, encode, columns, processes, check):
     """Make the folder of `load`, which has its name only when it is whole."""
     from datasets.arrow_writer import ArrowWriter
 
-    unfinished = folder.with_name(f"{folder.name}-unfinished")
+    unfinished = unfinished_name(folder)
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     features = features_of(columns)
     encode_table = functools.partial(as_table, encode, features.arrow_schema)
     counts = Counter()
     try:
-        with ArrowWriter(path=str(unfinished / "examples.arrow"), features=features) as writer:
+        with ArrowWriter(path=str(unfinished / EXAMPLES_FILE), features=features) as writer:
             for table, counts_of_batch in encoded_batches(source, encode_table, processes):
                 writer.write_table(table)
                 counts.update(counts_of_batch)
             writer.finalize()
+        with open(unfinished / EXAMPLES_FILE, "rb") as file:
+            os.fsync(file.fileno())
     except OSError as error:
         sys.exit(f"{unfinished}: {error.strerror or error}")
     if check:
@@ -140,13 +161,14 @@ def as_table(encode, schema, batch):
 
 
 @contextlib.contextmanager
-def leaving_nothing(output_dir):
+def removing_a_refused_run(output_dir):
     """A refusal within removes the unfinished folder, unless a training has begun in it."""
     try:
         yield
     except SystemExit:
         if not any(output_dir.glob("checkpoint-*/trainer_state.json")):
-            shutil.rmtree(output_dir)
+            # On NFS the lock, which is open, keeps a name in the folder until the program ends.
+            shutil.rmtree(output_dir, ignore_errors=True)
         raise
 
 
@@ -196,14 +218,17 @@ def by_processes(function, arguments, processes):
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Forks have the function, with its tokenizer, at no cost.
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, fork, begin_worker, (function,)) as pool:
-        pending = collections.deque()
-        for argument in arguments:
-            pending.append(pool.submit(run_task, argument))
-            if len(pending) > 2 * processes:
+    try:
+        with ProcessPoolExecutor(processes, fork, begin_worker, (function,)) as pool:
+            pending = collections.deque()
+            for argument in arguments:
+                pending.append(pool.submit(run_task, argument))
+                if len(pending) > 2 * processes:
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+    except BrokenProcessPool:
+        sys.exit("--dataset_num_proc: one of its processes was killed; is the memory full?")
 
 
 def begin_worker(function):

@@ -177,7 +177,7 @@ def stored_examples(source, extra_fields, tokenizer, data, training_args, uses_s
         uses_stored=uses_stored,
     )
     return training_data.stored(
-        "examples",
+        "training",
         source,
         encode,
         pair_tokens.columns(extra_fields, data.assistant_only_loss, uses_stored),

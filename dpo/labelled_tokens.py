@@ -51,7 +51,11 @@ def labelled_response(row, completion, label):
 
 
 def stored(source, tokenizer, data, training_args):
-    """(dataset of the responses to train on, in the order of training; counts of `tokenise`)."""
+    """(dataset of the responses to train on, in the order of training; counts of `tokenise`).
+
+    It is made in two passes: tokens in the order of the files, then shuffled examples, each with
+    the KL_ fields of its neighbour.
+    """
     columns = {
         "prompt_ids": training_data.TOKEN_IDS,
         "completion_ids": training_data.TOKEN_IDS,
@@ -81,7 +85,7 @@ def stored(source, tokenizer, data, training_args):
         with_mismatched, order, training_args.per_device_train_batch_size
     )
     dataset, _ = training_data.stored(
-        "examples",
+        "training",
         training_data.Source(read_shuffled, None, len(order)),
         functools.partial(shuffled_examples, in_order=in_order),
         columns | kl_columns,
@@ -163,7 +167,10 @@ def training_order(in_order, total, seed):
 
 
 def with_mismatched(order, batch_size):
-    """Yield (a response, that of a neighbour in its batch of rows), as TRL pairs them."""
+    """Yield (position of a response, that of a neighbour in its batch of rows), as TRL pairs them.
+
+    order: the positions as they are trained on.
+    """
     for first in range(0, len(order), batch_size):
         batch = list(order[first : first + batch_size])
         neighbours = [batch[-1], *batch[:-1]]

@@ -202,7 +202,7 @@ def main():
     # From here on output_dir is a partial folder; training.finish renames it to `final`.
     final, checkpoint = training.begin(training_args)
     set_padding(tokenizer, model)
-    train = stored_pairs("examples", data.dataset_name, pairs, tokenizer, training_args)
+    train = stored_pairs("training", data.dataset_name, pairs, tokenizer, training_args)
     evaluation = stored_pairs("held_out", data.held_out_name, held_out, tokenizer, training_args)
     trainer = new_trainer(model, tokenizer, training_args, model_args, train, evaluation)
     # Only now is it known which held-out pairs are not too long.

@@ -156,7 +156,7 @@ def main():
     # From here on output_dir is a partial folder; training.finish renames it to `final`.
     final, checkpoint = training.begin(training_args)
     encoding = (tokenizer, answer_length, training_args)
-    train = stored_comparisons("examples", data.dataset_name, pairs, *encoding)
+    train = stored_comparisons("training", data.dataset_name, pairs, *encoding)
     evaluation = stored_comparisons("held_out", data.held_out_name, held_out, *encoding)
     training_data.keep_examples(training_args)
     # The examples are token ids, so TRL renders no chat that its template could refuse. TRL 1.16.0

@@ -130,7 +130,7 @@ def read(paths):
 def stored_examples(source, data, tokenizer, training_args):
     """(dataset of {"input_ids", "labels"}, counts): see tokenised and training_data.stored."""
     return training_data.stored(
-        "examples",
+        "training",
         source,
         functools.partial(tokenised, tokenizer=tokenizer, training_args=training_args),
         {"input_ids": training_data.TOKEN_IDS, "labels": training_data.TOKEN_IDS},

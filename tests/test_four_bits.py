@@ -41,26 +41,24 @@ def stored(tmp_path_factory, sft, library):
     return file, out
 
 
-def commands(sft, reward_model, world, stored):
+def commands(reward_model, stored):
     """{name: a training's script and its data}."""
     return {
-        "sft": ["sft/2_finetune.py", "--dataset_name", world / "instructions.jsonl"],
         "reward_model": [
             "reward_modeling/2a_bradley_terry.py",
             *["--dataset_name", reward_model.with_name("training.jsonl")],
             *["--held_out_name", reward_model.with_name("held_out.jsonl")],
         ],
         "dpo": ["dpo/1_dpo.py", "--dataset_name", stored[1]],
-        "kto": ["dpo/1b_kto.py", "--dataset_name", stored[0], "--ref_model_name_or_path", sft],
     }
 
 
-@pytest.mark.parametrize("name", ["sft", "reward_model", "dpo", "kto"])
+@pytest.mark.parametrize("name", ["reward_model", "dpo"])
 def test_the_adapters_are_merged_into_the_original_weights(
-    name, sft, reward_model, world, stored, library, tmp_path
+    name, sft, reward_model, stored, library, tmp_path
 ):
     """What is published differs from the start by the adapters alone, not by 4-bit rounding."""
-    command = commands(sft, reward_model, world, stored)[name]
+    command = commands(reward_model, stored)[name]
     out = tmp_path / "out"
     flags = ["--model_name_or_path", sft, "--output_dir", out, "--max_length", 256]
     ran(*command, *flags, *TRAINING, *QLORA, "--per_device_train_batch_size", 4, env=library)

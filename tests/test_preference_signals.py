@@ -63,12 +63,16 @@ def test_one_process_of_several_prints_the_counts(
     read = functools.partial(read_rows, world / "preferences.jsonl", "preferences")
     tokenizer, _ = loaded(sft)
     args = SimpleNamespace(
-        seed=0, max_length=512, output_dir=tmp_path / "out.partial-a", dataset_num_proc=None
+        seed=0,
+        max_length=512,
+        output_dir=tmp_path / "out.partial-a",
+        dataset_num_proc=None,
+        ddp_timeout=1800,
     )
     args.output_dir.mkdir()
     for args.process_index in range(2):
         source = training_data.checked(read, args)
-        dataset = stored("examples", "FILE", source, tokenizer, *more, args)
+        dataset = stored("training", "FILE", source, tokenizer, *more, args)
         rows = len(list(read()))
         assert len(dataset) == rows
     assert (

@@ -4,6 +4,7 @@ No number of processes, no kill and no second start changes an example or a coun
 """
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from commands import ROOT, ran, read_jsonl, run, write_jsonl
-from common import training
+from common import outputs, training
 from conftest import TRAINING
 
 # Makes 2000 examples of one token each; every seventh row is dropped. Words: output_dir, rank,
@@ -30,7 +31,10 @@ from common import rows, training_data
 
 folder, rank, processes, event = sys.argv[1:]
 args = SimpleNamespace(
-    output_dir=folder, process_index=int(rank), dataset_num_proc=int(processes) or None
+    output_dir=folder,
+    process_index=int(rank),
+    dataset_num_proc=int(processes) or None,
+    ddp_timeout=float(os.environ.get("PATIENCE", 1800)),
 )
 
 
@@ -49,6 +53,8 @@ def encode(batch):
     if first == 3 * training_data.BATCH and event == "kill":
         os.kill(MAIN, signal.SIGKILL)
         time.sleep(60)
+    if first == 3 * training_data.BATCH and event == "kill the worker":
+        os.kill(os.getpid(), signal.SIGKILL)
     if first == 3 * training_data.BATCH and event == "refuse":
         rows.refuse(batch[0], "number: refused")
     examples = [{"ids": [row["number"]]} for row in batch if row["number"] % 7]
@@ -57,7 +63,7 @@ def encode(batch):
 
 MAIN = os.getpid()
 source = training_data.checked(read, args)
-dataset, counts = training_data.stored("examples", source, encode, {"ids": ["int32"]}, args)
+dataset, counts = training_data.stored("training", source, encode, {"ids": ["int32"]}, args)
 print(len(dataset), dataset[:]["ids"] == [[n] for n in range(2000) if n % 7], dict(counts))
 print(dataset._fingerprint)
 """
@@ -104,15 +110,15 @@ def test_the_first_process_makes_the_examples_and_all_have_them(unfinished, proc
 def test_a_killed_start_leaves_no_examples_and_no_process(unfinished, processes):
     killed = start(unfinished, processes=processes, event="kill")
     assert killed.wait() == -signal.SIGKILL
-    assert not (unfinished / "checkpoint-examples").exists()
-    assert (unfinished / "checkpoint-examples-unfinished").exists()
+    assert not (unfinished / "examples-training").exists()
+    assert (unfinished / "examples-training-unfinished").exists()
     pids = [path.name.removeprefix("pid-") for path in unfinished.glob("pid-*")]
     deadline = time.time() + 30
     while any(Path("/proc", pid).exists() for pid in pids):
         assert time.time() < deadline, "a process has outlived the one that was killed"
         time.sleep(0.1)
     assert printed(start(unfinished, processes=processes)).startswith(WHOLE)
-    assert not (unfinished / "checkpoint-examples-unfinished").exists()
+    assert not (unfinished / "examples-training-unfinished").exists()
 
 
 @pytest.mark.parametrize("processes", [0, 2])
@@ -125,6 +131,37 @@ def test_a_refused_row_leaves_nothing_and_ends_all_processes(unfinished, process
     assert other.communicate() == ("", f"{unfinished}: {reason}\n")
     assert other.returncode == 1
     assert not unfinished.exists()
+
+
+def test_a_process_does_not_wait_for_ever(unfinished, monkeypatch):
+    """The first one was killed, on another node say, and its folder stays."""
+    monkeypatch.setenv("PATIENCE", "1")
+    waiting = start(unfinished, 1)
+    _, errors = waiting.communicate()
+    reason = "the first process has written nothing for 1.0 s"
+    assert errors == f"{unfinished}/examples-training: {reason}\n"
+
+
+def test_a_killed_worker_ends_the_program_in_a_line(unfinished):
+    first = start(unfinished, 0, 2, "kill the worker")
+    reason = "--dataset_num_proc: one of its processes was killed; is the memory full?"
+    assert first.communicate() == ("", f"{reason}\n")
+    assert first.returncode == 1
+
+
+def test_the_checkpoints_of_a_training_do_not_push_the_examples_out(unfinished):
+    """transformers deletes the oldest folders by the name of checkpoint-*, with a number or not."""
+    from transformers.trainer_utils import rotate_checkpoints
+
+    printed(start(unfinished))
+    examples = unfinished / "examples-training"
+    os.utime(examples, (0, 0))
+    for step in (1, 2):
+        (unfinished / f"checkpoint-{step}").mkdir()
+    rotate_checkpoints(str(unfinished), save_total_limit=1, use_mtime=True)
+    assert not (unfinished / "checkpoint-1").exists()
+    assert (examples / "examples.arrow").exists()
+    assert outputs.is_temporary(examples.name)
 
 
 def test_a_refusal_spares_a_training_that_has_begun(unfinished):
@@ -156,7 +193,9 @@ from types import SimpleNamespace
 from common import rows, training_data
 
 folder, total = sys.argv[1:]
-args = SimpleNamespace(output_dir=folder, process_index=0, dataset_num_proc=None)
+args = SimpleNamespace(
+    output_dir=folder, process_index=0, dataset_num_proc=None, ddp_timeout=1800
+)
 peaks = [0]
 
 
@@ -173,7 +212,7 @@ def encode(batch):
 
 
 source = training_data.checked(read, args)
-training_data.stored("examples", source, encode, {"ids": ["int32"]}, args)
+training_data.stored("training", source, encode, {"ids": ["int32"]}, args)
 encode([])
 print(max(peaks))
 """
