@@ -727,11 +727,11 @@ def test_of_a_tool_the_reference_counts_the_assistants_turns(checkout):
         ({"OPTIMISER": "ppo"}, "OPTIMISER=ppo: no such file; there are dpa dpo "),
         (
             {"OPTIMISER": "rloo", "ITERATIONS": "3"},
-            "OPTIMISER=rloo: its reference is the policy it starts from; set ITERATIONS=1 or",
+            "OPTIMISER=rloo: its reference is the policy it starts from; set ITERATIONS=1, or",
         ),
         (
             {"OPTIMISER": "nash_md", "ITERATIONS": "3", "DPO_BATCH_SIZE": "8"},
-            "OPTIMISER=nash_md: its reference is the policy it starts from; set ITERATIONS=1 or",
+            "OPTIMISER=nash_md: its reference is the policy it starts from; set ITERATIONS=1, or",
         ),
         (
             {"OPTIMISER": "rloo", "ITERATIONS": "2", "REFERENCE": "previous", "START": "initial"},
