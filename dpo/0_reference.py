@@ -58,6 +58,25 @@ def parse_arguments():
         default="float32",
         help="of weights and activations",
     )
+    add_quantization(parser)
+    parser.add_argument(
+        "--batch_tokens",
+        type=arguments.whole(1),
+        help="tokens per batch (default: by device and memory)",
+    )
+    parser.add_argument(
+        "--chunk_size",
+        type=arguments.whole(1),
+        default=512,
+        help="pairs between two writes to disk",
+    )
+    args = shards.parse(parser)
+    check_quantization(parser, args)
+    return args
+
+
+def add_quantization(parser):
+    """The flags of 4-bit weights, named as those of the trainings."""
     parser.add_argument(
         "--load_in_4bit",
         action="store_true",
@@ -74,23 +93,13 @@ def parse_arguments():
         action="store_true",
         help="as in the training",
     )
-    parser.add_argument(
-        "--batch_tokens",
-        type=arguments.whole(1),
-        help="tokens per batch (default: by device and memory)",
-    )
-    parser.add_argument(
-        "--chunk_size",
-        type=arguments.whole(1),
-        default=512,
-        help="pairs between two writes to disk",
-    )
-    args = shards.parse(parser)
+
+
+def check_quantization(parser, args):
     if args.load_in_4bit:
         weights.check_bitsandbytes()
     elif args.use_bnb_nested_quant or args.bnb_4bit_quant_type != "nf4":
         parser.error("--use_bnb_nested_quant, --bnb_4bit_quant_type: only with --load_in_4bit")
-    return args
 
 
 def read_rows(args):

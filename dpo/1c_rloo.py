@@ -6,8 +6,8 @@ weights the KL to the reference, which is the policy that the training starts fr
 of TRL's RLOOConfig and ModelConfig passes through. A killed run resumes from its last checkpoint
 (--save_steps) when the same command is given again.
 
-Reads:  --dataset_name, one or more files of {"id", "prompt"}; --reward_model_name_or_path, a
-        sequence classifier
+Reads:  --dataset_name, one or more files of {"id", "prompt"}, without a "system" turn or "tools";
+        --reward_model_name_or_path, a sequence classifier
 Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve
 
     accelerate launch dpo/1c_rloo.py --model_name_or_path runs/my/sft \

@@ -13,7 +13,8 @@ unbiased, and its variance is lower. The reference is the policy that the traini
 --temperature holds for y and y', --top_p and its like for y alone. A killed run resumes from its
 last checkpoint (--save_steps) when the same command is given again.
 
-Reads:  --dataset_name, one or more files of {"id", "prompt"}; --preference_model_name_or_path
+Reads:  --dataset_name, one or more files of {"id", "prompt"}, without a "system" turn or "tools";
+        --preference_model_name_or_path
 Writes: --output_dir, a Hugging Face model directory with trainer_state.json, the training curve
 
     accelerate launch dpo/1d_nash_md.py --model_name_or_path runs/my/sft \

@@ -376,6 +376,19 @@ def test_nash_md_refuses_in_one_line(monkeypatch, tmp_path, world, sft, flags, r
     assert not out.exists()
 
 
+@pytest.mark.parametrize("field", ["system", "tools"])
+def test_a_prompt_that_an_on_policy_training_would_change_is_refused(
+    monkeypatch, tmp_path, sft, field
+):
+    row = {"id": "0", "prompt": [{"role": "user", "content": "Say hello."}]}
+    row[field] = [{"role": "system", "content": "Be brief."}]
+    prompts = write_jsonl(tmp_path / "prompts.jsonl", [row])
+    with pytest.raises(SystemExit) as stopped:
+        run_here("dpo/1d_nash_md.py", monkeypatch, *nash_md(sft, sft, prompts, tmp_path / "out"))
+    assert str(stopped.value).startswith(f"{prompts}:1: {field}: ")
+    assert not (tmp_path / "out").exists()
+
+
 def test_nash_md_refuses_parts_of_a_model(tmp_path, world, sft):
     environment = {**os.environ, "ACCELERATE_USE_FSDP": "true"}
     command = nash_md(sft, sft, world / "prompts.jsonl", tmp_path / "out")
