@@ -238,16 +238,18 @@ def main():
     preload()
     server_pid = os.getpid()
 
+    # Not a TemporaryDirectory: a fork that ends would remove it, too.
+    folder = tempfile.mkdtemp()
+
     def stop(*_):
         # A fork may get the signal before it has set handlers of its own. It leaves the server's
         # folder alone.
-        if os.getpid() != server_pid:
-            os._exit(143)
-        sys.exit(143)
+        if os.getpid() == server_pid:
+            shutil.rmtree(folder, ignore_errors=True)
+        # No SystemExit: in what libraries do after a fork Python would print it and go on.
+        os._exit(143)
 
     signal.signal(signal.SIGTERM, stop)
-    # Not a TemporaryDirectory: a fork that ends would remove it, too.
-    folder = tempfile.mkdtemp()
     try:
         listener = listen(f"{folder}/socket", python)
         run(Server(listener).serve())
